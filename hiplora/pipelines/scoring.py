@@ -1,0 +1,73 @@
+"""Scores of one model on the four benchmarks and on general text, as backbone and adapters alike are scored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiplora.config import RunConfig
+
+# Raise it when a change of the code changes scores: records are then made anew.
+VERSION = 1
+# Fields of the evaluation section that change scores by rounding only.
+BOOKKEEPING = ("batch_tokens", "code_execution")
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What determines the scores, given the model."""
+    from hiplora.tasks import EVALUATION_DATASETS
+    from hiplora.tasks.source import Source
+
+    settings = {key: value for key, value in asdict(config.evaluation).items() if key not in BOOKKEEPING}
+    execution = config.evaluation.code_execution
+    return {
+        "evaluation": VERSION,
+        **settings,
+        # Both sandboxes give the same verdicts; without one, or with none at all, the numbers mean something else.
+        "code_execution": execution if execution in ("off", "unsafe") else "sandboxed",
+        "data": Source(config.data).fingerprint(*EVALUATION_DATASETS),
+    }
+
+
+def check(config: RunConfig) -> None:
+    """Refuse to start where the sandbox that the evaluation will need does not work.
+
+    Raises:
+        UserError: no backend works; the sentence names ``evaluation.code_execution=off``.
+    """
+    from hiplora.evaluation.sandbox import choose_backend
+
+    if config.evaluation.code_execution != "off":
+        choose_backend(config.evaluation.code_execution)
+
+
+def score(model: Any, tokenizer: Any, config: RunConfig) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Score a model that is already in memory.
+
+    Returns:
+        Metrics by benchmark (fractions, nats per token), per-sample predictions, and how they were made.
+    """
+    from hiplora.evaluation.engine import evaluate
+    from hiplora.evaluation.text import text_cross_entropy
+    from hiplora.tasks import ORDER
+    from hiplora.tasks.source import Source
+
+    started = time.perf_counter()
+    source = Source(config.data)
+    scores = evaluate(
+        model, tokenizer, tasks=ORDER, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
+    )
+    metrics: dict[str, Any] = {name: {**score.metrics, "n": score.n} for name, score in scores.items()}
+    metrics["text"] = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
+    samples = [{"benchmark": name, **sample} for name, score in scores.items() for sample in score.samples]
+    return metrics, samples, {"evaluate_s": round(time.perf_counter() - started, 2)}
+
+
+def sandbox_name(config: RunConfig) -> str:
+    """The backend that executed model-written code, or ``off``."""
+    from hiplora.evaluation.sandbox import choose_backend
+
+    requested = config.evaluation.code_execution
+    return "off" if requested == "off" else choose_backend(requested).name

@@ -1,0 +1,150 @@
+"""Train one adapter: backbone and examples in, adapter folder out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.pipelines.base import Pipeline, Result
+from hiplora.records import adapter_dir, checkpoint_dir, disk_errors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from hiplora.config import RunConfig
+    from hiplora.tasks.base import Task
+    from hiplora.training.rows import Encoded
+
+# Raise it when a change of the code changes what is trained: old adapters are then no longer taken for new ones.
+VERSION = 1
+# Fields of the training section that do not change the adapter.
+BOOKKEEPING = ("checkpoint_every", "log_every")
+
+
+class Train(Pipeline):
+    """Leaves ``outputs/adapters/<id>``: the adapter, and the record of its training."""
+
+    def identity(self, config: RunConfig) -> dict[str, Any]:
+        from hiplora import models
+        from hiplora.tasks.source import Source
+
+        task = _task(config)
+        training = {key: value for key, value in asdict(config.training).items() if key not in BOOKKEEPING}
+        return {
+            "train": VERSION,
+            "method": asdict(config.method),
+            "task": [task.name, task.form, task.target],
+            "seed": config.seed,
+            "model": [models.identity(config.model), config.model.dtype, sorted(config.model.target_modules)],
+            "svd": asdict(config.svd) if config.method.uses_svd else None,
+            "training": training,
+            "data": Source(config.data).fingerprint(task.training),
+        }
+
+    def directory(self, config: RunConfig, identity: str) -> Path:
+        return adapter_dir(config.outputs_dir, identity)
+
+    def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
+        from transformers import set_seed
+
+        from hiplora import models
+        from hiplora.training import train
+
+        backbone = models.load(config.model)
+        config.method.check(_target_shapes(backbone.model, config.model.target_modules))
+        encoded = _encoded_examples(config, backbone.tokenizer)
+        set_seed(config.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
+        adapted = config.method.attach(backbone.model, config=config)
+        try:
+            result = train(
+                adapted,
+                backbone.tokenizer,
+                encoded,
+                method=config.method,
+                training=config.training,
+                seed=config.seed,
+                checkpoint_dir=checkpoint_dir(config.outputs_dir, identity),
+                wandb=_wandb(config, identity),
+            )
+            target = self.directory(config, identity)
+            _save(adapted, target)
+            sizes = _sizes(adapted, config, target)
+        finally:
+            config.method.detach(adapted)
+        summary = {key: value for key, value in asdict(result).items() if key != "curve"}
+        return Result(
+            {
+                "training": {**summary, **sizes, "examples": len(encoded), "curve": result.curve},
+                "timings": {"train_s": round(result.seconds, 2)},
+                "device": models.describe(backbone.device),
+            }
+        )
+
+    def clean(self, config: RunConfig, identity: str) -> None:
+        shutil.rmtree(checkpoint_dir(config.outputs_dir, identity), ignore_errors=True)
+
+
+def _target_shapes(model: nn.Module, targets: list[str]) -> dict[str, tuple[int, int]]:
+    """Shapes (out, in) of the linear layers that an adapter will be attached to."""
+    from torch import nn
+
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
+    }
+
+
+def _task(config: RunConfig) -> Task:
+    """What is trained on; a multiple-choice benchmark is trained in the form in which it will be asked."""
+    from hiplora.tasks import build
+
+    return build(
+        config.task.name, scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
+    )
+
+
+def _encoded_examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    """Prompt and answer ids of every training example; the answer ends with the end token."""
+    from hiplora.tasks.form import encode_pair
+    from hiplora.tasks.source import Source
+    from hiplora.training.rows import Encoded
+
+    pairs = _task(config).training_pairs(Source(config.data))
+    encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
+    return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in encoded]
+
+
+def _save(adapted: PeftModel, target: Path) -> None:
+    """Save the adapter so that its folder is complete if it exists."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            adapted.save_pretrained(str(temporary))
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.chmod(0o755)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _sizes(adapted: PeftModel, config: RunConfig, target: Path) -> dict[str, int]:
+    return {
+        "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        "deployed_parameters": config.method.deployed_parameters(adapted),
+        "adapter_bytes": sum(path.stat().st_size for path in target.glob("*.safetensors")),
+    }
+
+
+def _wandb(config: RunConfig, identity: str) -> dict[str, Any] | None:
+    if config.logging != "wandb":
+        return None
+    name = f"{config.method.name}-{config.task.name}-s{config.seed}"
+    return {"project": "hiplora", "name": name, "id": identity, "config": config.resolved()}

@@ -1,0 +1,71 @@
+"""One command, one record: ``python -m hiplora.run method=hip task=gsm8k seed=42``.
+
+With ``-m`` the same command sweeps over comma-separated values; a job that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from hiplora import sweep
+from hiplora.compose import CONF_DIR, quoted_seeds, typed
+from hiplora.errors import UserError
+from hiplora.report.terminal import describe
+from hiplora.scheduler import resolve
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
+def _hydra_main(config: DictConfig) -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _job(config)
+        return
+    try:
+        print(describe(resolve(typed(config))))
+    except UserError as error:
+        sys.exit(_refusal(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. What was complete is kept; the same command goes on from there.")
+
+
+def _job(config: DictConfig) -> None:
+    """One job of a sweep: leaves its outcome in its own folder, where the summary finds it, whatever the launcher."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        outcome = resolve(typed(config))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sweep.write_status(directory, failed=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        sweep.write_status(directory, failed=f"{type(error).__name__}: {error}")
+    else:
+        print(describe(outcome))
+        sweep.write_status(directory, failed=None)
+
+
+def _refusal(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def main() -> None:
+    """Entry of ``python -m hiplora.run`` and of the command ``hiplora``."""
+    try:
+        sys.argv[1:] = quoted_seeds(sys.argv[1:])
+    except UserError as error:
+        sys.exit(_refusal(error))
+    _hydra_main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Resolve a run: reuse the records there are, make those that are missing, in the order they need each other."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hiplora import records
+from hiplora.config import RunConfig, digest
+from hiplora.pipelines import pipeline
+
+
+@dataclass
+class Outcome:
+    """The record of a run, and which records were found (``reused``) or made (``made``) on the way to it."""
+
+    record: dict[str, Any]
+    reused: list[str] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
+
+
+def record_id(config: RunConfig) -> str:
+    """Identity of the record that this configuration leads to; loads no model."""
+    return digest(pipeline(config.pipeline).identity(config))
+
+
+def resolve(config: RunConfig) -> Outcome:
+    """The record of a configuration, from disk where it exists, else computed with everything it requires.
+
+    Raises:
+        UserError: the configuration or the machine does not allow the run; nothing complete is lost.
+    """
+    kind = pipeline(config.pipeline)
+    identity = record_id(config)
+    directory = kind.directory(config, identity)
+    name = records.stem(kind.labels(config), identity)
+    if not config.force and (found := records.find_record(directory, identity)):
+        return Outcome(found, reused=[f"{config.pipeline} {name}"])
+    kind.check(config)
+    with records.lock(records.lock_path(config.outputs_dir, identity)):
+        if not config.force and (found := records.find_record(directory, identity)):
+            return Outcome(found, reused=[f"{config.pipeline} {name}"])
+        return _make(config, identity)
+
+
+def _make(config: RunConfig, identity: str) -> Outcome:
+    kind = pipeline(config.pipeline)
+    outcomes = [resolve(need) for need in kind.requires(config)]
+    name = records.stem(kind.labels(config), identity)
+    print(f"[{config.pipeline}] {name}", file=sys.stderr, flush=True)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    result = kind.run(config, [outcome.record for outcome in outcomes], identity)
+    fields = dict(result.fields)
+    record = {
+        "id": identity,
+        "pipeline": config.pipeline,
+        "labels": kind.labels(config),
+        "config": config.resolved(),
+        "identity": kind.identity(config),
+        "environment": records.environment(fields.pop("device")),
+        "started": started,
+        **fields,
+    }
+    path = records.write_record(kind.directory(config, identity), record, result.samples)
+    kind.clean(config, identity)
+    return Outcome(
+        records.read_json(path),
+        reused=[line for outcome in outcomes for line in outcome.reused],
+        made=[*(line for outcome in outcomes for line in outcome.made), f"{config.pipeline} {name}"],
+    )

@@ -1,0 +1,89 @@
+"""Every option composes, every field says where its value comes from, and mistakes are refused in one sentence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from hiplora.compose import CONF_DIR, compose
+from hiplora.config import digest
+from hiplora.errors import UserError
+from hiplora.methods import METHODS, method_class
+from hiplora.pipelines import PIPELINES
+from hiplora.tasks import TASKS
+
+GROUPS = ("method", "task", "model", "pipeline", "scale", "data")
+NEEDS = {"model=folder": ["model.path=x"], "data=local": ["data.root=x"], "seed=custom": ["seed.value=7"]}
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+MARK = re.compile(r"#.*\[(paper|review|lost|ours|corrected)\]")
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "seed=42", "seed=100", "seed=2024", "seed=custom"])
+def test_every_option_composes(option: str) -> None:
+    config = compose([option, *NEEDS.get(option, [])])
+    assert config.training.steps > 0
+
+
+def test_the_default_is_the_main_job() -> None:
+    config = compose([])
+    assert (config.method.name, config.task.name, config.seed, config.scale) == ("hip", "gsm8k", 42, "mini")
+    assert (config.model.source, config.data.name, config.pipeline) == ("packaged", "mini", "single")
+
+
+@pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))
+def test_every_field_is_marked(path) -> None:
+    if path.parent.name == "experiment":
+        return  # a grid of overrides, no fields of its own
+    inside = "fields"
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if re.match(r"(defaults|hydra):", line):
+            inside = "hydra"
+        elif re.match(r"\w", line):
+            inside = "fields"
+        if inside == "fields" and re.match(r"\s*\w+:\s*\S", line) and not re.match(r"\s*\w+:\s*#", line):
+            assert MARK.search(line), f"{path.name}:{number} has no mark: {line}"
+
+
+def test_conf_and_registries_agree() -> None:
+    names = {compose([f"method={path.stem}"]).method.name for path in (CONF_DIR / "method").glob("*.yaml")}
+    assert names == set(METHODS)
+    assert {path.stem for path in (CONF_DIR / "task").glob("*.yaml")} == set(TASKS)
+    assert {path.stem for path in (CONF_DIR / "pipeline").glob("*.yaml")} == set(PIPELINES)
+    for name in METHODS:
+        assert all(field.default_factory for field in fields(method_class(name)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=hipp"], ["hipp", "lora"]),
+        (["training.step=3"], ["step"]),
+        (["+training.step=3"], ["training", "step"]),
+        (["training.steps=abc"], ["training", "abc"]),
+        (["training.steps=0"], ["training.steps=0", "at least 1"]),
+        (["method.r=0"], ["r=0"]),
+        (["method.k=0"], ["k=0"]),
+        (["method.stability=-1"], ["stability"]),
+        (["method.parameterization=log"], ["parameterization", "relative"]),
+        (["svd.recipe=fast"], ["svd.recipe", "exact"]),
+        (["evaluation.scoring=word"], ["scoring", "cloze"]),
+        (["model=folder"], ["model.path"]),
+        (["data=local"], ["data.root"]),
+        (["seed=custom", "seed.value=x"], ["seed.value"]),
+        (["seed=7"], ["seed=custom seed.value=7"]),
+        (["force=maybe"], ["force"]),
+        (["+surprise=1"], ["surprise"]),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_digest_ignores_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1}) != digest({"a": 1, "b": [2, 0]})
