@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.config import RunConfig, build
 from hiplora.errors import UserError
+from hiplora.merging import operator_class
 from hiplora.methods import method_class
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def typed(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a field"
         raise UserError(f"{key} has no value; add {key}=… to the command.") from None
-    return build(raw, method_class=method_class)
+    return build(raw, method_class=method_class, operator_class=operator_class)
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
+    from hiplora.merging.base import Operator
     from hiplora.methods.base import Method
 
 T = TypeVar("T")
@@ -153,12 +154,30 @@ class TaskConfig:
 
 
 @dataclass(kw_only=True)
+class MergingConfig:
+    """Which adapters a merge run merges: sizes of the task subsets, tuples per size, seeds to draw from."""
+
+    sizes: list[int]
+    instances: int
+    training_seeds: list[int]
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.sizes) and all(2 <= size <= 4 for size in self.sizes),
+            f"merging.sizes={self.sizes} must hold numbers of tasks from 2 to 4, e.g. [2,3,4].",
+        )
+        _require(self.instances >= 1, f"merging.instances={self.instances} must be at least 1.")
+        _require(bool(self.training_seeds), "merging.training_seeds is empty; name at least one seed, e.g. [42].")
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     """One run: everything that its records depend on."""
 
     pipeline: str
     method: Method
     task: TaskConfig
+    merge: Operator
     seed: int
     scale: str
     model: ModelConfig
@@ -166,6 +185,7 @@ class RunConfig:
     svd: SvdConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    merging: MergingConfig
     logging: str
     force: bool
     save_basis: bool
@@ -205,10 +225,15 @@ def _typed(cls: type[T], raw: Mapping[str, Any], group: str) -> T:
     return cls(**values)  # type: ignore[arg-type]
 
 
-def build(raw: Mapping[str, Any], *, method_class: Callable[[str], type[Method]]) -> RunConfig:
+def build(
+    raw: Mapping[str, Any],
+    *,
+    method_class: Callable[[str], type[Method]],
+    operator_class: Callable[[str], type[Operator]],
+) -> RunConfig:
     """Typed configuration from the plain, resolved dictionary that Hydra composed.
 
-    ``method_class`` is the registry's look-up: the options of a method are the fields of its class.
+    The two look-ups are the registries': the options of a method or merge operator are the fields of its class.
 
     Raises:
         UserError: an unknown or missing key, a value of the wrong type or out of its range.
@@ -220,15 +245,16 @@ def build(raw: Mapping[str, Any], *, method_class: Callable[[str], type[Method]]
         "training": TrainingConfig,
         "evaluation": EvaluationConfig,
         "task": TaskConfig,
+        "merging": MergingConfig,
     }
     plain = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
-    unknown = sorted(set(raw) - {*sections, *plain, "method", "seed", "pipeline"})
+    unknown = sorted(set(raw) - {*sections, *plain, "method", "merge", "seed", "pipeline"})
     _require(not unknown, f"{', '.join(unknown)}: no such key; see conf/config.yaml for the ones there are.")
     for flag in ("force", "save_basis"):
         _require(isinstance(raw[flag], bool), f"{flag}={raw[flag]} must be true or false.")
-    method = method_class(raw["method"]["name"])
     return RunConfig(
-        method=_typed(method, raw["method"], "method"),
+        method=_typed(method_class(raw["method"]["name"]), raw["method"], "method"),
+        merge=_typed(operator_class(raw["merge"]["name"]), raw["merge"], "merge"),
         seed=_seed(raw["seed"]),
         pipeline=raw["pipeline"]["name"],
         **{name: _typed(cls, raw[name], name) for name, cls in sections.items()},  # type: ignore[arg-type]

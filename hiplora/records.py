@@ -47,6 +47,11 @@ def checkpoint_dir(outputs_dir: str | Path, train_id: str) -> Path:
     return Path(outputs_dir) / "checkpoints" / train_id
 
 
+def partial_path(outputs_dir: str | Path, key: str) -> Path:
+    """One finished part of a long run, found again by what determines it."""
+    return Path(outputs_dir) / "partial" / f"{key}.json"
+
+
 def lock_path(outputs_dir: str | Path, identity: str) -> Path:
     """What two processes that want the same record agree on."""
     return Path(outputs_dir) / "locks" / identity
@@ -54,7 +59,7 @@ def lock_path(outputs_dir: str | Path, identity: str) -> Path:
 
 def stem(labels: Mapping[str, Any], identity: str) -> str:
     """File name of a record without its ending: what a person looks for, then the identity."""
-    words = [str(labels[key]) for key in ("method", "task") if labels.get(key)]
+    words = [str(labels[key]) for key in ("method", "merge", "calibration", "task") if labels.get(key)]
     seed = [f"s{labels['seed']}"] if labels.get("seed") is not None else []
     return "-".join([*words, *seed, identity])
 

@@ -36,13 +36,16 @@ def resolve(config: RunConfig) -> Outcome:
     identity = record_id(config)
     directory = kind.directory(config, identity)
     name = records.stem(kind.labels(config), identity)
-    if not config.force and (found := records.find_record(directory, identity)):
-        return Outcome(found, reused=[f"{config.pipeline} {name}"])
+
+    def stored() -> Outcome | None:
+        found = None if config.force else records.find_record(directory, identity)
+        return Outcome(found, reused=[f"{config.pipeline} {name}"]) if found and kind.reusable(config, found) else None
+
+    if outcome := stored():
+        return outcome
     kind.check(config)
     with records.lock(records.lock_path(config.outputs_dir, identity)):
-        if not config.force and (found := records.find_record(directory, identity)):
-            return Outcome(found, reused=[f"{config.pipeline} {name}"])
-        return _make(config, identity)
+        return stored() or _make(config, identity)  # another process may have made it meanwhile
 
 
 def _make(config: RunConfig, identity: str) -> Outcome:

@@ -14,6 +14,7 @@ PIPELINES: dict[str, str] = {
     "train": "hiplora.pipelines.train:Train",
     "backbone": "hiplora.pipelines.backbone:BackboneScores",
     "single": "hiplora.pipelines.single:Single",
+    "merge": "hiplora.pipelines.merge:Merge",
 }
 
 

@@ -29,6 +29,8 @@ class BackboneScores(Pipeline):
         return {
             "pipeline": "backbone",
             "model": [models.identity(config.model), config.model.dtype],
+            # Generators of sampled completions differ between kinds of device: base and adapter share one.
+            "device": models.device_of(config.model).type,
             "scoring": scoring.identity(config),
         }
 

@@ -47,6 +47,10 @@ class Pipeline:
         """Where the record lies."""
         raise NotImplementedError
 
+    def reusable(self, config: RunConfig, record: dict[str, Any]) -> bool:
+        """Whether a record that exists stands for the run: false where the run also leaves files that are gone."""
+        return True
+
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         """Compute the result from the configuration and the records of what it requires."""
         raise NotImplementedError

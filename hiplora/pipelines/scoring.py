@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hiplora.tasks import ORDER, task_class
+
 if TYPE_CHECKING:
     from hiplora.config import RunConfig
+    from hiplora.tasks.base import Task
 
 # Raise it when a change of the code changes scores: records are then made anew.
 VERSION = 1
@@ -17,9 +21,9 @@ BOOKKEEPING = ("batch_tokens", "code_execution")
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What determines the scores, given the model."""
-    from hiplora.tasks import EVALUATION_DATASETS
     from hiplora.tasks.source import Source
 
+    asked = _tasks(config, ORDER)
     settings = {key: value for key, value in asdict(config.evaluation).items() if key not in BOOKKEEPING}
     execution = config.evaluation.code_execution
     return {
@@ -27,8 +31,20 @@ def identity(config: RunConfig) -> dict[str, Any]:
         **settings,
         # Both sandboxes give the same verdicts; without one, or with none at all, the numbers mean something else.
         "code_execution": execution if execution in ("off", "unsafe") else "sandboxed",
-        "data": Source(config.data).fingerprint(*EVALUATION_DATASETS),
+        "forms": [[task.name, task.form, task.target] for task in asked],
+        "data": Source(config.data).fingerprint("text", *(name for task in asked for name in task.datasets)),
     }
+
+
+def _tasks(config: RunConfig, names: Sequence[str]) -> list[Task]:
+    """The benchmarks as they are asked; the one that is trained, with the target it is trained for."""
+    return [
+        task_class(name)(
+            scoring=config.evaluation.scoring,
+            target=config.task.target if name == config.task.name else "answer",
+        )
+        for name in names
+    ]
 
 
 def check(config: RunConfig) -> None:
@@ -43,21 +59,23 @@ def check(config: RunConfig) -> None:
         choose_backend(config.evaluation.code_execution)
 
 
-def score(model: Any, tokenizer: Any, config: RunConfig) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Score a model that is already in memory.
+def score(
+    model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] = ORDER
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Score a model that is already in memory, on all benchmarks or some, and on general text.
 
     Returns:
         Metrics by benchmark (fractions, nats per token), per-sample predictions, and how they were made.
     """
     from hiplora.evaluation.engine import evaluate
     from hiplora.evaluation.text import text_cross_entropy
-    from hiplora.tasks import ORDER
     from hiplora.tasks.source import Source
 
     started = time.perf_counter()
     source = Source(config.data)
+    asked = _tasks(config, tasks)
     scores = evaluate(
-        model, tokenizer, tasks=ORDER, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
+        model, tokenizer, tasks=asked, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
     )
     metrics: dict[str, Any] = {name: {**score.metrics, "n": score.n} for name, score in scores.items()}
     metrics["text"] = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)

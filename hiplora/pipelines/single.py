@@ -30,6 +30,10 @@ class Single(Pipeline):
     def directory(self, config: RunConfig, identity: str) -> Path:
         return records_dir(Path(config.results_dir) / config.data.name, "single")
 
+    def reusable(self, config: RunConfig, record: dict[str, Any]) -> bool:
+        """A record may have come with the project; who asks for the run also wants its adapter."""
+        return adapter_dir(config.outputs_dir, record["needs"]["train"]).is_dir()
+
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         from hiplora import models
         from hiplora.evaluation.retention import retention

@@ -102,10 +102,10 @@ def _target_shapes(model: nn.Module, targets: list[str]) -> dict[str, tuple[int,
 
 def _task(config: RunConfig) -> Task:
     """What is trained on; a multiple-choice benchmark is trained in the form in which it will be asked."""
-    from hiplora.tasks import build
+    from hiplora.tasks import task_class
 
-    return build(
-        config.task.name, scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
+    return task_class(config.task.name)(
+        scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from hiplora.tasks import PRIMARY
 
 if TYPE_CHECKING:
     from hiplora.scheduler import Outcome
@@ -12,13 +14,28 @@ if TYPE_CHECKING:
 def describe(outcome: Outcome) -> str:
     """Text on one finished run."""
     record = outcome.record
-    parts = [_scores(record["metrics"]) if "metrics" in record else "", _training(record.get("training"))]
-    if record.get("metrics", {}).get("retain"):
-        parts.append(_retain(record["metrics"]["retain"], record["labels"]["task"]))
+    metrics = record.get("metrics", {})
+    parts = [_scores(metrics) if "base" in metrics else "", _training(record.get("training"))]
+    if "retain" in metrics:
+        parts.append(_retain(metrics["retain"], record["labels"]["task"]))
+    if "instances" in metrics:
+        parts.append(_merges(metrics["instances"]))
     if outcome.reused:
         parts.append("Reused: " + "; ".join(outcome.reused) + ". force=true redoes the run.")
     parts.append(f"Record: {record['pipeline']} {record['id']}")
     return "\n".join(part for part in parts if part)
+
+
+def _merges(instances: Sequence[Mapping[str, Any]]) -> str:
+    lines = [f"{'merged adapters':<58}{'benchmark':<12}{'before':>9}{'after':>9}"]
+    for instance in instances:
+        who = " + ".join(f"{task}/{seed}" for task, seed in instance["adapters"].items())
+        for task in instance["adapters"]:
+            name = PRIMARY[task]
+            before, after = (_number(instance[when][task][name]) for when in ("before", "after"))
+            lines.append(f"{who:<58}{task:<12}{before:>9}{after:>9}")
+            who = ""
+    return "\n".join(lines)
 
 
 def _number(value: Any, pattern: str = ".3f") -> str:
@@ -39,7 +56,8 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 def _retain(retain: Mapping[str, Any], task: str) -> str:
     return (
         f"Forgotten outside {task} (lower is better): Retain {_number(retain['retain_pp'], '+.2f')} pp, "
-        f"NLL {_number(retain['retain_nll'], '+.3f')}, general text {_number(retain['retain_text'], '+.3f')} nats per token"
+        f"NLL {_number(retain['retain_nll'], '+.3f')}, "
+        f"general text {_number(retain['retain_text'], '+.3f')} nats per token"
     )
 
 

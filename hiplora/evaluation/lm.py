@@ -1,0 +1,144 @@
+"""The model in memory, as lm-eval asks it.
+
+A subclass of lm-eval's ``HFLM``: same interface and results, without its reloading, re-encoding and whole-sequence
+logits. Prompts and continuations are encoded apart (:func:`hiplora.tasks.form.encode_pair`), requests that share a
+prompt are scored together, and generation is ours (:mod:`hiplora.evaluation.decode`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from hiplora.evaluation.decode import Wanted, generate
+from hiplora.evaluation.forward import causal_lm
+from hiplora.evaluation.sampling import Decoding
+from hiplora.evaluation.scoring import Continuations, Scored, score_continuations
+from hiplora.tasks.form import encode_pair
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+GENERATION_KEYS = {"do_sample", "temperature", "top_p", "top_k", "max_gen_toks", "until"}
+
+
+class Answer(tuple):
+    """lm-eval's (log-likelihood, is greedy), with what the project's own scores need beside it."""
+
+    log_prob: float
+    tokens: int
+
+    def __new__(cls, scored: Scored) -> Answer:
+        answer = super().__new__(cls, (scored.log_prob, scored.greedy))
+        answer.log_prob, answer.tokens = scored.log_prob, scored.tokens
+        return answer
+
+
+class InMemoryLM(HFLM):
+    """lm-eval's view of a loaded causal language model, plain or PEFT.
+
+    Args:
+        batch_tokens: padded tokens per forward pass.
+        seed: of sampled completions.
+        progress: show progress bars.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_tokens: int,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
+        self.batch_tokens, self.seed, self.progress = batch_tokens, seed, progress
+
+    @property
+    def max_length(self) -> int:
+        return causal_lm(self.model).config.max_position_embeddings
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return encode_pair(self.tokenizer, context, continuation)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[Answer]:
+        """Score (strings, prompt ids, continuation ids); continuations of the same prompt together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, (_, prompt, _) in enumerate(requests):
+            groups.setdefault(tuple(prompt), []).append(index)
+        asked = [Continuations(prompt, [requests[index][2] for index in group]) for prompt, group in groups.items()]
+        with tqdm(total=len(requests), desc="scoring", unit="answer", disable=not self.progress) as bar:
+            scored = score_continuations(
+                self.model, asked, batch_tokens=self.batch_tokens, max_length=self.max_length, done=bar.update
+            )
+        answers: dict[int, Answer] = {}
+        for group, options in zip(groups.values(), scored, strict=True):
+            answers.update({index: Answer(option) for index, option in zip(group, options, strict=True)})
+        return [answers[index] for index in range(len(requests))]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Completions; requests with the same prompt and settings are samples of one distribution."""
+        by_settings: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            by_settings.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
+        texts: dict[int, str] = {}
+        for settings, indices in by_settings.items():
+            prompts = [requests[index].args[0] for index in indices]
+            found = self._complete(prompts, decoding(json.loads(settings), seed=self.seed))
+            texts.update(zip(indices, found, strict=True))
+        return [texts[index] for index in range(len(requests))]
+
+    def _complete(self, prompts: Sequence[str], settings: Decoding) -> list[str]:
+        places: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            places.setdefault(prompt, []).append(index)
+        room = self.max_length - settings.max_new_tokens
+        wanted = [Wanted(self.tokenizer.encode(prompt)[-room:], len(where)) for prompt, where in places.items()]
+        with tqdm(total=len(prompts), desc="generating", unit="answer", disable=not self.progress) as bar:
+            found = generate(
+                self.model,
+                self.tokenizer,
+                wanted,
+                decoding=settings,
+                batch_tokens=self.batch_tokens,
+                done=bar.update,
+            )
+        texts = [""] * len(prompts)
+        for where, completions in zip(places.values(), found, strict=True):
+            for index, text in zip(where, completions, strict=True):
+                texts[index] = text
+        return texts
+
+
+def decoding(settings: dict[str, Any], *, seed: int) -> Decoding:
+    """Settings of generation from lm-eval's ``generation_kwargs``.
+
+    Raises:
+        ValueError: a setting that this decoder does not have.
+    """
+    unknown = sorted(set(settings) - GENERATION_KEYS)
+    if unknown or settings.get("top_k", 0) != 0:
+        raise ValueError(f"generation_kwargs has {unknown or 'top_k'}, which this decoder does not do.")
+    sampled = settings.get("do_sample", False)
+    return Decoding(
+        max_new_tokens=settings["max_gen_toks"],
+        stops=tuple(settings["until"]),
+        temperature=settings["temperature"] if sampled else 0.0,
+        top_p=settings["top_p"] if sampled else 1.0,
+        seed=seed,
+    )

@@ -1,0 +1,76 @@
+"""Drawing the next token: greedy, or temperature and nucleus from fixed random numbers.
+
+Each completion owns a stream of uniform numbers, made from the seed and its prompt. A token is where its number
+falls in the cumulative distribution, so a completion depends on nothing that runs beside it and no global random
+state is read or moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LIKELIEST = 64  # tokens that nearly always hold the nucleus; sorting the whole vocabulary is the slow way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How completions are generated.
+
+    Args:
+        max_new_tokens: longest completion.
+        stops: texts before which a completion ends.
+        temperature: 0 takes the likeliest token; above, samples.
+        top_p: nucleus: the smallest set of likeliest tokens with at least this probability.
+        seed: of the samples.
+    """
+
+    max_new_tokens: int
+    stops: tuple[str, ...]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def uniforms(prompt: Sequence[int], *, copies: int, decoding: Decoding) -> Tensor:
+    """(copies, max_new_tokens) numbers in [0, 1) of one prompt's completions."""
+    key = f"{decoding.seed}:{','.join(map(str, prompt))}"
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(copies, decoding.max_new_tokens, generator=generator)
+
+
+def next_tokens(logits: Tensor, owners: Tensor, numbers: Tensor, decoding: Decoding) -> Tensor:
+    """One token for each completion.
+
+    Args:
+        logits: (R, vocabulary) fp32, one row per distinct sequence.
+        owners: (C,) the row of each completion.
+        numbers: (C,) its uniform number.
+    """
+    if decoding.temperature == 0.0:
+        return logits.argmax(dim=-1)[owners]
+    scaled = logits / decoding.temperature
+    total = scaled.logsumexp(dim=-1, keepdim=True)
+    values, tokens = scaled.topk(min(LIKELIEST, scaled.shape[-1]), dim=-1)
+    cumulative = (values - total).exp().cumsum(dim=-1)
+    drawn = _draw(cumulative[owners], tokens[owners], numbers, top_p=decoding.top_p)
+    wide = (cumulative[:, -1] < decoding.top_p)[owners].nonzero().squeeze(-1)
+    if len(wide):
+        rows, places = owners[wide].unique(return_inverse=True)
+        values, tokens = scaled[rows].sort(dim=-1, descending=True)
+        cumulative = (values - total[rows]).exp().cumsum(dim=-1)
+        drawn[wide] = _draw(cumulative[places], tokens[places], numbers[wide], top_p=decoding.top_p)
+    return drawn
+
+
+def _draw(cumulative: Tensor, tokens: Tensor, numbers: Tensor, *, top_p: float) -> Tensor:
+    """Tokens (C,) by inversion within the nucleus, from cumulative probabilities (C, K) of descending tokens (C, K)."""
+    last = (cumulative < top_p).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
+    mass = cumulative.gather(-1, last[:, None])
+    drawn = (cumulative <= numbers[:, None] * mass).sum(dim=-1)
+    return tokens.gather(-1, torch.minimum(drawn, last)[:, None]).squeeze(-1)

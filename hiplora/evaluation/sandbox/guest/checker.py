@@ -1,0 +1,112 @@
+"""The process that holds the test and the nonce: it calls the candidate through a pipe and judges values.
+
+``check(candidate)`` runs here, on benchmark text only. ``candidate`` is a stand-in that sends its arguments
+to the other process and returns exact built-in values, so a comparison is Python's own; the nonce that makes
+a verdict valid never leaves this process but for the parent.
+"""
+
+from __future__ import annotations
+
+import builtins
+
+from . import codec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Stopped(BaseException):
+    """The candidate can no longer be asked. Not an Exception: a test must not catch it by accident."""
+
+
+class CandidateError(Exception):
+    """The candidate raised something that is not one of Python's own exceptions."""
+
+
+class Candidate:
+    """The candidate's process, as this side sees it."""
+
+    def __init__(self, *, requests: int, replies: int) -> None:
+        self._requests, self._replies = requests, replies
+        self.trouble: str | None = None
+        self.out_of_memory = False
+
+    def call(self, *arguments: Any, **keywords: Any) -> Any:
+        """What the entry point returns for plain arguments, or an exception named as the one it raised."""
+        return self.ask((arguments, keywords))
+
+    def ask(self, message: Any) -> Any:
+        try:
+            codec.send(self._requests, message)
+            kind, value, text = self.reply()
+        except (EOFError, BrokenPipeError):
+            raise self._stopped("the candidate's process ended without an answer") from None
+        except codec.Malformed as error:
+            raise self._stopped(f"the candidate's process sent no valid answer ({error})") from None
+        self.out_of_memory = (kind, value) == ("raised", "MemoryError")
+        if kind == "value":
+            return value
+        raise self._exception(str(value), str(text))
+
+    def reply(self) -> tuple[str, Any, Any]:
+        reply = codec.receive(self._replies)
+        if not isinstance(reply, tuple) or len(reply) != 3:
+            raise codec.Malformed("not a reply")
+        return reply
+
+    def _exception(self, name: str, text: str) -> Exception:
+        kind = getattr(builtins, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _AWKWARD:
+            return kind(text)
+        return CandidateError(f"{name}: {text}")
+
+    def _stopped(self, trouble: str) -> Stopped:
+        self.trouble = trouble
+        return Stopped(trouble)
+
+
+# Built from more than a message.
+_AWKWARD = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, ExceptionGroup)
+
+
+def serve(job: dict[str, Any]) -> None:
+    """Say when both processes are ready, then send the nonce, a status and a detail."""
+    candidate = Candidate(requests=job["requests"], replies=job["replies"])
+    candidate.reply()
+    codec.send(job["verdict"], "ready")
+    status, detail = _judge(candidate, job)
+    codec.send(job["verdict"], (job["nonce"], status, detail[:500]))
+
+
+def _judge(candidate: Candidate, job: dict[str, Any]) -> tuple[str, str]:
+    try:
+        candidate.ask((job["program"], job["entry_point"]))
+    except (Exception, Stopped) as error:
+        return _status(candidate, "error"), f"the program does not load: {_describe(error)}"
+    try:
+        _check(job, candidate.call)
+    except BaseException as error:
+        return _status(candidate, "failed"), _describe(error)
+    return ("passed", "") if candidate.trouble is None else ("error", candidate.trouble)
+
+
+def _check(job: dict[str, Any], candidate: Callable[..., Any]) -> None:
+    # Tests may use what the prompt defines ahead of the function, and the function by its own name.
+    namespace: dict[str, Any] = {"__name__": "checker"}
+    exec(compile(job["preamble"], "prompt.py", "exec"), namespace)
+    namespace[job["entry_point"]] = candidate
+    exec(compile(job["test"], "test.py", "exec"), namespace)
+    namespace["check"](candidate)
+
+
+def _status(candidate: Candidate, otherwise: str) -> str:
+    if candidate.trouble is not None:
+        return "error"
+    return "memory" if candidate.out_of_memory else otherwise
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,92 @@
+"""Keys and values of sequences that split and end while they are generated.
+
+One buffer (slots, heads, columns, head_dim) per layer, allocated once; the operating system backs only what is
+touched. The live sequences are the first slots and share the column that is written next, so a step reads a view
+and copies nothing. A split copies one slot to a free one; an end moves the last live slot into the gap.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's buffers; the window that a forward pass writes is set by :class:`SlotCache`."""
+
+    def __init__(self, slots: int, columns: int) -> None:
+        super().__init__()
+        self.slots, self.columns = slots, columns
+        self.first, self.written = 0, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        for name, states in (("keys", key_states), ("values", value_states)):
+            _, heads, _, dim = states.shape
+            setattr(self, name, states.new_empty(self.slots, heads, self.columns, dim))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write (rows, heads, L, dim) at the window and return all columns written so far of its slots."""
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        window = slice(self.first, self.first + key_states.shape[0])
+        end = self.written + key_states.shape[2]
+        self.keys[window, :, self.written : end] = key_states
+        self.values[window, :, self.written : end] = value_states
+        return self.keys[window, :, :end], self.values[window, :, :end]
+
+    def copy(self, sources: Tensor, targets: Tensor, *, columns: int) -> None:
+        """Copy the first columns of some slots to others; no slot is both."""
+        for buffer in (self.keys, self.values):
+            assert buffer is not None
+            buffer[targets, :, :columns] = buffer[sources, :, :columns]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.written + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.written
+
+    def get_max_length(self) -> int:
+        return self.columns
+
+
+class SlotCache(Cache):
+    """The cache of all layers.
+
+    Args:
+        layers: number of decoder layers.
+        slots: sequences that may be alive at once.
+        columns: longest sequence, padding included.
+    """
+
+    def __init__(self, *, layers: int, slots: int, columns: int) -> None:
+        self.slot_layers = [SlotLayer(slots, columns) for _ in range(layers)]
+        super().__init__(layers=list(self.slot_layers))
+
+    def window(self, *, first: int, written: int) -> None:
+        """The next forward pass writes slots from ``first`` on, behind ``written`` columns."""
+        for layer in self.slot_layers:
+            layer.first, layer.written = first, written
+
+    def copy(self, moves: list[tuple[int, int]], *, columns: int) -> None:
+        """Copy slots, as pairs (source, target)."""
+        if not moves:
+            return
+        keys = self.slot_layers[0].keys
+        assert keys is not None
+        sources, targets = torch.tensor(moves, device=keys.device).T
+        for layer in self.slot_layers:
+            layer.copy(sources, targets, columns=columns)
+
+
+def bytes_per_token(config: object, *, element: int) -> int:
+    """Bytes of keys and values of one token over all layers; ``config`` is the model's."""
+    heads = config.num_attention_heads  # type: ignore[attr-defined]
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads  # type: ignore[attr-defined]
+    return 2 * config.num_hidden_layers * kv_heads * dim * element  # type: ignore[attr-defined]

@@ -1,0 +1,137 @@
+"""Merging adapters: operators on updates, calibrations in front of them, adapter folders in and out.
+
+``merge(updates, "ties", density=0.2)`` takes one mapping ``{module name: Update}`` per adapter, of any
+method and rank, and gives the merged mapping. ``python -m hiplora.merging --help`` does the same on folders.
+Importing this package loads neither torch nor PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hiplora.merging.base import Operator, Plan
+    from hiplora.updates import Update
+
+OPERATORS: dict[str, str] = {
+    "addition": "hiplora.merging.addition:Addition",
+    "task_arithmetic": "hiplora.merging.task_arithmetic:TaskArithmetic",
+    "ties": "hiplora.merging.ties:Ties",
+    "dare": "hiplora.merging.dare:Dare",
+    "della": "hiplora.merging.della:Della",
+    "tsvm": "hiplora.merging.tsvm:Tsvm",
+    "knots": "hiplora.merging.knots:Knots",
+    "core_space": "hiplora.merging.core_space:CoreSpace",
+}
+CALIBRATIONS = ("none", "pico", "rescale", "random")
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A merged update and what is worth recording about it.
+
+    ``updates`` maps every module name to its merged update. Operators that work on factors fill a dict;
+    the dense ones give a :class:`Streamed` mapping, which computes a matrix when it is asked for and
+    keeps none. ``report`` is JSON-serialisable.
+    """
+
+    updates: Mapping[str, Update]
+    report: dict[str, Any]
+
+
+class Streamed(Mapping[str, "Update"]):
+    """Merged updates computed on access, never stored: iterate once and use each matrix as it comes."""
+
+    def __init__(self, plan: Plan, names: Sequence[str]) -> None:
+        self._plan = plan
+        self._names = tuple(names)
+
+    def __getitem__(self, name: str) -> Update:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._plan.matrix(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def operator_class(name: str) -> type[Operator]:
+    """Operator class by its name in OPERATORS; its dataclass fields are its options.
+
+    Raises:
+        UserError: no operator of that name.
+    """
+    if name not in OPERATORS:
+        raise UserError(f"merge={name} is not known; choose one of {', '.join(OPERATORS)}.")
+    module, _, attribute = OPERATORS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def merge(
+    updates: Sequence[Mapping[str, Update]],
+    operator: str,
+    *,
+    calibration: str = "none",
+    generator: torch.Generator | None = None,
+    labels: Sequence[str] | None = None,
+    **options: Any,
+) -> MergeResult:
+    """Merge adapters given as mappings from module name to ΔW.
+
+    Args:
+        updates: one mapping per adapter, all with the same names and shapes.
+        operator: a key of OPERATORS.
+        calibration: none | pico | rescale | random, applied in front of the operator.
+        generator: required where something is drawn (dare, della, calibration=random).
+        labels: what to call the adapters in messages; default "adapter 1", "adapter 2", …
+        **options: fields of the operator's class, e.g. ``density=0.2``.
+
+    Raises:
+        UserError: unknown names or options, adapters that do not match, a full-rank update given to an
+            operator that works on factors, no generator where one is needed.
+    """
+    cls = operator_class(operator)
+    known = {f.name for f in fields(cls)} - {"name", "calibration"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UserError(
+            f"merge={operator} has no option {', '.join(unknown)}; "
+            + (f"it has {', '.join(sorted(known))}." if known else "it has none.")
+        )
+    instance = cls(name=operator, calibration=calibration, **options)
+    return apply(instance, updates, generator=generator, labels=labels)
+
+
+def apply(
+    operator: Operator,
+    updates: Sequence[Mapping[str, Update]],
+    *,
+    generator: torch.Generator | None = None,
+    labels: Sequence[str] | None = None,
+) -> MergeResult:
+    """:func:`merge` with the operator and its options given as one object, as a configuration holds them."""
+    from hiplora.merging.calibration import calibrate
+    from hiplora.merging.checks import checked
+
+    tasks = checked(operator, updates, generator, labels)
+    calibrated = calibrate(operator.calibration, tasks, generator)
+    plan = operator.plan(calibrated.tasks, generator).then(calibrated.finish)
+    report = {
+        **operator.resolved(),
+        "adapters": len(tasks),
+        "matrices": len(tasks[0]),
+        **calibrated.notes,
+        **plan.notes,
+    }
+    merged = Streamed(plan, list(tasks[0]))
+    return MergeResult(dict(merged) if plan.factored else merged, report)

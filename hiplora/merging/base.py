@@ -1,0 +1,73 @@
+"""What a merge operator is: options as dataclass fields, and a plan that merges one matrix at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hiplora.updates import Update
+
+Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge whose global quantities are known: ``matrix(name)`` gives the merged update of one matrix.
+
+    ``factored`` says that ``matrix`` forms nothing dense, so that all results may be held at once.
+    """
+
+    matrix: Callable[[str], Update]
+    factored: bool
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def then(self, finish: Callable[[str, Update], Update]) -> Plan:
+        """The same plan with ``finish(name, update)`` applied to every merged matrix."""
+        before = self.matrix
+        return replace(self, matrix=lambda name: finish(name, before(name)))
+
+
+@dataclass(kw_only=True)
+class Operator:
+    """Base of all operators; a subclass adds its options as fields and implements :meth:`plan`.
+
+    ``accepts_dense``: full-rank updates are welcome. ``draws``: a generator is needed.
+    """
+
+    name: str
+    calibration: str = "none"
+    accepts_dense: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        from hiplora.merging import CALIBRATIONS
+
+        self._one_of("calibration", CALIBRATIONS)
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError for options out of their range."""
+
+    def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
+        """Whatever needs all matrices at once is done here, streaming; the rest is left to ``Plan.matrix``."""
+        raise NotImplementedError
+
+    def resolved(self) -> dict[str, Any]:
+        """Name and options, as a record stores them."""
+        return {"operator": self.name, **{k: v for k, v in asdict(self).items() if k != "name"}}
+
+    def _one_of(self, option: str, allowed: Sequence[str]) -> None:
+        value = getattr(self, option)
+        if value not in allowed:
+            raise UserError(f"merge.{option}={value} is not known; choose one of {', '.join(allowed)}.")
+
+    def _fraction(self, option: str, *, below_one: bool = False) -> None:
+        value = getattr(self, option)
+        if not (0 <= value < 1 if below_one else 0 <= value <= 1):
+            raise UserError(f"merge.{option}={value} must be in [0, 1{')' if below_one else ']'}, e.g. 0.2.")

@@ -1,0 +1,85 @@
+"""Calibrations in front of an operator: Pico (Tang and Yang, arXiv 2604.16826) and its two controls.
+
+Pico, per matrix, on B with the scaling folded in: [B_1 … B_T] = U S Xᵀ, collision degree c_i = S_i² / Σ_j S_j²,
+a_i = 1 / (1 + (T − 1) c_i), B_t ← B_t + U diag(a − 1) Uᵀ B_t. After the merge the update is rescaled to the
+mean of the original ‖ΔW_t‖_F. Controls: ``rescale`` only rescales; ``random`` spends the same coefficients on
+random orthonormal directions instead of U.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiplora.merging.base import Tasks
+from hiplora.merging.factors import column_basis
+from hiplora.updates import Dense, LowRank, Update, thin_svd
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Adapters to merge, what to do with each merged matrix, and notes for the report."""
+
+    tasks: Sequence[Mapping[str, Update]]
+    finish: Callable[[str, Update], Update]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Calibrated:
+    """Apply one of CALIBRATIONS to all adapters."""
+    if kind == "none":
+        return Calibrated(tasks, lambda name, merged: merged)
+    targets = {name: sum(task[name].norm() for task in tasks) / len(tasks) for name in tasks[0]}
+
+    def finish(name: str, merged: Update) -> Update:
+        return rescaled(merged, targets[name])
+
+    if kind == "rescale":
+        return Calibrated(tasks, finish)
+    shrunk: list[dict[str, Update]] = [{} for _ in tasks]
+    worst = []
+    for name in tasks[0]:
+        factors, collision = shrink([task[name] for task in tasks], generator if kind == "random" else None)
+        for task, update in zip(shrunk, factors, strict=True):
+            task[name] = update
+        worst.append(float(collision.max()))
+    return Calibrated(shrunk, finish, {"mean_largest_collision": sum(worst) / len(worst)})
+
+
+def shrink(updates: Sequence[Update], generator: torch.Generator | None = None) -> tuple[list[LowRank], Tensor]:
+    """Updates of one matrix with the crowded directions of B shrunk, and the collision degrees c.
+
+    With a generator, the coefficients act on random orthonormal directions instead: the control.
+    """
+    factors = [factorisation(update) for update in updates]
+    stack = torch.cat([f.B for f in factors], dim=1).double()
+    directions, s = column_basis(stack)
+    energy = s.square()
+    collision = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+    if generator is not None:
+        noise = torch.randn(directions.shape, generator=generator, device=generator.device, dtype=torch.float64)
+        directions = torch.linalg.qr(noise.to(directions.device))[0]
+    loss = 1 / (1 + (len(updates) - 1) * collision) - 1
+    directions, loss = directions.to(factors[0].B), loss.to(factors[0].B)
+    return [LowRank(f.B + directions @ (loss[:, None] * (directions.mT @ f.B)), f.A) for f in factors], collision
+
+
+def factorisation(update: Update) -> LowRank:
+    """B A of an update. The result depends on it, so anything but a plain LoRA takes B = U Σ of its thin SVD."""
+    if isinstance(update, LowRank):
+        return update
+    if isinstance(update, Dense):
+        u, s, vh = torch.linalg.svd(update.weight, full_matrices=False)
+        return LowRank(u * s, vh)
+    u, s, v = thin_svd(update.factors())
+    return LowRank(u * s, v.mT)
+
+
+def rescaled(merged: Update, norm: float) -> Update:
+    """The update scaled to a Frobenius norm; a zero update stays zero."""
+    current = merged.norm()
+    return merged if current == 0 else merged.scaled(norm / current)

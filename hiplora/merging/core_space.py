@@ -1,0 +1,85 @@
+"""Core Space merging (Panariello et al., arXiv 2509.17786): merge small cores instead of matrices, without loss.
+
+U_B (left singular vectors of [B_1 … B_T]) and V_A (right ones of [A_1; …; A_T]) span all updates, so
+ΔW_t = U_B M_t V_Aᵀ with M_t = U_Bᵀ ΔW_t V_A of size Σr × Σr. The cores are merged and mapped back. Core +
+addition is addition, core + TSV is TSV-M; TIES on cores is another merge than TIES on ΔW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hiplora.merging.base import Operator, Plan, Tasks
+
+if TYPE_CHECKING:
+    import torch
+
+    from hiplora.updates import LowRank, Update
+
+
+@dataclass(kw_only=True)
+class CoreSpace(Operator):
+    """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global) are of TIES; ``scale``: λ."""
+
+    rule: str = "ties"
+    density: float = 0.2
+    threshold: str = "matrix"
+    scale: float = 1.0
+
+    def check(self) -> None:
+        """As for TIES."""
+        self._fraction("density")
+        self._one_of("rule", ("ties", "tsvm", "addition"))
+        self._one_of("threshold", ("global", "matrix"))
+
+    def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
+        """All cores first (Σr × Σr each), then the rule on them."""
+        from hiplora.updates import LowRank
+
+        spaces = {name: core_space([task[name] for task in tasks]) for name in tasks[0]}
+        cores = [{name: spaces[name][1][i] for name in spaces} for i in range(len(tasks))]
+        merged, notes = self._rule(cores, {name: min(update.shape) for name, update in tasks[0].items()})
+
+        def matrix(name: str) -> LowRank:
+            left, _, right = spaces[name]
+            return LowRank((left @ merged(name).double() * self.scale).float(), right.mT.float())
+
+        return Plan(matrix, factored=True, notes=notes)
+
+    def _rule(
+        self, cores: Sequence[Mapping[str, torch.Tensor]], sizes: Mapping[str, int]
+    ) -> tuple[Callable[[str], torch.Tensor], dict[str, Any]]:
+        """The merged core by name, and notes; ``sizes`` holds min(m, n) of every full matrix."""
+        import torch
+
+        from hiplora.merging.elementwise import plan_ties
+        from hiplora.merging.factors import orthogonalised_sum, triplets
+        from hiplora.updates import Dense, LowRank
+
+        if self.rule == "ties":
+            dense = [{name: Dense(core.float()) for name, core in task.items()} for task in cores]
+            return plan_ties(dense, density=self.density, scope=self.threshold)
+        if self.rule == "addition":
+            return (lambda name: torch.stack([task[name] for task in cores]).sum(dim=0)), {}
+
+        def tsv(name: str) -> torch.Tensor:
+            # The cap on k_t is that of the full matrix, so that mixed ranks give TSV-M too.
+            p, q = cores[0][name].shape
+            factors = [LowRank(task[name], torch.eye(q).to(task[name])) for task in cores]
+            return orthogonalised_sum([triplets(f, sizes[name] // len(cores)) for f in factors], (p, q)).dense()
+
+        return tsv, {}
+
+
+def core_space(updates: Sequence[Update]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64."""
+    import torch
+
+    from hiplora.merging.factors import column_basis, thin
+
+    factors = [thin(update) for update in updates]
+    left = column_basis(torch.cat([f.B for f in factors], dim=1))[0]
+    right = column_basis(torch.cat([f.A.mT for f in factors], dim=1))[0]
+    return left, [(left.mT @ f.B) @ (f.A @ right) for f in factors], right

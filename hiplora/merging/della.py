@@ -1,0 +1,59 @@
+"""DELLA (Deep et al., arXiv 2406.11617): drop entries at random, small ones more often, rescale by 1/(1 − p_i), fuse.
+
+Within each row of ΔW (one output neuron) the drop probability falls linearly with the rank of the magnitude,
+from drop + window/2 at the smallest entry to drop − window/2 at the largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from hiplora.errors import UserError
+from hiplora.merging.base import Operator, Plan, Tasks
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(kw_only=True)
+class Della(Operator):
+    """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ."""
+
+    drop: float = 0.8
+    window: float = 0.2
+    rule: str = "ties"
+    scale: float = 1.0
+    accepts_dense: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Every probability must lie in [0, 1)."""
+        self._one_of("rule", ("linear", "ties"))
+        if self.window < 0 or self.drop - self.window / 2 < 0 or self.drop + self.window / 2 >= 1:
+            raise UserError(
+                f"merge.drop={self.drop} with merge.window={self.window} leaves [0, 1): "
+                "drop ± window/2 must stay inside, e.g. drop=0.8 window=0.2."
+            )
+
+    def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
+        """One matrix at a time; no global quantity."""
+        from hiplora.merging.drops import plan_drop, uniform
+
+        assert generator is not None
+
+        def drop(x: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+            p = drop_probabilities(x, self.drop, self.window)
+            return x * (uniform(x, stream) >= p) / (1 - p)
+
+        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale)
+
+
+def drop_probabilities(x: torch.Tensor, drop: float, window: float) -> torch.Tensor:
+    """(m, n) probabilities: linear in the rank of the magnitude within its row, mean ``drop``."""
+    import torch
+
+    n = x.shape[1]
+    ladder = torch.linspace(drop + window / 2, drop - window / 2, n) if n > 1 else torch.full((1,), drop)
+    order = x.abs().argsort(dim=1, stable=True)
+    return torch.empty_like(x).scatter_(1, order, ladder.to(x).expand_as(x))

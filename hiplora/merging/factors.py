@@ -1,0 +1,70 @@
+"""Linear algebra on thin factors, in float64: bases, singular triplets and polar factors without a dense ΔW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hiplora.updates import Dense, LowRank, Update, thin_svd
+
+RANK_TOLERANCE = 1e-6
+"""Directions below this share of the largest singular value are rounding noise of a float32 update."""
+SPAN_TOLERANCE = 1e-12
+"""Directions below this share are outside the span of the factors; dropping them loses nothing."""
+
+Triplets = tuple[Tensor, Tensor, Tensor]
+
+
+def factored(update: Update) -> LowRank:
+    """The exact factors of an update. Full-rank ones have been refused before."""
+    assert not isinstance(update, Dense)
+    return update.factors()
+
+
+def thin(update: Update) -> LowRank:
+    """The exact factors of an update in float64."""
+    return factored(update).to(torch.float64)
+
+
+def column_basis(stack: Tensor, tolerance: float = SPAN_TOLERANCE) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q ≥ 1 counts values above tolerance."""
+    q, r = torch.linalg.qr(stack)
+    u, s, _ = torch.linalg.svd(r, full_matrices=False)
+    keep = max(1, _count(s, tolerance))
+    return q @ u[:, :keep], s[:keep]
+
+
+def triplets(update: LowRank, limit: int) -> Triplets:
+    """Leading singular triplets U (m, k), S (k,), V (n, k) of B A with k = min(limit, numerical rank)."""
+    u, s, v = thin_svd(update)
+    keep = min(limit, _count(s, RANK_TOLERANCE))
+    return u[:, :keep], s[:keep], v[:, :keep]
+
+
+def orthogonalised_sum(tasks: Sequence[Triplets], shape: tuple[int, int]) -> LowRank:
+    """TSV-M's merge of triplets: polar(U) Σ polar(V)ᵀ with U, Σ, V concatenated over tasks."""
+    u, s, v = (torch.cat([t[i] for t in tasks], dim=-1) for i in range(3))
+    if s.numel() == 0:
+        return LowRank(u.new_zeros(shape[0], 1), u.new_zeros(1, shape[1]))
+    return LowRank(polar(u) * s, polar(v).mT)
+
+
+def polar(x: Tensor) -> Tensor:
+    """The matrix (m, K) with orthonormal columns nearest to x: X (XᵀX)^(−1/2).
+
+    Where columns repeat, the pseudo-inverse root is taken: the part of x outside its numerical range stays
+    0 instead of being filled with arbitrary vectors, so that the result is unique.
+    """
+    q, r = torch.linalg.qr(x)
+    u, s, vh = torch.linalg.svd(r, full_matrices=False)
+    keep = _count(s, RANK_TOLERANCE)
+    return q @ (u[:, :keep] @ vh[:keep])
+
+
+def _count(s: Tensor, tolerance: float) -> int:
+    """Number of singular values above tolerance · largest; 0 for a zero matrix."""
+    if s.numel() == 0 or s[0] == 0:
+        return 0
+    return int((s > tolerance * s[0]).sum())

@@ -1,0 +1,206 @@
+"""Adapter folders in: any stock PEFT LoRA, from disk or the Hub, and HiP-LoRA adapters, as exact updates.
+
+Whatever changes ΔW in a way that is not handled here is refused: a merge must not guess.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiplora.errors import UserError
+from hiplora.merging.weights import Weights
+from hiplora.updates import Dense, LowRank, Principal, Update
+
+TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
+CONFIG = "adapter_config.json"
+KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?$")
+# Fields that either leave ΔW alone or are handled below; any other one must be empty.
+UNDERSTOOD = (
+    *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version", "auto_mapping"),
+    *("inference_mode", "runtime_config", "ensure_weight_tying", "lora_dropout", "fan_in_fan_out", "bias"),
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "qalora_group_size"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core"),
+    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+# Initialisations that leave the backbone as it is; the others (pissa, olora, corda, loftq, …) move weight out
+# of the backbone into the adapter, so that s·BA is not the update.
+HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder: its update per module, and what a merged adapter inherits."""
+
+    label: str
+    base: str | None
+    task_type: str | None
+    fan_in_fan_out: bool
+    updates: dict[str, Update]
+
+
+def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
+    """Read an adapter folder (or the Hub's ``owner/name``) as updates in float32.
+
+    Args:
+        source: folder with adapter_config.json and adapter_model.safetensors, or a repository on the Hub.
+        backbone: folder of the backbone's weights; needed by DoRA, and by HiP-LoRA without a saved basis.
+
+    Raises:
+        UserError: no adapter there, or one whose update is not understood.
+    """
+    folder = locate(source)
+    config = _json(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        return _foreign(source, folder, config, backbone)
+    _refuse_unknown(source, config)
+    modules = _modules(source, _tensors(folder))
+    weights = Weights(backbone) if backbone and config.get("use_dora") else None
+    if config.get("use_dora") and weights is None:
+        raise UserError(f"{source} is a DoRA adapter, whose update depends on the backbone; add --backbone DIR.")
+    updates = {name: _update(source, name, part, config, weights) for name, part in sorted(modules.items())}
+    return Adapter(
+        label=source,
+        base=config.get("base_model_name_or_path"),
+        task_type=config.get("task_type"),
+        fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+        updates=updates,
+    )
+
+
+def locate(source: str) -> Path:
+    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder but ``owner/name``."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise UserError(f"{source} is neither a folder nor a repository owner/name on the Hub.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["adapter_*"]))
+    except Exception as error:
+        raise UserError(
+            f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
+            "check the path, or the network."
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no {path.name}; give the folder that save_pretrained wrote.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
+
+
+def _foreign(source: str, folder: Path, config: Mapping[str, Any], backbone: Path | None) -> Adapter:
+    """A HiP-LoRA adapter, read through its exact export to a LoRA of rank k + r; anything else is refused.
+
+    The export's first k directions become the principal channel again: calibrations and shared spaces depend
+    on the factorisation, and must not tell an adapter on disk from one in memory.
+    """
+    from tempfile import TemporaryDirectory
+
+    kind = config.get("peft_type")
+    if kind != "HIPLORA":
+        raise UserError(f"{source} is a {kind} adapter; only LORA and HIPLORA adapters can be read.")
+    from hiplora.tuner.export import export_lora
+
+    with TemporaryDirectory() as exported:
+        export_lora(folder, Path(exported), backbone=backbone)
+        read = read_adapter(exported)
+    updates = read.updates
+    if config["principal"]:
+        updates = {name: _principal(update, config["k"]) for name, update in updates.items()}
+    return Adapter(source, read.base, read.task_type, read.fan_in_fan_out, updates)
+
+
+def _principal(update: Update, k: int) -> Principal:
+    """[U diag(φ), sB] [Vᵀ; A] taken apart again; the sign of φ_i goes into u_i."""
+    assert isinstance(update, LowRank)
+    phi = update.B[:, :k].norm(dim=0)
+    U = update.B[:, :k] / phi.clamp(min=torch.finfo(phi.dtype).tiny)
+    return Principal(U, phi, update.A[:k].mT, LowRank(update.B[:, k:], update.A[k:]))
+
+
+def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
+    odd = sorted(key for key, value in config.items() if key not in UNDERSTOOD and value)
+    if config.get("bias", "none") != "none":
+        odd.append("bias")
+    if odd:
+        raise UserError(
+            f"{source} uses {', '.join(f'{key}={config[key]}' for key in odd)}, which is more than a low-rank update "
+            "of linear layers; such an adapter cannot be merged."
+        )
+    if config.get("init_lora_weights", True) not in HARMLESS_INITS:
+        raise UserError(
+            f"{source} was initialised with init_lora_weights={config['init_lora_weights']}, which changes the "
+            "backbone; save it again with path_initial_model_for_weight_conversion and merge that."
+        )
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    for name in TENSORS:
+        if (folder / name).is_file():
+            path = folder / name
+            return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    raise UserError(f"{folder} holds neither {TENSORS[0]} nor {TENSORS[1]}; give the folder save_pretrained wrote.")
+
+
+def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by module and part; every tensor must be a 2-D LoRA factor or a DoRA magnitude."""
+    modules: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = KEY.match(key)
+        if not match or tensor.ndim > 2:
+            raise UserError(
+                f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
+                "such an adapter cannot be merged."
+            )
+        modules.setdefault(match["module"], {})[match["part"]] = tensor.float()
+    for name, part in modules.items():
+        if not {"A", "B"} <= set(part):
+            raise UserError(f"{source} holds only one of lora_A and lora_B for {name}; the file is incomplete.")
+    return modules
+
+
+def _update(
+    source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any], weights: Weights | None
+) -> Update:
+    product = LowRank(part["B"] * _scaling(name, part["A"].shape[0], config), part["A"])
+    if "magnitude_vector" not in part:
+        return product
+    if weights is None:
+        raise UserError(f"{source} holds DoRA magnitudes but its {CONFIG} does not say use_dora; save it again.")
+    weight = weights.matrix(name).float()
+    if tuple(weight.shape) != product.shape or config.get("fan_in_fan_out"):
+        raise UserError(
+            f"{name} is {tuple(weight.shape)} in the backbone but {product.shape} in {source}; give the backbone it "
+            "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
+        )
+    return Dense(dora_update(weight, product, part["magnitude_vector"]))
+
+
+def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
+    """s = α / r, or α / √r; α from the first pattern that ends the module's name, as PEFT matches it."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha = next((a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config["lora_alpha"])
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def dora_update(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:
+    """ΔW = diag(m / ‖W + sBA‖_rows) (W + sBA) − W, with W (m, n) and magnitude (m,)."""
+    moved = weight + product.dense()
+    return moved * (magnitude.flatten() / moved.norm(dim=1))[:, None] - weight

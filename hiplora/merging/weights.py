@@ -1,0 +1,54 @@
+"""Weights of a backbone folder (safetensors, one file or sharded), read one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from hiplora.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Tensor name → safetensors file.
+
+    Raises:
+        UserError: the folder holds no safetensors checkpoint.
+    """
+    from safetensors import safe_open
+
+    if (folder / INDEX).is_file():
+        table = json.loads((folder / INDEX).read_text())["weight_map"]
+        return {name: folder / file for name, file in table.items()}
+    if (folder / SINGLE).is_file():
+        with safe_open(folder / SINGLE, framework="pt") as handle:
+            return dict.fromkeys(handle.keys(), folder / SINGLE)
+    raise UserError(
+        f"{folder} holds neither {SINGLE} nor {INDEX}; give the folder of the backbone's safetensors checkpoint."
+    )
+
+
+class Weights:
+    """Read-only view of a checkpoint: ``weights.matrix("model.layers.0.self_attn.q_proj")`` is (m, n)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = files(folder)
+
+    def matrix(self, module: str) -> Tensor:
+        """The weight of one module in its stored dtype.
+
+        Raises:
+            UserError: the checkpoint has no such module.
+        """
+        from safetensors import safe_open
+
+        name = f"{module}.weight"
+        if name not in self._files:
+            raise UserError(f"{self._folder} has no {name}; give the backbone these adapters were trained on.")
+        with safe_open(self._files[name], framework="pt") as handle:
+            return handle.get_tensor(name)

@@ -1,0 +1,25 @@
+"""The registry of methods: name → class. A new method is one file, one conf file and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from hiplora.methods.base import Method
+
+METHODS: dict[str, str] = {
+    "hip": "hiplora.methods.hip:Hip",
+    "lora": "hiplora.methods.lora:Lora",
+    "proj": "hiplora.methods.proj:Proj",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method. Raises UserError naming the known ones."""
+    if name not in METHODS:
+        raise UserError(f"method={name} is not known; choose one of {', '.join(METHODS)}")
+    module, attribute = METHODS[name].split(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,124 @@
+"""What a method is to the rest: its options, its adapter, its part in training, its update.
+
+One dataclass per method. Its fields are the options of ``conf/method/<name>.yaml``, checked on construction;
+its methods are hooks, most with a default that fits a plain LoRA. Nothing else in the project asks which
+method it runs. torch and PEFT are imported inside the hooks, so that configuration stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftConfig, PeftModel
+    from torch import Tensor, nn
+
+    from hiplora.config import RunConfig, TrainingConfig
+    from hiplora.updates import Update
+
+
+@dataclass(kw_only=True)
+class Method:
+    """Base of all methods; ``name`` is the one it is registered under."""
+
+    uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
+
+    name: str
+
+    def peft_config(self, *, config: RunConfig) -> PeftConfig:
+        """The PEFT configuration of a fresh adapter."""
+        raise NotImplementedError(f"{type(self).__name__} has no PEFT configuration")
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Check the options against the (out, in) shapes of the matrices to adapt. Raises UserError."""
+        if not shapes:
+            raise UserError(
+                "model.target_modules names no linear layer of this backbone: "
+                "give the last part of module names, such as [q_proj,k_proj,v_proj,o_proj]"
+            )
+
+    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+        """A fresh adapter on the backbone; the caller has seeded the generators."""
+        from peft import get_peft_model
+
+        return get_peft_model(backbone_model, self.peft_config(config=config))  # type: ignore[arg-type]
+
+    def load(self, backbone_model: nn.Module, adapter_dir: Path) -> PeftModel:
+        """A trained adapter from its folder, on the backbone, ready to be evaluated."""
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(backbone_model, str(adapter_dir))  # type: ignore[arg-type]
+
+    def detach(self, peft_model: PeftModel) -> nn.Module:
+        """The backbone as it was before :meth:`attach`."""
+        backbone = peft_model.unload()
+        if hasattr(backbone, "peft_config"):  # PEFT's mark; left behind, the next attach would warn
+            del backbone.peft_config
+        return backbone
+
+    def param_groups(self, peft_model: PeftModel, *, training: TrainingConfig) -> list[dict[str, Any]]:
+        """AdamW's parameter groups: what is trainable is the adapter, and the adapter alone decays."""
+        parameters = [parameter for parameter in peft_model.parameters() if parameter.requires_grad]
+        return [{"params": parameters, "lr": training.lr, "weight_decay": training.weight_decay}]
+
+    def extra_loss(self, peft_model: PeftModel) -> Tensor | None:
+        """A scalar added to the loss of each optimizer step, or None.
+
+        It is called for every micro-batch; the trainer divides it by their actual number.
+        """
+        return None
+
+    def after_step(self, peft_model: PeftModel, step: int) -> None:
+        """Called right after the optimizer's step number ``step``, counted from 1."""
+
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        """What a checkpoint must keep beside the trainable parameters: tensors and plain values."""
+        return {}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        """The trained update of every adapted matrix, by module name in the backbone; detached, fp32."""
+        raise NotImplementedError(f"{type(self).__name__} does not tell its updates")
+
+    def deployed_parameters(self, peft_model: PeftModel) -> int:
+        """Numbers that a stored adapter holds: for parity between methods."""
+        prefix, adapter = str(peft_model.base_model.prefix), active_adapter(peft_model)
+        held = (p for name, p in peft_model.named_parameters() if prefix in name and adapter in name.split("."))
+        return sum(parameter.numel() for parameter in held)
+
+
+def active_adapter(peft_model: PeftModel) -> str:
+    """Name of the one active adapter."""
+    (name,) = peft_model.active_adapters
+    return name
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise UserError with the sentence unless the condition holds."""
+    if not condition:
+        raise UserError(sentence)
+
+
+def check_residual_options(*, r: int, alpha: float | None, dropout: float) -> None:
+    """The options every low-rank residual path has. Raises UserError."""
+    require(r >= 1, f"method.r={r} is no rank: give a whole number from 1, such as 16")
+    require(alpha is None or alpha > 0, f"method.alpha={alpha} must be above 0, or null for twice the rank")
+    require(0 <= dropout < 1, f"method.dropout={dropout} must be in [0, 1)")
+
+
+def check_rank(option: str, value: int, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse a rank that exceeds the smaller side of some matrix. Raises UserError."""
+    for name, shape in shapes.items():
+        require(
+            value <= min(shape),
+            f"{option}={value} exceeds the smaller side of {name} ({shape[0]} × {shape[1]}): "
+            f"choose at most {min(min(each) for each in shapes.values())}",
+        )

@@ -1,0 +1,93 @@
+"""HiP-LoRA: ``ΔW = U diag(φ) Vᵀ + s (I − P_U) B A (I − P_V)`` with a stability budget on φ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.proj import basis_options, tuner
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+    from hiplora.config import RunConfig, TrainingConfig
+    from hiplora.tuner import HipLoraConfig
+    from hiplora.updates import Update
+
+
+@dataclass(kw_only=True)
+class Hip(Method):
+    """Options of ``method=hip``.
+
+    ``stability`` is λ and ``gamma`` γ of the budget ``R = λ Σ w_i φ_i²``, ``w_i ∝ σ_i^γ``; ``lr_scale``
+    multiplies the learning rate of φ; ``project_residual`` and ``zero_init`` are ablation switches.
+    """
+
+    uses_svd: ClassVar[bool] = True
+
+    r: int
+    k: int
+    alpha: int | None
+    dropout: float
+    stability: float
+    gamma: float
+    parameterization: str
+    lr_scale: float
+    project_residual: bool
+    zero_init: bool
+
+    def __post_init__(self) -> None:
+        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
+        require(self.k >= 1, f"method.k={self.k} is no rank: give a whole number from 1, such as 32")
+        require(self.stability >= 0, f"method.stability={self.stability} must be 0 (no budget) or above")
+        require(self.gamma >= 0, f"method.gamma={self.gamma} must be 0 (equal weights) or above")
+        require(self.lr_scale > 0, f"method.lr_scale={self.lr_scale} must be above 0")
+        require(
+            self.parameterization in ("absolute", "relative"),
+            f"method.parameterization={self.parameterization} is not known; choose absolute or relative",
+        )
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().check(shapes)
+        check_rank("method.k", self.k, shapes)
+        check_rank("method.r", self.r, shapes)
+
+    def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
+        from hiplora.tuner import HipLoraConfig
+
+        return HipLoraConfig(
+            r=self.r,
+            k=self.k,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            stability=self.stability,
+            gamma=self.gamma,
+            parameterization=self.parameterization,
+            lr_scale=self.lr_scale,
+            project_residual=self.project_residual,
+            zero_init=self.zero_init,
+            **basis_options(config),
+        )
+
+    def param_groups(self, peft_model: PeftModel, *, training: TrainingConfig) -> list[dict[str, Any]]:
+        """The residual factors in one group, φ in another with its own learning rate."""
+        (group,) = super().param_groups(peft_model, training=training)
+        principal = tuner(peft_model).principal_parameters()
+        chosen = {id(parameter) for parameter in principal}
+        residual = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        return [
+            {**group, "params": residual},
+            {**group, "params": principal, "lr": training.lr * self.lr_scale},
+        ]
+
+    def extra_loss(self, peft_model: PeftModel) -> Tensor | None:
+        return tuner(peft_model).stability_penalty()
+
+    def after_step(self, peft_model: PeftModel, step: int) -> None:
+        tuner(peft_model).retract()
+
+    def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        return tuner(peft_model).updates(active_adapter(peft_model))

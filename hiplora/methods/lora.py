@@ -1,0 +1,62 @@
+"""LoRA (Hu et al. 2021), PEFT's own: ``ΔW = s B A`` with ``s = α / r``. The baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+    from hiplora.config import RunConfig
+    from hiplora.updates import Update
+
+
+@dataclass(kw_only=True)
+class Lora(Method):
+    """Options of ``method=lora``; ``alpha`` null means twice the rank."""
+
+    r: int
+    alpha: int | None
+    dropout: float
+
+    def __post_init__(self) -> None:
+        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().check(shapes)
+        check_rank("method.r", self.r, shapes)
+
+    def peft_config(self, *, config: RunConfig) -> LoraConfig:
+        from peft import LoraConfig
+
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.r,
+            lora_alpha=2 * self.r if self.alpha is None else self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(config.model.target_modules),
+        )
+
+    def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        return lora_updates(peft_model)
+
+
+def lora_updates(peft_model: PeftModel) -> dict[str, Update]:
+    """``s B A`` of every LoRA layer of the active adapter, the scaling folded into B; detached, fp32."""
+    from peft.tuners.lora import LoraLayer
+
+    from hiplora.updates import LowRank
+
+    adapter = active_adapter(peft_model)
+    updates: dict[str, Update] = {}
+    for name, layer in peft_model.get_base_model().named_modules():
+        if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
+            A, B = (
+                factors[adapter].get_parameter("weight").detach().float() for factors in (layer.lora_A, layer.lora_B)
+            )
+            updates[name] = LowRank(B=B * layer.scaling[adapter], A=A.clone())
+    return updates

@@ -1,0 +1,80 @@
+"""Proj-LoRA: ``ΔW = s (I − P_U) B A (I − P_V)``, LoRA kept out of the leading singular subspaces.
+
+HiP-LoRA without its principal channel; also the ablation of that channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from hiplora.config import RunConfig
+    from hiplora.tuner import HipLoraConfig, HipLoraModel
+    from hiplora.updates import Update
+
+
+@dataclass(kw_only=True)
+class Proj(Method):
+    """Options of ``method=proj``; ``k`` is the size of the excluded subspaces."""
+
+    uses_svd: ClassVar[bool] = True
+
+    r: int
+    k: int
+    alpha: int | None
+    dropout: float
+
+    def __post_init__(self) -> None:
+        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
+        require(self.k >= 1, f"method.k={self.k} excludes no subspace: give a whole number from 1, such as 32")
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().check(shapes)
+        check_rank("method.k", self.k, shapes)
+        check_rank("method.r", self.r, shapes)
+
+    def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
+        from hiplora.tuner import HipLoraConfig
+
+        return HipLoraConfig(
+            r=self.r,
+            k=self.k,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            principal=False,
+            **basis_options(config),
+        )
+
+    def after_step(self, peft_model: PeftModel, step: int) -> None:
+        tuner(peft_model).retract()
+
+    def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        return tuner(peft_model).updates(active_adapter(peft_model))
+
+
+def tuner(peft_model: PeftModel) -> HipLoraModel:
+    """The HiP-LoRA tuner inside the PEFT model."""
+    return cast("HipLoraModel", peft_model.base_model)
+
+
+def basis_options(config: RunConfig) -> dict[str, Any]:
+    """The fields of HipLoraConfig that come from the model and svd groups of the configuration."""
+    svd = config.svd
+    return {
+        "task_type": "CAUSAL_LM",
+        "target_modules": list(config.model.target_modules),
+        "k_max": svd.k_max,
+        "svd_recipe": svd.recipe,
+        "svd_seed": svd.seed,
+        "svd_oversampling": svd.oversampling,
+        "svd_power_iterations": svd.power_iterations,
+        "svd_tolerance": svd.tolerance,
+        "svd_exact_up_to": svd.exact_up_to,
+        "save_basis": config.save_basis,
+    }

@@ -1,0 +1,76 @@
+"""The word problems as templates, read from facts/problems.csv.
+
+`{name}` and `{other}` are people, `{he}` and `{He}` go with `{name}`, `{item}` is a plural noun of NOUNS,
+single letters are numbers drawn from their range. A step is an operation on earlier letters, whose result is the next
+letter from p on, and the sentence that states it, with `{calc}` for the calculation. The last result is the answer.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hiplora.mini.facts import rows
+
+SHE = ("Anna", "Clara", "Emma", "Grace", "Irene", "Kate", "Maria", "Olivia", "Rosa", "Tina", "Wendy", "Julia")
+HE = ("Ben", "David", "Frank", "Henry", "Jack", "Leo", "Nick", "Paul", "Sam", "Victor", "Oscar", "Martin")
+PEOPLE = tuple([(name, "she") for name in SHE] + [(name, "he") for name in HE])
+NOUNS = {
+    "small": ["apples", "marbles", "stickers", "pencils", "shells", "coins", "cookies", "buttons", "stamps", "beads"],
+    "goods": ["books", "notebooks", "candles", "mugs", "plants", "puzzles", "toys", "scarves", "lamps", "plates"],
+    "food": ["muffins", "sandwiches", "cupcakes", "pies", "rolls", "pancakes", "bagels", "tarts"],
+}
+OPERATIONS: dict[str, Callable[[int, int], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    key: str
+    text: str
+    nouns: str
+    numbers: dict[str, tuple[int, int]]
+    steps: tuple[tuple[str, str], ...]
+
+    def solve(self, numbers: dict[str, int]) -> list[tuple[str, int]] | None:
+        """(calculation in GSM8K's notation, result) per step; None where a result is not a whole number above one."""
+        known, found = dict(numbers), []
+        for letter, (expression, _) in zip("pqrs", self.steps, strict=False):
+            left, sign, right = expression.split()
+            first, second = (int(token) if token.isdigit() else known[token] for token in (left, right))
+            value = OPERATIONS[sign](first, second)
+            if value < 2 or value != int(value):
+                return None
+            known[letter] = int(value)
+            found.append((f"{first} {sign} {second} = <<{first}{sign}{second}={int(value)}>>{int(value)}", int(value)))
+        return found
+
+
+def _ranges(cell: str) -> dict[str, tuple[int, int]]:
+    """ "a 2-20; b 2-12" -> {"a": (2, 20), "b": (2, 12)}."""
+    found = {}
+    for part in cell.split("; "):
+        letter, limits = part.split(" ")
+        low, high = limits.split("-")
+        found[letter] = (int(low), int(high))
+    return found
+
+
+def _steps(cell: str) -> tuple[tuple[str, str], ...]:
+    """ "a + b: They have {calc}. | p - c: …" -> (("a + b", "They have {calc}."), …)."""
+    pairs = (part.split(": ", 1) for part in cell.split(" | "))
+    return tuple((expression, sentence) for expression, sentence in pairs)
+
+
+@lru_cache
+def templates() -> tuple[Template, ...]:
+    return tuple(
+        Template(row["key"], row["text"], row["nouns"], _ranges(row["numbers"]), _steps(row["steps"]))
+        for row in rows("problems.csv")
+    )

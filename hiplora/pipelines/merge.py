@@ -1,0 +1,200 @@
+"""Merge adapters that were trained apart, and score what is left of each of them.
+
+One run draws the instances of one sampling seed: task subsets of several sizes, and for each task one of its
+training seeds. The draw depends on nothing else, so every method and operator meets the same tuples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.config import TaskConfig, digest
+from hiplora.pipelines import scoring
+from hiplora.pipelines.base import Pipeline, Result
+from hiplora.records import adapter_dir, partial_path, read_json, records_dir, write_json
+from hiplora.tasks import ORDER
+
+if TYPE_CHECKING:
+    from hiplora.config import MergingConfig, RunConfig
+    from hiplora.merging import MergeResult
+    from hiplora.models import Backbone
+    from hiplora.updates import Update
+
+VERSION = 1
+Member = tuple[str, int]  # (task, training seed)
+Instance = tuple[Member, ...]
+
+
+def draw(merging: MergingConfig, *, seed: int) -> list[Instance]:
+    """The merge instances of one sampling seed, in order of their sizes.
+
+    Of each size, ``merging.instances`` distinct tuples are drawn without replacement; where fewer exist, all.
+    """
+    drawn: list[Instance] = []
+    for size in merging.sizes:
+        every = [
+            tuple(zip(tasks, seeds, strict=True))
+            for tasks in itertools.combinations(ORDER, size)
+            for seeds in itertools.product(merging.training_seeds, repeat=size)
+        ]
+        count = min(merging.instances, len(every))
+        drawn += sorted(random.Random(f"{seed}/{size}").sample(every, count))
+    return drawn
+
+
+class Merge(Pipeline):
+    """Before and after merging, per instance and task (Tables 2, 13, 14 and MergeFail)."""
+
+    def labels(self, config: RunConfig) -> dict[str, Any]:
+        return {
+            **super().labels(config),
+            "task": None,
+            "merge": config.merge.name,
+            "calibration": config.merge.calibration,
+        }
+
+    def check(self, config: RunConfig) -> None:
+        scoring.check(config)
+
+    def identity(self, config: RunConfig) -> dict[str, Any]:
+        from hiplora.pipelines.train import Train
+
+        train = [Train().identity(need) for need in self._members(config).values()]
+        return {
+            "pipeline": "merge",
+            "merge": VERSION,
+            "operator": asdict(config.merge),
+            "instances": draw(config.merging, seed=config.seed),
+            "train": [digest(identity) for identity in train],
+            "scoring": scoring.identity(config),
+        }
+
+    def requires(self, config: RunConfig) -> list[RunConfig]:
+        return list(self._members(config).values())
+
+    def _members(self, config: RunConfig) -> dict[Member, RunConfig]:
+        """The single-task run of every (task, training seed) that some instance merges."""
+        members = sorted({member for instance in draw(config.merging, seed=config.seed) for member in instance})
+        return {
+            (task, seed): config.but(
+                pipeline="single", task=TaskConfig(name=task, template=None, target="answer"), seed=seed, force=False
+            )
+            for task, seed in members
+        }
+
+    def directory(self, config: RunConfig, identity: str) -> Path:
+        return records_dir(Path(config.results_dir) / config.data.name, "merge")
+
+    def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
+        from tqdm import tqdm
+
+        from hiplora import models
+
+        backbone = models.load(config.model)
+        singles = dict(zip(self._members(config), needs, strict=True))
+        updates = _Updates(config, backbone, singles)
+        instances = draw(config.merging, seed=config.seed)
+        done = [
+            _instance(config, backbone, updates, instance) for instance in tqdm(instances, desc="merges", unit="merge")
+        ]
+        told = [
+            _told(index, instance, singles, after)
+            for index, (instance, after) in enumerate(zip(instances, done, strict=True))
+        ]
+        planned = {str(size): sum(len(instance) == size for instance in instances) for size in config.merging.sizes}
+        timings = {key: round(sum(after[key] for after in done), 2) for key in ("merge_s", "evaluate_s")}
+        return Result(
+            {
+                "metrics": {"planned": planned, "instances": told},
+                "timings": timings,
+                "sandbox": scoring.sandbox_name(config),
+                "device": models.describe(backbone.device),
+            }
+        )
+
+
+class _Updates:
+    """Updates of the trained adapters, each loaded once, when an instance first asks for it."""
+
+    def __init__(self, config: RunConfig, backbone: Backbone, singles: Mapping[Member, dict[str, Any]]) -> None:
+        self.config, self.backbone, self.singles = config, backbone, singles
+        self._loaded: dict[Member, dict[str, Update]] = {}
+
+    def identity(self, member: Member) -> str:
+        return self.singles[member]["needs"]["train"]
+
+    def __getitem__(self, member: Member) -> dict[str, Update]:
+        if member not in self._loaded:
+            method = self.config.method
+            folder = adapter_dir(self.config.outputs_dir, self.identity(member))
+            adapted = method.load(self.backbone.model, folder)
+            try:
+                self._loaded[member] = method.updates(adapted)
+            finally:
+                method.detach(adapted)
+        return self._loaded[member]
+
+
+def _instance(config: RunConfig, backbone: Backbone, updates: _Updates, instance: Instance) -> dict[str, Any]:
+    """Scores of one merged model; kept on disk, so that a run that was stopped goes on with the next instance."""
+    key = digest(
+        {
+            "merge": VERSION,
+            "operator": asdict(config.merge),
+            "adapters": [updates.identity(member) for member in instance],
+            "scoring": scoring.identity(config),
+        }
+    )
+    path = partial_path(config.outputs_dir, key)
+    if path.exists() and not config.force:
+        return read_json(path)
+    after = _merged_scores(config, backbone, updates, instance, key)
+    write_json(path, after)
+    return after
+
+
+def _merged_scores(
+    config: RunConfig, backbone: Backbone, updates: _Updates, instance: Instance, key: str
+) -> dict[str, Any]:
+    import time
+
+    import torch
+
+    from hiplora.merging import apply
+    from hiplora.merging.attached import attached
+
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(int(key, 16))  # what is dropped depends on the instance alone
+    merged: MergeResult = apply(
+        config.merge,
+        [updates[member] for member in instance],
+        generator=generator,
+        labels=[f"{task} (seed {seed})" for task, seed in instance],
+    )
+    with attached(backbone.model, merged.updates):
+        merge_s = time.perf_counter() - started
+        metrics, _, timings = scoring.score(
+            backbone.model, backbone.tokenizer, config, tasks=[task for task, _ in instance]
+        )
+    return {"metrics": metrics, "report": merged.report, "merge_s": round(merge_s, 2), **timings}
+
+
+def _told(
+    index: int, instance: Instance, singles: Mapping[Member, dict[str, Any]], after: dict[str, Any]
+) -> dict[str, Any]:
+    """One instance as its record keeps it: who was merged, and each task's scores before and after."""
+    return {
+        "size": len(instance),
+        "index": index,
+        "adapters": dict(instance),
+        "runs": {task: singles[task, seed]["id"] for task, seed in instance},
+        "before": {task: singles[task, seed]["metrics"]["adapted"][task] for task, seed in instance},
+        "after": {task: after["metrics"][task] for task, _ in instance},
+        "text": after["metrics"]["text"],
+        "report": after["report"],
+    }

@@ -1,0 +1,70 @@
+"""The sentences that say where a table's numbers come from."""
+
+from __future__ import annotations
+
+from hiplora.report.evidence import Evidence
+
+
+def caption(evidence: Evidence) -> str:
+    """Backbone, data, scale, hardware, software: from the records where there are any."""
+    setting = evidence.setting
+    parts = [f"Backbone {setting.backbone}, {setting.data}, scale {setting.scale}."]
+    if not evidence.records:
+        return " ".join([*parts, "No run of this table is there yet."])
+    return " ".join([*parts, *_machines(evidence)])
+
+
+def _machines(evidence: Evidence) -> list[str]:
+    environments = [record["environment"] for record in evidence.records]
+    hardware = _distinct(f"{env['device']}, {env['cores']} cores, {env['platform']}" for env in environments)
+    software = _distinct(_software(env) for env in environments)
+    commits = _distinct(_commit(env) for env in environments)
+    return [f"Hardware: {hardware}.", f"Software: {software}.", f"Source: {commits}."]
+
+
+def _software(environment: dict) -> str:
+    versions = environment["versions"]
+    named = [f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if versions.get(name)]
+    return ", ".join([f"Python {environment['python']}", *named])
+
+
+def _commit(environment: dict) -> str:
+    commit = environment.get("git_commit")
+    if not commit:
+        return "commit unknown"
+    return f"commit {commit[:10]}" + (" with uncommitted changes" if environment.get("git_dirty") else "")
+
+
+def _distinct(texts) -> str:
+    """Each text once, with the number of runs where there are several."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        counts[text] = counts.get(text, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{text} ({count} runs)" for text, count in counts.items())
+
+
+def paper_note(evidence: Evidence) -> str | None:
+    """What the paper's column may and may not be compared with; None where the table has no such column."""
+    if evidence.paper_value(evidence.experiment.name) is None:
+        return None
+    source = evidence.paper["source"]
+    if evidence.setting.scale == "paper":
+        return (
+            f"The paper's values are those stated in the text of arXiv:{source['arxiv']} ({source['backbone']}, "
+            f"{source['data']})."
+        )
+    return (
+        f"The paper's values (arXiv:{source['arxiv']}) are of {source['backbone']} on the {source['data']}; ours are "
+        f"of {evidence.setting.backbone} on {evidence.setting.data}. The two are not comparable, and nothing here "
+        "is a reproduction of the paper's numbers."
+    )
+
+
+def mark_note(unit: str) -> str:
+    """How to read the counts in parentheses."""
+    return (
+        f"In parentheses: how many {unit} stand behind a value; (2/3) says that one of three is still missing, – that "
+        "all are. A blank is not defined."
+    )

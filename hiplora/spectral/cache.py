@@ -1,0 +1,168 @@
+"""One verified file of singular triplets per backbone.
+
+The file ``svd-<key>.safetensors`` carries the SHA-256 of its own tensors. A file that does not match, or does
+not parse, is kept aside as ``….corrupt`` for inspection, said in a warning, and computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from hiplora.errors import UserError
+from hiplora.records import default_cache_dir, lock, write_atomically
+from hiplora.spectral.recipes import Basis, resolve_recipe, truncated_svd
+
+_FORMAT = 1  # raise it when a recipe changes its directions, so that no old file answers for new code
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over the sorted names, dtypes, shapes and bytes of the weights; about 2 GB/s per core."""
+    names = sorted(weights)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        digests = pool.map(lambda name: _tensor_digest(weights[name]), names)
+        described = [
+            [name, str(weights[name].dtype), list(weights[name].shape), digest]
+            for name, digest in zip(names, digests, strict=True)
+        ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def load_or_compute(
+    weights: Mapping[str, Tensor],
+    *,
+    k_max: int = 64,
+    recipe: str = "auto",
+    seed: int = 0,
+    oversampling: int = 8,
+    power_iterations: int = 2,
+    tolerance: float = 1e-3,
+    exact_up_to: int = 2048,
+    cache_dir: Path | None = None,
+) -> tuple[dict[str, Basis], str]:
+    """Bases of all weights, on the CPU, and the key of their file; computed once per backbone and settings.
+
+    ``weights`` maps module names to (m, n) matrices; each gives min(k_max, m, n) triplets. ``cache_dir`` is
+    the folder of the file, ``svd/`` in the default cache if None. A lock makes parallel processes compute
+    once. Raises UserError where a matrix has no SVD or the file cannot be written; the options are those of
+    ``truncated_svd``.
+    """
+    if k_max < 1:
+        raise UserError(f"svd.k_max = {k_max} keeps no direction; choose 1 or more, 64 by default.")
+    options = {
+        "recipe": recipe,
+        "seed": seed,
+        "oversampling": oversampling,
+        "power_iterations": power_iterations,
+        "tolerance": tolerance,
+        "exact_up_to": exact_up_to,
+    }
+    key = _key(weights, k_max=k_max, options=options)
+    folder = default_cache_dir() / "svd" if cache_dir is None else Path(cache_dir)
+    path = folder / f"svd-{key}.safetensors"
+    bases = _read(path)
+    if bases is None:
+        with lock(path):
+            bases = _read(path)  # another process may have been quicker
+            if bases is None:
+                bases = _compute(weights, k_max=k_max, options=options)
+                _write(path, bases)
+    return bases, key
+
+
+def _key(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> str:
+    """16 hex digits over the weights and those options that their recipes read."""
+    read = {
+        "exact": (),
+        "converged": ("seed", "oversampling", "tolerance"),
+        "randomized": ("seed", "oversampling", "power_iterations"),
+    }
+    recipes = {
+        name: resolve_recipe(w.shape, recipe=options["recipe"], exact_up_to=options["exact_up_to"])
+        for name, w in weights.items()
+    }
+    used = {option: options[option] for recipe in recipes.values() for option in read[recipe]}
+    identity = [_FORMAT, weights_hash(weights), k_max, recipes, used]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _compute(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> dict[str, Basis]:
+    bases = {}
+    workspace = _workspace(weights)
+    for name, weight in tqdm(weights.items(), desc="SVD of the backbone", unit="matrix", delay=2.0):
+        try:
+            basis = truncated_svd(weight, k=min(k_max, *weight.shape), workspace=workspace, **options)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        bases[name] = Basis(basis.U.cpu(), basis.S.cpu(), basis.V.cpu(), basis.residual)
+    return bases
+
+
+def _workspace(weights: Mapping[str, Tensor]) -> Tensor | None:
+    """One fp32 buffer for all copies of CPU weights: faulting in fresh pages costs more than a copy."""
+    sizes = [w.numel() for w in weights.values() if w.device.type == "cpu" and w.dtype != torch.float32]
+    return torch.empty(max(sizes)) if sizes and len(sizes) == len(weights) else None
+
+
+def _read(path: Path) -> dict[str, Basis] | None:
+    """The bases in an intact file, None where there is none; a damaged file is moved aside with a warning."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            checksum = (file.metadata() or {}).get("sha256")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if weights_hash(tensors) == checksum:
+            return _from_tensors(tensors)
+        reason = "its checksum does not match"
+    except SafetensorError as error:
+        reason = f"it does not parse ({error})"
+    aside = path.with_suffix(".corrupt")
+    os.replace(path, aside)
+    warnings.warn(f"{path} is damaged: {reason}; kept as {aside.name} and computed again.", stacklevel=3)
+    return None
+
+
+def _write(path: Path, bases: Mapping[str, Basis]) -> None:
+    tensors = _to_tensors(bases)
+    metadata = {"sha256": weights_hash(tensors), "format": str(_FORMAT)}
+    write_atomically(path, save(tensors, metadata=metadata))
+
+
+def _to_tensors(bases: Mapping[str, Basis]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, basis in bases.items():
+        tensors |= {f"{name}.U": basis.U, f"{name}.S": basis.S, f"{name}.V": basis.V}
+        tensors[f"{name}.residual"] = torch.tensor(basis.residual, dtype=torch.float64)
+    return tensors
+
+
+def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Basis]:
+    suffix = ".residual"
+    names = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
+    return {
+        name: Basis(
+            tensors[f"{name}.U"],
+            tensors[f"{name}.S"],
+            tensors[f"{name}.V"],
+            float(tensors[f"{name}.residual"]),
+        )
+        for name in names
+    }
+
+
+def _tensor_digest(tensor: Tensor) -> str:
+    # A view as bytes, since NumPy has no bfloat16; flattened first, since a scalar has no byte view.
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(flat.numpy().data).hexdigest()

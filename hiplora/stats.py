@@ -1,0 +1,165 @@
+"""Means, bootstraps and tests behind the tables.
+
+A leaf: numpy only (one quantile comes from scipy, imported when asked for). Every random function takes an
+explicit ``numpy.random.Generator``. The bootstraps are expressed as weights: one matrix of shape
+(replicates, instances), drawn once and shared by every method and metric, so that comparisons stay paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+REPLICATES = 10_000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (n - 1) of ``n`` values; ``std`` is None for a single value."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def summarize(values: ArrayLike) -> Summary:
+    """Mean, standard deviation and count of a non-empty one-dimensional sample."""
+    array = _sample(values)
+    std = float(array.std(ddof=1)) if array.size > 1 else None
+    return Summary(mean=float(array.mean()), std=std, n=int(array.size))
+
+
+def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """Student-t confidence interval of the mean of at least two independent values."""
+    from scipy.special import stdtrit
+
+    array = _sample(values)
+    if array.size < 2:
+        raise ValueError(f"a t interval needs at least 2 values, got {array.size}")
+    half = float(stdtrit(array.size - 1, 0.5 + level / 2)) * float(array.std(ddof=1)) / np.sqrt(array.size)
+    return float(array.mean() - half), float(array.mean() + half)
+
+
+def hierarchical_weights(
+    seeds: Sequence[Hashable], *, rng: np.random.Generator, replicates: int = REPLICATES
+) -> Floats:
+    """Weights of the hierarchical bootstrap: seeds with replacement, then instances within each.
+
+    ``seeds[i]`` is the seed that instance i belongs to; seeds may have different numbers of instances.
+    A seed drawn c times has its n instances resampled c times over, which is one multinomial of c·n draws.
+    Returns (replicates, len(seeds)).
+    """
+    levels, code = _codes(seeds)
+    drawn = rng.multinomial(levels, np.full(levels, 1 / levels), size=replicates)
+    weights = np.empty((replicates, len(seeds)))
+    for level in range(levels):
+        members = np.flatnonzero(code == level)
+        draws = drawn[:, level] * members.size
+        weights[:, members] = rng.multinomial(draws, np.full(members.size, 1 / members.size))
+    return weights
+
+
+def adapter_weights(
+    adapters: Sequence[Mapping[str, Hashable]], *, rng: np.random.Generator, replicates: int = REPLICATES
+) -> Floats:
+    """Weights of the adapter-level (pigeonhole) bootstrap (Owen 2007, doi:10.1214/07-AOAS122).
+
+    ``adapters[i]`` maps each merged task of instance i to the training seed of its adapter. Per task the
+    adapters are resampled with replacement; an instance weighs the product of the counts of its adapters,
+    so that instances which share an adapter rise and fall together. A replicate in which every instance
+    weighs nothing has no mean and is drawn again. Returns (replicates, len(adapters)).
+    """
+    if not adapters:
+        raise ValueError("no instances to resample")
+    kept: list[Floats] = []
+    while (missing := replicates - sum(len(part) for part in kept)) > 0:
+        draw = _adapter_draw(adapters, rng=rng, replicates=missing)
+        kept.append(draw[draw.sum(axis=1) > 0])
+    return np.concatenate(kept)
+
+
+def _adapter_draw(adapters: Sequence[Mapping[str, Hashable]], *, rng: np.random.Generator, replicates: int) -> Floats:
+    weights = np.ones((replicates, len(adapters)))
+    for task in sorted({task for instance in adapters for task in instance}):
+        members = [i for i, instance in enumerate(adapters) if task in instance]
+        levels, code = _codes([adapters[i][task] for i in members])
+        counts = rng.multinomial(levels, np.full(levels, 1 / levels), size=replicates)
+        weights[:, members] *= counts[:, code]
+    return weights
+
+
+def weighted_means(values: ArrayLike, weights: Floats) -> Floats:
+    """Bootstrap means: values (..., instances), weights (replicates, instances) -> (..., replicates)."""
+    array = np.asarray(values, dtype=float)
+    if array.shape[-1:] != weights.shape[-1:]:
+        raise ValueError(f"values have {array.shape[-1:]} instances, the weights {weights.shape[-1:]}")
+    if not np.isfinite(array).all():
+        raise ValueError("values hold NaN or infinity; drop such instances from every method first")
+    return np.einsum("...i,ri->...r", array, weights, optimize=True) / weights.sum(axis=1)
+
+
+def percentile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Percentile interval over the last axis: arrays (low, high)."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.asarray(replicates, dtype=float), [tail, 1 - tail], axis=-1)
+    return low, high
+
+
+def bootstrap_p(differences: ArrayLike) -> float:
+    """Two-sided p of "the paired difference is zero", with the +1 correction: never 0, at most 1."""
+    draws = _sample(differences)
+    below, above = np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)
+    return float(min(1.0, 2 * (min(below, above) + 1) / (draws.size + 1)))
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Exact two-sided sign-flip p of the mean of per-seed differences (all 2^n sign patterns, n <= 20).
+
+    The observed pattern is one of them, hence no further correction; with three seeds p is at least 0.25.
+    """
+    array = _sample(differences)
+    if array.size > 20:
+        raise ValueError(f"the exact sign-flip test takes at most 20 seeds, got {array.size}")
+    patterns = 1 - 2 * ((np.arange(2**array.size)[:, None] >> np.arange(array.size)) & 1)
+    flipped = np.abs(patterns @ array)
+    # Equal sums in another order differ in the last bits; they must count as equal.
+    return float(np.mean(flipped >= abs(array.sum()) * (1 - 1e-12)))
+
+
+@dataclass(frozen=True)
+class MergeOutcome:
+    """``failed`` is None where no task could be judged; ``excluded`` names the tasks with before = 0."""
+
+    failed: bool | None
+    excluded: tuple[str, ...]
+
+
+def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, tau: float = 0.9) -> MergeOutcome:
+    """MergeFail of one merge: any task with ``after < tau * before``; before = 0 cannot fall and is excluded."""
+    if before.keys() != after.keys() or not before:
+        raise ValueError(f"before has tasks {sorted(before)}, after has {sorted(after)}")
+    excluded = tuple(sorted(task for task, score in before.items() if score == 0))
+    judged = [task for task in before if task not in excluded]
+    failed = any(after[task] < tau * before[task] for task in judged) if judged else None
+    return MergeOutcome(failed=failed, excluded=excluded)
+
+
+def _sample(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"expected a non-empty list of numbers, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("values hold NaN or infinity")
+    return array
+
+
+def _codes(labels: Sequence[Hashable]) -> tuple[int, NDArray[np.intp]]:
+    """Number of distinct labels, and the position of each label among them in order of appearance."""
+    if not labels:
+        raise ValueError("no instances to resample")
+    order = {label: position for position, label in enumerate(dict.fromkeys(labels))}
+    return len(order), np.array([order[label] for label in labels])

@@ -1,0 +1,135 @@
+"""What a benchmark is to the rest of the project; one subclass per file beside this one.
+
+A task knows two things: which pairs of text an adapter is trained on, and which requests its benchmark makes of a
+model. Both come from the same ``prompt`` and ``answer``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from hiplora.errors import UserError
+from hiplora.tasks.form import Example, Pair, encode_pair, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hiplora.config import EvaluationConfig, TaskConfig
+    from hiplora.tasks.source import Source
+    from hiplora.training.rows import Encoded
+
+Item = Mapping[str, Any]
+GOLD = "_gold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """One lm-eval task: its YAML, what the run's settings change in it, and its documents in memory."""
+
+    name: str
+    yaml: Path
+    overrides: dict[str, Any]
+    documents: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A benchmark and its training corpus.
+
+    Args:
+        scoring: ``letter`` or ``cloze``: how multiple-choice options are asked for.
+        template: ``alpaca`` or ``plain``: the form of training examples; None takes the task's own.
+        target: ``answer`` or ``solution`` (word problems): what is trained and asked for.
+    """
+
+    name: ClassVar[str]
+    benchmark: ClassVar[str]
+    training: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+
+    scoring: str = "cloze"
+    template: str | None = None
+    target: str = "answer"
+
+    def __post_init__(self) -> None:
+        if self.target == "solution" and self.name != "gsm8k":
+            raise UserError(f"task.target=solution is for gsm8k; {self.name} has answers only, so type task.target=answer.")
+
+    @property
+    def form(self) -> str:
+        """Template of the prompts, ``alpaca`` unless another was asked for."""
+        return self.template or "alpaca"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets that the evaluation reads, for the fingerprint."""
+        return (self.benchmark,)
+
+    @abstractmethod
+    def training_examples(self, source: Source, split: str = "train") -> list[Example]:
+        """Instruction, input and output of every training example; ``split`` is ``train`` or ``validation``."""
+
+    @abstractmethod
+    def prompt(self, item: Item) -> str:
+        """What the model is shown of a benchmark item."""
+
+    @abstractmethod
+    def answer(self, item: Item) -> str:
+        """What should follow the prompt."""
+
+    @abstractmethod
+    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+        """The lm-eval tasks that score this benchmark."""
+
+    @abstractmethod
+    def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What is kept of one item: its id and the model's outputs, never the benchmark's text.
+
+        ``logged`` maps the name of each lm-eval task of :meth:`requests` to what lm-eval logged for the item.
+        """
+
+    def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
+        """Prompts and answers to train on."""
+        return [render(example, self.form) for example in self.training_examples(source, split)]
+
+    def trained_as(self, options: TaskConfig) -> Self:
+        """This task with the run's choice of training form."""
+        return replace(self, template=options.template, target=options.target)
+
+    def encoded_examples(
+        self, source: Source, tokenizer: PreTrainedTokenizerBase, *, options: TaskConfig, split: str = "train"
+    ) -> list[Encoded]:
+        """Token ids of every training pair; answers end with the tokenizer's end token."""
+        from hiplora.training.rows import Encoded
+
+        encoded = []
+        for _, prompt, answer in self.trained_as(options).training_pairs(source, split):
+            prompt_ids, answer_ids = encode_pair(tokenizer, prompt, answer)
+            encoded.append(Encoded(prompt=prompt_ids, answer=[*answer_ids, tokenizer.eos_token_id]))
+        return encoded
+
+    def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
+        """The benchmark's items in the Hub's schema, each with its ``id``."""
+        return source.load(self.benchmark, split).to_list()
+
+    def limited(self, source: Source, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
+        """The items that a run asks: one split, its first ``evaluation.limit``."""
+        return self.test_items(source, evaluation.splits)[: evaluation.limit]
+
+    def gold(self, items: Sequence[Item], name: str) -> Requests:
+        """Requests for the log-likelihood of the right answer to each item."""
+        documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": self.answer(item)} for item in items]
+        return Requests(name=name, yaml=Path(__file__).with_name("gold.yaml"), overrides={}, documents=documents)
+
+
+def instruction_examples(source: Source, dataset: str, split: str) -> list[Example]:
+    """Examples of an instruction corpus with the columns instruction, input and output."""
+    rows = source.load(dataset, split)
+    return [
+        Example(id=row["id"], instruction=row["instruction"], input=row["input"], output=row["output"])
+        for row in rows.select_columns(["id", "instruction", "input", "output"]).to_list()
+    ]

@@ -1,0 +1,95 @@
+"""Multiple choice, shared by the benchmarks that ask it: how options are asked for and scored.
+
+``letter``: the options are listed in the prompt and the letters compared, by log-likelihood. ``cloze``: the raw
+question (a sentence to be completed) is followed by each option's text, compared by mean log-probability per
+token. The form of the prompt follows from the scoring alone, so that scores of different adapters compare.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.tasks.base import Item, Requests, Task
+from hiplora.tasks.form import LETTERS, Example, Pair, listed, render
+
+if TYPE_CHECKING:
+    from hiplora.config import EvaluationConfig
+    from hiplora.tasks.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceTask(Task):
+    """A benchmark whose items have ``choices`` and, in ``answer``, the index of the right one."""
+
+    @abstractmethod
+    def question(self, item: Item) -> str:
+        """The question with what belongs to it, without the options."""
+
+    @property
+    def asked(self) -> str:
+        """Template of the benchmark's prompts."""
+        return "alpaca" if self.scoring == "letter" else "plain"
+
+    def example(self, item: Item, option: int) -> Example:
+        """An item with one of its options as the output."""
+        choices = list(item["choices"])
+        if self.scoring == "letter":
+            return Example(id=item["id"], instruction=listed(self.question(item), choices), output=LETTERS[option])
+        return Example(id=item["id"], instruction=self.question(item), output=choices[option])
+
+    def pair(self, item: Item, option: int) -> Pair:
+        """Prompt of an item with one option as its answer."""
+        return render(self.example(item, option), self.asked)
+
+    def prompt(self, item: Item) -> str:
+        return self.pair(item, 0).prompt
+
+    def answer(self, item: Item) -> str:
+        return self.pair(item, int(item["answer"])).answer
+
+    def options(self, item: Item) -> list[str]:
+        """Text of every option as it follows the prompt."""
+        return [self.pair(item, option).answer for option in range(len(item["choices"]))]
+
+    def document(self, item: Item) -> dict[str, Any]:
+        """What lm-eval needs of an item."""
+        gold = int(item["answer"])
+        return {"id": item["id"], "prompt": self.prompt(item), "options": self.options(item), "gold": gold}
+
+    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+        documents = [self.document(item) for item in self.limited(source, evaluation)]
+        yaml = Path(__file__).with_name(f"{self.name}.yaml")
+        return [Requests(name=self.name, yaml=yaml, overrides={}, documents=documents)]
+
+    def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        entry = logged[self.name]
+        means = mean_log_probs(entry["filtered_resps"])
+        return {
+            "id": entry["doc"]["id"],
+            "gold": entry["doc"]["gold"],
+            "chosen": chosen(means),
+            "log_probs": [round(mean, 4) for mean in means],
+            "acc": entry["acc"],
+            "nll": entry["nll"],
+        }
+
+
+def mean_log_probs(results: Sequence[Any]) -> list[float]:
+    """Mean log-probability per token of each option (nats)."""
+    return [result.log_prob / result.tokens for result in results]
+
+
+def chosen(means: Sequence[float]) -> int:
+    """Index of the likeliest option; of equals, the first."""
+    return max(range(len(means)), key=means.__getitem__)
+
+
+def process_results(document: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+    """Accuracy and gold-answer NLL (nats per token) of one item, for lm-eval. A letter's mean is its log-likelihood."""
+    means = mean_log_probs(results)
+    gold = document["gold"]
+    return {"acc": float(chosen(means) == gold), "nll": -means[gold]}

@@ -1,0 +1,90 @@
+"""HumanEval: functions from their docstrings (Chen et al. 2021, arXiv 2107.03374); Hub id openai/openai_humaneval.
+
+An item:
+    {"task_id": "HumanEval/0", "prompt": "def add(a, b):\n    \"\"\"Sum of a and b.\"\"\"\n", "entry_point": "add",
+     "canonical_solution": "    return a + b\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+Its prompt is the item's own, as it stands; the model continues it until one of the official stops.
+
+Training corpus: CodeAlpaca. Its held-out part, by NLL, is the validation split: no code is sampled there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.tasks.base import GOLD, Item, Requests, Task, instruction_examples
+from hiplora.tasks.form import Example
+
+if TYPE_CHECKING:
+    from hiplora.config import EvaluationConfig
+    from hiplora.tasks.source import Source
+
+STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Task):
+    """Program synthesis; pass@k over sampled completions, executed in the sandbox."""
+
+    name = "code"
+    benchmark = "humaneval"
+    training = "codealpaca"
+    metrics = ("pass@1", "pass@5", "pass@10", "nll")
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return (self.benchmark, self.training)
+
+    def training_examples(self, source: Source, split: str = "train") -> list[Example]:
+        return instruction_examples(source, self.training, split)
+
+    def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
+        """HumanEval's problems; for ``validation``, held-out training pairs in the same two columns."""
+        if split != "validation":
+            return [item | {"id": item["task_id"]} for item in source.load(self.benchmark, split).to_list()]
+        pairs = self.training_pairs(source, split)
+        return [{"id": pair.id, "prompt": pair.prompt, "canonical_solution": pair.answer} for pair in pairs]
+
+    def prompt(self, item: Item) -> str:
+        return item["prompt"]
+
+    def answer(self, item: Item) -> str:
+        return item["canonical_solution"]
+
+    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+        items = self.limited(source, evaluation)
+        gold = self.gold(items, self.name + GOLD)
+        if evaluation.splits == "validation" or evaluation.code_execution == "off":
+            return [gold]
+        columns = ("id", "prompt", "test", "entry_point")
+        documents = [{column: item[column] for column in columns} for item in items]
+        samples = evaluation.code_samples
+        overrides = {
+            "repeats": samples,
+            "generation_kwargs": {
+                "do_sample": True,
+                "temperature": evaluation.code_temperature,
+                "top_p": evaluation.code_top_p,
+                "top_k": 0,
+                "max_gen_toks": evaluation.code_max_new_tokens,
+                "until": list(STOPS),
+            },
+            "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": samples}]}],
+        }
+        yaml = Path(__file__).with_name("code.yaml")
+        return [Requests(name=self.name, yaml=yaml, overrides=overrides, documents=documents), gold]
+
+    def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        gold = logged[self.name + GOLD]
+        kept = {"id": gold["doc"]["id"], "nll": gold["nll"]}
+        if self.name not in logged:
+            return kept
+        return kept | {"completions": list(logged[self.name]["filtered_resps"][0])}
+
+
+def process_results(document: Mapping[str, Any], results: list[Any]) -> dict[str, float]:
+    """Number of completions of one problem, for lm-eval; the sandbox judges them after all are there."""
+    return {"completions": float(len(results[0]))}

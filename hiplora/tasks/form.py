@@ -1,0 +1,71 @@
+"""How an example becomes text and token ids: one form, read by training and by evaluation alike.
+
+A pair is (prompt, answer). The two are encoded apart and their ids concatenated, so that no tokenizer can merge
+characters across the boundary: what is trained on is exactly what is scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One instruction with its response, before any template; ``id`` names its place in the data set."""
+
+    id: str
+    instruction: str
+    output: str
+    input: str = ""
+
+
+class Pair(NamedTuple):
+    """Text of a prompt and of the answer that follows it, ready to be encoded apart."""
+
+    id: str
+    prompt: str
+    answer: str
+
+
+def render(example: Example, template: str) -> Pair:
+    """Prompt and answer of an example; ``template`` is ``alpaca`` or ``plain``.
+
+    ``plain`` is raw text: the instruction (and the input below it) with the output as its continuation, parted
+    by a space unless one side already brings whitespace.
+    """
+    if template == "alpaca":
+        form = _WITH_INPUT if example.input else _WITHOUT_INPUT
+        prompt = form.format(instruction=example.instruction, input=example.input)
+        return Pair(example.id, prompt, example.output)
+    prompt = example.instruction + (f"\n{example.input}" if example.input else "")
+    parted = prompt[-1:].isspace() or example.output[:1].isspace()
+    return Pair(example.id, prompt, example.output if parted else f" {example.output}")
+
+
+def listed(question: str, choices: list[str]) -> str:
+    """A question with its options below it, one letter each."""
+    return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids of prompt and answer, encoded apart; the prompt gets the tokenizer's special tokens, if it has any.
+
+    Training appends the end token to the answer's ids; scoring does not.
+    """
+    return tokenizer.encode(prompt), tokenizer.encode(answer, add_special_tokens=False)

@@ -1,0 +1,99 @@
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); Hub id openai/gsm8k, subset main.
+
+An item:
+    {"question": "Ann has 3 apples and buys 2. How many has she?", "answer": "She has 3+2=<<3+2=5>>5.\n#### 5"}
+Its prompt:
+    Below is an instruction that … completes the request.\n\n### Instruction:
+    Ann has 3 apples and buys 2. How many has she?\n\n### Response:\n
+Its answer: "5" (target=answer), or the worked solution without the calculator's marks (target=solution).
+
+The model answers greedily, without a worked solution, until the line ends; the last number counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.tasks.base import GOLD, Item, Requests, Task
+from hiplora.tasks.form import Example, render
+
+if TYPE_CHECKING:
+    from hiplora.config import EvaluationConfig
+    from hiplora.tasks.source import Source
+
+# A minus sign counts where nothing stands directly before it: 10-12 is a range, -12 a number.
+NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GSM8K(Task):
+    """Word problems; exact match of the final number."""
+
+    name = "gsm8k"
+    benchmark = "gsm8k"
+    training = "gsm8k"
+    metrics = ("acc", "nll")
+
+    def training_examples(self, source: Source, split: str = "train") -> list[Example]:
+        return [self.example(item) for item in self.test_items(source, split)]
+
+    def example(self, item: Item) -> Example:
+        """A problem with the output that is trained and asked for."""
+        solution = CALCULATOR.sub("", item["answer"])
+        output = solution if self.target == "solution" else final_answer(item)
+        return Example(id=item["id"], instruction=item["question"], output=output)
+
+    def prompt(self, item: Item) -> str:
+        return render(self.example(item), self.form).prompt
+
+    def answer(self, item: Item) -> str:
+        return render(self.example(item), self.form).answer
+
+    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+        items = self.limited(source, evaluation)
+        documents = [
+            {"id": item["id"], "prompt": self.prompt(item), "answer": final_answer(item)} for item in items
+        ]
+        # a worked solution has several lines: it ends with the end token or a blank line
+        until = ["\n\n"] if self.target == "solution" else ["\n"]
+        settings = {"do_sample": False, "max_gen_toks": evaluation.gsm8k_max_new_tokens, "until": until}
+        yaml = Path(__file__).with_name("gsm8k.yaml")
+        asked = Requests(name=self.name, yaml=yaml, overrides={"generation_kwargs": settings}, documents=documents)
+        return [asked, self.gold(items, self.name + GOLD)]
+
+    def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        entry = logged[self.name]
+        (text,) = entry["filtered_resps"]
+        return {
+            "id": entry["doc"]["id"],
+            "text": text,
+            "extracted": last_number(text),
+            "acc": entry["acc"],
+            "nll": logged[self.name + GOLD]["nll"],
+        }
+
+
+def final_answer(item: Item) -> str:
+    """The number behind ``####``, without thousands separators."""
+    return item["answer"].rsplit("####", 1)[-1].strip().replace(",", "")
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text, normalised: no currency sign, separator, final full stop or trailing zeros."""
+    found = NUMBER.findall(text)
+    if not found:
+        return None
+    number = Decimal(found[-1].replace("$", "").replace(",", "")).normalize()
+    return f"{number + 0:f}"  # + 0 turns -0 into 0
+
+
+def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Exact match of the last number, for lm-eval."""
+    extracted = last_number(results[0])
+    return {"acc": float(extracted is not None and extracted == last_number(document["answer"]))}

@@ -1,0 +1,119 @@
+"""Checkpoints that are either complete or absent, so that a killed training goes on bit for bit.
+
+A checkpoint is a folder ``step-00000020`` with ``state.pt`` (tensors and generators) and ``progress.json``
+(counters, curve, and the SHA-256 of the other file). It is written under a temporary name, flushed to disk
+and renamed. What does not match its checksum is ignored, and the one before it is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiplora.errors import UserError
+from hiplora.records import disk_errors
+
+logger = logging.getLogger(__name__)
+
+KEEP = 2
+TENSORS, PROGRESS, PREFIX, TEMPORARY = "state.pt", "progress.json", "step-", ".writing"
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the generators of python, numpy, torch and every cuda device."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what :func:`random_states` gave."""
+    random.setstate(states["python"])
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Write the checkpoint of step ``progress["step"]`` and remove all but the last two.
+
+    Raises UserError if the disk is full or not writable; the checkpoints before stay as they are.
+    """
+    buffer = io.BytesIO()  # serialised in memory: torch's own writer hides why a write failed
+    torch.save(tensors, buffer)
+    content = buffer.getvalue()
+    progress = {**progress, "sha256": hashlib.sha256(content).hexdigest()}
+    temporary = folder / TEMPORARY
+    final = folder / f"{PREFIX}{progress['step']:08d}"
+    try:
+        with disk_errors(final):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write(temporary / TENSORS, content)
+            _write(temporary / PROGRESS, json.dumps(progress).encode())
+            shutil.rmtree(final, ignore_errors=True)  # only there if torn: an intact one would have been resumed
+            os.rename(temporary, final)
+            _flush_folder(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in _steps(folder)[:-KEEP]:
+        shutil.rmtree(old)
+
+
+def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Tensors (on the CPU) and progress of the newest intact checkpoint, or None where there is none.
+
+    Raises UserError if it belongs to another training.
+    """
+    for path in reversed(_steps(folder)):
+        try:
+            progress = json.loads((path / PROGRESS).read_text())
+            content = (path / TENSORS).read_bytes()
+            if hashlib.sha256(content).hexdigest() != progress["sha256"]:
+                raise ValueError("checksum mismatch")
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("the checkpoint %s is incomplete (%s) and ignored", path, error)
+            continue
+        if progress["fingerprint"] != fingerprint:
+            raise UserError(
+                f"{folder} holds the checkpoint of a training with other settings, data or weights: "
+                "choose another folder, or delete it to start afresh"
+            )
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), progress
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{PREFIX}*"))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in the folder durable; only POSIX lets a folder be opened for that."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

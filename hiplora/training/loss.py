@@ -1,0 +1,99 @@
+"""Cross-entropy at label positions: the vocabulary matrix is applied there and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hiplora.errors import UserError
+
+CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # logits alive at a time: what fits the cache, or the memory
+
+
+class _FrozenHeadCrossEntropy(torch.autograd.Function):
+    """Sum over n positions of the cross-entropy of ``hidden @ weight.T`` (n, vocabulary), in fp32.
+
+    The vocabulary matrix is frozen, so the only gradient wanted is that of ``hidden``; it is taken in the
+    forward pass, chunk by chunk, and no logits are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        rows = max(1, CHUNK_ELEMENTS.get(hidden.device.type, 2**27) // weight.shape[0])
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            logits = (hidden[part] @ weight.T).float()
+            target = labels[part, None]
+            probability = torch.softmax(logits, dim=-1)
+            # log Σ exp, from the largest entry, whose probability is at least 1 / vocabulary
+            normaliser = logits.amax(-1, keepdim=True) - probability.amax(-1, keepdim=True).log()
+            loss += (normaliser - logits.gather(1, target)).sum()
+            probability.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
+            gradient[part] = probability.to(hidden.dtype) @ weight
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0].to(gradient.dtype), None, None
+
+
+def cross_entropy_sum(hidden: torch.Tensor, head: nn.Module, labels: torch.Tensor) -> torch.Tensor:
+    """Sum, in fp32 nats, of the cross-entropy of ``head(hidden)`` (n, vocabulary) against ``labels`` (n,)."""
+    frozen = not any(parameter.requires_grad for parameter in head.parameters())
+    if type(head) is nn.Linear and head.bias is None and frozen:
+        return _FrozenHeadCrossEntropy.apply(hidden, head.weight, labels)
+    return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
+
+
+def causal_lm(model: nn.Module) -> Any:
+    """The transformers model inside a PeftModel, or the model itself."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Sum, in fp32 nats, of the cross-entropy over the label tokens of a collated micro-batch.
+
+    The hidden states are flattened to a contiguous (N, hidden) before the selection: a 3-D slice would make
+    the CPU linear copy the vocabulary matrix once per row. The caller divides by the label tokens of the
+    whole optimizer step, so that the gradient does not depend on how the step is split. No attention mask
+    and no cache: see rows.py.
+    """
+    lm = causal_lm(model)
+    hidden = lm.get_decoder()(
+        input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+    ).last_hidden_state
+    at_labels = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["label_index"])
+    return cross_entropy_sum(at_labels, lm.get_output_embeddings(), batch["label_ids"])
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Refuse a model whose logits are not its output layer of its last hidden state (scaled, soft-capped).
+
+    Raises UserError.
+    """
+    lm, was_training = causal_lm(model), model.training
+    model.eval()
+    ids = torch.arange(4, device=next(lm.parameters()).device)[None]
+    head = lm.get_output_embeddings()
+    expected = lm(input_ids=ids, use_cache=False).logits
+    same = torch.allclose(
+        head(lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float(),
+        expected.float(),
+        rtol=1e-2,
+        atol=1e-2 * float(expected.abs().max()),
+    )
+    model.train(was_training)
+    if not same:
+        raise UserError(
+            f"{type(lm).__name__} changes its logits after the output layer, which the loss at label positions "
+            "would leave out: choose a model without logit scaling or soft-capping, such as a Llama"
+        )

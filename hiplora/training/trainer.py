@@ -1,0 +1,264 @@
+"""``train``: one adapter from encoded examples, resumed from the newest checkpoint where there is one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainingArguments
+
+from hiplora.errors import UserError
+from hiplora.training import checkpoint
+from hiplora.training.journal import Journal
+from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session
+from hiplora.training.loss import causal_lm, check_head
+from hiplora.training.rows import Encoded, collate, epoch_rows, fit, micro_batches, row_stream
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from hiplora.config import TrainingConfig
+    from hiplora.methods.base import Method
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["NonFiniteLossError", "TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training was; counts are of the whole training, also where it was resumed.
+
+    ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
+    is the mean over the last ``log_every`` steps in nats per label token; ``seconds`` is the time in steps.
+    """
+
+    steps: int
+    tokens: int
+    label_tokens: int
+    epochs: float
+    final_loss: float
+    curve: list[dict[str, float]]
+    seconds: float
+    tokens_per_second: float
+    resumed_from: int | None
+
+
+def train(
+    peft_model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[Encoded],
+    *,
+    method: Method,
+    training: TrainingConfig,
+    seed: int,
+    checkpoint_dir: Path,
+    wandb: dict[str, Any] | None = None,
+) -> TrainResult:
+    """Train the attached adapter in place; afterwards the model is in evaluation mode.
+
+    The same arguments and seed give the same adapter, bit for bit on the same machine, number of threads and
+    (on cuda) deterministic kernels, however often the process was killed on the way: state lives in
+    ``checkpoint_dir``, which the caller removes when the adapter is stored. ``wandb`` are keyword arguments
+    of ``wandb.init``, or None.
+
+    Raises:
+        NonFiniteLossError: the loss or a gradient is not finite; nothing was stepped.
+        UserError: no example fits a row, the folder belongs to another training, the disk is full.
+    """
+    examples = _fitting(encoded, training)
+    check_head(peft_model)
+    fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
+    found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
+    tensors, progress = (None, Progress(fingerprint)) if found is None else (found[0], _progress(found[1]))
+    resumed_from = progress.step if found is not None else None
+    _announce(examples, training, seed=seed, resumed_from=resumed_from)
+
+    stream = BatchStream(lambda: _batches(examples, training, seed=seed, step=progress.step, tokenizer=tokenizer))
+    with _training_mode(peft_model, training):
+        trainer = AdapterTrainer(
+            peft_model,
+            _arguments(training, peft_model, seed=seed, folder=checkpoint_dir),
+            batches=stream,
+            method=method,
+            optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
+        )
+        if tensors is not None:
+            _restore(trainer, tensors)
+        journal = Journal(
+            checkpoint_dir,
+            steps=training.steps,
+            log_every=training.log_every,
+            curve=progress.curve,
+            wandb=wandb,
+        )
+        session = Session(
+            trainer,
+            progress=progress,
+            tensors=tensors,
+            journal=journal,
+            folder=checkpoint_dir,
+            checkpoint_every=training.checkpoint_every,
+        )
+        if progress.step < training.steps:
+            trainer.add_callback(session)
+            with journal:
+                trainer.train()
+    return _result(progress, examples, training, resumed_from)
+
+
+def _fitting(encoded: Sequence[Encoded], training: TrainingConfig) -> list[Encoded]:
+    fitted = fit(encoded, row_tokens=training.row_tokens)
+    if fitted.truncated or fitted.dropped:
+        logger.warning(
+            "of %d examples, %d were cut and %d left out: longer than training.row_tokens=%d",
+            *(len(encoded), fitted.truncated, fitted.dropped, training.row_tokens),
+        )
+    if not fitted.examples:
+        raise UserError(
+            f"none of the {len(encoded)} training examples fits training.row_tokens={training.row_tokens}: "
+            "give longer rows"
+        )
+    return fitted.examples
+
+
+def _announce(examples: Sequence[Encoded], training: TrainingConfig, *, seed: int, resumed_from: int | None) -> None:
+    rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=seed, epoch=0)
+    total = training.steps * training.rows_per_step
+    logger.info(
+        "%d steps of %d rows are %.2f epochs over %d examples (%d rows of %d positions, %.0f %% filled)",
+        *(training.steps, training.rows_per_step, total / len(rows), len(examples), len(rows)),
+        *(training.row_tokens, 100 * sum(row.inputs for row in rows) / (len(rows) * training.row_tokens)),
+    )
+    if resumed_from is not None:
+        logger.info("resumed from the checkpoint of step %d", resumed_from)
+
+
+def _batches(
+    examples: Sequence[Encoded],
+    training: TrainingConfig,
+    *,
+    seed: int,
+    step: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[dict[str, Any]]:
+    """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed."""
+    stream = row_stream(examples, row_tokens=training.row_tokens, seed=seed)
+    rows = islice(stream, step * training.rows_per_step, None)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    for micro_batch in micro_batches(
+        rows, rows_per_step=training.rows_per_step, micro_batch_rows=training.micro_batch_rows
+    ):
+        yield collate(micro_batch, pad_id=pad_id)
+
+
+def _arguments(training: TrainingConfig, model: PeftModel, *, seed: int, folder: Path) -> TrainingArguments:
+    """Trainer's arguments: its own logging, saving and bars are off, ours replace them."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=training.steps,
+        per_device_train_batch_size=training.micro_batch_rows,
+        gradient_accumulation_steps=math.ceil(training.rows_per_step / training.micro_batch_rows),
+        max_grad_norm=training.max_grad_norm or math.inf,
+        learning_rate=training.lr,
+        seed=seed,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process, one device: no DataParallel
+    return arguments
+
+
+def _optimizers(
+    groups: list[dict[str, Any]], training: TrainingConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW in one fused call, and a linear warm-up whose first step already moves, then constant."""
+    optimizer = torch.optim.AdamW(
+        groups, lr=training.lr, betas=(training.beta1, training.beta2), eps=training.eps, fused=True
+    )
+    warmup = max(1, math.ceil(training.warmup_ratio * training.steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+    return optimizer, scheduler
+
+
+@contextmanager
+def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[None]:
+    """Recomputation on where asked; afterwards the model is as evaluation wants it, its cache switch too."""
+    lm = causal_lm(model)
+    use_cache = lm.config.use_cache
+    if training.gradient_checkpointing:
+        lm.activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if training.gradient_checkpointing:
+            lm.activation_checkpointing_disable()
+        lm.config.use_cache = use_cache
+        model.zero_grad(set_to_none=True)
+        model.eval()
+
+
+def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
+    """Everything but the random generators, which Session sets when nothing else can draw from them."""
+    parameters = dict(trainer.adapted.named_parameters())
+    with torch.no_grad():
+        for name, value in tensors["adapter"].items():
+            parameters[name].copy_(value)
+    trainer.adamw.load_state_dict(tensors["optimizer"])
+    trainer.schedule.load_state_dict(tensors["scheduler"])
+    trainer.method.load_state(trainer.adapted, tensors["method"])
+
+
+def _fingerprint(
+    model: PeftModel, examples: Sequence[Encoded], *, method: Method, training: TrainingConfig, seed: int
+) -> str:
+    """SHA-256 of what decides the trained adapter, so that a checkpoint is never resumed into another run."""
+    settings = {key: value for key, value in asdict(training).items() if key not in ("log_every", "checkpoint_every")}
+    shapes = [(name, [*p.shape], str(p.dtype)) for name, p in model.named_parameters() if p.requires_grad]
+    content = hashlib.sha256(json.dumps([settings, asdict(method), seed, shapes], sort_keys=True).encode())
+    for example in examples:
+        content.update(array("q", [len(example.prompt), *example.prompt, *example.answer]).tobytes())
+    return content.hexdigest()
+
+
+def _progress(stored: dict[str, Any]) -> Progress:
+    return Progress(**{key: value for key, value in stored.items() if key != "sha256"})
+
+
+def _result(
+    progress: Progress,
+    examples: Sequence[Encoded],
+    training: TrainingConfig,
+    resumed_from: int | None,
+) -> TrainResult:
+    last = [entry["loss"] for entry in progress.curve[-training.log_every :]]
+    return TrainResult(
+        steps=progress.step,
+        tokens=progress.tokens,
+        label_tokens=progress.label_tokens,
+        epochs=progress.examples / len(examples),
+        final_loss=sum(last) / len(last),
+        curve=progress.curve,
+        seconds=progress.seconds,
+        tokens_per_second=progress.tokens / progress.seconds,
+        resumed_from=resumed_from,
+    )

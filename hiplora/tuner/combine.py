@@ -1,0 +1,66 @@
+"""Weighted sums of adapters of one model, exact: φ adds, residuals concatenate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from hiplora.errors import UserError
+from hiplora.tuner.layer import HipLinear
+from hiplora.updates import LowRank, Principal
+
+if TYPE_CHECKING:
+    from hiplora.tuner.config import HipLoraConfig
+
+
+def combined_config(configs: Sequence[HipLoraConfig], *, target_modules: set[str] | str) -> HipLoraConfig:
+    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, φ as it is."""
+    rank = sum(max([config.r, *(config.rank_pattern or {}).values()]) for config in configs)
+    return replace(
+        max(configs, key=lambda config: config.k),
+        r=rank,
+        lora_alpha=rank,
+        target_modules=target_modules,  # type: ignore[arg-type]
+        principal=any(config.principal for config in configs),
+        project_residual=all(config.project_residual for config in configs),
+        rank_pattern={},
+        alpha_pattern={},
+        use_rslora=False,
+        parameterization="absolute",
+        zero_init=False,
+        init_lora_weights=True,
+    )
+
+
+def check_one_basis(layers: Mapping[str, HipLinear], adapters: Sequence[str]) -> None:
+    """Refuse adapters whose φ belong to different directions."""
+    for name, layer in layers.items():
+        first, *others = [layer.basis(adapter) for adapter in adapters if adapter in layer.lora_A]
+        if not all(first.same_directions(other) for other in others):
+            raise UserError(
+                f"the adapters have different singular bases at {name}, so their φ cannot be added; train "
+                "them with the same svd_* options, or use hiplora.export_lora and merge the exported LoRAs."
+            )
+
+
+@torch.no_grad()
+def combine(layer: HipLinear, *, adapters: Sequence[str], weights: Sequence[float], target: str) -> None:
+    """Write Σ_t weight_t ΔW_t into ``target``, a zero adapter of rank ≥ Σ_t r_t, scaling 1, absolute φ."""
+    A, B = layer.factors(target)
+    A.zero_()
+    B.zero_()
+    start = 0
+    for adapter, weight in zip(adapters, weights, strict=True):
+        if adapter not in layer.lora_A:
+            continue
+        update = layer.update(adapter).scaled(weight)
+        if isinstance(update, Principal):
+            layer.lora_phi[target][: update.phi.numel()] += update.phi
+        residual = update if isinstance(update, LowRank) else update.residual
+        if residual is not None:
+            columns = slice(start, start + residual.rank)
+            A[columns], B[:, columns] = residual.A, residual.B
+            start += residual.rank

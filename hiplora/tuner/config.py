@@ -1,0 +1,164 @@
+"""Options of a HiP-LoRA adapter, as they stand in its adapter_config.json."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from torch import nn
+
+from hiplora.errors import UserError
+from hiplora.tuner.layer import HipLinear
+
+RECIPES = ("auto", "exact", "converged", "randomized")
+PARAMETERIZATIONS = ("absolute", "relative")
+INITS = (True, False, "gaussian")
+
+# LoRA's own extensions replace the update or the initialisation; combined with ours they would drop φ or
+# move the weights whose singular basis we keep.
+REFUSED = (
+    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "alora_invocation_tokens"),
+    *("target_parameters", "layer_replication", "megatron_config", "loftq_config", "eva_config"),
+    *("corda_config", "lora_ga_config", "velora_config", "monteclora_config", "kasa_config", "arrow_config"),
+)
+
+
+class HipPeftType(StrEnum):
+    """The method's name in adapter_config.json, shaped like a member of PEFT's own enum."""
+
+    HIPLORA = "HIPLORA"
+
+
+@dataclass
+class HipLoraConfig(LoraConfig):
+    """ΔW = U diag(φ) Vᵀ + s (I − UUᵀ) B A (I − VVᵀ) on the k leading singular directions of each weight.
+
+    Takes LoRA's options too (``target_modules``, ``modules_to_save``, ``rank_pattern`` …), as far as they
+    make sense here; the others are refused with a UserError, as are values outside their range.
+
+    r: rank of the residual path. k: singular directions of the principal channel, or of the excluded
+    subspaces where ``principal`` is False. lora_alpha: s = lora_alpha / r, 2 r if None. lora_dropout: on the
+    residual path's input only. principal: False is Proj-LoRA (no φ). project_residual: whether ``retract``
+    keeps the residual out of the principal subspaces. parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
+    zero_init: start from φ = −σ. stability, gamma: λ and γ of the penalty λ Σ w_i φ_i² with
+    w_i = σ_i^γ / mean σ^γ. lr_scale: learning rate of φ over that of A and B, for whoever builds the
+    optimizer. k_max, svd_*: how the basis is computed (see ``hiplora.spectral``); ``svd_cache_dir`` stays on
+    this machine. save_basis: save U and V along, so that loading needs no SVD. svd_key is written by the
+    tuner: the identity of the basis.
+    """
+
+    r: int = field(default=16)
+    lora_alpha: int | None = field(default=None)  # type: ignore[assignment]
+    lora_dropout: float = field(default=0.05)
+    # The mark makes stock LoRA layers refuse this configuration instead of ignoring φ.
+    k: int = field(default=32, metadata={"is_lora_variant": True})
+    principal: bool = field(default=True)
+    project_residual: bool = field(default=True)
+    parameterization: str = field(default="absolute")
+    zero_init: bool = field(default=False)
+    stability: float = field(default=0.1)
+    gamma: float = field(default=1.0)
+    lr_scale: float = field(default=1.0)
+    k_max: int = field(default=64)
+    svd_recipe: str = field(default="auto")
+    svd_seed: int = field(default=0)
+    svd_oversampling: int = field(default=8)
+    svd_power_iterations: int = field(default=2)
+    svd_tolerance: float = field(default=1e-3)
+    svd_exact_up_to: int = field(default=2048)
+    svd_cache_dir: str | None = field(default=None)
+    save_basis: bool = field(default=False)
+    svd_key: str | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.lora_alpha is None:
+            self.lora_alpha = 2 * self.r
+        super().__post_init__()
+        self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
+        self._register_custom_module({nn.Linear: HipLinear})
+        # Where from_pretrained found this configuration: the saved basis and its checksums lie beside it.
+        self._source: tuple[str, dict[str, Any]] | None = None
+        self._check_numbers()
+        self._check_choices()
+        self._check_refused()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> HipLoraConfig:
+        """PEFT's ``from_pretrained``, which also remembers where the adapter lies."""
+        path = pretrained_model_name_or_path
+        config = super().from_pretrained(path, subfolder=subfolder, **kwargs)
+        hub = {name: kwargs[name] for name in ("revision", "cache_dir", "token") if kwargs.get(name)}
+        config._source = (os.fspath(path), hub | ({"subfolder": subfolder} if subfolder else {}))
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every option that belongs to the adapter rather than to this machine."""
+        options = super().to_dict()
+        options.pop("svd_cache_dir")
+        return options
+
+    @property
+    def svd_options(self) -> dict[str, Any]:
+        """Keyword arguments of ``hiplora.spectral.load_or_compute`` that determine the basis."""
+        names = ("recipe", "seed", "oversampling", "power_iterations", "tolerance", "exact_up_to")
+        return {"k_max": self.k_max} | {name: getattr(self, f"svd_{name}") for name in names}
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the SVD cache, None for the default one."""
+        return None if self.svd_cache_dir is None else Path(self.svd_cache_dir)
+
+    def _check_numbers(self) -> None:
+        whole = dict.fromkeys(("r", "k", "k_max", "svd_exact_up_to"), 1)
+        whole |= dict.fromkeys(("svd_oversampling", "svd_power_iterations", "svd_seed"), 0)
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
+        for name in ("stability", "gamma", "lr_scale", "lora_alpha", "svd_tolerance"):
+            value, zero_allowed = getattr(self, name), name in ("stability", "gamma")
+            bound = "0 or more" if zero_allowed else "more than 0"
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UserError(f"{name}={value!r} must be a finite number, {bound}.")
+            if value < 0 or (value == 0 and not zero_allowed):
+                raise UserError(f"{name}={value!r} must be {bound}.")
+        for name, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
+            bad = {key: v for key, v in (getattr(self, name) or {}).items() if v < least or v == 0}
+            if bad:
+                raise UserError(f"{name} holds {bad}, but its values must be more than 0.")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"lora_dropout={self.lora_dropout!r} must be at least 0 and less than 1.")
+        if self.k > self.k_max:
+            raise UserError(
+                f"k={self.k} exceeds k_max={self.k_max}, the number of directions computed; raise k_max."
+            )
+
+    def _check_choices(self) -> None:
+        allowed = {"parameterization": PARAMETERIZATIONS, "svd_recipe": RECIPES, "init_lora_weights": INITS}
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"{name}={getattr(self, name)!r} is not known to HiP-LoRA; choose one of "
+                    f"{', '.join(map(repr, choices))}."
+                )
+        if not self.principal and self.zero_init:
+            raise UserError("zero_init=True needs principal=True, since it sets φ; drop one of the two.")
+        if not self.principal and not self.project_residual:
+            raise UserError(
+                "principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it."
+            )
+
+    def _check_refused(self) -> None:
+        for name in REFUSED:
+            if getattr(self, name):
+                raise UserError(
+                    f"{name}={getattr(self, name)!r} does not go together with HiP-LoRA, whose update it "
+                    "would replace or leave incomplete; drop it or use peft.LoraConfig."
+                )

@@ -1,0 +1,217 @@
+"""A HiP-LoRA adapter as a stock PEFT LoRA: python -m hiplora.tuner.export ADAPTER OUT [--backbone DIR].
+
+The update is exactly a LoRA of rank k + r (``Principal.factors``), so nothing is lost or approximated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import peft
+from peft import LoraConfig, PeftConfig
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from peft.utils.other import get_pattern_key
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import hiplora.tuner  # noqa: F401  (registers the method, so that PEFT can read its configuration)
+from hiplora.errors import UserError
+from hiplora.spectral import load_or_compute
+from hiplora.tuner.basis import SingularBasis
+from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, saved_tensors
+from hiplora.updates import LowRank, Principal
+
+_CARRIED = (
+    *(
+        "task_type",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "revision",
+        "target_modules",
+        "exclude_modules",
+    ),
+    *("layers_to_transform", "layers_pattern", "bias", "modules_to_save", "trainable_token_indices"),
+    *("ensure_weight_tying", "lora_dropout"),
+)
+
+
+def export_lora(
+    adapter_dir: str | Path, out_dir: str | Path, *, backbone: str | Path | nn.Module | None = None
+) -> Path:
+    """Write the adapter in ``adapter_dir`` to ``out_dir`` as a stock PEFT LoRA of rank k + r with scaling 1.
+
+    B' = [U diag(φ), s B], A' = [Vᵀ; A], in fp32; ``modules_to_save`` and whatever else was saved go along.
+    U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these
+    two, ``backbone`` is a loaded model, a folder, or, if None, the adapter's ``base_model_name_or_path``.
+    Returns ``out_dir``. UserError where the folder holds no HiP-LoRA adapter or the backbone is another.
+    """
+    source, out = Path(adapter_dir), Path(out_dir)
+    if source.resolve() == out.resolve():
+        raise UserError(f"{out} is the adapter itself; name another folder for the exported LoRA.")
+    config = _read_config(source)
+    tensors = saved_tensors(config)
+    if tensors is None:
+        raise UserError(f"{source} holds no adapter weights; name a folder written by save_pretrained.")
+    names = [key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")]
+    factors = _factors(names, tensors, config, backbone)
+    ours = {f"{name}.{part}" for name in names for part in _parts(config)}
+    exported = {key: value for key, value in tensors.items() if key not in ours}
+    for name, update in factors.items():
+        exported[f"{name}.lora_A.weight"] = update.A.contiguous()
+        exported[f"{name}.lora_B.weight"] = update.B.contiguous()
+    ranks = {name.removeprefix(PREFIX): update.rank for name, update in factors.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(exported, out / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    _lora_config(config, ranks).save_pretrained(str(out))
+    return out
+
+
+def _read_config(folder: Path) -> HipLoraConfig:
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{folder} has no {CONFIG_NAME}; name a folder written by save_pretrained.")
+    method = json.loads(path.read_text()).get("peft_type")
+    if method != "HIPLORA":
+        raise UserError(f"{folder} holds a {method} adapter; only HIPLORA adapters need to be exported.")
+    return HipLoraConfig.from_pretrained(str(folder))
+
+
+def _parts(config: HipLoraConfig) -> tuple[str, ...]:
+    return ("lora_A.weight", "lora_B.weight", phi_name(config), *IDENTITY)
+
+
+def _factors(
+    names: list[str],
+    tensors: Mapping[str, Tensor],
+    config: HipLoraConfig,
+    backbone: str | Path | nn.Module | None,
+) -> dict[str, LowRank]:
+    """The exact LoRA of every matrix, scaling folded into B; fp32."""
+    bases: Mapping[str, tuple[Tensor, Tensor]] = {}
+    if config.principal:
+        carried = all(f"{name}.lora_U" in tensors for name in names)
+        bases = _carried(names, tensors) if carried else _recomputed(names, tensors, config, backbone)
+    factors = {}
+    for name in names:
+        A, B = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
+        residual = LowRank(B * _scaling(name.removeprefix(PREFIX), A.shape[0], config), A)
+        if not config.principal:
+            factors[name] = residual
+            continue
+        phi = tensors[f"{name}.{phi_name(config)}"].float()
+        if config.parameterization == "relative":
+            phi = phi * tensors[f"{name}.lora_sigma"]
+        U, V = bases[name]
+        factors[name] = Principal(U, phi, V, residual).factors()
+    return factors
+
+
+def _carried(names: list[str], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    return {name: (tensors[f"{name}.lora_U"], tensors[f"{name}.lora_V"]) for name in names}
+
+
+def _recomputed(
+    names: list[str],
+    tensors: Mapping[str, Tensor],
+    config: HipLoraConfig,
+    backbone: str | Path | nn.Module | None,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
+    model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
+    modules = dict(model.named_modules())
+    missing = [name for name in names if name.removeprefix(PREFIX) not in modules]
+    if missing:
+        raise UserError(
+            f"the backbone has no module {missing[0].removeprefix(PREFIX)}; name the one trained on."
+        )
+    weights = {n.removeprefix(PREFIX): modules[n.removeprefix(PREFIX)].weight.detach() for n in names}
+    found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+    bases = {
+        name: SingularBasis(basis, options=config.svd_options, key=key, device=weights[name].device)
+        for name, basis in found.items()
+    }
+    check_saved(bases, tensors, config)
+    k = config.k
+    return {PREFIX + name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
+
+
+def _load_backbone(config: HipLoraConfig, backbone: str | Path | None) -> nn.Module:
+    import transformers
+
+    path = backbone if backbone is not None else config.base_model_name_or_path
+    if path is None or (backbone is not None and not Path(path).is_dir()):
+        what = f"there is no folder {path}" if path else "the adapter names no backbone"
+        raise UserError(f"{what}; pass --backbone with the folder of the model it was trained on.")
+    mapping: dict[str, Any] = config.auto_mapping or {}
+    name = mapping.get("base_model_class")
+    if config.task_type is not None:
+        auto: Any = getattr(peft, f"AutoPeftModelFor{_AUTO[config.task_type]}")._target_class
+    else:
+        auto = getattr(transformers, name) if name and hasattr(transformers, name) else transformers.AutoModel
+    try:
+        return auto.from_pretrained(path, revision=config.revision, dtype="auto")
+    except OSError as error:
+        raise UserError(
+            f"the backbone {path} cannot be loaded ({str(error).splitlines()[0]}); pass --backbone with the "
+            "folder of the model that the adapter was trained on."
+        ) from error
+
+
+_AUTO = {
+    "CAUSAL_LM": "CausalLM",
+    "SEQ_2_SEQ_LM": "Seq2SeqLM",
+    "SEQ_CLS": "SequenceClassification",
+    "TOKEN_CLS": "TokenClassification",
+    "QUESTION_ANS": "QuestionAnswering",
+    "FEATURE_EXTRACTION": "FeatureExtraction",
+}
+
+
+def _scaling(name: str, rank: int, config: HipLoraConfig) -> float:
+    """s = α / r, or α / √r with rslora, of one module."""
+    pattern = config.alpha_pattern or {}
+    alpha = pattern.get(get_pattern_key(list(pattern), name), config.lora_alpha)
+    return cast(float, alpha) / (rank**0.5 if config.use_rslora else rank)
+
+
+def _lora_config(config: HipLoraConfig, ranks: Mapping[str, int]) -> PeftConfig:
+    """A LoraConfig of the exported ranks with scaling 1 everywhere."""
+    rank = config.r + (config.k if config.principal else 0)
+    others = {f"^{re.escape(name)}": r for name, r in ranks.items() if r != rank}
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
+        inference_mode=True,
+        **{name: getattr(config, name) for name in _CARRIED},
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0, or 2 after a mistake in the input."""
+    parser = argparse.ArgumentParser(prog="python -m hiplora.tuner.export", description=export_lora.__doc__)
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder written by save_pretrained")
+    parser.add_argument("out", metavar="OUT", help="folder for the LoRA; created if needed")
+    parser.add_argument(
+        "--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        out = export_lora(options.adapter, options.out, backbone=options.backbone)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{out}: a stock PEFT LoRA; load it with peft.PeftModel.from_pretrained")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What a saved adapter says about its singular basis, and the check of it when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
+from torch import Tensor
+
+from hiplora.errors import UserError
+from hiplora.spectral import Basis
+from hiplora.tuner.basis import SingularBasis
+
+if TYPE_CHECKING:
+    from hiplora.tuner.config import HipLoraConfig
+
+TOLERANCE = 0.02  # of a sketch, absolute, and of σ, relative to σ_1; another backbone differs by about 1
+IDENTITY = ("lora_sigma", "lora_sketch", "lora_U", "lora_V")
+PREFIX = "base_model.model."  # what a PeftModel puts before the backbone's module names
+
+
+def describe(basis: SingularBasis, config: HipLoraConfig) -> dict[str, Tensor]:
+    """σ (k,), the sketch (2, k) and, with save_basis, U (m, k) and V (n, k), by their names in the file."""
+    k = config.k
+    tensors = {"lora_sigma": basis.S[:k].clone(), "lora_sketch": basis.sketch(k)}
+    if config.save_basis:
+        tensors |= {"lora_U": basis.U[:, :k].clone(), "lora_V": basis.V[:, :k].clone()}
+    return tensors
+
+
+def phi_name(config: HipLoraConfig) -> str:
+    """Name of the trained gains in the file: δ has one of its own, so that it is never read as φ."""
+    return "lora_delta" if config.parameterization == "relative" else "lora_phi"
+
+
+def check_saved(
+    bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipLoraConfig
+) -> None:
+    """Refuse a saved adapter that lacks a part or belongs to other singular bases than these."""
+    saved = {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()}
+    phi = (phi_name(config),) if config.principal else ()
+    for name, basis in bases.items():
+        for part in ("lora_A.weight", "lora_B.weight", *phi, "lora_sigma", "lora_sketch"):
+            if f"{name}.{part}" not in saved:
+                raise UserError(
+                    f"the saved adapter has no {name}.{part}, so it is not complete for this configuration; "
+                    "load a folder that a HiP-LoRA model saved, together with its own adapter_config.json."
+                )
+        size = saved[f"{name}.lora_sigma"].numel()
+        if size != config.k:
+            raise UserError(
+                f"the saved adapter keeps {size} singular directions of {name} instead of k={config.k}; "
+                "load it under a new adapter name, so that its own adapter_config.json is used."
+            )
+        _check_sketch(name, basis, saved[f"{name}.lora_sketch"], config)
+
+
+def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipLoraConfig) -> None:
+    difference = (basis.sketch(config.k) - sketch.cpu().float()).abs().max().item()
+    if not difference <= TOLERANCE:
+        origin = f" ({config.base_model_name_or_path})" if config.base_model_name_or_path else ""
+        raise UserError(
+            f"the adapter was trained on another backbone or singular basis (at {name} the sketches differ "
+            f"by {difference:.2g}, tolerance {TOLERANCE}); load the weights it was trained on{origin}, in "
+            "the same dtype, so that the same basis is computed again, or save the adapter with save_basis=True."
+        )
+
+
+def carried_bases(weights: Mapping[str, Tensor], config: HipLoraConfig) -> dict[str, SingularBasis] | None:
+    """The bases saved beside the configuration with save_basis, None where there are none that fit.
+
+    They fit where u_iᵀ W v_i, which every recipe makes equal to σ_i, is σ_i for these weights W.
+    """
+    saved = saved_tensors(config) if config.save_basis else None
+    if saved is None:
+        return None
+    bases = {}
+    for name, weight in weights.items():
+        parts = [saved.get(f"{PREFIX}{name}.{part}") for part in ("lora_U", "lora_sigma", "lora_V")]
+        U, S, V = parts
+        if U is None or S is None or V is None or (U.shape[0], V.shape[0]) != tuple(weight.shape):
+            return None
+        basis = SingularBasis(
+            Basis(U, S, V, 0.0), options=config.svd_options, key=config.svd_key, device=weight.device
+        )
+        rayleigh = ((weight.detach().float() @ basis.V) * basis.U).sum(dim=0)
+        if not bool((rayleigh - basis.S).abs().max() <= TOLERANCE * basis.S[0]):
+            return None
+        bases[name] = basis
+    return bases
+
+
+def saved_tensors(config: HipLoraConfig) -> dict[str, Tensor] | None:
+    """The adapter file beside the configuration, on the CPU; None where the configuration lies alone."""
+    if config._source is None:
+        return None
+    path, hub = config._source
+    folder = Path(path) / hub.get("subfolder", "")
+    files = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
+    if folder.is_dir() and not any((folder / file).is_file() for file in files):
+        return None
+    return load_peft_weights(path, device="cpu", **hub)
+
+
+def common_key(bases: Mapping[str, SingularBasis]) -> str | None:
+    """The one key under which all bases were computed, None where there are several."""
+    keys = {basis.key for basis in bases.values()}
+    return keys.pop() if len(keys) == 1 else None
+
+
+def reusable(basis: SingularBasis, config: HipLoraConfig) -> bool:
+    """Whether a basis that is there already serves an adapter with this configuration."""
+    return basis.options == config.svd_options and basis.size >= config.k

@@ -1,0 +1,259 @@
+"""PEFT's LoRA tuner with a principal channel: singular basis, penalty, retraction, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
+
+import torch
+from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+from peft.utils import _freeze_adapter
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import Tensor, nn
+
+from hiplora.errors import UserError
+from hiplora.spectral import load_or_compute
+from hiplora.tuner.basis import SingularBasis
+from hiplora.tuner.combine import check_one_basis, combine, combined_config
+from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.identity import (
+    IDENTITY,
+    PREFIX,
+    carried_bases,
+    check_saved,
+    common_key,
+    describe,
+    phi_name,
+    reusable,
+)
+from hiplora.tuner.layer import HipLinear
+from hiplora.tuner.targets import base_of, find_targets
+from hiplora.updates import Update
+
+
+def adapted_layers(model: nn.Module, adapter_name: str) -> dict[str, HipLinear]:
+    """Layers that hold the adapter, by their name in the backbone."""
+    return {
+        name.removeprefix(PREFIX): module
+        for name, module in model.named_modules()
+        if isinstance(module, HipLinear) and adapter_name in module.lora_A
+    }
+
+
+class HipLoraModel(LoraModel):
+    """The tuner behind ``get_peft_model(model, HipLoraConfig(...))``; a PeftModel forwards to its methods."""
+
+    # ── what training needs ─────────────────────────────────────────────────────────────────────────────
+
+    def stability_penalty(self) -> Tensor:
+        """R = λ Σ_matrices Σ_i w_i φ_i² of the active adapters, w_i = σ_i^γ / mean_j σ_j^γ; fp32 scalar.
+
+        λ is applied. 0 where there is no principal channel or λ = 0. The penalty is on φ under either
+        parameterisation.
+        """
+        total = torch.zeros((), device=next(self.parameters()).device)
+        for adapter in self.active_adapters:
+            config = self._hip_config(adapter)
+            layers = [m for m in adapted_layers(self.model, adapter).values() if adapter in m.lora_phi]
+            if not layers or config.stability == 0:
+                continue
+            phi = torch.stack([layer.principal_gains(adapter).to(total.device) for layer in layers])
+            sigma = torch.stack([layer.basis(adapter).S[: config.k].to(total.device) for layer in layers])
+            powers = sigma**config.gamma
+            # The guard is for a weight that is all zeros: its φ is free, not NaN.
+            weights = powers / powers.mean(dim=1, keepdim=True).clamp_min(torch.finfo(powers.dtype).tiny)
+            total = total + config.stability * (weights * phi**2).sum().float()
+        return total
+
+    def retract(self) -> None:
+        """B ← (I − UUᵀ) B and A ← A (I − VVᵀ) of the active adapters; call it after every optimizer step."""
+        for adapter in self.active_adapters:
+            for layer in adapted_layers(self.model, adapter).values():
+                layer.retract(adapter)
+
+    def updates(self, adapter_name: str = "default") -> dict[str, Update]:
+        """ΔW of every adapted matrix by its name in the backbone: detached, fp32, U and V not copied."""
+        self._hip_config(adapter_name)
+        layers = adapted_layers(self.model, adapter_name)
+        return {name: layer.update(adapter_name) for name, layer in layers.items()}
+
+    def principal_parameters(self) -> list[nn.Parameter]:
+        """φ (or δ) of the active adapters, one (k,) parameter per matrix; empty for Proj-LoRA."""
+        return [
+            layer.lora_phi[adapter]
+            for adapter in self.active_adapters
+            for layer in adapted_layers(self.model, adapter).values()
+            if adapter in layer.lora_phi
+        ]
+
+    def _hip_config(self, adapter_name: str) -> HipLoraConfig:
+        if adapter_name not in self.peft_config:
+            known = ", ".join(self.peft_config)
+            raise UserError(f"there is no adapter {adapter_name!r} in this model; it has {known}.")
+        return cast(HipLoraConfig, self.peft_config[adapter_name])
+
+    # ── adding an adapter ───────────────────────────────────────────────────────────────────────────────
+
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        """PEFT's injection, with targets checked and the bases at hand before the model is touched."""
+        config = self.peft_config[adapter_name]
+        if not isinstance(config, HipLoraConfig):
+            raise UserError(f"a HiP-LoRA model takes HipLoraConfig adapters, not {type(config).__name__}.")
+        bases: dict[str, SingularBasis] = {}
+        config = cast(HipLoraConfig, self._prepare_adapter_config(config, self.get_model_config(model)))
+        if config.target_modules != DUMMY_TARGET_MODULES:
+            _maybe_include_all_linear_layers(config, model)  # replaces the shorthand in place
+            bases = self._bases(find_targets(model, config, state_dict), config)
+        super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+        config.svd_key = common_key(bases)
+        for name, layer in adapted_layers(model, adapter_name).items():
+            layer.lora_basis[adapter_name] = bases[name]
+            if layer.factors(adapter_name)[0].device.type != "meta":
+                layer.initialise(adapter_name)
+
+    def _bases(self, targets: Mapping[str, nn.Module], config: HipLoraConfig) -> dict[str, SingularBasis]:
+        """One basis per target: another adapter's, the one saved with this adapter, or cached or computed."""
+        shared = {name: _existing(module, config) for name, module in targets.items()}
+        ready = {name: basis for name, basis in shared.items() if basis is not None}
+        if len(ready) == len(targets) and (common_key(ready) is not None or not ready):
+            return ready
+        merged = next((n for n, m in targets.items() if isinstance(m, HipLinear) and m.merged), None)
+        if merged:
+            raise UserError(
+                f"{merged} has an adapter merged into its weight, whose singular basis would be another one; "
+                "call unmerge_adapter() before adding an adapter."
+            )
+        weights = {name: cast(Tensor, base_of(module).weight).detach() for name, module in targets.items()}
+        bases = carried_bases(weights, config)
+        if bases is None:
+            found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+            bases = {
+                name: SingularBasis(
+                    found[name], options=config.svd_options, key=key, device=weights[name].device
+                )
+                for name in targets
+            }
+        for name, basis in ready.items():
+            if basis.size >= bases[name].size and basis.same_directions(bases[name]):
+                bases[name] = basis
+        return bases
+
+    @staticmethod
+    def _create_new_module(  # type: ignore[override]
+        lora_config: HipLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any
+    ) -> HipLinear:
+        kwargs.pop("device_map", None)
+        return HipLinear(target, adapter_name, config=lora_config, **kwargs)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """fp32 adapters by default, as in PEFT; the weight's dtype with ``autocast_adapter_dtype=False``."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if autocast_adapter_dtype:
+            return
+        for layer in adapted_layers(self.model, adapter_name).values():
+            for parameter in layer.trained(adapter_name):
+                parameter.data = parameter.data.to(layer.base_weight.dtype)
+
+    # ── saving and loading ──────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def _get_adapter_state_dict(  # type: ignore[override]
+        cls,
+        model: nn.Module,
+        config: HipLoraConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        tensors = super()._get_adapter_state_dict(
+            model, config, adapter_name, state_dict, unwanted_adapter_names
+        )
+        phi = f".lora_phi.{adapter_name}"
+        tensors = {
+            key.removesuffix(phi) + f".{phi_name(config)}.{adapter_name}" if key.endswith(phi) else key: value
+            for key, value in tensors.items()
+        }
+        for name, module in model.named_modules():
+            if isinstance(module, HipLinear) and adapter_name in module.lora_A:
+                identity = describe(module.basis(adapter_name), config)
+                tensors |= {f"{name}.{part}.{adapter_name}": value for part, value in identity.items()}
+        return tensors
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(  # type: ignore[override]
+        cls, model: nn.Module, config: HipLoraConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Check the saved identity against the model's basis, then hand φ, A and B to PEFT."""
+        layers = adapted_layers(model, adapter_name)
+        check_saved({name: m.basis(adapter_name) for name, m in layers.items()}, state_dict, config)
+        phi, trained = f".{phi_name(config)}", {}
+        for key, value in state_dict.items():
+            if key.rpartition(".")[2] not in IDENTITY:
+                trained[key.removesuffix(phi) + ".lora_phi" if key.endswith(phi) else key] = value
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, trained)
+
+    @classmethod
+    def _convert_state_dict_for_initial_model(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UserError(
+            "path_initial_model_for_weight_conversion does not apply to HiP-LoRA, which leaves the "
+            "backbone's weights as they are; use hiplora.export_lora to write a LoRA."
+        )
+
+    def subtract_mutated_init(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: it would subtract A and B and lose φ."""
+        self._convert_state_dict_for_initial_model()
+
+    # ── combining adapters ──────────────────────────────────────────────────────────────────────────────
+
+    def add_weighted_adapter(  # type: ignore[override]
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        **options: Any,
+    ) -> None:
+        """Add the adapter Σ_t weight_t ΔW_t, exactly: φ adds, residuals concatenate to rank Σ_t r_t.
+
+        ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ.
+        Raises UserError for PEFT's other types, which work on A and B alone or truncate, and lose φ.
+        """
+        if combination_type not in ("linear", "cat") or options:
+            what = ", ".join(options) or f"combination_type={combination_type!r}"
+            raise UserError(
+                f"add_weighted_adapter with {what} would lose φ; use combination_type='cat' (exact), or "
+                "hiplora.export_lora and merge the exported LoRAs."
+            )
+        if adapter_name in self.peft_config:
+            raise UserError(f"an adapter {adapter_name!r} exists already; choose another name.")
+        if len(adapters) != len(weights):
+            raise UserError(f"{len(adapters)} adapters need as many weights, not {len(weights)}.")
+        configs = [self._hip_config(adapter) for adapter in adapters]
+        _, _, targets = self._check_add_weighted_adapter(adapters, "cat", None)
+        for adapter in adapters:
+            check_one_basis(adapted_layers(self.model, adapter), adapters)
+        self.peft_config[adapter_name] = combined_config(configs, target_modules=targets)
+        try:
+            self.inject_adapter(self.model, adapter_name)
+        except BaseException:
+            del self.peft_config[adapter_name]
+            raise
+        _freeze_adapter(self.model, adapter_name)
+        for layer in adapted_layers(self.model, adapter_name).values():
+            combine(layer, adapters=adapters, weights=weights, target=adapter_name)
+
+
+def _existing(module: nn.Module, config: HipLoraConfig) -> SingularBasis | None:
+    """A basis that another adapter of this module brought and that serves this configuration too."""
+    if not isinstance(module, HipLinear):
+        return None
+    bases = (module.basis(adapter) for adapter in module.lora_basis)
+    return next((basis for basis in bases if reusable(basis, config)), None)

@@ -1,0 +1,96 @@
+"""Which modules an adapter goes on, and whether it can: checked before the model is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from torch import Tensor, nn
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from hiplora.tuner.config import HipLoraConfig
+
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def find_targets(
+    model: nn.Module, config: HipLoraConfig, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """Modules that the configuration (or, as in PEFT, a given state dict) selects, by name; all checked.
+
+    ``config.target_modules`` must be resolved already. Raises UserError for a target that does not exist, is
+    not a plain nn.Linear, or is smaller than k.
+    """
+    visible = dict(_outside_adapters(model))
+    if state_dict is None:
+        _check_every_target_exists(visible, config)
+        chosen = [name for name in visible if check_target_module_exists(config, name)]
+    else:
+        named = {key.rsplit(".lora_", 1)[0] for key in state_dict}
+        chosen = [name for name in visible if name in named]
+    for name in chosen:
+        _check(model, name, config)
+    return {name: visible[name] for name in chosen}
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """The backbone's module behind a possibly adapted one."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def _outside_adapters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """named_modules without the root and without what lies inside adapted layers."""
+    inside: set[str] = set()
+    for name, module in model.named_modules():
+        if not name:
+            continue
+        if name.rpartition(".")[0] in inside:
+            inside.add(name)
+            continue
+        if isinstance(module, BaseTunerLayer):
+            inside.add(name)
+        yield name, module
+
+
+def _check_every_target_exists(modules: Mapping[str, nn.Module], config: HipLoraConfig) -> None:
+    targets = config.target_modules
+    if isinstance(targets, str):
+        missing = [] if any(re.fullmatch(targets, name) for name in modules) else [targets]
+    else:
+        missing = [t for t in targets or () if not any(n == t or n.endswith(f".{t}") for n in modules)]
+    if missing:
+        linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(base_of(m), nn.Linear)}
+        raise UserError(
+            f"target_modules names {', '.join(sorted(missing))}, which the model does not have; its linear "
+            f"modules are called {', '.join(sorted(linear))}."
+        )
+
+
+def _check(model: nn.Module, name: str, config: HipLoraConfig) -> None:
+    base = base_of(model.get_submodule(name))
+    weight: Any = getattr(base, "weight", None)
+    parent = model.get_submodule(name.rpartition(".")[0])
+    plain = isinstance(base, nn.Linear) and weight is not None and type(weight.data) is torch.Tensor
+    if not plain or isinstance(parent, nn.MultiheadAttention):
+        kind = "part of nn.MultiheadAttention" if isinstance(base, nn.Linear) else type(base).__name__
+        raise UserError(
+            f"the target {name} is {kind}, but HiP-LoRA adapts plain torch.nn.Linear modules only; "
+            "choose other target_modules."
+        )
+    if weight.dtype not in _FLOATING or weight.device.type == "meta":
+        kind = "not loaded (meta device)" if weight.device.type == "meta" else f"stored as {weight.dtype}"
+        raise UserError(
+            f"the weight of the target {name} is {kind}, but its SVD needs values in float32, bfloat16 or "
+            "float16; load the backbone without quantisation or offloading."
+        )
+    if config.k > min(weight.shape):
+        raise UserError(
+            f"k={config.k} is larger than the target {name} allows, whose weight is "
+            f"{weight.shape[0]}×{weight.shape[1]}; choose k of at most {min(weight.shape)} or leave it "
+            "out of target_modules."
+        )

@@ -1,0 +1,204 @@
+"""Time and memory of merging four rank-16 adapters at the shapes of Llama-3.1-8B's attention.
+
+    python scripts/bench_merging.py --json bench_merging.json [--layers 32] [--threads 1] [--clock cpu]
+
+Each operator merges all layers in a process of its own, so that its peak memory is its own. The speed-ups
+take the same matrices both ways: one of 4096 × 4096 and one of 1024 × 4096 for addition, the one of
+1024 × 4096 where the dense route needs SVDs (a dense SVD of 4096 × 4096 takes minutes; it is timed only with
+--large-svd). Nothing is extrapolated. Keys of the flat JSON:
+
+    <operator>_s, <operator>_peak_gb    all layers: seconds, peak resident memory of the process
+    start_gb                            the same process with the adapters in memory and nothing merged
+    peak_gb                             largest of the peaks
+    addition_over_dense, tsvm_over_dense, core_space_over_dense     speed-up: dense seconds / our seconds
+    addition_over_peft_cat              speed-up over PEFT's add_weighted_adapter(combination_type="cat")
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiplora.merging import merge
+from hiplora.updates import LowRank, Update
+
+SHAPES = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
+TASKS, RANK = 4, 16
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+clock = "wall"
+CASES: dict[str, dict[str, Any]] = {
+    "addition": {"operator": "addition"},
+    "ties": {"operator": "ties"},
+    "tsvm": {"operator": "tsvm"},
+    "knots": {"operator": "knots"},
+    "core_space": {"operator": "core_space"},
+    "pico_ties": {"operator": "ties", "calibration": "pico"},
+}
+
+
+def adapters(layers: int) -> list[dict[str, Update]]:
+    """Four adapters of Gaussian factors; values do not matter for time, shapes do."""
+    return [
+        {
+            f"model.layers.{layer}.self_attn.{name}": gaussian(m, n, seed=layer * 100 + i * 10 + t)
+            for layer in range(layers)
+            for i, (name, (m, n)) in enumerate(SHAPES.items())
+        }
+        for t in range(TASKS)
+    ]
+
+
+def gaussian(m: int, n: int, *, seed: int) -> LowRank:
+    """B (m, 16) small as after training, A (16, n)."""
+    g = torch.Generator().manual_seed(seed)
+    return LowRank(0.01 * torch.randn(m, RANK, generator=g), torch.randn(RANK, n, generator=g) / n**0.5)
+
+
+def seconds(action: Callable[[], object], repeats: int = 1) -> float:
+    """Median time by the chosen clock; one unmeasured call first where it is repeated."""
+    if repeats > 1:
+        action()
+    times = []
+    for _ in range(repeats):
+        start = CLOCKS[clock]()
+        action()
+        times.append(CLOCKS[clock]() - start)
+    return statistics.median(times)
+
+
+def peak_gb() -> float:
+    """Peak resident memory of this process in GB (10⁹ bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def run_case(case: str, layers: int) -> dict[str, float]:
+    """Merge all layers; every merged matrix is touched once and dropped."""
+    tasks = adapters(layers)
+    start_gb = peak_gb()
+
+    def consume() -> None:
+        for update in merge(tasks, **CASES[case]).updates.values():
+            del update
+
+    took = seconds(consume)
+    return {f"{case}_s": took, f"{case}_peak_gb": peak_gb(), "start_gb": start_gb}
+
+
+def same_matrices(*shapes: tuple[int, int]) -> list[dict[str, Update]]:
+    """Four adapters of a few matrices only."""
+    return [{f"w{i}": gaussian(m, n, seed=10 * i + t) for i, (m, n) in enumerate(shapes)} for t in range(TASKS)]
+
+
+def addition_ratio() -> dict[str, float]:
+    """Concatenated factors against the sum of dense products, one matrix per shape."""
+    tasks = same_matrices((4096, 4096), (1024, 4096))
+    ours = seconds(lambda: merge(tasks, "addition"), 20)
+    dense = seconds(lambda: [sum(task[name].dense() for task in tasks) for name in tasks[0]], 3)
+    return {"addition_same_s": ours, "addition_dense_s": dense, "addition_over_dense": dense / ours}
+
+
+def dense_tsvm(products: list[torch.Tensor]) -> torch.Tensor:
+    """TSV-M by full SVDs of dense matrices, the k leading triplets kept."""
+    k = min(min(products[0].shape) // TASKS, RANK)
+    parts = [torch.linalg.svd(x, full_matrices=False) for x in products]
+    left, right = (
+        torch.linalg.svd(torch.cat(side, dim=1), full_matrices=False)
+        for side in ([u[:, :k] for u, _, _ in parts], [vh[:k].mT for _, _, vh in parts])
+    )
+    return (left[0] @ left[2] * torch.cat([s[:k] for _, s, _ in parts])) @ (right[0] @ right[2]).mT
+
+
+def svd_ratios(shape: tuple[int, int], suffix: str = "") -> dict[str, float]:
+    """TSV-M and Core Space with the TSV rule (one and the same merge) against dense SVDs of one matrix."""
+    tasks = same_matrices(shape)
+    expected: list[torch.Tensor] = []
+    dense = seconds(lambda: expected.append(dense_tsvm([task["w0"].dense() for task in tasks])))
+    result = {f"dense_svd{suffix}_s": dense}
+    same: dict[str, dict[str, Any]] = {"tsvm": {}, "core_space": {"rule": "tsvm"}}
+    for name, options in same.items():
+        ours = seconds(partial(merge, tasks, name, **options), 5)
+        merged = merge(tasks, name, **options).updates["w0"].dense()
+        error = float(torch.dist(merged, expected[0]) / expected[0].norm())
+        result |= {f"{name}_same{suffix}_s": ours, f"{name}_over_dense{suffix}": dense / ours}
+        result[f"{name}_difference{suffix}"] = error
+    return result
+
+
+def peft_ratio(layers: int = 2) -> dict[str, float]:
+    """PEFT's concatenation on a bare module with the same shapes, against ours on the same factors."""
+    from peft import LoraConfig, get_peft_model
+
+    tasks = adapters(layers)
+    model = torch.nn.Module()
+    for name, update in tasks[0].items():
+        m, n = update.shape
+        model.register_module(name.replace(".", "_"), torch.nn.Linear(n, m, bias=False))
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=[name.replace(".", "_") for name in tasks[0]])
+    wrapped: Any = get_peft_model(model, config, adapter_name="t0")  # type: ignore[arg-type]
+    for t in range(1, TASKS):
+        wrapped.add_adapter(f"t{t}", config)
+    names = [f"t{t}" for t in range(TASKS)]
+
+    def concatenate() -> None:
+        wrapped.base_model.add_weighted_adapter(names, [1.0] * TASKS, "merged", combination_type="cat")
+
+    times = []
+    for _ in range(5):
+        times.append(seconds(concatenate))
+        wrapped.delete_adapter("merged")
+    ours, theirs = seconds(lambda: merge(tasks, "addition"), 20), statistics.median(times)
+    return {"peft_cat_s": theirs, "peft_same_s": ours, "addition_over_peft_cat": theirs / ours}
+
+
+def in_subprocess(case: str, args: argparse.Namespace) -> dict[str, float]:
+    """One case in a fresh interpreter."""
+    command = [sys.executable, __file__, "--case", case, "--layers", str(args.layers), "--threads", str(args.threads)]
+    command += ["--clock", args.clock]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed.splitlines()[-1])
+
+
+def main() -> None:
+    """Parse, measure, print and write."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--json", type=Path, help="file to write")
+    p.add_argument("--layers", type=int, default=32, help="layers of the full merges (default 32)")
+    p.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch (default: all)")
+    p.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that does other work too")
+    p.add_argument("--large-svd", action="store_true", help="also time the dense SVDs of a 4096 × 4096 matrix")
+    p.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    args = p.parse_args()
+    global clock
+    clock = args.clock
+    torch.set_num_threads(args.threads)
+    if args.case:
+        print(json.dumps(run_case(args.case, args.layers)))
+        return
+    result: dict[str, Any] = {"clock": args.clock, "layers": args.layers, "threads": args.threads}
+    for case in CASES:
+        result |= in_subprocess(case, args)
+        print(f"{case}: {result[f'{case}_s']:.2f} s, peak {result[f'{case}_peak_gb']:.2f} GB", flush=True)
+    result["peak_gb"] = max(result[f"{case}_peak_gb"] for case in CASES)
+    result |= addition_ratio() | svd_ratios((1024, 4096)) | peft_ratio()
+    if args.large_svd:
+        result |= svd_ratios((4096, 4096), "_large")
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

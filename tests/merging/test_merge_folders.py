@@ -1,0 +1,231 @@
+"""Adapter folders in and out, with stock PEFT as the judge; the command line and its sentences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from hiplora.errors import UserError
+from hiplora.merging import merge
+from hiplora.merging.__main__ import main
+from hiplora.merging.reader import read_adapter
+from hiplora.merging.writer import write_lora
+from hiplora.updates import Dense, LowRank
+from tests.tiny import tiny_llama_folder
+
+TARGETS = ["q_proj", "v_proj"]
+OPTIONS = {
+    "plain": {"r": 4, "lora_alpha": 8},
+    "patterns": {"r": 2, "rank_pattern": {"v_proj": 3}, "alpha_pattern": {r"layers.1.*q_proj": 5}, "lora_alpha": 4},
+    "rslora": {"r": 4, "lora_alpha": 4, "use_rslora": True},
+    "dora": {"r": 2, "lora_alpha": 4, "use_dora": True},
+}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    return tiny_llama_folder(tmp_path_factory.mktemp("backbone"))
+
+
+def load(backbone: Path) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
+
+
+def targets(model: nn.Module) -> dict[str, Tensor]:
+    return {n.removesuffix(".weight"): p.detach() for n, p in model.named_parameters() if n.split(".")[-2] in TARGETS}
+
+
+@pytest.fixture(scope="module")
+def adapters(backbone, tmp_path_factory) -> dict[str, tuple[Path, dict[str, Tensor]]]:
+    """Folders of stock PEFT adapters, and what each one adds to every weight according to PEFT."""
+    made = {}
+    for seed, (kind, options) in enumerate(OPTIONS.items()):
+        torch.manual_seed(seed)
+        model = get_peft_model(load(backbone), LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **options))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        folder = tmp_path_factory.mktemp(kind)
+        model.save_pretrained(folder)
+        before, after = targets(load(backbone)), targets(model.merge_and_unload())
+        made[kind] = folder, {name: after[name] - before[name] for name in before}
+    return made
+
+
+def assert_close(updates, expected: dict[str, Tensor], tolerance: float = 1e-6) -> None:
+    assert set(updates) == set(expected)
+    for name, delta in expected.items():
+        torch.testing.assert_close(updates[name].dense(), delta, rtol=1e-4, atol=tolerance)
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_reading_gives_what_peft_adds_to_the_weights(kind, adapters, backbone):
+    folder, expected = adapters[kind]
+    read = read_adapter(str(folder), backbone=backbone)
+    assert all(isinstance(u, Dense if kind == "dora" else LowRank) for u in read.updates.values())
+    assert_close(read.updates, expected)
+    assert read.task_type == "CAUSAL_LM"
+
+
+def test_addition_by_command_is_exact_in_stock_peft(adapters, backbone, tmp_path, capsys):
+    (plain, a), (patterns, b), (rslora, c) = (adapters[k] for k in ("plain", "patterns", "rslora"))
+    assert run(plain, patterns, rslora, "--operator", "addition", "--out", tmp_path) == 0
+    assert "relative error 0.00e+00" in capsys.readouterr().out
+    merged = PeftModel.from_pretrained(load(backbone), tmp_path).merge_and_unload()
+    before, after = targets(load(backbone)), targets(merged)
+    for name in before:
+        torch.testing.assert_close(after[name] - before[name], a[name] + b[name] + c[name], rtol=1e-4, atol=1e-6)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert set(config["rank_pattern"].values()) | {config["r"]} == {10, 11}
+    assert json.loads((tmp_path / "merge_report.json").read_text())["operator"] == "addition"
+
+
+def test_a_rank_cuts_and_the_error_is_the_true_one(adapters, tmp_path):
+    folders = [adapters[k][0] for k in ("plain", "rslora")]
+    assert (
+        run(
+            *folders,
+            "--operator",
+            "ties",
+            "--calibration",
+            "pico",
+            "--density",
+            0.5,
+            "--rank",
+            3,
+            "--out",
+            tmp_path / "cut",
+        )
+        == 0
+    )
+    assert (
+        run(
+            *folders,
+            "--operator",
+            "ties",
+            "--calibration",
+            "pico",
+            "--density",
+            0.5,
+            "--rank",
+            999,
+            "--out",
+            tmp_path / "all",
+        )
+        == 0
+    )
+    cut, whole = (read_adapter(str(tmp_path / d)).updates for d in ("cut", "all"))
+    lost = sum(torch.dist(cut[n].dense(), whole[n].dense()) ** 2 for n in whole) ** 0.5
+    size = sum(whole[n].norm() ** 2 for n in whole) ** 0.5
+    report = json.loads((tmp_path / "cut" / "merge_report.json").read_text())
+    assert report["relative_error"] == pytest.approx(float(lost) / size, rel=1e-3)
+    assert 0 < report["relative_error"] <= report["worst_relative_error"] < 1
+    assert {u.rank for u in cut.values()} == {3}
+
+
+def test_factored_updates_are_cut_to_their_best_approximation(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    update = LowRank(torch.randn(12, 6, generator=g), torch.randn(6, 10, generator=g))
+    written = write_lora({"a.q_proj": update, "b.q_proj": LowRank(update.B[:, :1], update.A[:1])}, tmp_path, rank=2)
+    read = read_adapter(str(tmp_path)).updates
+    u, s, vh = torch.linalg.svd(update.dense())
+    torch.testing.assert_close(read["a.q_proj"].dense(), u[:, :2] * s[:2] @ vh[:2])
+    torch.testing.assert_close(read["b.q_proj"].dense(), update.B[:, :1] @ update.A[:1])
+    assert written["worst_relative_error"] == pytest.approx(float(s[2:].norm() / s.norm()), rel=1e-4)
+    assert (written["rank"], written["min_rank"], written["worst_matrix"]) == (2, 1, "a.q_proj")
+
+
+def test_folding_changes_the_target_weights_and_nothing_else(adapters, backbone, tmp_path):
+    folders = [adapters[k][0] for k in ("plain", "dora")]
+    arguments = ("--operator", "addition", "--backbone", backbone, "--fold", "--out", tmp_path)
+    assert run(*folders, *arguments) == 0
+    before, after = (load_file(d / "model.safetensors") for d in (backbone, tmp_path))
+    expected = {n: adapters["plain"][1][n] + adapters["dora"][1][n] for n in adapters["plain"][1]}
+    assert set(before) == set(after)
+    for key in before:
+        delta = expected.get(key.removesuffix(".weight"))
+        torch.testing.assert_close(after[key], before[key] if delta is None else before[key] + delta, rtol=0, atol=1e-6)
+    AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("principal", [True, False])
+def test_hip_lora_folders_give_what_the_model_gives(principal, adapters, backbone, tmp_path):
+    from hiplora import HipLoraConfig
+
+    torch.manual_seed(0)
+    options = {"r": 2, "k": 3, "k_max": 4, "save_basis": True, "svd_cache_dir": str(tmp_path / "cache")}
+    config = HipLoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", principal=principal, **options)
+    model = get_peft_model(load(backbone), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "hip")
+    held, read = model.base_model.updates(), read_adapter(str(tmp_path / "hip"), backbone=backbone).updates
+    assert_close(read, {name: update.dense() for name, update in held.items()})
+    plain = read_adapter(str(adapters["plain"][0])).updates
+    # Both depend on the factorisation, not on the update alone.
+    for operator, calibration in (("core_space", "none"), ("addition", "pico")):
+        left, right = (merge([u, plain], operator, calibration=calibration).updates for u in (read, held))
+        assert_close(left, {name: update.dense() for name, update in right.items()}, 1e-4)
+
+
+def edited(folder: Path, out: Path, **config: object) -> Path:
+    """A copy of an adapter folder with some configuration fields replaced."""
+    out.mkdir()
+    raw = json.loads((folder / "adapter_config.json").read_text())
+    (out / "adapter_config.json").write_text(json.dumps(raw | config))
+    save_file(load_file(folder / "adapter_model.safetensors"), out / "adapter_model.safetensors")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"peft_type": "IA3"}, "is a IA3 adapter"),
+        ({"bias": "all"}, "bias=all"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"some_future_option": 3}, "some_future_option=3"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
+        ({"use_dora": True}, "add --backbone"),
+    ],
+)
+def test_what_is_not_understood_is_refused(config, sentence, adapters, tmp_path):
+    folder = edited(adapters["plain"][0], tmp_path / "odd", **config)
+    with pytest.raises(UserError, match=sentence):
+        read_adapter(str(folder))
+
+
+def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_path, capsys):
+    plain, rslora = adapters["plain"][0], adapters["rslora"][0]
+    other = edited(plain, tmp_path / "other", base_model_name_or_path="org/other")
+    fewer = edited(plain, tmp_path / "fewer")
+    tensors = load_file(plain / "adapter_model.safetensors")
+    save_file({k: v for k, v in tensors.items() if "v_proj" not in k}, fewer / "adapter_model.safetensors")
+    cases = [
+        ((plain, other, "--operator", "addition"), "add --base"),
+        ((plain, fewer, "--operator", "addition"), "adapt different modules"),
+        ((plain, rslora, "--operator", "ties"), "give --rank R"),
+        ((plain, rslora, "--operator", "dare", "--rank", 4), "--seed"),
+        ((plain, rslora, "--operator", "tsvm", "--density", 0.2), "merge=tsvm has no option density"),
+        ((plain, adapters["dora"][0], "--operator", "tsvm", "--backbone", backbone), "full-rank update"),
+        ((plain, tmp_path / "absent", "--operator", "ties"), "is neither a folder nor"),
+        ((plain, "--operator", "addition", "--fold"), "--backbone DIR"),
+    ]
+    for arguments, sentence in cases:
+        assert run(*arguments, "--out", tmp_path / "out") == 2
+        printed = capsys.readouterr().err
+        assert sentence in printed
+        assert printed.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert run(plain, other, "--operator", "addition", "--base", "org/one", "--out", tmp_path / "out") == 0

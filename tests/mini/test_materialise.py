@@ -1,0 +1,96 @@
+"""What is written, and that it is always the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hiplora import mini
+from tests.mini.helpers import read
+
+INSTRUCTION = {"instruction", "input", "output"}
+SCIENCE = {
+    "image", "question", "choices", "answer", "hint", "task", "grade", "subject", "topic", "category", "skill",
+    "lecture", "solution",
+}  # fmt: skip
+# File -> (columns of the data set on the Hub, fewest and most rows).
+SCHEMA = {
+    "gsm8k/train": ({"question", "answer"}, 1900, 2100),
+    "gsm8k/validation": ({"question", "answer"}, 140, 160),
+    "gsm8k/test": ({"question", "answer"}, 140, 160),
+    "mmlu/validation": ({"question", "subject", "choices", "answer"}, 150, 220),
+    "mmlu/test": ({"question", "subject", "choices", "answer"}, 190, 220),
+    "scienceqa/train": (SCIENCE, 1700, 2100),
+    "scienceqa/validation": (SCIENCE, 150, 220),
+    "scienceqa/test": (SCIENCE, 190, 220),
+    "alpaca/train": (INSTRUCTION, 1700, 2200),
+    "codealpaca/train": (INSTRUCTION, 1300, 1600),
+    "codealpaca/validation": (INSTRUCTION, 100, 160),
+    "humaneval/test": ({"task_id", "prompt", "entry_point", "canonical_solution", "test"}, 38, 45),
+    "text/test": ({"text"}, 60, 200),
+}
+
+
+def digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.jsonl")):
+        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("name", SCHEMA)
+def test_columns_and_size(folder: Path, name: str) -> None:
+    columns, fewest, most = SCHEMA[name]
+    rows = read(folder, name)
+    assert fewest <= len(rows) <= most
+    assert {frozenset(row) for row in rows} == {frozenset(columns)}
+
+
+def test_every_file_is_in_the_schema(folder: Path) -> None:
+    assert {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")} == set(SCHEMA)
+
+
+def test_two_processes_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    """In another process the order of sets and the hash of strings differ; the files must not."""
+    script = (
+        f"from pathlib import Path; from hiplora.mini import materialise; print(materialise(Path({str(tmp_path)!r})))"
+    )
+    root = Path(mini.__file__).parents[2]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(root)}
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert digest(Path(done.stdout.strip())) == digest(folder)
+    assert time.perf_counter() - started < 30
+
+
+def test_an_existing_folder_is_not_written_again(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jsonl")}
+    assert mini.materialise(folder.parent) == folder
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.jsonl")}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_no_row_twice_within_a_split(folder: Path) -> None:
+    for name in SCHEMA:
+        rows = read(folder, name)
+        asked = [
+            str([row.get(k) for k in ("hint", "question", "instruction", "input", "prompt", "text", "output")])
+            for row in rows
+        ]
+        assert not [text for text, count in Counter(asked).items() if count > 1], name
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "scienceqa", "mmlu", "codealpaca"])
+def test_no_row_in_two_splits(folder: Path, name: str) -> None:
+    seen: dict[str, str] = {}
+    for path in sorted((folder / name).glob("*.jsonl")):
+        for row in read(folder, f"{name}/{path.stem}"):
+            key = f"{row.get('hint', '')} {row.get('question') or row['instruction'] + row['output']}"
+            assert seen.setdefault(key, path.stem) == path.stem, key

@@ -1,0 +1,110 @@
+"""The text that is trained on and the text that is scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hiplora.config import DataConfig, TaskConfig
+from hiplora.errors import UserError
+from hiplora.tasks import ORDER, PRIMARY, TASKS, task_class
+from hiplora.tasks.form import Example, render
+from hiplora.tasks.gsm8k import GSM8K, last_number
+from hiplora.tasks.mmlu import mean_over_subjects
+from hiplora.tasks.scienceqa import ScienceQA
+from hiplora.tasks.source import Source
+
+SCIENCE = {"id": "x", "question": "Which conducts heat?", "choices": ["iron", "wool"], "answer": 1, "hint": "Think."}
+
+
+class Characters:
+    """A tokenizer whose tokens are characters, with a token in front of prompts."""
+
+    eos_token_id = -1
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [*([-2] if add_special_tokens else []), *map(ord, text)]
+
+
+def test_registry_is_whole():
+    assert set(ORDER) == set(PRIMARY) == set(TASKS)
+    for name in TASKS:
+        assert task_class(name).name == name
+        assert PRIMARY[name] in task_class(name).metrics
+        assert Path(__import__(TASKS[name].split(":")[0], fromlist=["x"]).__file__).with_suffix(".yaml").is_file()
+    with pytest.raises(UserError, match="choose one of mmlu"):
+        task_class("mlu")
+
+
+def test_alpaca_form():
+    pair = render(Example(id="0", instruction="Add.", input="1 2", output="3"), "alpaca")
+    assert pair.prompt.endswith("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")
+    assert pair.answer == "3"
+    assert "### Input" not in render(Example(id="0", instruction="Add.", output="3"), "alpaca").prompt
+
+
+def test_plain_form_parts_by_one_space_where_none_is_there():
+    assert render(Example(id="0", instruction="Lima is in", output="Peru"), "plain")[1:] == ("Lima is in", " Peru")
+    code = Example(id="0", instruction="def f():\n", output="    return 1\n")
+    assert render(code, "plain")[1:] == ("def f():\n", "    return 1\n")
+
+
+@pytest.mark.parametrize(
+    ("scoring", "prompt", "options"),
+    [
+        ("cloze", "Think.\nWhich conducts heat?", [" iron", " wool"]),
+        ("letter", "### Instruction:\nThink.\nWhich conducts heat?\nA. iron\nB. wool\n\n### Response:\n", ["A", "B"]),
+    ],
+)
+def test_options_follow_the_scoring(scoring, prompt, options):
+    task = ScienceQA(scoring=scoring)
+    assert task.prompt(SCIENCE).endswith(prompt)
+    assert task.options(SCIENCE) == options
+    assert task.answer(SCIENCE) == options[1]
+
+
+@pytest.mark.parametrize(("template", "scoring"), [("plain", "cloze"), ("alpaca", "letter")])
+def test_science_is_trained_in_the_form_in_which_it_is_asked(tmp_path, template, scoring):
+    (tmp_path / "scienceqa").mkdir()
+    (tmp_path / "scienceqa" / "train.jsonl").write_text(json.dumps({**SCIENCE, "image": None}))
+    source = Source(DataConfig(name="local", root=str(tmp_path)))
+    options = TaskConfig(name="scienceqa", template=template, target="answer")
+    (encoded,) = ScienceQA().encoded_examples(source, Characters(), options=options)
+    asked = ScienceQA(scoring=scoring)
+    assert encoded.prompt == Characters().encode(asked.prompt(SCIENCE))
+    assert encoded.answer == [*map(ord, asked.answer(SCIENCE)), -1]
+
+
+def test_word_problems_have_two_targets():
+    item = {"id": "0", "question": "2 + 1?", "answer": "It is 2+1=<<2+1=1003>>1,003.\n#### 1,003"}
+    assert GSM8K().answer(item) == "1003"
+    assert GSM8K(target="solution").answer(item) == "It is 2+1=1,003.\n#### 1,003"
+    with pytest.raises(UserError, match=r"task\.target=answer"):
+        ScienceQA(target="solution")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("18", "18"),
+        (" The answer is $1,234.50.", "1234.5"),
+        ("3 apples and 5.0 pears.", "5"),
+        ("-7", "-7"),
+        ("10-12", "12"),
+        ("$-3", "-3"),
+        ("-$3", "-3"),
+        (".5", "0.5"),
+        ("-0", "0"),
+        ("1,2,3.", "123"),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_last_number(text, number):
+    assert last_number(text) == number
+
+
+def test_macro_mean():
+    assert mean_over_subjects([("a", 1.0), ("a", 0.0), ("b", 1.0)]) == 0.75

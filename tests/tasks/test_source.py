@@ -1,0 +1,182 @@
+"""Where data comes from: folders, splits, a mirror laid out as the Hub, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiplora.config import DataConfig
+from hiplora.errors import UserError
+from hiplora.tasks import TASKS, task_class
+from hiplora.tasks.source import ORIGINS, Source, held_out
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def write(folder: Path, name: str, rows: list[dict]) -> Path:
+    path = folder / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def local(folder: Path) -> Source:
+    return Source(DataConfig(name="local", root=str(folder)))
+
+
+def problems(count: int) -> list[dict]:
+    return [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(count)]
+
+
+def test_validation_of_gsm8k_is_a_twentieth_of_train_and_leaves_it(tmp_path):
+    write(tmp_path, "gsm8k/train", problems(2000))
+    train, validation = (local(tmp_path).load("gsm8k", split) for split in ("train", "validation"))
+    assert not set(train["id"]) & set(validation["id"])
+    assert len(train) + len(validation) == 2000
+    assert 70 <= len(validation) <= 130
+    assert all(held_out(question) for question in validation["question"])
+    row = validation[0]
+    assert row["question"] == f"What is {row['id'].removeprefix('train/')} + 1?", "ids name the row in the file"
+
+
+def test_a_validation_file_leaves_train_whole(tmp_path):
+    write(tmp_path, "gsm8k/train", problems(200))
+    write(tmp_path, "gsm8k/validation", problems(3))
+    assert len(local(tmp_path).load("gsm8k", "train")) == 200
+    assert local(tmp_path).load("gsm8k", "validation")["id"] == ["validation/0", "validation/1", "validation/2"]
+
+
+def test_validation_of_mmlu_is_dev_where_there_is_none(tmp_path):
+    item = {"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 0}
+    write(tmp_path, "mmlu/dev", [item])
+    assert local(tmp_path).load("mmlu", "validation")["id"] == ["dev/0"]
+    write(tmp_path, "mmlu/validation", [item, item])
+    assert len(local(tmp_path).load("mmlu", "validation")) == 2
+
+
+def test_fingerprint_follows_the_files(tmp_path):
+    write(tmp_path, "gsm8k/train", problems(3))
+    write(tmp_path, "alpaca/train", [{"instruction": "i", "input": "", "output": "o"}])
+    first = local(tmp_path).fingerprint("gsm8k", "alpaca")
+    assert local(tmp_path).fingerprint("alpaca", "gsm8k") == first
+    write(tmp_path, "gsm8k/train", problems(4))
+    assert local(tmp_path).fingerprint("gsm8k", "alpaca") != first
+
+
+def test_fingerprint_loads_neither_torch_nor_datasets(tmp_path):
+    write(tmp_path, "gsm8k/train", problems(3))
+    code = (
+        "import sys; from hiplora.tasks.source import Source; from hiplora.config import DataConfig\n"
+        f"Source(DataConfig(name='local', root={str(tmp_path)!r})).fingerprint('gsm8k')\n"
+        "Source(DataConfig(name='hub', root=None)).fingerprint('gsm8k')\n"
+        "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"question": "q", "answer": "1"}\n{"question": \n', r"train\.jsonl:2 is not valid JSON"),
+        (b'["q"]\n', r"train\.jsonl:1 is not a JSON object"),
+        (b'{"question": "q"}\n', r"train\.jsonl:1 has no answer"),
+        (b'{"question": "\xff"}\n', r"train\.jsonl:1 is not valid JSON"),
+        (b'{"question": "q", "answer": "1"}\n{"question": "q", "answer": ["1"]}\n', r"changes its type"),
+        (b"\n", r"holds no items"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, content, said):
+    write(tmp_path, "gsm8k/train", []).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        local(tmp_path).load("gsm8k", "train")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root=/nowhere is not a folder"):
+        Source(DataConfig(name="local", root="/nowhere")).fingerprint("gsm8k")
+    with pytest.raises(UserError, match=r"data\.root=DIR"):
+        Source(DataConfig(name="local", root=None))
+    with pytest.raises(UserError, match="gsm8k is missing"):
+        local(tmp_path).load("gsm8k", "test")
+    write(tmp_path, "gsm8k/train", problems(1))
+    with pytest.raises(UserError, match=r"test\.jsonl is missing"):
+        local(tmp_path).load("gsm8k", "test")
+    with pytest.raises(UserError, match="choose one of"):
+        local(tmp_path).load("gsm9k", "test")
+
+
+CARD = "---\nconfigs:\n- config_name: {subset}\n  data_files:\n  - split: {split}\n    path: {path}\n---\n"
+
+
+def repository(root: Path, dataset: str, rows: list[dict], *, split: str, parquet: bool = True) -> None:
+    """A data set as the Hub lays it out: a card that names the subset's files, and parquet or json beside it."""
+    from datasets import Dataset
+
+    origin = ORIGINS[dataset]
+    folder = root / origin.repository
+    folder.mkdir(parents=True)
+    if not parquet:  # as CodeAlpaca: one json file, no card's help
+        (folder / "code.json").write_text(json.dumps(rows))
+        return
+    path = f"{origin.subset or 'data'}/{split}-00000-of-00001.parquet"
+    (folder / path).parent.mkdir()
+    Dataset.from_list(rows).to_parquet(folder / path)
+    (folder / "README.md").write_text(CARD.format(subset=origin.subset or "default", split=split, path=path))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Source:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return Source(DataConfig(name="hub", root=str(tmp_path / "hub")))
+
+
+def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
+    root = tmp_path / "hub"
+    repository(root, "gsm8k", problems(400), split="train")
+    repository(root, "mmlu", [{"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 1}], split="dev")
+    pair = {"output": "o", "instruction": "i", "input": ""}
+    repository(root, "codealpaca", [{**pair, "instruction": f"i{n}"} for n in range(300)], split="train", parquet=False)
+    assert 0 < len(hub.load("gsm8k", "validation")) < 60
+    assert len(hub.load("gsm8k", "train")) + len(hub.load("gsm8k", "validation")) == 400
+    assert hub.load("mmlu", "validation").to_list() == [
+        {"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 1, "id": "dev/0"}
+    ]
+    examples = task_class("code")().training_examples(hub)
+    assert 240 < len(examples) < 300
+    assert examples[0].output == "o"
+    assert hub.fingerprint("gsm8k") != Source(DataConfig(name="hub", root=None)).fingerprint("gsm8k")
+
+
+def test_science_items_with_an_image_are_left_out(tmp_path, hub):
+    from datasets import Dataset, Features, Image, List, Value
+
+    features = Features(
+        {"image": Image(), "question": Value("string"), "choices": List(Value("string")), "answer": Value("int8")}
+        | {"hint": Value("string")}
+    )
+    rows = [{"image": image, "question": "q", "choices": ["a", "b"], "answer": 1, "hint": "h"} for image in (b"\x89", None)]
+    rows = [{**row, "image": row["image"] and {"bytes": row["image"], "path": None}} for row in rows]
+    folder = tmp_path / "hub" / ORIGINS["scienceqa"].repository
+    (folder / "data").mkdir(parents=True)
+    Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+    items = task_class("scienceqa")().test_items(hub)
+    assert [(item["id"], item["answer"], "image" in item) for item in items] == [("test/1", 1, False)]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
+    with pytest.raises(UserError, match=r"openai/gsm8k could not be loaded .* data=local"):
+        hub.load("gsm8k", "test")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real benchmarks are not beside the checkout")
+@pytest.mark.parametrize("name", TASKS)
+def test_the_real_benchmarks_read(name):
+    task, source = task_class(name)(), Source(DataConfig(name="local", root=str(REAL)))
+    examples, items = task.training_examples(source), task.test_items(source)
+    assert len({example.id for example in examples}) == len(examples) > 400
+    assert len({item["id"] for item in items}) == len(items) > 100
+    assert all(task.prompt(item) and task.answer(item) for item in items[:50])

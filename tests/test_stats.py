@@ -1,0 +1,176 @@
+"""Statistics against closed forms, brute force, an independent library, and simulations whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from hiplora import stats
+
+TASKS = ("mmlu", "scienceqa", "gsm8k", "code")
+
+
+def test_summary_and_t_interval_against_scipy():
+    values = [41.0, 43.5, 40.2]
+    summary = stats.summarize(values)
+    assert (summary.mean, summary.std, summary.n) == (
+        pytest.approx(np.mean(values)),
+        pytest.approx(np.std(values, ddof=1)),
+        3,
+    )
+    expected = reference.t.interval(0.95, 2, loc=np.mean(values), scale=reference.sem(values))
+    assert stats.t_interval(values) == pytest.approx(expected)
+    assert stats.summarize([1.0]).std is None
+
+
+def naive_hierarchical(groups: list[list[float]], *, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """The bootstrap as one would write it with loops."""
+    means = []
+    for _ in range(replicates):
+        drawn = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
+        means.append(np.mean(np.concatenate([rng.choice(group, size=len(group)) for group in drawn])))
+    return np.array(means)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (2, 5, 3)])
+def test_hierarchical_weights_are_the_looped_bootstrap(sizes):
+    rng = np.random.default_rng(0)
+    groups = [list(rng.normal(loc=position, size=size)) for position, size in enumerate(sizes)]
+    seeds = [position for position, size in enumerate(sizes) for _ in range(size)]
+    weights = stats.hierarchical_weights(seeds, rng=rng, replicates=20_000)
+    ours = stats.weighted_means(np.concatenate(groups), weights)
+    naive = naive_hierarchical(groups, replicates=4000, rng=rng)
+    assert reference.ks_2samp(ours, naive).pvalue > 0.01
+    assert weights.shape == (20_000, sum(sizes))
+    if len(set(sizes)) == 1:
+        assert np.all(weights.sum(axis=1) == sum(sizes))
+
+
+def test_adapter_weights_are_products_of_adapter_counts():
+    # All nine pairs of three adapters of two tasks: a replicate is the outer product of two multinomials.
+    pairs = [{"mmlu": a, "code": b} for a, b in itertools.product(range(3), repeat=2)]
+    weights = stats.adapter_weights(pairs, rng=np.random.default_rng(0), replicates=500).reshape(-1, 3, 3)
+    assert np.all(weights.sum(axis=(1, 2)) == 9)
+    assert np.allclose(weights, weights.sum(2, keepdims=True) * weights.sum(1, keepdims=True) / 9)
+
+
+def test_a_replicate_without_any_instance_is_drawn_again():
+    lonely = [{"mmlu": 0, "code": 1}, {"mmlu": 1, "code": 0}]
+    weights = stats.adapter_weights(lonely, rng=np.random.default_rng(0), replicates=300)
+    assert weights.shape == (300, 2)
+    assert np.all(weights.sum(axis=1) > 0)
+
+
+def test_methods_stay_paired():
+    rng = np.random.default_rng(0)
+    lora = rng.normal(size=12)
+    weights = stats.hierarchical_weights([i // 4 for i in range(12)], rng=rng, replicates=1000)
+    means = stats.weighted_means(np.stack([lora, lora + 2.5]), weights)
+    assert np.ptp(means[1] - means[0]) < 1e-12
+    low, high = stats.percentile_interval(means)
+    assert low.shape == high.shape == (2,)
+    assert np.all(low < means.mean(axis=1)) and np.all(means.mean(axis=1) < high)  # noqa: PT018
+
+
+def coverage(simulate, *, rng: np.random.Generator, simulations: int = 200, replicates: int = 400) -> list[float]:
+    """Share of simulated data sets whose intervals hold the true mean, 0."""
+    hits = []
+    for _ in range(simulations):
+        values, weightings = simulate(rng, replicates)
+        intervals = [stats.percentile_interval(stats.weighted_means(values, weights)) for weights in weightings]
+        hits.append([low <= 0 <= high for low, high in intervals])
+    return np.mean(hits, axis=0).tolist()
+
+
+def test_coverage_where_seeds_are_independent():
+    def nested(rng, replicates):
+        seeds = np.repeat(np.arange(30), 5)
+        values = rng.normal(size=30)[seeds] + rng.normal(size=150)
+        return values, [stats.hierarchical_weights(seeds.tolist(), rng=rng, replicates=replicates)]
+
+    (covered,) = coverage(nested, rng=np.random.default_rng(1))
+    assert 0.90 <= covered <= 0.99
+
+
+def test_coverage_where_instances_share_adapters():
+    """The design of MergeFail: the hierarchical interval is far too narrow, the adapter-level one much less so."""
+
+    def merges(rng, replicates):
+        seeds, adapters = [], []
+        for seed, size, _ in itertools.product(range(3), (2, 3, 4), range(3)):
+            seeds.append(seed)
+            adapters.append({task: int(rng.integers(3)) for task in rng.permutation(TASKS)[:size]})
+        effect = {(task, seed): rng.normal() for task in TASKS for seed in range(3)}
+        values = [np.mean([effect[item] for item in merged.items()]) + 0.1 * rng.normal() for merged in adapters]
+        hierarchical = stats.hierarchical_weights(seeds, rng=rng, replicates=replicates)
+        return np.array(values), [hierarchical, stats.adapter_weights(adapters, rng=rng, replicates=replicates)]
+
+    narrow, wide = coverage(merges, rng=np.random.default_rng(2))
+    assert narrow < 0.70
+    assert 0.80 <= wide <= 0.97
+
+
+def test_a_whole_table_takes_less_than_a_second():
+    rng = np.random.default_rng(0)
+    instances = [(seed, size) for seed in range(3) for size in (2, 3, 4) for _ in range(20)]
+    adapters = [{task: int(rng.integers(3)) for task in TASKS[:size]} for _, size in instances]
+    values = rng.normal(size=(6, 8, len(instances)))
+    started = time.process_time()
+    for weights in (
+        stats.hierarchical_weights([seed for seed, _ in instances], rng=rng),
+        stats.adapter_weights(adapters, rng=rng),
+    ):
+        stats.percentile_interval(stats.weighted_means(values, weights))
+    assert time.process_time() - started < 1.0
+
+
+def test_bootstrap_p_is_never_zero_and_symmetric():
+    assert stats.bootstrap_p(np.full(9999, 2.0)) == pytest.approx(2 / 10_000)
+    assert stats.bootstrap_p([-1.0, 1.0, 2.0, 3.0]) == stats.bootstrap_p([1.0, -1.0, -2.0, -3.0]) == pytest.approx(0.8)
+    assert stats.bootstrap_p(np.zeros(10)) == 1.0
+
+
+def test_sign_flip_against_brute_force():
+    differences = [0.7, -0.1, 1.3, 0.4]
+    flips = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=4)]
+    expected = np.mean([flip >= abs(sum(differences)) - 1e-9 for flip in flips])
+    assert stats.sign_flip_p(differences) == pytest.approx(expected)
+    assert stats.sign_flip_p([1.0, 2.0, 0.5]) == 0.25
+    assert stats.sign_flip_p([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "tau", "failed", "excluded"),
+    [
+        ({"mmlu": 0.5, "code": 0.2}, {"mmlu": 0.45, "code": 0.2}, 0.9, False, ()),
+        ({"mmlu": 0.5, "code": 0.2}, {"mmlu": 0.44, "code": 0.9}, 0.9, True, ()),
+        ({"mmlu": 0.5, "code": 0.2}, {"mmlu": 0.44, "code": 0.2}, 0.85, False, ()),
+        ({"mmlu": 0.5, "code": 0.0}, {"mmlu": 0.5, "code": 0.0}, 0.9, False, ("code",)),
+        ({"mmlu": 0.0, "code": 0.0}, {"mmlu": 0.5, "code": 0.0}, 0.9, None, ("code", "mmlu")),
+    ],
+)
+def test_merge_failure(before, after, tau, failed, excluded):
+    outcome = stats.merge_outcome(before, after, tau=tau)
+    assert (outcome.failed, outcome.excluded) == (failed, excluded)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: stats.summarize([]), "non-empty"),
+        (lambda: stats.summarize([1.0, float("nan")]), "NaN"),
+        (lambda: stats.t_interval([1.0]), "at least 2"),
+        (lambda: stats.hierarchical_weights([], rng=np.random.default_rng(0)), "no instances"),
+        (lambda: stats.weighted_means([1.0, float("nan")], np.ones((3, 2))), "NaN"),
+        (lambda: stats.weighted_means([1.0], np.ones((3, 2))), "instances"),
+        (lambda: stats.merge_outcome({"mmlu": 1.0}, {"code": 1.0}), "before has"),
+        (lambda: stats.sign_flip_p(np.ones(21)), "at most 20"),
+    ],
+)
+def test_bad_input_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

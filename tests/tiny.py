@@ -1,0 +1,67 @@
+"""A two-layer random Llama with its own small tokenizer, saved as a folder: no network, half a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+VOCABULARY = 400
+SENTENCES = (
+    "Below is an instruction that describes a task, paired with an input that provides further context.",
+    "Write a response that appropriately completes the request.",
+    "### Instruction:\nAnswer the question with one letter.\n\n### Input:\nA. red\nB. green\nC. blue\nD. grey",
+    "### Response:\nThe answer is B.\n#### 42",
+    "Question: Anna has 12 apples and buys 30 more. How many apples does she have now? 12 + 30 = 42.",
+    "def add(a, b):\n    return a + b\n\nfor number in range(10):\n    print(number)",
+    "The capital of Peru is Lima. The capital of France is Paris. The brown fox jumps over the lazy dog.",
+)
+
+
+def tiny_llama_folder(folder: Path, *, seed: int = 0) -> Path:
+    """Save the model and its tokenizer under ``folder`` (made if absent) and return it.
+
+    Use it as ``model.source=folder model.path=<folder>``. The same seed gives the same weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer()
+    tokenizer.save_pretrained(folder)
+    _model(len(tokenizer), seed=seed).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(SENTENCES, trainer)
+    # No pad token on purpose: Llama has none either, so that every test runs the path that sets one.
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+
+
+def _model(vocabulary: int, *, seed: int):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)

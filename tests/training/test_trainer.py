@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hiplora.errors import UserError
+from hiplora.methods import METHODS
+from hiplora.methods.hip import Hip
+from hiplora.training import NonFiniteLossError, checkpoint, train
+from hiplora.training.journal import start_wandb
+from hiplora.training.loss import label_loss
+from hiplora.training.rows import collate, epoch_rows
+from hiplora.training.trainer import _optimizers
+from tests.training.worker import HIP, OPTIONS, adapter, attached, examples, fit, training
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@dataclass(kw_only=True)
+class Watched(Hip):
+    """HiP that keeps the gradients of each step, and can be made to fail after one."""
+
+    gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    def after_step(self, peft_model: Any, step: int) -> None:
+        named = peft_model.named_parameters()
+        self.gradients.append({n: p.grad.clone() for n, p in named if p.requires_grad})
+        super().after_step(peft_model, step)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows: int) -> None:
+    method = Watched(**{**HIP, "dropout": 0.0, "stability": 5.0})
+    model = attached(tiny, method)
+    with torch.no_grad():
+        for parameter in model.base_model.principal_parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()))
+    batch = collate(epoch_rows(examples(), row_tokens=64, seed=42, epoch=0)[:5], pad_id=0)
+    loss = label_loss(model, batch) / len(batch["label_ids"])
+    penalty = model.base_model.stability_penalty()
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    expected = dict(zip(named, torch.autograd.grad(loss + penalty, [*named.values()]), strict=True))
+
+    result = fit(model, tiny, method, tmp_path, steps=1, rows_per_step=5, micro_batch_rows=rows, max_grad_norm=0)
+    assert result.curve[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert result.curve[0]["penalty"] == pytest.approx(penalty.item(), rel=1e-5)
+    for name, gradient in method.gradients[0].items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_training_ends_with_the_same_bits(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    method = OPTIONS[name]
+    whole, broken = attached(tiny, method, dtype=torch.bfloat16), attached(tiny, method, dtype=torch.bfloat16)
+    before = adapter(whole)
+    result = fit(whole, tiny, method, tmp_path / "whole")
+    assert not same(before, adapter(whole))
+    assert all(p.dtype is torch.float32 for p in adapter(whole).values())
+
+    after_step = type(method).after_step
+
+    def interrupted(self: Any, model: Any, step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+        after_step(self, model, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(method), "after_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(broken, tiny, method, tmp_path / "broken")
+    torch.rand(3)  # the generators are somewhere else
+    again = attached(tiny, method, dtype=torch.bfloat16)
+    resumed = fit(again, tiny, method, tmp_path / "broken")
+    assert resumed.resumed_from == 3
+    assert same(adapter(whole), adapter(again))
+    timeless: dict[str, Any] = {"seconds": 0, "tokens_per_second": 0, "resumed_from": None}
+    assert replace(resumed, **timeless) == replace(result, **timeless)
+
+
+def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Path) -> None:
+    method = OPTIONS["hip"]
+    model, again = attached(tiny, method), attached(tiny, method)
+    result = fit(model, tiny, method, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000006", "step-00000008"]
+    assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == result.curve
+    assert result.epochs == pytest.approx(8 * 3 / len(epoch_rows(examples(), row_tokens=64, seed=42, epoch=0)), rel=0.2)
+
+    torn = tmp_path / "step-00000008" / "state.pt"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    resumed = fit(again, tiny, method, tmp_path)
+    assert resumed.resumed_from == 6
+    assert same(adapter(model), adapter(again))
+    assert fit(attached(tiny, method), tiny, method, tmp_path).resumed_from == 8
+    with pytest.raises(UserError, match="other settings"):
+        fit(attached(tiny, method), tiny, method, tmp_path, seed=43)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = OPTIONS["hip"]
+    write = checkpoint._write
+
+    def full_from_step_6(path: Path, content: bytes) -> None:
+        if (tmp_path / "step-00000003").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full_from_step_6)
+        with pytest.raises(UserError, match="disk is full"):
+            fit(attached(tiny, method), tiny, method, tmp_path)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
+    assert not (tmp_path / checkpoint.TEMPORARY).exists()
+    assert fit(attached(tiny, method), tiny, method, tmp_path).resumed_from == 3
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient", "penalty"])
+def test_a_non_finite_number_stops_before_the_step(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    method = OPTIONS["hip"]
+    model = attached(tiny, method)
+    good: list[dict[str, torch.Tensor]] = []
+    after_step, extra_loss = Hip.after_step, Hip.extra_loss
+
+    def poison(self: Hip, peft_model: Any, step: int) -> None:
+        after_step(self, peft_model, step)
+        if step == 4:
+            good.append(adapter(peft_model))
+            if where == "loss":
+                peft_model.get_base_model().model.norm.weight.data[0] = float("nan")
+            elif where == "gradient":
+                peft_model.base_model.principal_parameters()[2].register_hook(lambda g: g * float("inf"))
+            else:
+                monkeypatch.setattr(Hip, "extra_loss", lambda self, m: extra_loss(self, m) * float("nan"))
+
+    monkeypatch.setattr(Hip, "after_step", poison)
+    told = {"loss": "micro-batch 1 of 2", "gradient": r"lora_phi", "penalty": "extra loss of method hip"}[where]
+    with pytest.raises(NonFiniteLossError, match=rf"step 5.*{told}"):
+        fit(model, tiny, method, tmp_path)
+    assert same(adapter(model), good[0])
+    assert (tmp_path / "step-00000003").is_dir()
+    assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 4
+
+
+def test_recomputing_activations_changes_no_bit_and_is_switched_off_again(tiny: Path, tmp_path: Path) -> None:
+    method = OPTIONS["hip"]
+    plain, recomputed = attached(tiny, method), attached(tiny, method)
+    fit(plain, tiny, method, tmp_path / "plain", steps=2)
+    fit(recomputed, tiny, method, tmp_path / "recomputed", steps=2, gradient_checkpointing=True)
+    assert same(adapter(plain), adapter(recomputed))
+    lm = recomputed.get_base_model()
+    assert lm.config.use_cache
+    assert not lm.is_activation_checkpointing
+    assert not recomputed.training
+
+
+def test_warm_up_moves_at_once_and_scales_each_group() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.1 * scale} for scale in (1, 5)]
+    optimizer, schedule = _optimizers(groups, training(steps=100))
+    rates = []
+    for _ in range(5):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert [rate[0] for rate in rates] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1])
+    assert [rate[1] for rate in rates] == pytest.approx([5 * rate[0] for rate in rates])
+
+
+def test_no_example_fits(tiny: Path, tmp_path: Path) -> None:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny)
+    method = OPTIONS["lora"]
+    with pytest.raises(UserError, match="row_tokens=2"):
+        train(
+            attached(tiny, method),
+            tokenizer,
+            examples(),
+            method=method,
+            training=training(row_tokens=2),
+            seed=1,
+            checkpoint_dir=tmp_path,
+        )
+
+
+def test_wandb_is_offline_unless_the_user_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: seen.append(options)))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    start_wandb({"name": "x"}, tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    start_wandb({"name": "x"}, tmp_path)
+    assert [options["mode"] for options in seen] == ["offline", "online"]
+    assert start_wandb(None, tmp_path) is None
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        start_wandb({}, tmp_path)

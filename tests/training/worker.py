@@ -1,0 +1,111 @@
+"""A small training on the tiny Llama, for tests in this process and for ones that get killed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from hiplora.config import SvdConfig, TrainingConfig
+from hiplora.methods.base import Method
+from hiplora.methods.hip import Hip
+from hiplora.methods.lora import Lora
+from hiplora.methods.proj import Proj
+from hiplora.training import TrainResult, train
+from hiplora.training.rows import Encoded
+
+TRAINING = TrainingConfig(
+    steps=8,
+    rows_per_step=3,
+    micro_batch_rows=2,
+    row_tokens=64,
+    lr=1e-2,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.01,
+    warmup_ratio=0.03,
+    max_grad_norm=1.0,
+    checkpoint_every=3,
+    gradient_checkpointing=False,
+    log_every=2,
+)
+HIP: dict[str, Any] = {
+    "name": "hip",
+    "r": 4,
+    "k": 8,
+    "alpha": None,
+    "dropout": 0.05,
+    "stability": 0.1,
+    "gamma": 1.0,
+    "parameterization": "absolute",
+    "lr_scale": 1.0,
+    "project_residual": True,
+    "zero_init": False,
+}
+OPTIONS: dict[str, Method] = {
+    "hip": Hip(**HIP),
+    "lora": Lora(name="lora", r=4, alpha=8, dropout=0.05),
+    "proj": Proj(name="proj", r=4, k=8, alpha=8, dropout=0.05),
+}
+CONFIG: Any = SimpleNamespace(
+    model=SimpleNamespace(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]),
+    svd=SvdConfig(
+        recipe="auto",
+        k_max=16,
+        seed=0,
+        oversampling=8,
+        power_iterations=2,
+        tolerance=1e-3,
+        exact_up_to=2048,
+    ),
+    save_basis=False,
+)
+
+
+def training(**changes: Any) -> TrainingConfig:
+    return replace(TRAINING, **changes)
+
+
+def examples(count: int = 40, *, seed: int = 0) -> list[Encoded]:
+    rng = random.Random(seed)
+
+    def ids(shortest: int, longest: int) -> list[int]:
+        return [rng.randrange(2, 300) for _ in range(rng.randint(shortest, longest))]
+
+    return [Encoded(ids(3, 25), ids(1, 15)) for _ in range(count)]
+
+
+def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    set_seed(7)
+    return method.attach(model, config=CONFIG)
+
+
+def fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, seed: int = 42, **changes: Any) -> TrainResult:
+    return train(
+        model,
+        AutoTokenizer.from_pretrained(folder),
+        examples(),
+        method=method,
+        training=training(**changes),
+        seed=seed,
+        checkpoint_dir=checkpoints,
+    )
+
+
+def adapter(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def run_to_file(folder: Path, method: str, checkpoints: Path, out: Path, steps: int) -> None:
+    """What a killed process does: train, then leave the adapter in a file."""
+    torch.set_num_threads(1)
+    model = attached(folder, OPTIONS[method], dtype=torch.bfloat16)
+    result = fit(model, folder, OPTIONS[method], checkpoints, steps=steps)
+    torch.save({"adapter": adapter(model), "curve": result.curve, "resumed": result.resumed_from}, out)
