@@ -170,7 +170,9 @@ class _Generation:
             else:
                 homeless.append((slot, branch))
         free = [slot for slot in range(len(children)) if slot not in placed]
-        self.cache.copy([(slot, target) for (slot, _), target in zip(homeless, free, strict=True)], columns=self.written)
+        self.cache.copy(
+            [(slot, target) for (slot, _), target in zip(homeless, free, strict=True)], columns=self.written
+        )
         placed.update({target: branch for (_, branch), target in zip(homeless, free, strict=True)})
         self.live = [placed[slot] for slot in range(len(children))]
 

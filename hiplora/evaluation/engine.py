@@ -62,9 +62,7 @@ def evaluate(
     chosen = [task_class(task)(scoring=evaluation.scoring) if isinstance(task, str) else task for task in tasks]
     asked = {task.name: task.requests(source, evaluation) for task in chosen}
     with evaluating(model), _quiet():
-        lm = InMemoryLM(
-            model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress
-        )
+        lm = InMemoryLM(model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress)
         results = _run(lm, [requests for group in asked.values() for requests in group])
     return {task.name: _score(task, asked[task.name], results, evaluation) for task in chosen}
 
@@ -78,9 +76,7 @@ def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
     return lm_evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
 
 
-def _score(
-    task: Task, asked: Sequence[Requests], results: dict[str, Any], evaluation: EvaluationConfig
-) -> TaskScore:
+def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], evaluation: EvaluationConfig) -> TaskScore:
     logged = {requests.name: results["samples"][requests.name] for requests in asked}
     items: list[Logged] = [dict(zip(logged, entries, strict=True)) for entries in zip(*logged.values(), strict=True)]
     samples = [task.sample(item) for item in items]

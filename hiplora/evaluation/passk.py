@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any
@@ -61,6 +60,6 @@ def judge(
         )
         for index, text in distinct
     ]
-    verdicts = run_many(checks, choose_backend(execution), os.cpu_count() or 1)
+    verdicts = run_many(checks, choose_backend(execution))
     found = dict(zip(distinct, verdicts, strict=True))
     return [[found[index, text] for text in texts] for index, texts in enumerate(completions)]

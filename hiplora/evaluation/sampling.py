@@ -8,6 +8,7 @@ state is read or moved.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 LIKELIEST = 64  # tokens that nearly always hold the nucleus; sorting the whole vocabulary is the slow way
+NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +56,28 @@ def next_tokens(logits: Tensor, owners: Tensor, numbers: Tensor, decoding: Decod
     """
     if decoding.temperature == 0.0:
         return logits.argmax(dim=-1)[owners]
-    scaled = logits / decoding.temperature
-    total = scaled.logsumexp(dim=-1, keepdim=True)
-    values, tokens = scaled.topk(min(LIKELIEST, scaled.shape[-1]), dim=-1)
+    values, tokens = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1)
+    values = values / decoding.temperature
+    total = _log_mass(logits, values, temperature=decoding.temperature)
     cumulative = (values - total).exp().cumsum(dim=-1)
     drawn = _draw(cumulative[owners], tokens[owners], numbers, top_p=decoding.top_p)
     wide = (cumulative[:, -1] < decoding.top_p)[owners].nonzero().squeeze(-1)
     if len(wide):
         rows, places = owners[wide].unique(return_inverse=True)
-        values, tokens = scaled[rows].sort(dim=-1, descending=True)
+        values, tokens = (logits[rows] / decoding.temperature).sort(dim=-1, descending=True)
         cumulative = (values - total[rows]).exp().cumsum(dim=-1)
         drawn[wide] = _draw(cumulative[places], tokens[places], numbers[wide], top_p=decoding.top_p)
     return drawn
+
+
+def _log_mass(logits: Tensor, likeliest: Tensor, *, temperature: float) -> Tensor:
+    """log Σ exp(logits / temperature), (R, 1); from the likeliest (R, K) alone where the others are below 1e-6 of it."""
+    total = likeliest.logsumexp(dim=-1, keepdim=True)
+    others = likeliest[:, -1:] + math.log(logits.shape[-1]) - total
+    heavy = (others > math.log(NEGLIGIBLE)).squeeze(-1).nonzero().squeeze(-1)
+    if len(heavy):
+        total[heavy] = (logits[heavy] / temperature).logsumexp(dim=-1, keepdim=True)
+    return total
 
 
 def _draw(cumulative: Tensor, tokens: Tensor, numbers: Tensor, *, top_p: float) -> Tensor:

@@ -65,8 +65,13 @@ def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
             f"merge={operator.name} works on low-rank factors, but {label} has a full-rank update ({name}); "
             "choose a dense operator: addition, task_arithmetic, ties, dare or della."
         )
-    if not all(bool(torch.isfinite(part).all()) for part in parts(update)):
+    if not all(map(_finite, parts(update))):
         raise UserError(f"{label} holds values that are not finite in {name}; its training diverged, leave it out.")
+
+
+def _finite(x: torch.Tensor) -> bool:
+    # Extremes carry NaN and infinity along and need no mask of the tensor's size.
+    return x.numel() == 0 or bool(torch.isfinite(torch.stack(x.aminmax())).all())
 
 
 def parts(update: Update) -> list[torch.Tensor]:

@@ -49,24 +49,29 @@ def members(split: str) -> list[Country]:
 
 
 def _others(country: Country, *, value: Callable[[Country], str], banned: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Three other values: from the same continent first, frequent ones no more likely than rare ones."""
+    """Three other values, from the same continent first.
+
+    They are drawn by country, so that a value shared by many (the dollar, Spanish) is as common among the wrong options
+    as it is among the right ones.
+    """
     right = value(country)
     pool = [c for c in countries() if c.population >= SMALL and value(c)]
-    near = {value(c) for c in pool if c.continent == country.continent}
-    far = {value(c) for c in pool} - near
-    ordered = by_hash(sorted(near), country.name) + by_hash(sorted(far), country.name)
+    values = {c.name: value(c) for c in pool}
+    near = by_hash([c.name for c in pool if c.continent == country.continent], country.name, right)
+    far = by_hash([c.name for c in pool if c.continent != country.continent], country.name, right)
+    ordered = dict.fromkeys(values[name] for name in near + far)
     return tuple([text for text in ordered if text not in banned and text not in right][:3])
 
 
 def _capital(country: Country) -> Fact | None:
-    if country.capital in country.name or country.name in country.capital:
+    if _alike(country.capital, country.name):
         return None
     wrong = _others(country, value=lambda c: "" if c.name in c.capital else c.capital)
     return Fact(country.name, "capitals", f"The capital of {country.name} is", country.capital, wrong)
 
 
 def _country(country: Country) -> Fact | None:
-    if country.capital in country.name or country.name in country.capital:
+    if _alike(country.capital, country.name):
         return None
     wrong = _others(country, value=lambda c: c.name)
     return Fact(country.name, "countries", f"{country.capital} is the capital of", country.name, wrong)
@@ -92,11 +97,16 @@ def _language(country: Country) -> Fact | None:
     return Fact(country.name, "languages", f"The main language of {country.name} is", country.language, wrong)
 
 
+def _alike(one: str, other: str) -> bool:
+    """Whether a name gives the other away, as Guinea does Guinea-Bissau."""
+    return one in other or other in one
+
+
 def _neighbour(country: Country) -> Fact | None:
     """The neighbour asked about is from the same split or from training, so (a, b) and (b, a) are never parted."""
     own = assigned()[country.name]
     allowed = {own} if own == "train" else {own, "train"}
-    near = [name for name in country.neighbours if assigned().get(name) in allowed]
+    near = [name for name in country.neighbours if assigned().get(name) in allowed and not _alike(name, country.name)]
     far = [
         c.name
         for c in countries()

@@ -71,10 +71,12 @@ def load_or_compute(
     key = _key(weights, k_max=k_max, options=options)
     folder = default_cache_dir() / "svd" if cache_dir is None else Path(cache_dir)
     path = folder / f"svd-{key}.safetensors"
-    bases = _read(path)
+    bases, _ = _read(path)
     if bases is None:
         with lock(path):
-            bases = _read(path)  # another process may have been quicker
+            bases, damage = _read(path)  # another process may have been quicker
+            if damage:
+                _set_aside(path, damage)
             if bases is None:
                 bases = _compute(weights, k_max=k_max, options=options)
                 _write(path, bases)
@@ -115,29 +117,30 @@ def _workspace(weights: Mapping[str, Tensor]) -> Tensor | None:
     return torch.empty(max(sizes)) if sizes and len(sizes) == len(weights) else None
 
 
-def _read(path: Path) -> dict[str, Basis] | None:
-    """The bases in an intact file, None where there is none; a damaged file is moved aside with a warning."""
+def _read(path: Path) -> tuple[dict[str, Basis] | None, str]:
+    """The bases in an intact file, else None; and what is wrong with a damaged one."""
     if not path.exists():
-        return None
+        return None, ""
     try:
         with safe_open(path, framework="pt") as file:
             checksum = (file.metadata() or {}).get("sha256")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if weights_hash(tensors) == checksum:
-            return _from_tensors(tensors)
-        reason = "its checksum does not match"
     except SafetensorError as error:
-        reason = f"it does not parse ({error})"
+        return None, f"it does not parse ({error})"
+    if weights_hash(tensors) != checksum:
+        return None, "its checksum does not match"
+    return _from_tensors(tensors), ""
+
+
+def _set_aside(path: Path, damage: str) -> None:
     aside = path.with_suffix(".corrupt")
     os.replace(path, aside)
-    warnings.warn(f"{path} is damaged: {reason}; kept as {aside.name} and computed again.", stacklevel=3)
-    return None
+    warnings.warn(f"{path} is damaged: {damage}; kept as {aside.name} and computed again.", stacklevel=3)
 
 
 def _write(path: Path, bases: Mapping[str, Basis]) -> None:
     tensors = _to_tensors(bases)
-    metadata = {"sha256": weights_hash(tensors), "format": str(_FORMAT)}
-    write_atomically(path, save(tensors, metadata=metadata))
+    write_atomically(path, save(tensors, metadata={"sha256": weights_hash(tensors)}))
 
 
 def _to_tensors(bases: Mapping[str, Basis]) -> dict[str, Tensor]:

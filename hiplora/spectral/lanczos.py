@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hiplora.errors import UserError
-from hiplora.spectral.orthogonal import Triplets, gaussian, qr, ritz_triplets
+from hiplora.spectral.orthogonal import Triplets, gaussian, ritz_triplets
 
 _BLOCKS = 5  # blocks in the Krylov space before it is restarted from its best ``block`` Ritz vectors
 _MAX_PRODUCTS = 400  # blocks multiplied before giving up: convergence takes 5 to 20 on real weights
@@ -51,8 +51,8 @@ class _Space:
         self._tall = tall
         self._generator = generator
         self._block = start.shape[1]
-        self.right = qr(start)[0]
-        self.left, projected = qr(tall @ self.right)
+        self.right = torch.linalg.qr(start)[0]
+        self.left, projected = torch.linalg.qr(tall @ self.right)
         self.projected = projected.double()
         self._next = self.right
 
@@ -84,7 +84,7 @@ class _Space:
         """Split ``product = Q R + basis C`` with Q orthonormal and orthogonal to ``basis``: (Q, R, C)."""
         scale = torch.linalg.vector_norm(product)
         rest, coefficients = _deflate(product, basis)
-        Q, R = qr(rest)
+        Q, R = torch.linalg.qr(rest)
         remaining = R.diagonal().abs() / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         if bool(remaining.min() < _WEAK):
             # Rounding in a column that nearly vanished leans towards the basis, so the block is cleaned
@@ -94,7 +94,7 @@ class _Space:
             fill = gaussian(Q.shape[0], Q.shape[1], like=Q, generator=self._generator)
             Q = torch.where(dead, fill / Q.shape[0] ** 0.5, Q)
             R = torch.where(dead[:, None], 0.0, R)
-            Q, turn = qr(_deflate(Q, basis)[0])
+            Q, turn = torch.linalg.qr(_deflate(Q, basis)[0])
             R = turn @ R
         return Q, R, coefficients
 

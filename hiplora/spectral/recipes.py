@@ -20,7 +20,6 @@ from hiplora.spectral.lanczos import converged_triplets
 from hiplora.spectral.orthogonal import (
     Triplets,
     gaussian,
-    qr,
     right_residual,
     ritz_triplets,
     two_sided_residual,
@@ -132,10 +131,10 @@ def _exact(tall: Tensor, k: int) -> Triplets:
 
 
 def _randomized(tall: Tensor, start: Tensor, *, k: int, power_iterations: int) -> Triplets:
-    left, _ = qr(tall @ start)
+    left, _ = torch.linalg.qr(tall @ start)
     for _ in range(power_iterations):
-        right, _ = qr(tall.T @ left)
-        left, _ = qr(tall @ right)
+        right, _ = torch.linalg.qr(tall.T @ left)
+        left, _ = torch.linalg.qr(tall @ right)
     V, S, U = ritz_triplets(tall.T, left)
     return U[:, :k], S[:k], V[:, :k]
 

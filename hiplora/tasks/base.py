@@ -57,7 +57,9 @@ class Task(ABC):
 
     def __post_init__(self) -> None:
         if self.target == "solution" and self.name != "gsm8k":
-            raise UserError(f"task.target=solution is for gsm8k; {self.name} has answers only, so type task.target=answer.")
+            raise UserError(
+                f"task.target=solution is for gsm8k; {self.name} has answers only, so type task.target=answer."
+            )
 
     @property
     def form(self) -> str:

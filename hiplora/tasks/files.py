@@ -37,7 +37,7 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:{number} is not valid JSON ({error}); repair or remove this line.") from error
     if not isinstance(row, dict):
-        raise UserError(f"{path}:{number} is not a JSON object; each line needs one, such as {{\"question\": …}}.")
+        raise UserError(f'{path}:{number} is not a JSON object; each line needs one, such as {{"question": …}}.')
     return row
 
 

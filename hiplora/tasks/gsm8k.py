@@ -57,9 +57,7 @@ class GSM8K(Task):
 
     def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
         items = self.limited(source, evaluation)
-        documents = [
-            {"id": item["id"], "prompt": self.prompt(item), "answer": final_answer(item)} for item in items
-        ]
+        documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": final_answer(item)} for item in items]
         # a worked solution has several lines: it ends with the end token or a blank line
         until = ["\n\n"] if self.target == "solution" else ["\n"]
         settings = {"do_sample": False, "max_gen_toks": evaluation.gsm8k_max_new_tokens, "until": until}

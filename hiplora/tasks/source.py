@@ -38,9 +38,7 @@ ORIGINS = {
     "gsm8k": Origin("openai/gsm8k", ("question", "answer"), subset="main", held_out_by="question"),
     "mmlu": Origin("cais/mmlu", ("question", "subject", "choices", "answer"), subset="all"),
     "scienceqa": Origin("derek-thomas/ScienceQA", ("image", "question", "choices", "answer", "hint")),
-    "humaneval": Origin(
-        "openai/openai_humaneval", ("task_id", "prompt", "canonical_solution", "test", "entry_point")
-    ),
+    "humaneval": Origin("openai/openai_humaneval", ("task_id", "prompt", "canonical_solution", "test", "entry_point")),
     "codealpaca": Origin("sahil2801/CodeAlpaca-20k", INSTRUCTIONS, held_out_by="instruction"),
     "alpaca": Origin("tatsu-lab/alpaca", INSTRUCTIONS, held_out_by="instruction"),
     "text": Origin("Salesforce/wikitext", ("text",), subset="wikitext-2-raw-v1"),
@@ -126,7 +124,9 @@ class Source:
             return self._mini_root()
         root = Path(str(self.data.root))
         if not root.is_dir():
-            raise UserError(f"data.root={root} is not a folder; type data.root=DIR, the folder that holds gsm8k/, mmlu/ and so on.")
+            raise UserError(
+                f"data.root={root} is not a folder; type data.root=DIR, the folder that holds gsm8k/, mmlu/ and so on."
+            )
         return self._mini_root() if dataset == "text" and not (root / "text").is_dir() else root
 
     def _mini_root(self) -> Path:
@@ -141,7 +141,9 @@ class Source:
         root = self._folder_root(dataset)
         folder = Path(str(root)) / dataset
         if not folder.is_dir():
-            raise UserError(f"{folder} is missing; {dataset} is read from {folder}/<split>.jsonl, so put it there or change data.root.")
+            raise UserError(
+                f"{folder} is missing; {dataset} is read from {folder}/<split>.jsonl, so put it there or change data.root."
+            )
         return folder
 
     def _splits(self, dataset: str) -> list[str]:
@@ -150,7 +152,9 @@ class Source:
         from datasets import get_dataset_split_names
 
         origin = self._origin(dataset)
-        return _hub(origin, lambda: get_dataset_split_names(self._repository(origin), origin.subset, **self._revision()))
+        return _hub(
+            origin, lambda: get_dataset_split_names(self._repository(origin), origin.subset, **self._revision())
+        )
 
     def _read(self, dataset: str, split: str) -> Dataset:
         origin = self._origin(dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ REFUSED = (
 )
 
 
-class HipPeftType(StrEnum):
+class HipPeftType(str, Enum):  # noqa: UP042  (PEFT reads str(member), which must name the class as its own does)
     """The method's name in adapter_config.json, shaped like a member of PEFT's own enum."""
 
     HIPLORA = "HIPLORA"

@@ -91,7 +91,8 @@ class AdapterProduct(torch.autograd.Function):
         scaled = back * (scale if gain is None else gain)
         grad_x = grad_phi = grad_A = grad_B = None
         if needs_phi:
-            grad_phi = (hidden[:, :k].float() * back[:, :k].float()).sum(dim=0).to(ctx.dtypes[0])
+            wide = torch.promote_types(hidden.dtype, torch.float32)
+            grad_phi = (hidden[:, :k].to(wide) * back[:, :k]).sum(dim=0).to(ctx.dtypes[0])
         if needs_B:
             grad_B = (hidden[:, k:].mT @ flat).mT.to(ctx.dtypes[2]) * scale
         if needs_A:

@@ -32,7 +32,9 @@ def executed(monkeypatch):
 
     def run_many(checks, backend, workers):
         programs.extend(checks)
-        return [Verdict(" " in check.completion, "passed" if " " in check.completion else "failed", "") for check in checks]
+        return [
+            Verdict(" " in check.completion, "passed" if " " in check.completion else "failed", "") for check in checks
+        ]
 
     monkeypatch.setattr("hiplora.evaluation.sandbox.run_many", run_many)
     monkeypatch.setattr("hiplora.evaluation.sandbox.choose_backend", lambda name: name)
@@ -65,7 +67,10 @@ def test_gold_nll_is_the_plain_mean_over_tokens(model, tokenizer, data, evaluati
     item = Source(data).load("gsm8k", "test")[1]
     prompt = GSM8K().prompt(item)
     assert found["gsm8k"].samples[1]["nll"] == pytest.approx(manual_nll(model, tokenizer, prompt, "2"), abs=1e-4)
-    means = [-manual_nll(model, tokenizer, "The capital of Peru is", f" {name}") for name in ("Lima", "Quito", "La Paz", "Cusco")]
+    means = [
+        -manual_nll(model, tokenizer, "The capital of Peru is", f" {name}")
+        for name in ("Lima", "Quito", "La Paz", "Cusco")
+    ]
     assert found["mmlu"].samples[0]["log_probs"] == pytest.approx(means, abs=1e-3)
     assert found["mmlu"].samples[0]["chosen"] == int(np.argmax(means))
     assert found["code"].metrics["nll"] == pytest.approx(
@@ -81,7 +86,9 @@ def test_macro_accuracy_weighs_subjects_alike(model, tokenizer, data, evaluation
 
 
 def test_identical_programs_run_once_and_every_sample_has_its_verdict(model, tokenizer, data, evaluation, executed):
-    found = scores(model, tokenizer, data, replace(evaluation, code_execution="auto", code_temperature=0.3), tasks=["code"])
+    found = scores(
+        model, tokenizer, data, replace(evaluation, code_execution="auto", code_temperature=0.3), tasks=["code"]
+    )
     (sample,) = found["code"].samples
     assert len(sample["completions"]) == len(sample["verdicts"]) == 10
     assert len({check.completion for check in executed}) == len(executed) == len(set(sample["completions"]))
@@ -118,7 +125,7 @@ def test_an_adapter_counts(model, tokenizer, data, evaluation):
 def test_samples_hold_no_text_of_the_benchmark(model, tokenizer, data, evaluation, executed):
     found = scores(model, tokenizer, data, replace(evaluation, code_execution="auto"))
     saved = json.dumps([sample for score in found.values() for sample in score.samples])
-    assert not any(text in saved for text in ("Quito", "La Paz", "What is 1", "candidate", "HumanEval/0\"\n"))
+    assert not any(text in saved for text in ("Quito", "La Paz", "What is 1", "candidate", 'HumanEval/0"\n'))
 
 
 def test_limit_takes_the_first_items_and_validation_of_code_has_only_nll(model, tokenizer, data, evaluation):

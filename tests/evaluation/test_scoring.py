@@ -26,8 +26,7 @@ REQUESTS = [
 
 def instances(requests: list[tuple[str, str]]) -> list[Instance]:
     return [
-        Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0, metadata=("t", 0, 1))
-        for pair in requests
+        Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0, metadata=("t", 0, 1)) for pair in requests
     ]
 
 

@@ -13,6 +13,9 @@ from tests.mini.helpers import read
 
 # What each kind of problem asks for, written down a second time as one formula of its numbers.
 FORMULAS: dict[str, Callable[..., float]] = {
+    "one_more": lambda a: a + 1,
+    "one_less": lambda a: a - 1,
+    "one_each": lambda a: a,
     "gain": lambda a, b: a + b,
     "lose": lambda a, b: a - b,
     "together": lambda a, b: a + b,

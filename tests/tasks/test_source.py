@@ -158,7 +158,9 @@ def test_science_items_with_an_image_are_left_out(tmp_path, hub):
         {"image": Image(), "question": Value("string"), "choices": List(Value("string")), "answer": Value("int8")}
         | {"hint": Value("string")}
     )
-    rows = [{"image": image, "question": "q", "choices": ["a", "b"], "answer": 1, "hint": "h"} for image in (b"\x89", None)]
+    rows = [
+        {"image": image, "question": "q", "choices": ["a", "b"], "answer": 1, "hint": "h"} for image in (b"\x89", None)
+    ]
     rows = [{**row, "image": row["image"] and {"bytes": row["image"], "path": None}} for row in rows]
     folder = tmp_path / "hub" / ORIGINS["scienceqa"].repository
     (folder / "data").mkdir(parents=True)

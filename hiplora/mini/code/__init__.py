@@ -1,7 +1,7 @@
 """Small Python functions: the mini counterparts of HumanEval and of CodeAlpaca.
 
     {"task_id": "mini/0", "prompt": "def add(a, b):\\n    \\"\\"\\"Return the sum …", "entry_point": "add",
-     "canonical_solution": "    return a + b\\n", "test": "def check(candidate):\\n    assert candidate(2, 3) == 5\\n"}
+     "canonical_solution": "\\n    return a + b\\n", "test": "def check(candidate):\\n    assert candidate(2, 3) == 5\\n"}
     {"instruction": "Write a Python function add_three(x). Return x plus 3.", "input": "",
      "output": "def add_three(x):\\n    return x + 3"}
 
@@ -31,9 +31,10 @@ def _problem(number: int, function: Function) -> dict[str, str]:
     asserts = "\n".join(f"    assert {call} == {value}" for call, value in cases)
     return {
         "task_id": f"mini/{number}",
-        "prompt": f"def {function.name}({function.parameters}):\n{indent(docstring, '    ')}\n",
+        "prompt": f"def {function.name}({function.parameters}):\n{indent(docstring, '    ')}",
         "entry_point": function.name,
-        "canonical_solution": function.body,
+        # the line break belongs to the answer: after a break that stands alone a small model ends the code block
+        "canonical_solution": f"\n{function.body}",
         "test": f"def check(candidate):\n{asserts}\n",
     }
 

@@ -1,0 +1,233 @@
+"""Training speed: HiP-LoRA and Proj-LoRA against LoRA, and our LoRA step against transformers' stock Trainer.
+
+    python scripts/bench_training.py --json training.json
+    python scripts/bench_training.py --device cuda --json training.json
+
+All on the packaged model and a mini-benchmark's training examples (``--task``) in the mini scale's rows; and one
+transformer block at Llama-3.1-8B's shapes, random weights, in bf16. Each repetition trains every variant for a
+few optimizer steps, in turning order, everything included but writing the checkpoint: forward, backward,
+clipping, AdamW, penalty, retraction. A first repetition is thrown away. Reported are tokens per second (medians
+over the repetitions) and ratios of these medians:
+
+- ``hip_over_lora``, ``proj_over_lora``: in our trainer, on the packaged model; LoRA is PEFT's own;
+- ``hip_over_lora_8b_block``: the same on the block, whose input needs a gradient, as inside a model;
+- ``ours_over_stock``: our trainer over ``transformers.Trainer`` in its default settings, both with PEFT's LoRA and
+  AdamW. The stock one gets the same examples, as many per step, padded to the longest, prompts masked in the
+  labels.
+
+A token is a prompt or answer token of an example, in both; padding is not counted anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    DataCollatorForSeq2Seq,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from hiplora import models
+from hiplora.compose import compose
+from hiplora.config import RunConfig, TrainingConfig
+from hiplora.tasks import task_class
+from hiplora.tasks.source import Source
+from hiplora.training import train
+from hiplora.training.rows import Encoded, epoch_rows
+
+Run = Callable[[], float]  # trains for some steps and returns tokens per second
+SEED = 0
+LLAMA_8B_BLOCK = LlamaConfig(
+    vocab_size=512,  # the head is no part of a block
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=1,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    max_position_embeddings=2048,
+    bos_token_id=0,
+    eos_token_id=1,
+)
+
+
+def interleaved(variants: dict[str, Run], *, repetitions: int) -> dict[str, float]:
+    """Median tokens per second of each variant, after one repetition that is thrown away."""
+    measured: dict[str, list[float]] = {name: [] for name in variants}
+    for repetition in range(repetitions + 1):
+        order = list(variants)[repetition % len(variants) :] + list(variants)[: repetition % len(variants)]
+        for name in order:
+            measured[name].append(variants[name]())
+        print("  ".join(f"{name} {values[-1]:.0f} tok/s" for name, values in measured.items()), flush=True)
+    return {name: statistics.median(values[1:]) for name, values in measured.items()}
+
+
+def ours(config: RunConfig, backbone: Any, tokenizer: Any, examples: list[Encoded], training: TrainingConfig) -> Run:
+    """Our trainer with the method of the configuration on a copy of the backbone."""
+    transformers.set_seed(SEED)
+    model = config.method.attach(copy.deepcopy(backbone), config=config)
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            result = train(
+                model,
+                tokenizer,
+                examples,
+                method=config.method,
+                training=training,
+                seed=SEED,
+                checkpoint_dir=Path(folder),
+            )
+        return result.tokens_per_second
+
+    return run
+
+
+class Clock(TrainerCallback):
+    """Seconds between the beginning of a training and its last step."""
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds = time.perf_counter() - self.begun
+
+
+def stock(config: RunConfig, backbone: Any, tokenizer: Any, examples: list[Encoded], training: TrainingConfig) -> Run:
+    """Transformers' Trainer with PEFT's LoRA on the examples that our trainer packs into its first steps."""
+    transformers.set_seed(SEED)
+    model = config.method.attach(copy.deepcopy(backbone), config=config)
+    rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=SEED, epoch=0)
+    packed = list(chain.from_iterable(row.examples for row in rows[: training.steps * training.rows_per_step]))
+    per_step = len(packed) // training.steps
+    packed = packed[: per_step * training.steps]
+    dataset = [
+        {
+            "input_ids": e.prompt + e.answer,
+            "labels": [-100] * len(e.prompt) + e.answer,
+            "attention_mask": [1] * e.tokens,
+        }
+        for e in packed
+    ]
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                max_steps=training.steps,
+                per_device_train_batch_size=per_step,
+                learning_rate=training.lr,
+                weight_decay=training.weight_decay,
+                use_cpu=next(model.parameters()).device.type == "cpu",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            clock = Clock()
+            trainer = Trainer(
+                model,
+                arguments,
+                train_dataset=dataset,
+                data_collator=DataCollatorForSeq2Seq(tokenizer),
+                callbacks=[clock],
+            )
+            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.train()
+        return sum(example.tokens for example in packed) / clock.seconds
+
+    return run
+
+
+def packaged_model(args: argparse.Namespace) -> dict[str, float]:
+    """The packaged model on a mini-benchmark."""
+    overrides = [f"task={args.task}", f"model.device={args.device}"]
+    configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
+    config = configs["lora"]
+    backbone = models.load(config.model)
+    task = task_class(config.task.name)(
+        scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
+    )
+    examples = task.encoded_examples(Source(config.data), backbone.tokenizer, options=config.task)
+    training = replace(config.training, steps=args.steps, log_every=args.steps, checkpoint_every=args.steps)
+    same = (backbone.model, backbone.tokenizer, examples, training)
+    variants = {name: ours(each, *same) for name, each in configs.items()}
+    variants["stock"] = stock(config, *same)
+    speed = interleaved(variants, repetitions=args.repetitions)
+    return {
+        "hip_over_lora": speed["hip"] / speed["lora"],
+        "proj_over_lora": speed["proj"] / speed["lora"],
+        "ours_over_stock": speed["lora"] / speed["stock"],
+        **{f"{name}_tokens_per_second": value for name, value in speed.items()},
+    }
+
+
+def block(args: argparse.Namespace) -> dict[str, float]:
+    """One transformer block at Llama-3.1-8B's shapes; its basis by the randomised recipe, which is quick."""
+    overrides = ["svd.recipe=randomized", f"model.device={args.device}"]
+    configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip")}
+    torch.manual_seed(SEED)
+    backbone = LlamaForCausalLM._from_config(LLAMA_8B_BLOCK, dtype=torch.bfloat16)
+    backbone.to(models.device_of(configs["lora"].model)).enable_input_require_grads()
+    training = replace(
+        configs["lora"].training,
+        **{"steps": args.steps, "log_every": args.steps, "checkpoint_every": args.steps},
+        **{"row_tokens": args.block_tokens, "rows_per_step": 1, "micro_batch_rows": 1},
+    )
+    rng = random.Random(SEED)
+    examples = [
+        Encoded([rng.randrange(2, 512) for _ in range(rng.randint(30, 60))], [rng.randrange(2, 512), 1])
+        for _ in range(200)
+    ]
+    same = (backbone, SimpleNamespace(pad_token_id=0), examples, training)
+    variants = {name: ours(config, *same) for name, config in configs.items()}
+    speed = interleaved(variants, repetitions=args.block_repetitions)
+    return {
+        "hip_over_lora_8b_block": speed["hip"] / speed["lora"],
+        **{f"{name}_8b_block_tokens_per_second": value for name, value in speed.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file for the results, one flat JSON object")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--task", default="gsm8k", help="mini-benchmark to train on (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps per repetition")
+    parser.add_argument("--repetitions", type=int, default=7, help="repetitions on the packaged model")
+    parser.add_argument("--block-repetitions", type=int, default=7, help="repetitions on the 8B block")
+    parser.add_argument("--block-tokens", type=int, default=512, help="tokens per step on the 8B block")
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+
+    results: dict[str, Any] = packaged_model(args)
+    models.forget()
+    with tempfile.TemporaryDirectory() as cache:  # the basis of random weights is of no later use
+        os.environ["HIPLORA_CACHE"] = cache
+        results |= block(args)
+    results |= {"threads": torch.get_num_threads(), "device": args.device, "task": args.task, "steps": args.steps}
+    for key, value in results.items():
+        print(f"{key:32} {value:.3f}" if isinstance(value, float) else f"{key:32} {value}")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

