@@ -26,7 +26,10 @@ def summary(directory: Path) -> tuple[str, bool]:
         status = job / STATUS
         reason = read_json(status)["failed"] if status.exists() else "ended without a word (killed?)"
         failures += reason is not None
-        lines.append(f"  {'FAILED' if reason else 'ok    '} {job.name}: {_overrides(job)}" + (f"\n         {reason}" if reason else ""))
+        lines.append(
+            f"  {'FAILED' if reason else 'ok    '} {job.name}: {_overrides(job)}"
+            + (f"\n         {reason}" if reason else "")
+        )
     head = f"Sweep: {len(jobs) - failures} of {len(jobs)} jobs went well."
     if failures:
         head += " Type the same command again to redo the failed ones; the others are reused."

@@ -77,9 +77,7 @@ class Principal:
                 f"{tuple(self.phi.shape)} and {tuple(self.V.shape)}."
             )
         if self.residual is not None and self.residual.shape != self.shape:
-            raise ValueError(
-                f"Principal of shape {self.shape} got a residual of shape {self.residual.shape}."
-            )
+            raise ValueError(f"Principal of shape {self.shape} got a residual of shape {self.residual.shape}.")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -169,9 +167,7 @@ def add(updates: Sequence[Update]) -> Update:
             total += update.dense()
         return Dense(total)
     first = updates[0]
-    if isinstance(first, Principal) and all(
-        isinstance(u, Principal) and _same_basis(first, u) for u in updates
-    ):
+    if isinstance(first, Principal) and all(isinstance(u, Principal) and _same_basis(first, u) for u in updates):
         return _add_principal([u for u in updates if isinstance(u, Principal)])
     return _concatenate([u.factors() for u in updates if not isinstance(u, Dense)])
 

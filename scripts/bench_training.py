@@ -188,8 +188,12 @@ def block(args: argparse.Namespace) -> dict[str, float]:
     backbone.to(models.device_of(configs["lora"].model)).enable_input_require_grads()
     training = replace(
         configs["lora"].training,
-        **{"steps": args.steps, "log_every": args.steps, "checkpoint_every": args.steps},
-        **{"row_tokens": args.block_tokens, "rows_per_step": 1, "micro_batch_rows": 1},
+        steps=args.steps,
+        log_every=args.steps,
+        checkpoint_every=args.steps,
+        row_tokens=args.block_tokens,
+        rows_per_step=1,
+        micro_batch_rows=1,
     )
     rng = random.Random(SEED)
     examples = [

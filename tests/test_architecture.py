@@ -37,7 +37,9 @@ def ours(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hiplora"):
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "hiplora" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "hiplora" else [node.module]
+            )
             found.update(part(name) for name in names)
         if isinstance(node, ast.Import):
             found.update(part(alias.name) for alias in node.names if alias.name.startswith("hiplora"))

@@ -30,7 +30,7 @@ class BackboneScores(Pipeline):
             "pipeline": "backbone",
             "model": [models.identity(config.model), config.model.dtype],
             # Generators of sampled completions differ between kinds of device: base and adapter share one.
-            "device": models.device_of(config.model).type,
+            "device": models.device_type(config.model),
             "scoring": scoring.identity(config),
         }
 

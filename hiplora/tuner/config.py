@@ -78,6 +78,7 @@ class HipLoraConfig(LoraConfig):
     def __post_init__(self) -> None:
         if self.lora_alpha is None:
             self.lora_alpha = 2 * self.r
+        self._check_refused()  # before PEFT, which drops some of these with no more than a warning
         super().__post_init__()
         self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
         self._register_custom_module({nn.Linear: HipLinear})
@@ -85,7 +86,6 @@ class HipLoraConfig(LoraConfig):
         self._source: tuple[str, dict[str, Any]] | None = None
         self._check_numbers()
         self._check_choices()
-        self._check_refused()
 
     @classmethod
     def from_pretrained(
@@ -157,8 +157,9 @@ class HipLoraConfig(LoraConfig):
 
     def _check_refused(self) -> None:
         for name in REFUSED:
-            if getattr(self, name):
+            value = getattr(self, name)
+            if value or (value == {} and name != "loftq_config"):  # {} means all defaults, save for LoftQ
                 raise UserError(
-                    f"{name}={getattr(self, name)!r} does not go together with HiP-LoRA, whose update it "
+                    f"{name}={value!r} does not go together with HiP-LoRA, whose update it "
                     "would replace or leave incomplete; drop it or use peft.LoraConfig."
                 )

@@ -7,6 +7,8 @@ import torch
 
 from tests.tuner.helpers import make_llama, make_mlp
 
+torch.set_num_threads(1)  # on matrices this small a second thread only waits
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory, monkeypatch):

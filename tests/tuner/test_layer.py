@@ -82,7 +82,9 @@ def test_zero_init_takes_the_principal_part_out_of_the_weight(llama):
 def test_zero_init_is_not_rounded_to_the_backbone(llama):
     model = get_peft_model(llama.bfloat16(), config(zero_init=True))
     layer = next(iter(hip_layers(model).values()))
-    torch.testing.assert_close(layer.lora_phi["default"].detach(), -layer.basis("default").S[:K], rtol=0, atol=0)
+    torch.testing.assert_close(
+        layer.lora_phi["default"].detach(), -layer.basis("default").S[:K], rtol=0, atol=0
+    )
 
 
 def test_residual_is_annihilated_on_both_sides_and_retraction_is_idempotent():
@@ -186,8 +188,8 @@ def test_dropout_is_right_on_average():
     model = get_peft_model(layer, HipLoraConfig(r=2, k=3, target_modules=["0"], lora_dropout=0.3))
     perturb(model)
     x = torch.randn(1, 12)
-    mean = torch.stack([model.train()(x) for _ in range(4000)]).mean(dim=0)
-    torch.testing.assert_close(mean, model.eval()(x), rtol=0.05, atol=0.05)
+    mean = model.train()(x.expand(20000, 12)).mean(dim=0, keepdim=True)
+    torch.testing.assert_close(mean, model.eval()(x), rtol=0.03, atol=0.03)
 
 
 def test_any_linear_with_bias_smaller_than_k_max(mlp):

@@ -101,7 +101,9 @@ def test_merge_and_unmerge_restore_every_bit(ids, dtype, safe):
     for name, update in model.updates().items():
         key = f"base_model.model.{name}.base_layer.weight"
         expected = (before[key].double() + update.dense().double()).to(dtype)
-        torch.testing.assert_close(model.state_dict()[key], expected, rtol=2**-8 if dtype != torch.float32 else 1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            model.state_dict()[key], expected, rtol=2**-8 if dtype != torch.float32 else 1e-5, atol=1e-5
+        )
     with model.disable_adapter():  # PEFT unmerges for this
         assert torch.equal(logits(model, ids), logits(make_llama().to(dtype), ids))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -144,7 +146,9 @@ def test_merging_two_adapters_and_taking_both_out(ids):
         assert torch.equal(logits(model, ids), backbone)
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
+)
 def test_copies_behave_alike_and_are_independent(ids, clone):
     model = trained(make_llama(), options=config(parameterization="relative"))
     adapted = logits(model, ids)
@@ -191,7 +195,9 @@ def test_scale_helpers_scale_the_whole_update(ids):
     for layer in layers(model):
         layer.set_scale("default", 0.5)
     torch.testing.assert_close(logits(model, ids), reference, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits(folded(make_llama(), model.updates()), ids), reference, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        logits(folded(make_llama(), model.updates()), ids), reference, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(ids):
@@ -256,7 +262,9 @@ def test_what_would_lose_phi_is_refused(ids, tmp_path):
     model = trained(make_llama())
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(UserError, match="path_initial_model_for_weight_conversion"):
-        model.save_pretrained(tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "adapter"))
+        model.save_pretrained(
+            tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "adapter")
+        )
     with pytest.raises(UserError, match="export_lora"):
         model.subtract_mutated_init({}, "default")
     with pytest.raises(ValueError, match="HIPLORA"):
@@ -267,9 +275,9 @@ def test_what_would_lose_phi_is_refused(ids, tmp_path):
         model.add_adapter("stock", peft.LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(ValueError, match="HIPLORA"):
         get_peft_model(make_llama(), config(), mixed=True)
+    stock = get_peft_model(make_llama(), peft.LoraConfig(target_modules=["q_proj"]))
+    stock.base_model.peft_config["hip"] = config(target_modules=["q_proj"])
     with pytest.raises(ValueError, match="variant"):
-        stock = get_peft_model(make_llama(), peft.LoraConfig(target_modules=["q_proj"]))
-        stock.base_model.peft_config["hip"] = config(target_modules=["q_proj"])
         stock.base_model.inject_adapter(stock.base_model.model, "hip")
     with pytest.raises(UserError, match="no singular basis"):
         logits(peft.LoraModel(make_llama(), config(), "default"), ids)

@@ -1,7 +1,7 @@
 """Small Python functions: the mini counterparts of HumanEval and of CodeAlpaca.
 
-    {"task_id": "mini/0", "prompt": "def add(a, b):\\n    \\"\\"\\"Return the sum …", "entry_point": "add",
-     "canonical_solution": "\\n    return a + b\\n", "test": "def check(candidate):\\n    assert candidate(2, 3) == 5\\n"}
+    {"task_id": "mini/0", "prompt": "def add(a, b):\\n    \\"\\"\\"Return …", "entry_point": "add",
+     "canonical_solution": "\\n    return a + b\\n", "test": "def check(candidate):\\n    assert …"}
     {"instruction": "Write a Python function add_three(x). Return x plus 3.", "input": "",
      "output": "def add_three(x):\\n    return x + 3"}
 
