@@ -53,14 +53,17 @@ def test_principal_is_exactly_a_low_rank_of_rank_k_plus_r():
 def test_adding_on_one_basis_adds_phi_and_concatenates_residuals():
     parts = [principal(6), principal(7), principal(8, residual=False)]
     total = add(parts)
-    assert isinstance(total, Principal) and total.rank == K + 2 * R and total.U is parts[0].U
+    assert isinstance(total, Principal)
+    assert total.rank == K + 2 * R
+    assert total.U is parts[0].U
     torch.testing.assert_close(total.dense(), sum(map(dense_formula, parts)))
 
 
 def test_adding_across_bases_and_forms_is_exact_in_the_tightest_form():
     mixed = [principal(6), principal(7, basis_seed=1), low_rank(1)]
     total = add(mixed)
-    assert isinstance(total, LowRank) and total.rank == 2 * (K + R) + R
+    assert isinstance(total, LowRank)
+    assert total.rank == 2 * (K + R) + R
     expected = dense_formula(mixed[0]) + dense_formula(mixed[1]) + mixed[2].dense()
     torch.testing.assert_close(total.dense(), expected)
     with_dense = add([*mixed, UPDATES[3]])

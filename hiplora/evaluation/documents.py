@@ -26,7 +26,7 @@ class DocumentsTask(ConfigurableTask):
 
     def build_all_requests(self, *, limit: int | None = None, rank: int = 0, world_size: int = 1, **_: Any) -> None:
         """Requests of every document: its text is the whole prompt."""
-        self._instances = []
+        self._instances: list[Instance] = []
         for number, document in self.doc_iterator(rank=rank, limit=limit, world_size=world_size):
             metadata = (self.config.task, number, self.config.repeats)
             made = self.construct_requests(doc=document, ctx=self.doc_to_text(document), metadata=metadata)

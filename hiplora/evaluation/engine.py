@@ -64,7 +64,9 @@ def evaluate(
     with evaluating(model), _quiet():
         lm = InMemoryLM(model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress)
         results = _run(lm, [requests for group in asked.values() for requests in group])
-    return {task.name: _score(task, asked[task.name], results, evaluation) for task in chosen}
+    return {
+        task.name: _score(task, asked[task.name], results, evaluation=evaluation, progress=progress) for task in chosen
+    }
 
 
 def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
@@ -76,7 +78,14 @@ def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
     return lm_evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
 
 
-def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], evaluation: EvaluationConfig) -> TaskScore:
+def _score(
+    task: Task,
+    asked: Sequence[Requests],
+    results: dict[str, Any],
+    *,
+    evaluation: EvaluationConfig,
+    progress: bool,
+) -> TaskScore:
     logged = {requests.name: results["samples"][requests.name] for requests in asked}
     items: list[Logged] = [dict(zip(logged, entries, strict=True)) for entries in zip(*logged.values(), strict=True)]
     samples = [task.sample(item) for item in items]
@@ -85,12 +94,12 @@ def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], evalu
         scores = results["results"][requests.name]
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
     if "pass@1" in task.metrics:
-        found.update(_pass_rates(asked, samples, evaluation))
+        found.update(_pass_rates(asked, samples, evaluation=evaluation, progress=progress))
     return TaskScore({name: found[name] for name in task.metrics}, len(samples), samples)
 
 
 def _pass_rates(
-    asked: Sequence[Requests], samples: list[dict[str, Any]], evaluation: EvaluationConfig
+    asked: Sequence[Requests], samples: list[dict[str, Any]], *, evaluation: EvaluationConfig, progress: bool
 ) -> dict[str, float | None]:
     """Judge the completions of every problem; their verdicts join the samples."""
     from hiplora.evaluation.passk import judge, pass_rates
@@ -102,6 +111,7 @@ def _pass_rates(
         [sample["completions"] for sample in samples],
         execution=evaluation.code_execution,
         timeout=evaluation.code_timeout_seconds,
+        progress=progress,
     )
     for sample, judged in zip(samples, verdicts, strict=True):
         sample["verdicts"] = [verdict.status for verdict in judged]

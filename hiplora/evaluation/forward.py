@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def causal_lm(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PEFT model, adapters still in place; a plain model is returned as it is."""
     get_base_model = getattr(model, "get_base_model", None)
-    base = model if get_base_model is None else get_base_model()
+    base = cast(PreTrainedModel, model if get_base_model is None else get_base_model())
     if base.config._attn_implementation != "sdpa":
         raise UserError(
             f"evaluation needs attn_implementation=sdpa, the model was loaded with "

@@ -1,8 +1,8 @@
 """The model in memory, as lm-eval asks it.
 
 A subclass of lm-eval's ``HFLM``: same interface and results, without its reloading, re-encoding and whole-sequence
-logits. Prompts and continuations are encoded apart (:func:`hiplora.tasks.form.encode_pair`), requests that share a
-prompt are scored together, and generation is ours (:mod:`hiplora.evaluation.decode`).
+logits. Prompts and continuations are encoded apart (:func:`hiplora.tasks.form.encode_pair`), sequences that begin
+alike are computed once (:mod:`hiplora.evaluation.rows`), and generation is ours (:mod:`hiplora.evaluation.decode`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.forward import causal_lm
+from hiplora.evaluation.rows import Asked
 from hiplora.evaluation.sampling import Decoding
-from hiplora.evaluation.scoring import Continuations, Scored, score_continuations
+from hiplora.evaluation.scoring import Scored, score_continuations
 from hiplora.tasks.form import encode_pair
 
 if TYPE_CHECKING:
@@ -77,19 +78,14 @@ class InMemoryLM(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[Answer]:
-        """Score (strings, prompt ids, continuation ids); continuations of the same prompt together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, prompt, _) in enumerate(requests):
-            groups.setdefault(tuple(prompt), []).append(index)
-        asked = [Continuations(prompt, [requests[index][2] for index in group]) for prompt, group in groups.items()]
+        """Score (strings, prompt ids, continuation ids); a prompt too long for the model loses its beginning."""
+        asked = [
+            Asked(list(prompt)[-(self.max_length - len(continuation) + 1) :], list(continuation))
+            for _, prompt, continuation in requests
+        ]
         with tqdm(total=len(requests), desc="scoring", unit="answer", disable=not self.progress) as bar:
-            scored = score_continuations(
-                self.model, asked, batch_tokens=self.batch_tokens, max_length=self.max_length, done=bar.update
-            )
-        answers: dict[int, Answer] = {}
-        for group, options in zip(groups.values(), scored, strict=True):
-            answers.update({index: Answer(option) for index, option in zip(group, options, strict=True)})
-        return [answers[index] for index in range(len(requests))]
+            scored = score_continuations(self.model, asked, batch_tokens=self.batch_tokens, done=bar.update)
+        return [Answer(score) for score in scored]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Completions; requests with the same prompt and settings are samples of one distribution."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -37,29 +38,37 @@ def pass_rates(counts: Sequence[tuple[int, int]]) -> dict[str, float | None]:
 
 
 def judge(
-    problems: Sequence[Mapping[str, Any]], completions: Sequence[Sequence[str]], *, execution: str, timeout: float
+    problems: Sequence[Mapping[str, Any]],
+    completions: Sequence[Sequence[str]],
+    *,
+    execution: str,
+    timeout: float,
+    progress: bool = True,
 ) -> list[list[Verdict]]:
-    """Execute every completion of every problem in the sandbox; identical ones of a problem run once.
+    """Execute every completion of every problem in the sandbox, which runs identical ones once.
 
     Args:
         problems: each with ``prompt``, ``test`` and ``entry_point``.
         completions: the sampled programs of each, without the prompt.
         execution: ``evaluation.code_execution``.
         timeout: wall clock of one program in seconds.
+        progress: show a progress bar.
     """
+    from tqdm import tqdm
+
     from hiplora.evaluation.sandbox import Check, choose_backend, run_many
 
-    distinct = {(index, text): None for index, texts in enumerate(completions) for text in texts}
     checks = [
         Check(
-            prompt=problems[index]["prompt"],
+            prompt=problem["prompt"],
             completion=text,
-            test=problems[index]["test"],
-            entry_point=problems[index]["entry_point"],
+            test=problem["test"],
+            entry_point=problem["entry_point"],
             timeout=timeout,
         )
-        for index, text in distinct
+        for problem, texts in zip(problems, completions, strict=True)
+        for text in texts
     ]
-    verdicts = run_many(checks, choose_backend(execution))
-    found = dict(zip(distinct, verdicts, strict=True))
-    return [[found[index, text] for text in texts] for index, texts in enumerate(completions)]
+    with tqdm(total=len(checks), desc="executing", unit="answer", disable=not progress) as bar:
+        verdicts = iter(run_many(checks, choose_backend(execution), on_done=bar.update))
+    return [list(islice(verdicts, len(texts))) for texts in completions]

@@ -71,7 +71,7 @@ def next_tokens(logits: Tensor, owners: Tensor, numbers: Tensor, decoding: Decod
 
 
 def _log_mass(logits: Tensor, likeliest: Tensor, *, temperature: float) -> Tensor:
-    """log Σ exp(logits / temperature), (R, 1); from the likeliest (R, K) alone where the others are below 1e-6 of it."""
+    """log Σ exp(logits / temperature), (R, 1); from the likeliest (R, K) where the others are below 1e-6."""
     total = likeliest.logsumexp(dim=-1, keepdim=True)
     others = likeliest[:, -1:] + math.log(logits.shape[-1]) - total
     heavy = (others > math.log(NEGLIGIBLE)).squeeze(-1).nonzero().squeeze(-1)

@@ -32,7 +32,8 @@ class SlotLayer(CacheLayerMixin):
         """Write (rows, heads, L, dim) at the window and return all columns written so far of its slots."""
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         window = slice(self.first, self.first + key_states.shape[0])
         end = self.written + key_states.shape[2]
         self.keys[window, :, self.written : end] = key_states

@@ -104,9 +104,10 @@ def _task(config: RunConfig) -> Task:
     """What is trained on; a multiple-choice benchmark is trained in the form in which it will be asked."""
     from hiplora.tasks import task_class
 
-    return task_class(config.task.name)(
-        scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
-    )
+    kind = task_class(config.task.name)
+    if config.task.template is None:
+        return kind(scoring=config.evaluation.scoring, target=config.task.target)
+    return kind(scoring=config.evaluation.scoring).trained_as(config.task)
 
 
 def _encoded_examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:

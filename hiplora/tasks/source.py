@@ -142,7 +142,7 @@ class Source:
         folder = Path(str(root)) / dataset
         if not folder.is_dir():
             raise UserError(
-                f"{folder} is missing; {dataset} is read from {folder}/<split>.jsonl, so put it there or change data.root."
+                f"{folder} is missing; {dataset} is read from <split>.jsonl in it, so put it there or change data.root."
             )
         return folder
 

@@ -19,6 +19,8 @@ from transformers import TrainingArguments
 
 from hiplora.errors import UserError
 from hiplora.training import checkpoint
+from hiplora.training.attention import packed_attention
+from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session
 from hiplora.training.loss import causal_lm, check_head
@@ -202,13 +204,14 @@ def _optimizers(
 
 @contextmanager
 def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[None]:
-    """Recomputation on where asked; afterwards the model is as evaluation wants it, its cache switch too."""
+    """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too."""
     lm = causal_lm(model)
     use_cache = lm.config.use_cache
     if training.gradient_checkpointing:
         lm.activation_checkpointing_enable({"use_reentrant": False})
     try:
-        yield
+        with fused_lora(model), packed_attention(lm):
+            yield
     finally:
         if training.gradient_checkpointing:
             lm.activation_checkpointing_disable()

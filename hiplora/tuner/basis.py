@@ -22,9 +22,7 @@ class SingularBasis(nn.Module):
     S: Tensor
     V: Tensor
 
-    def __init__(
-        self, basis: Basis, *, options: dict[str, Any], key: str | None, device: torch.device
-    ) -> None:
+    def __init__(self, basis: Basis, *, options: dict[str, Any], key: str | None, device: torch.device) -> None:
         super().__init__()
         for name, part in (("U", basis.U), ("S", basis.S), ("V", basis.V)):
             self.register_buffer(name, part.detach().to(device, torch.float32), persistent=False)

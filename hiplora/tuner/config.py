@@ -136,9 +136,7 @@ class HipLoraConfig(LoraConfig):
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout={self.lora_dropout!r} must be at least 0 and less than 1.")
         if self.k > self.k_max:
-            raise UserError(
-                f"k={self.k} exceeds k_max={self.k_max}, the number of directions computed; raise k_max."
-            )
+            raise UserError(f"k={self.k} exceeds k_max={self.k_max}, the number of directions computed; raise k_max.")
 
     def _check_choices(self) -> None:
         allowed = {"parameterization": PARAMETERIZATIONS, "svd_recipe": RECIPES, "init_lora_weights": INITS}
@@ -151,9 +149,7 @@ class HipLoraConfig(LoraConfig):
         if not self.principal and self.zero_init:
             raise UserError("zero_init=True needs principal=True, since it sets φ; drop one of the two.")
         if not self.principal and not self.project_residual:
-            raise UserError(
-                "principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it."
-            )
+            raise UserError("principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it.")
 
     def _check_refused(self) -> None:
         for name in REFUSED:

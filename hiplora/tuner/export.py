@@ -128,9 +128,7 @@ def _recomputed(
     modules = dict(model.named_modules())
     missing = [name for name in names if name.removeprefix(PREFIX) not in modules]
     if missing:
-        raise UserError(
-            f"the backbone has no module {missing[0].removeprefix(PREFIX)}; name the one trained on."
-        )
+        raise UserError(f"the backbone has no module {missing[0].removeprefix(PREFIX)}; name the one trained on.")
     weights = {n.removeprefix(PREFIX): modules[n.removeprefix(PREFIX)].weight.detach() for n in names}
     found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
@@ -200,9 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hiplora.tuner.export", description=export_lora.__doc__)
     parser.add_argument("adapter", metavar="ADAPTER", help="folder written by save_pretrained")
     parser.add_argument("out", metavar="OUT", help="folder for the LoRA; created if needed")
-    parser.add_argument(
-        "--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone"
-    )
+    parser.add_argument("--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone")
     options = parser.parse_args(arguments)
     try:
         out = export_lora(options.adapter, options.out, backbone=options.backbone)

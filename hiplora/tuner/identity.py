@@ -35,9 +35,7 @@ def phi_name(config: HipLoraConfig) -> str:
     return "lora_delta" if config.parameterization == "relative" else "lora_phi"
 
 
-def check_saved(
-    bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipLoraConfig
-) -> None:
+def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipLoraConfig) -> None:
     """Refuse a saved adapter that lacks a part or belongs to other singular bases than these."""
     saved = {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()}
     phi = (phi_name(config),) if config.principal else ()
@@ -82,9 +80,7 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipLoraConfig) -> dict[
         U, S, V = parts
         if U is None or S is None or V is None or (U.shape[0], V.shape[0]) != tuple(weight.shape):
             return None
-        basis = SingularBasis(
-            Basis(U, S, V, 0.0), options=config.svd_options, key=config.svd_key, device=weight.device
-        )
+        basis = SingularBasis(Basis(U, S, V, 0.0), options=config.svd_options, key=config.svd_key, device=weight.device)
         rayleigh = ((weight.detach().float() @ basis.V) * basis.U).sum(dim=0)
         if not bool((rayleigh - basis.S).abs().max() <= TOLERANCE * basis.S[0]):
             return None

@@ -88,9 +88,7 @@ class HipLinear(LoraLinear):
         super().update_layer(adapter_name, r, lora_alpha, config, **kwargs)
         self.nominal_scaling[adapter_name] = self.scaling[adapter_name]
 
-    def _move_adapter_to_device_of_base_layer(
-        self, adapter_name: str, device: torch.device | None = None
-    ) -> None:
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # PEFT casts to the base layer's dtype here, also right after loading, and rounds fp32 adapters to
         # bf16 on the way; the dtype is settled once, in HipLoraModel._cast_adapter_dtype.
         target = device or self.base_weight.device

@@ -136,9 +136,7 @@ class HipLoraModel(LoraModel):
         if bases is None:
             found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
             bases = {
-                name: SingularBasis(
-                    found[name], options=config.svd_options, key=key, device=weights[name].device
-                )
+                name: SingularBasis(found[name], options=config.svd_options, key=key, device=weights[name].device)
                 for name in targets
             }
         for name, basis in ready.items():
@@ -150,6 +148,12 @@ class HipLoraModel(LoraModel):
     def _create_new_module(  # type: ignore[override]
         lora_config: HipLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any
     ) -> HipLinear:
+        base = base_of(target)
+        if not isinstance(base, nn.Linear):  # ties of embeddings to linear layers reach this
+            raise UserError(
+                f"HiP-LoRA adapts torch.nn.Linear modules only, not {type(base).__name__}; "
+                "leave ensure_weight_tying out or choose other target_modules."
+            )
         kwargs.pop("device_map", None)
         return HipLinear(target, adapter_name, config=lora_config, **kwargs)
 
@@ -173,9 +177,7 @@ class HipLoraModel(LoraModel):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        tensors = super()._get_adapter_state_dict(
-            model, config, adapter_name, state_dict, unwanted_adapter_names
-        )
+        tensors = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
         phi = f".lora_phi.{adapter_name}"
         tensors = {
             key.removesuffix(phi) + f".{phi_name(config)}.{adapter_name}" if key.endswith(phi) else key: value

@@ -8,8 +8,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from hiplora.evaluation.lm import InMemoryLM
-from hiplora.evaluation.rows import build_row
-from hiplora.evaluation.scoring import Continuations, score_continuations
+from hiplora.evaluation.rows import Asked, pack, visible
+from hiplora.evaluation.scoring import score_continuations
 from hiplora.tasks.form import encode_pair
 
 REQUESTS = [
@@ -47,24 +47,58 @@ def test_log_likelihoods_are_those_of_stock_hflm(model, tokenizer, batch_tokens)
     assert [answer.tokens for answer in ours] == [len(encode_pair(tokenizer, *pair)[1]) for pair in REQUESTS]
 
 
-def test_options_behind_one_prompt_score_as_if_alone(model):
+def draw(generator: torch.Generator, length: int) -> list[int]:
+    return torch.randint(2, 400, (length,), generator=generator).tolist()
+
+
+@pytest.fixture
+def alike() -> list[Asked]:
+    """Sequences with common beginnings of every kind: in the template, the prompt, the option, and whole."""
     generator = torch.Generator().manual_seed(1)
-    draw = lambda length: torch.randint(2, 400, (length,), generator=generator).tolist()  # noqa: E731
-    asked = [Continuations(draw(n), [draw(k) for k in (1, 4, 2, 7)[: 1 + n % 4]]) for n in (1, 2, 3, 5, 9, 31)]
+    template = draw(generator, 5)
+    found = [Asked(draw(generator, n), draw(generator, 3)) for n in (1, 2, 40)]
+    for length in (1, 3, 9):
+        prompt = template + draw(generator, length)
+        option = draw(generator, 4)
+        found.extend(Asked(prompt, option[:count]) for count in (1, 2, 4))
+        found.append(Asked(prompt, option[:2] + draw(generator, 3)))
+    return [*found, found[-1], Asked([*found[-1].prompt, 7], [8])]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_sequences_that_begin_alike_score_as_if_alone(model, alike, batch_tokens):
     with torch.inference_mode():
-        found = score_continuations(model, asked, batch_tokens=64, max_length=512)
-        for item, options in zip(asked, found, strict=True):
-            for option, scored in zip(item.options, options, strict=True):
-                logits = model(torch.tensor([[*item.prompt, *option]])).logits[0].log_softmax(-1)
-                picked = logits[len(item.prompt) - 1 : -1].gather(-1, torch.tensor(option)[:, None])
-                assert scored.log_prob == pytest.approx(picked.sum().item(), abs=1e-4)
+        found = score_continuations(model, alike, batch_tokens=batch_tokens)
+        for asked, scored in zip(alike, found, strict=True):
+            logits = model(torch.tensor([asked.prompt + asked.continuation])).logits[0].log_softmax(-1)
+            picked = logits[len(asked.prompt) - 1 : -1].gather(-1, torch.tensor(asked.continuation)[:, None])
+            assert scored.log_prob == pytest.approx(picked.sum().item(), abs=1e-4)
+            assert scored.tokens == len(asked.continuation)
 
 
-def test_a_long_prompt_loses_its_beginning(model):
-    prompt, option = list(range(2, 300)), [7, 8, 9]
-    row = build_row(prompt, [option, [5]], max_length=100)
-    assert row.ids[:98] == prompt[-98:] and row.ids[98:] == [7, 8]
-    assert row.positions[-2:] == [98, 99]
+@pytest.mark.parametrize("row_tokens", [1, 30, 256])
+def test_rows_hold_every_distinct_beginning_once(alike, row_tokens):
+    rows = pack(alike, row_tokens=row_tokens)
+    assert sorted({owner for row in rows for owner in row.owners}) == list(range(len(alike)))
+    for row in rows:
+        assert len(row.ids) <= max(row_tokens, 40 + 2)
+        beginnings = [
+            tuple(row.ids[key] for key in range(len(row.ids)) if seen[key]) for seen in visible(row, len(row.ids))
+        ]
+        assert len(set(beginnings)) == len(beginnings)
+        assert [len(beginning) - 1 for beginning in beginnings] == row.depths
+    if row_tokens == 256:
+        assert len(rows) == 1
+        assert len(rows[0].ids) == len({tuple(a.path[: n + 1]) for a in alike for n in range(len(a.path))})
+
+
+def test_a_long_prompt_loses_its_beginning(model, tokenizer):
+    lm = InMemoryLM(model, tokenizer, batch_tokens=64, progress=False)
+    prompt, answer = list(range(2, 390)) * 2, [7, 8, 9]
+    (scored,) = lm._loglikelihood_tokens([(None, prompt, answer)])
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt[-510:] + answer[:-1]])).logits[0].log_softmax(-1)
+    assert scored[0] == pytest.approx(logits[-3:].gather(-1, torch.tensor(answer)[:, None]).sum().item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("which", ["tokenizer", "llama3_tokenizer"])

@@ -51,6 +51,7 @@ def test_other_models_and_other_trained_parts_go_along(tmp_path):
     torch.testing.assert_close(stock(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.e2e
 def test_command_line_then_a_python_without_this_project(tmp_path, ids, capsys):
     make_llama().save_pretrained(tmp_path / "backbone")
     model = trained(make_llama())

@@ -68,9 +68,7 @@ def test_a_fresh_adapter_changes_nothing_and_both_channels_learn(llama, ids):
 
 def test_zero_init_takes_the_principal_part_out_of_the_weight(llama):
     for parameterization in ("absolute", "relative"):
-        model = get_peft_model(
-            copy.deepcopy(llama), config(zero_init=True, parameterization=parameterization)
-        )
+        model = get_peft_model(copy.deepcopy(llama), config(zero_init=True, parameterization=parameterization))
         for layer in hip_layers(model).values():
             W = layer.base_weight.double()
             U, S, Vh = torch.linalg.svd(W, full_matrices=False)
@@ -82,9 +80,7 @@ def test_zero_init_takes_the_principal_part_out_of_the_weight(llama):
 def test_zero_init_is_not_rounded_to_the_backbone(llama):
     model = get_peft_model(llama.bfloat16(), config(zero_init=True))
     layer = next(iter(hip_layers(model).values()))
-    torch.testing.assert_close(
-        layer.lora_phi["default"].detach(), -layer.basis("default").S[:K], rtol=0, atol=0
-    )
+    torch.testing.assert_close(layer.lora_phi["default"].detach(), -layer.basis("default").S[:K], rtol=0, atol=0)
 
 
 def test_residual_is_annihilated_on_both_sides_and_retraction_is_idempotent():
@@ -122,7 +118,7 @@ def test_bf16_factors_are_projected_in_fp32_and_rounded_once():
         expected_A = (A.double() - A.double() @ V @ V.T).bfloat16()
         expected_B = (B.double() - U @ (U.T @ B.double())).bfloat16()
         layer.retract("default")
-        assert (A == expected_A).float().mean() > 0.98  # the rest sits on a rounding boundary
+        assert A.eq(expected_A).float().mean() > 0.98  # the rest sits on a rounding boundary
         torch.testing.assert_close(A.detach(), expected_A, rtol=2**-7, atol=1e-5)
         torch.testing.assert_close(B.detach(), expected_B, rtol=2**-7, atol=1e-5)
 

@@ -93,7 +93,7 @@ def test_mixed_batches(ids):
 @pytest.mark.parametrize("safe", [False, True])
 def test_merge_and_unmerge_restore_every_bit(ids, dtype, safe):
     model = trained(make_llama().to(dtype))
-    before = copy.deepcopy({n: p for n, p in model.state_dict().items()})
+    before = copy.deepcopy(dict(model.state_dict()))
     adapted = logits(model, ids)
     model.merge_adapter(safe_merge=safe)
     tolerance = 1e-4 if dtype == torch.float32 else 0.3
@@ -146,9 +146,7 @@ def test_merging_two_adapters_and_taking_both_out(ids):
         assert torch.equal(logits(model, ids), backbone)
 
 
-@pytest.mark.parametrize(
-    "clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
-)
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 def test_copies_behave_alike_and_are_independent(ids, clone):
     model = trained(make_llama(), options=config(parameterization="relative"))
     adapted = logits(model, ids)
@@ -195,9 +193,7 @@ def test_scale_helpers_scale_the_whole_update(ids):
     for layer in layers(model):
         layer.set_scale("default", 0.5)
     torch.testing.assert_close(logits(model, ids), reference, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        logits(folded(make_llama(), model.updates()), ids), reference, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(logits(folded(make_llama(), model.updates()), ids), reference, rtol=1e-4, atol=1e-4)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(ids):
@@ -262,9 +258,7 @@ def test_what_would_lose_phi_is_refused(ids, tmp_path):
     model = trained(make_llama())
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(UserError, match="path_initial_model_for_weight_conversion"):
-        model.save_pretrained(
-            tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "adapter")
-        )
+        model.save_pretrained(tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "adapter"))
     with pytest.raises(UserError, match="export_lora"):
         model.subtract_mutated_init({}, "default")
     with pytest.raises(ValueError, match="HIPLORA"):

@@ -163,9 +163,7 @@ def test_delta_is_never_read_as_phi(tmp_path):
     with pytest.raises(UserError, match="lora_phi"):
         trained(make_llama()).load_adapter(folder, "default")
     with pytest.raises(UserError, match="k=4"):
-        trained(make_llama(), options=config(k=4, parameterization="relative")).load_adapter(
-            folder, "default"
-        )
+        trained(make_llama(), options=config(k=4, parameterization="relative")).load_adapter(folder, "default")
 
 
 def test_any_model_round_trips(tmp_path):

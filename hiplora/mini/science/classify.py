@@ -17,11 +17,6 @@ STEMS = {
     "change": ("{} is an example of a", "{} is classified as a", "in science, {} is called a"),
     "conduct": ("{} is", "in an electric circuit, {} would be", "{} is classified as"),
     "force": ("{} is an example of", "the force used in {} is", "{} needs"),
-    "plant": (
-        "when you eat {}, you are eating a part of the plant called the",
-        "in botany, {} is the part of the plant called the",
-        "{} comes from the part of a plant called the",
-    ),
     "trait": ("{} is", "{} is an example of", "in biology, {} is called"),
     "renew": ("{} is", "{} is an example of", "scientists call {}"),
 }  # fmt: skip

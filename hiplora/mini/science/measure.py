@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from hiplora.mini.draw import Draw, digest
 from hiplora.mini.english import start, with_article
@@ -26,6 +27,10 @@ UNITS = (
 FACTORS = sorted({factor for *_, factor in UNITS})
 OBJECTS = ("ball", "block", "cube", "toy boat", "bead", "disk", "ring", "cylinder", "figurine", "marble")
 VESSELS = ("cup", "bowl", "jar", "bottle", "pot", "bucket", "beaker", "glass")
+LIQUIDS = ("water", "milk", "tea", "juice")
+WARM = ("hot", "warm", "boiling")
+COLD = ("cold", "cool", "icy")
+LABELS = "ABCDEFGH"
 MOVERS = (
     "bus", "train", "truck", "cyclist", "car", "motorcycle", "boat", "runner", "horse", "tram", "van", "ferry", "skier",
 )  # fmt: skip
@@ -52,7 +57,7 @@ def _estimates() -> Iterator[Question]:
 
 def _floating() -> Iterator[Question]:
     for name in OBJECTS:
-        for tenth in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 16, 18, 21, 25, 32, 54, 79):
+        for tenth in (1, 2, 3, 4, 5, 6, 7, 8, 9, 21, 32, 43, 54, 65, 76, 79, 87, 98):
             right, wrong = ("float", "sink") if tenth < 10 else ("sink", "float")
             hint = f"{start(with_article(name))} has a density of {tenth / 10} grams per cubic centimeter."
             yield Question(
@@ -66,51 +71,34 @@ def _floating() -> Iterator[Question]:
 
 
 def _warmth() -> Iterator[Question]:
-    for name in VESSELS:
-        for low in range(5, 70, 5):
-            for gap in (10, 15, 25):
-                first, second = (low, low + gap) if digest(name, low, gap) % 2 else (low + gap, low)
-                hint = f"The water in {name} A is at {first} degrees Celsius and the water in {name} B at {second}."
-                choices = (f"{name} A", f"{name} B")
-                hot = int(second > first)
-                group = f"{name} {low} {gap}"
-                yield Question(
-                    "warm",
-                    group,
-                    "The water particles move faster in",
-                    choices[hot],
-                    (choices[1 - hot],),
-                    hint,
-                )
-                yield Question(
-                    "warm",
-                    group,
-                    "The water particles move more slowly in",
-                    choices[1 - hot],
-                    (choices[hot],),
-                    hint,
-                )
+    for vessel in VESSELS:
+        for liquid, warm, cold in product(LIQUIDS, WARM, COLD):
+            names = (f"{vessel} A", f"{vessel} B")
+            first = digest("warm", vessel, liquid, warm, cold) % 2
+            states = (cold, warm) if first else (warm, cold)
+            hint = f"The {liquid} in {names[0]} is {states[0]} and the {liquid} in {names[1]} is {states[1]}."
+            for word, place in (("faster", first), ("more slowly", 1 - first)):
+                stem = f"The particles of the {liquid} move {word} in"
+                yield Question("warm", hint, stem, names[place], (names[1 - place],), hint)
 
 
 def _speeds() -> Iterator[Question]:
     for number in range(260):
-        draw = Draw("speed", number)
-        movers = draw.sample(MOVERS, 3)
-        distances = draw.sample(range(12, 95), 3)
-        parts = [f"the {mover} covers {d} kilometers" for mover, d in zip(movers, distances, strict=True)]
-        hint = f"In the same time, {parts[0]}, {parts[1]} and {parts[2]}."
-        order = sorted(range(3), key=lambda place: distances[place])
-        for word, place in (("fastest", order[2]), ("slowest", order[0])):
-            wrong = tuple(movers[other] for other in range(3) if other != place)
-            yield Question("speed", f"speed {number}", f"The {word} of the three is the", movers[place], wrong, hint)
+        first, second, third = Draw("speed", number).sample(MOVERS, 3)
+        hint = f"Over the same distance, the {first} arrives first, the {second} second and the {third} third."
+        for word, right, wrong in (("fastest", first, third), ("slowest", third, first)):
+            yield Question("speed", hint, f"The {word} of the three is the", right, (wrong, second), hint)
 
 
 def _acids() -> Iterator[Question]:
-    for entry, kind in things("ph"):
-        thing, value = entry.split(":")
+    known = [(start(entry.split(":")[0]), int(entry.split(":")[1])) for entry, _ in things("ph")]
+    known += [(f"Solution {letter}", value) for letter in LABELS for value in range(1, 14)]
+    known += [(f"Mixture {letter}", 7) for letter in LABELS]
+    for thing, value in known:
+        kind = "acidic" if value < 7 else "neutral" if value == 7 else "basic"
         wrong = tuple(other for other in ("acidic", "basic", "neutral") if other != kind)
-        for stem in (f"{start(thing)} is", f"A chemist would call {thing}", "The substance is"):
-            yield Question("acid", thing, stem, kind, wrong, f"{start(thing)} has a pH of {value}.")
+        for stem in (f"{thing} is", "The substance is"):
+            yield Question("acid", f"{thing} {value}", stem, kind, wrong, f"{thing} has a pH of {value}.")
 
 
 def questions() -> Iterator[Question]:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations
 
-from hiplora.mini.draw import Draw
-from hiplora.mini.english import listed, start, with_article
+from hiplora.mini.draw import digest
+from hiplora.mini.english import start, with_article
 from hiplora.mini.facts import things
 from hiplora.mini.science.question import Question
 
-POLES = (
-    ("north pole", "south pole"),
-    ("south pole", "north pole"),
-    ("north pole", "north pole"),
-    ("south pole", "south pole"),
-)
-SIGNS = (
-    ("positive", "negative"),
-    ("negative", "positive"),
-    ("positive", "positive"),
-    ("negative", "negative"),
+# (magnets, charged bodies): first what attracts, then what repels
+SAME = (
+    ("face each other with opposite poles", "have opposite charges"),
+    ("face each other with the same pole", "have the same charge"),
 )
 COLORS = ("red", "blue", "green", "yellow", "black", "white", "silver", "orange")
-BODIES = ("ball", "balloon", "rod", "bead", "plate", "foil")
+BODIES = ("magnet", "ball", "balloon", "rod", "bead", "plate")
 
 
 def _chains() -> Iterator[Question]:
     for chain, place in things("chain"):
         links = chain.split(">")
-        hint = f"In {with_article(place)} food chain, {listed([f'{b} eat {a}' for a, b in pairwise(links)])}."
+        hint = f"The food chain of {with_article(place)} goes from {' to '.join(links)}."
         asked = [
             ("The food chain begins with the", 0),
             ("The food chain ends with the", len(links) - 1),
@@ -43,40 +36,26 @@ def _chains() -> Iterator[Question]:
 def _genes() -> Iterator[Question]:
     for pair, organism in things("gene"):
         dominant, recessive = pair.split(":")
-        letter = dominant[0].upper()
-        alleles = f"the allele for {dominant} ({letter}) is dominant over the allele for {recessive} ({letter.lower()})"
-        for genotype in (letter * 2, letter + letter.lower(), letter.lower() * 2):
-            right, wrong = (recessive, dominant) if genotype.islower() else (dominant, recessive)
-            hint = f"In {organism}, {alleles}."
-            yield Question(
-                "gene",
-                f"{organism} {pair}",
-                f"{start(organism)} with the genotype {genotype} have",
-                right,
-                (wrong,),
-                hint,
-            )
+        hint = f"In {organism}, the allele for {dominant} is dominant and the allele for {recessive} is recessive."
+        for alleles, right, wrong in (
+            ("two dominant alleles", dominant, recessive),
+            ("one dominant and one recessive allele", dominant, recessive),
+            ("two recessive alleles", recessive, dominant),
+            ("only recessive alleles", recessive, dominant),
+        ):
+            stem = f"{start(organism)} with {alleles} have"
+            yield Question("gene", f"{organism} {pair}", stem, right, (wrong,), hint)
 
 
 def _attraction() -> Iterator[Question]:
     answers = ("attract each other", "repel each other")
-    for number in range(120):
-        draw = Draw("attract", number)
-        first, second = draw.sample(COLORS, 2)
-        same = number % 2
-        pair = (
-            draw.pick(POLES[2:] if same else POLES[:2])
-            if number % 4 < 2
-            else draw.pick(SIGNS[2:] if same else SIGNS[:2])
-        )
-        if number % 4 < 2:
-            hint = f"The {pair[0]} of the {first} magnet faces the {pair[1]} of the {second} magnet."
-            stem, group = f"The {first} magnet and the {second} magnet", f"magnet {hint}"
-        else:
-            body = draw.pick(BODIES)
-            hint = f"The {first} {body} has a {pair[0]} charge and the {second} {body} has a {pair[1]} charge."
-            stem, group = f"The {first} {body} and the {second} {body}", f"charge {hint}"
-        yield Question("attract", group, stem, answers[same], (answers[1 - same],), hint)
+    for body in BODIES:
+        for first, second in combinations(COLORS, 2):
+            same = digest("attract", body, first, second) % 2
+            pair = f"the {first} {body} and the {second} {body}"
+            state = SAME[same][0 if body == "magnet" else 1]
+            hint = f"{start(pair)} {state}."
+            yield Question("attract", hint, start(pair), answers[same], (answers[1 - same],), hint)
 
 
 def questions() -> Iterator[Question]:

@@ -1,0 +1,176 @@
+"""Attention over packed rows on the CPU: each example is computed by itself, nothing is masked away.
+
+transformers gives packed rows to SDPA with a mask over whole rows, of which most is forbidden, and the backward
+pass of SDPA in bf16 on a CPU is slow. Here the examples of all rows, found by their position ids, are gathered
+into batches of similar length, and attention there is a handful of small matrix products in fp32. It is causal
+within the example, and what lies outside an example cannot be seen, as it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "hiplora_blocks"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Examples of similar length: ``index`` (E, T) their positions in the flattened rows.
+
+    Slots past an example's end repeat its first position and are marked in ``padding`` (flat indices).
+    ``causal`` (T, T) is 0 where a query may look and −inf where not; it hides the padding, which comes last.
+    """
+
+    index: Tensor
+    padding: Tensor
+    causal: Tensor
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The examples of a micro-batch; ``place`` (R·L,) finds each position's slot in the concatenated buckets."""
+
+    buckets: tuple[Bucket, ...]
+    place: Tensor
+
+
+def find_blocks(position_ids: Tensor) -> Blocks:
+    """Blocks of (R, L) position ids: a block starts where a row starts or the position is not one up."""
+    rows, length = position_ids.shape
+    restart = torch.ones_like(position_ids, dtype=torch.bool)
+    restart[:, 1:] = position_ids.diff(dim=1) != 1
+    starts = restart.flatten().nonzero().flatten()
+    lengths = torch.diff(starts, append=torch.tensor([rows * length]))
+    sizes = (lengths - 1).clamp_min(1).log2().floor().long()  # buckets by powers of two
+    place = torch.empty(rows * length, dtype=torch.long)
+    buckets, offset = [], 0
+    for size in sizes.unique().tolist():
+        first, count = starts[sizes == size, None], lengths[sizes == size, None]
+        slots = torch.arange(int(count.max()))
+        inside = slots < count
+        index = torch.where(inside, first + slots, first)
+        place[index[inside]] = offset + inside.flatten().nonzero().flatten()
+        offset += index.numel()
+        causal = torch.full((len(slots), len(slots)), -torch.inf).triu(1)
+        buckets.append(Bucket(index, (~inside).flatten().nonzero().flatten(), causal))
+    return Blocks(tuple(buckets), place)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """softmax(scale · Q Kᵀ) V within blocks, for q (N, H, D), k and v (N, G, D) with G dividing H; (N, H, D).
+
+    Probabilities are computed again in the backward pass, so that nothing quadratic is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, blocks: Blocks) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.scale, ctx.blocks = scale, blocks
+        parts = []
+        for bucket in blocks.buckets:
+            Q, K, V = (_gather(x, bucket.index, k.shape[1]) for x in (q, k, v))
+            parts.append(_ungather(_probabilities(Q, K, scale, bucket) @ V, bucket.index, q))
+        return _joined(parts, blocks, q)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v = ctx.saved_tensors
+        grad = upstream[0].reshape(q.shape)
+        parts: tuple[list[Tensor], ...] = ([], [], [])
+        for bucket in ctx.blocks.buckets:
+            Q, K, V, dO = (
+                _gather(x, bucket.index, k.shape[1], padding)
+                for x, padding in ((q, None), (k, None), (v, None), (grad, bucket.padding))
+            )
+            P = _probabilities(Q, K, ctx.scale, bucket)
+            dP = dO @ V.mT
+            dS = P * (dP - (P * dP).sum(-1, keepdim=True)) * ctx.scale
+            for out, piece, like in zip(parts, (dS @ K, dS.mT @ Q, P.mT @ dO), (q, k, v), strict=True):
+                out.append(_ungather(piece, bucket.index, like))
+        dq, dk, dv = (_joined(part, ctx.blocks, like) for part, like in zip(parts, (q, k, v), strict=True))
+        return dq, dk, dv, None, None
+
+
+def _gather(x: Tensor, index: Tensor, groups: int, padding: Tensor | None = None) -> Tensor:
+    """(N, H, D) → (E·G, H/G·T, D) fp32: per example and key head, all queries that share it."""
+    taken = x.reshape(x.shape[0], -1).index_select(0, index.flatten())
+    if padding is not None:
+        taken.index_fill_(0, padding, 0.0)
+    E, T = index.shape
+    split = taken.view(E, T, groups, -1, x.shape[-1]).permute(0, 2, 3, 1, 4).float()
+    return split.reshape(E * groups, -1, x.shape[-1])
+
+
+def _ungather(y: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """(E·G, H/G·T, D) → (E·T, H, D) in the dtype of ``like``."""
+    E, T = index.shape
+    H, D = like.shape[1:]
+    groups = y.shape[0] // E
+    return y.to(like.dtype).view(E, groups, H // groups, T, D).permute(0, 3, 1, 2, 4).reshape(E * T, H, D)
+
+
+def _joined(parts: list[Tensor], blocks: Blocks, like: Tensor) -> Tensor:
+    flat = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return flat.reshape(len(flat), -1).index_select(0, blocks.place).view(like.shape)
+
+
+def _probabilities(Q: Tensor, K: Tensor, scale: float, bucket: Bucket) -> Tensor:
+    causal = bucket.causal.repeat(Q.shape[1] // K.shape[1], 1)
+    return torch.softmax(torch.baddbmm(causal, Q, K.mT, alpha=scale), dim=-1)
+
+
+class _Memo:
+    """The blocks of the last position ids: all layers of a forward pass ask for the same ones."""
+
+    def __init__(self) -> None:
+        self._position_ids: Tensor | None = None
+
+    def __call__(self, position_ids: Tensor) -> Blocks:
+        if self._position_ids is not position_ids:
+            self._position_ids, self._blocks = position_ids, find_blocks(position_ids)
+        return self._blocks
+
+
+_blocks_of = _Memo()
+
+
+def block_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    position_ids: Tensor,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: (R, H, L, D) queries, (R, G, L, D) keys and values; no mask."""
+    R, H, L, D = query.shape
+    q, k, v = (x.transpose(1, 2).reshape(R * L, -1, D) for x in (query, key, value))
+    out = _BlockAttention.apply(q, k, v, scaling, _blocks_of(position_ids))
+    return out.view(R, L, H, D), None
+
+
+AttentionInterface.register(NAME, block_attention)
+
+
+@contextmanager
+def packed_attention(lm: PreTrainedModel) -> Iterator[None]:
+    """Within the context a Llama on the CPU attends with :func:`block_attention`; other models as they do."""
+    before = lm.config._attn_implementation
+    if lm.config.model_type != "llama" or lm.device.type != "cpu" or lm.config.attention_dropout:
+        yield
+        return
+    lm.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(before)

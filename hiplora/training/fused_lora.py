@@ -1,0 +1,56 @@
+"""PEFT's plain LoRA layers, computed while they train by the product that HiP-LoRA's layers use.
+
+PEFT casts the layer's input to fp32, draws its dropout mask serially and runs four products; here there are two,
+in the backbone's dtype, and a quick mask. The update is the same, and methods are compared in the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+from peft.tuners import lora
+from torch import Tensor, nn
+
+from hiplora.tuner.product import AdapterProduct, sample_dropout
+
+
+@contextmanager
+def fused_lora(model: nn.Module) -> Iterator[None]:
+    """Within the context the model's plain LoRA layers are fused; others (DoRA, merged, biased …) stay PEFT's."""
+    layers: list[Any] = [module for module in model.modules() if _is_plain(module)]
+    for layer in layers:
+        layer.forward = MethodType(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _is_plain(module: Any) -> bool:
+    if type(module) is not lora.Linear or type(module.base_layer) is not nn.Linear:
+        return False
+    if module.merged_adapters or module.disable_adapters or module.fan_in_fan_out or len(module.active_adapters) != 1:
+        return False
+    (name,) = module.active_adapters
+    return (
+        name in module.lora_A
+        and name not in module.lora_variant
+        and module.lora_B[name].bias is None
+        and isinstance(module.lora_dropout[name], nn.Dropout | nn.Identity)
+    )
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    """W x + s B A dropout(x), for x (…, n), in the dtype of the base layer's output (…, m)."""
+    (name,) = layer.active_adapters
+    result = layer.base_layer(x)
+    dropout = layer.lora_dropout[name]
+    rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+    x = x.to(result.dtype)
+    mask, gain = sample_dropout(x, rate)
+    A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return AdapterProduct.apply(result, x, None, A, B, None, layer.scaling[name] * gain, mask)

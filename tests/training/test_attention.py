@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from hiplora.training.attention import NAME, find_blocks, packed_attention
+from hiplora.training.loss import label_loss
+from hiplora.training.rows import Encoded, collate, pack
+from tests.training.worker import examples
+
+ENCODED = [*examples(), Encoded([], [5, 6]), Encoded([7], [8]), Encoded(list(range(2, 60)), [3, 4])]
+
+
+def test_blocks_are_the_examples_and_the_padding() -> None:
+    rows = pack(ENCODED, row_tokens=64, order=range(len(ENCODED)))[:5]
+    position_ids = collate(rows, pad_id=0)["position_ids"]
+    blocks = find_blocks(position_ids)
+    slots = torch.cat([bucket.index.flatten() for bucket in blocks.buckets])
+    assert slots[blocks.place].tolist() == list(range(position_ids.numel()))  # every position, in its own slot
+    length = position_ids.shape[1]
+    sizes = [example.inputs for row in rows for example in row.examples] + [length - row.inputs for row in rows]
+    found = [len(set(block)) for bucket in blocks.buckets for block in bucket.index.tolist()]
+    assert sorted(found) == sorted(size for size in sizes if size)
+    assert sum(len(bucket.padding) for bucket in blocks.buckets) == len(slots) - position_ids.numel()
+
+
+def test_same_loss_and_gradients_as_sdpa_and_as_separate_examples(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    quick = copy.deepcopy(model)
+    batch = collate(pack(ENCODED, row_tokens=64, order=range(len(ENCODED))), pad_id=0)
+    label_loss(model, batch).backward()
+    with packed_attention(quick):
+        assert quick.config._attn_implementation == NAME
+        packed = label_loss(quick, batch)
+        packed.backward()
+        alone = sum(label_loss(quick, collate(pack([e], row_tokens=64, order=[0]), pad_id=0)).item() for e in ENCODED)
+    assert quick.config._attn_implementation == model.config._attn_implementation == "sdpa"
+    assert packed.item() == pytest.approx(alone, rel=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(quick.get_parameter(name).grad, parameter.grad, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_of_packed_examples_are_those_of_separate_ones(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    rows = pack(ENCODED, row_tokens=64, order=range(len(ENCODED)))
+    batch = collate(rows, pad_id=0)
+    with packed_attention(model):
+        packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+    for row, logits in zip(rows, packed, strict=True):
+        start = 0
+        for example in row.examples:
+            alone = model(torch.tensor([(example.prompt + example.answer)[:-1]]), use_cache=False).logits[0]
+            assert (logits[start : start + example.inputs] - alone).abs().max() < 1e-5
+            start += example.inputs
+
+
+def test_models_it_was_not_made_for_keep_their_attention(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    model.config.attention_dropout = 0.1
+    with packed_attention(model):
+        assert model.config._attn_implementation == "sdpa"
