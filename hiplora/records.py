@@ -28,7 +28,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval"
 
 
 def default_cache_dir() -> Path:
-    """Folder of what can be recomputed (converted model, SVDs, mini-benchmarks): ``$HIPLORA_CACHE`` or ``outputs/cache``."""
+    """Folder of what can be recomputed (models, SVDs, mini-benchmarks): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
     return Path(os.environ.get("HIPLORA_CACHE", "outputs/cache"))
 
 

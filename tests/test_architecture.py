@@ -29,7 +29,7 @@ LIGHT = (
 
 
 def part(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return ([*module.split("."), ""])[1]
 
 
 def ours(path: Path) -> set[str]:

@@ -2,8 +2,9 @@
 
 transformers gives packed rows to SDPA with a mask over whole rows, of which most is forbidden, and the backward
 pass of SDPA in bf16 on a CPU is slow. Here the examples of all rows, found by their position ids, are gathered
-into batches of similar length, and attention there is a handful of small matrix products in fp32. It is causal
-within the example, and what lies outside an example cannot be seen, as it is not there.
+into batches of similar length, and attention there is a handful of small matrix products: the scores and their
+softmax in fp32, the rest in the model's dtype. It is causal within the example, and what lies outside an example
+cannot be seen, as it is not there.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class _BlockAttention(torch.autograd.Function):
         parts = []
         for bucket in blocks.buckets:
             Q, K, V = (_gather(x, bucket.index, k.shape[1]) for x in (q, k, v))
-            parts.append(_ungather(_probabilities(Q, K, scale, bucket) @ V, bucket.index, q))
+            parts.append(_ungather(_probabilities(Q, K, scale, bucket).to(V.dtype) @ V, bucket.index, q))
         return _joined(parts, blocks, q)
 
     @staticmethod
@@ -90,8 +91,9 @@ class _BlockAttention(torch.autograd.Function):
                 for x, padding in ((q, None), (k, None), (v, None), (grad, bucket.padding))
             )
             P = _probabilities(Q, K, ctx.scale, bucket)
-            dP = dO @ V.mT
-            dS = P * (dP - (P * dP).sum(-1, keepdim=True)) * ctx.scale
+            dP = (dO @ V.mT).float()
+            dS = (P * (dP - (P * dP).sum(-1, keepdim=True)) * ctx.scale).to(Q.dtype)
+            P = P.to(Q.dtype)
             for out, piece, like in zip(parts, (dS @ K, dS.mT @ Q, P.mT @ dO), (q, k, v), strict=True):
                 out.append(_ungather(piece, bucket.index, like))
         dq, dk, dv = (_joined(part, ctx.blocks, like) for part, like in zip(parts, (q, k, v), strict=True))
@@ -99,12 +101,12 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _gather(x: Tensor, index: Tensor, groups: int, padding: Tensor | None = None) -> Tensor:
-    """(N, H, D) → (E·G, H/G·T, D) fp32: per example and key head, all queries that share it."""
+    """(N, H, D) → (E·G, H/G·T, D): per example and key head, all queries that share it."""
     taken = x.reshape(x.shape[0], -1).index_select(0, index.flatten())
     if padding is not None:
         taken.index_fill_(0, padding, 0.0)
     E, T = index.shape
-    split = taken.view(E, T, groups, -1, x.shape[-1]).permute(0, 2, 3, 1, 4).float()
+    split = taken.view(E, T, groups, -1, x.shape[-1]).permute(0, 2, 3, 1, 4)
     return split.reshape(E * groups, -1, x.shape[-1])
 
 
@@ -122,8 +124,9 @@ def _joined(parts: list[Tensor], blocks: Blocks, like: Tensor) -> Tensor:
 
 
 def _probabilities(Q: Tensor, K: Tensor, scale: float, bucket: Bucket) -> Tensor:
+    """(E·G, H/G·T, T) fp32, causal."""
     causal = bucket.causal.repeat(Q.shape[1] // K.shape[1], 1)
-    return torch.softmax(torch.baddbmm(causal, Q, K.mT, alpha=scale), dim=-1)
+    return torch.softmax(torch.baddbmm(causal, Q.float(), K.mT.float(), alpha=scale), dim=-1)
 
 
 class _Memo:

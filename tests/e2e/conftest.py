@@ -40,7 +40,7 @@ def arguments(tmp_path: Path, backbone: Path) -> list[str]:
 
 @pytest.fixture
 def environment(cache: Path) -> Iterator[dict[str, str]]:
-    yield {**os.environ, "HIPLORA_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "HIPLORA_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture

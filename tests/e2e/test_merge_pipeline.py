@@ -1,4 +1,4 @@
-"""Merging as a user types it: adapters are trained where they are missing, merged, scored, and nothing is done twice."""
+"""Merging as a user types it: missing adapters are trained, merged and scored, and nothing is done twice."""
 
 from __future__ import annotations
 
