@@ -9,13 +9,17 @@ READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-TABLES := table1
+TABLES := table1 table2 mergefail table11 table12 table13 table14
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES))
+.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix run-,$(TABLES))
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Tables: $(TABLES); ARGS='method.k=16' passes settings on."
+	@echo "  make TABLE        render it from the records there are; says what is missing, and what fills it"
+	@echo "  make plan-TABLE   which runs it stands on, which are missing, how long those should take"
+	@echo "  make run-TABLE    run what is missing, then render it (hours; can be stopped and typed again)"
 
 setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything, pinned
 
@@ -50,13 +54,14 @@ format: $(READY) ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-table1: ## Table 1: run what is missing, then render results/<data>/tables (ARGS="method.k=16" is passed on)
-plan-table1: ## Which runs Table 1 stands on, which are missing, how long they should take
 $(TABLES): $(READY)
-	$(PY) -m hiplora.reproduce $@ $(ARGS)
+	@$(PY) -m hiplora.reproduce $@ --render-only $(ARGS)
 
 $(addprefix plan-,$(TABLES)): $(READY)
-	$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
+	@$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
+
+$(addprefix run-,$(TABLES)): $(READY)
+	$(PY) -m hiplora.reproduce $(patsubst run-%,%,$@) $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
 	rm -rf outputs

@@ -68,4 +68,5 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return typed(hydra_compose("config", overrides=quoted_seeds(overrides)))
     except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from None
+        sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
+        raise UserError(sentence.removeprefix("In 'config': ").replace("' Available", "'. Available")) from None
