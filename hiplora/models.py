@@ -189,7 +189,8 @@ def _not_loadable(model: ModelConfig, where: str, error: Exception) -> str:
 
 def _converted(gguf: Path, what: str, dtype: str) -> Path:
     """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
-    folder = default_cache_dir() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+    # Absolute, since an adapter remembers where its backbone was loaded from.
+    folder = default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
     if folder.is_dir():
         return folder
     with lock(folder):

@@ -5,8 +5,10 @@ With ``-m`` the same command sweeps over comma-separated values; a job that fail
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,8 @@ def main() -> None:
         sys.argv[1:] = quoted_seeds(sys.argv[1:])
     except UserError as error:
         sys.exit(_refusal(error))
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # between its own modules
     _hydra_main()
 
 
