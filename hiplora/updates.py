@@ -172,6 +172,12 @@ def add(updates: Sequence[Update]) -> Update:
     return _concatenate([u.factors() for u in updates if not isinstance(u, Dense)])
 
 
+def dora(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:
+    """DoRA's ΔW (m, n) = diag(m / ‖W + s B A‖_rows) (W + s B A) − W, with W (m, n), s B A and magnitude m (m,)."""
+    moved = weight + product.dense()
+    return moved * (magnitude.flatten() / moved.norm(dim=1))[:, None] - weight
+
+
 def thin_svd(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
     """Thin SVD of B A through QR of both factors: U (m, q), S (q,) descending, V (n, q), fp32 or better.
 

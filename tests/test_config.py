@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 
@@ -52,7 +52,9 @@ def test_conf_and_registries_agree() -> None:
     assert {path.stem for path in (CONF_DIR / "task").glob("*.yaml")} == set(TASKS)
     assert {path.stem for path in (CONF_DIR / "pipeline").glob("*.yaml")} == set(PIPELINES)
     for name in METHODS:
-        assert all(field.default_factory for field in fields(method_class(name)))
+        assert all(
+            field.default is MISSING and field.default_factory is MISSING for field in fields(method_class(name))
+        )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.merging.weights import Weights
-from hiplora.updates import Dense, LowRank, Principal, Update
+from hiplora.updates import Dense, LowRank, Principal, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
@@ -190,7 +190,7 @@ def _update(
             f"{name} is {tuple(weight.shape)} in the backbone but {product.shape} in {source}; give the backbone it "
             "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
         )
-    return Dense(dora_update(weight, product, part["magnitude_vector"]))
+    return Dense(dora(weight, product, part["magnitude_vector"]))
 
 
 def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
@@ -198,9 +198,3 @@ def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
     patterns = config.get("alpha_pattern") or {}
     alpha = next((a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config["lora_alpha"])
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def dora_update(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:
-    """ΔW = diag(m / ‖W + sBA‖_rows) (W + sBA) − W, with W (m, n) and magnitude (m,)."""
-    moved = weight + product.dense()
-    return moved * (magnitude.flatten() / moved.norm(dim=1))[:, None] - weight

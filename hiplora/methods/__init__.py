@@ -14,6 +14,10 @@ METHODS: dict[str, str] = {
     "hip": "hiplora.methods.hip:Hip",
     "lora": "hiplora.methods.lora:Lora",
     "proj": "hiplora.methods.proj:Proj",
+    "pissa": "hiplora.methods.pissa:Pissa",
+    "split": "hiplora.methods.split:Split",
+    "adalora": "hiplora.methods.adalora:Adalora",
+    "dora": "hiplora.methods.dora:Dora",
 }
 
 

@@ -28,8 +28,14 @@ class Method:
     """Base of all methods; ``name`` is the one it is registered under."""
 
     uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
+    parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
 
     name: str
+
+    @property
+    def shards(self) -> int:
+        """Parts the training data is dealt into; a micro-batch holds rows of one part, a step as many of each."""
+        return 1
 
     def peft_config(self, *, config: RunConfig) -> PeftConfig:
         """The PEFT configuration of a fresh adapter."""
@@ -76,6 +82,9 @@ class Method:
         """
         return None
 
+    def before_micro_batch(self, peft_model: PeftModel, shard: int) -> None:
+        """Called before the forward pass of every micro-batch; its rows come from part ``shard`` of the data."""
+
     def after_step(self, peft_model: PeftModel, step: int) -> None:
         """Called right after the optimizer's step number ``step``, counted from 1."""
 
@@ -85,6 +94,13 @@ class Method:
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
+
+    def finish(self, peft_model: PeftModel) -> None:
+        """Called once after the last step: leave the one adapter that is saved and evaluated."""
+
+    def save(self, peft_model: PeftModel, folder: Path) -> None:
+        """Write what :meth:`load` reads."""
+        peft_model.save_pretrained(str(folder))
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         """The trained update of every adapted matrix, by module name in the backbone; detached, fp32."""

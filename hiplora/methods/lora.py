@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
     from hiplora.config import RunConfig
-    from hiplora.updates import Update
+    from hiplora.updates import LowRank, Update
 
 
 @dataclass(kw_only=True)
@@ -42,17 +42,17 @@ class Lora(Method):
         )
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
-        return lora_updates(peft_model)
+        return {**lora_updates(peft_model)}
 
 
-def lora_updates(peft_model: PeftModel) -> dict[str, Update]:
+def lora_updates(peft_model: PeftModel) -> dict[str, LowRank]:
     """``s B A`` of every LoRA layer of the active adapter, the scaling folded into B; detached, fp32."""
     from peft.tuners.lora import LoraLayer
 
     from hiplora.updates import LowRank
 
     adapter = active_adapter(peft_model)
-    updates: dict[str, Update] = {}
+    updates: dict[str, LowRank] = {}
     for name, layer in peft_model.get_base_model().named_modules():
         if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
             A, B = (

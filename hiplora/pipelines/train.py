@@ -60,6 +60,7 @@ class Train(Pipeline):
         encoded = _encoded_examples(config, backbone.tokenizer)
         set_seed(config.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
         adapted = config.method.attach(backbone.model, config=config)
+        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         try:
             result = train(
                 adapted,
@@ -72,8 +73,8 @@ class Train(Pipeline):
                 wandb=_wandb(config, identity),
             )
             target = self.directory(config, identity)
-            _save(adapted, target)
-            sizes = _sizes(adapted, config, target)
+            _save(adapted, config, target)
+            sizes = {"trainable_parameters": trainable, **_sizes(adapted, config, target)}
         finally:
             config.method.detach(adapted)
         summary = {key: value for key, value in asdict(result).items() if key != "curve"}
@@ -121,13 +122,13 @@ def _encoded_examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in encoded]
 
 
-def _save(adapted: PeftModel, target: Path) -> None:
+def _save(adapted: PeftModel, config: RunConfig, target: Path) -> None:
     """Save the adapter so that its folder is complete if it exists."""
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            adapted.save_pretrained(str(temporary))
+            config.method.save(adapted, temporary)
             shutil.rmtree(target, ignore_errors=True)
             temporary.chmod(0o755)
             temporary.rename(target)
@@ -138,7 +139,6 @@ def _save(adapted: PeftModel, target: Path) -> None:
 
 def _sizes(adapted: PeftModel, config: RunConfig, target: Path) -> dict[str, int]:
     return {
-        "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         "deployed_parameters": config.method.deployed_parameters(adapted),
         "adapter_bytes": sum(path.stat().st_size for path in target.glob("*.safetensors")),
     }

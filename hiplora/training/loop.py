@@ -105,6 +105,7 @@ class AdapterTrainer(Trainer):
     ) -> torch.Tensor:
         """This micro-batch's share of the step's loss."""
         assert num_items_in_batch is not None  # always counted by get_batch_samples
+        self.method.before_micro_batch(self.adapted, inputs["shard"])
         loss = label_loss(model, inputs) / num_items_in_batch
         self._losses.append(loss.detach())
         extra = self.method.extra_loss(self.adapted)

@@ -87,11 +87,12 @@ def train(
     resumed_from = progress.step if found is not None else None
     _announce(examples, training, seed=seed, resumed_from=resumed_from)
 
-    stream = BatchStream(lambda: _batches(examples, training, seed=seed, step=progress.step, tokenizer=tokenizer))
+    shards = _dealt(examples, method.shards, training, seed=seed)
+    stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
     with _training_mode(peft_model, training):
         trainer = AdapterTrainer(
             peft_model,
-            _arguments(training, peft_model, seed=seed, folder=checkpoint_dir),
+            _arguments(training, peft_model, shards=len(shards), seed=seed, folder=checkpoint_dir),
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
@@ -117,6 +118,7 @@ def train(
             trainer.add_callback(session)
             with journal:
                 trainer.train()
+    method.finish(peft_model)
     return _result(progress, examples, training, resumed_from)
 
 
@@ -147,32 +149,57 @@ def _announce(examples: Sequence[Encoded], training: TrainingConfig, *, seed: in
         logger.info("resumed from the checkpoint of step %d", resumed_from)
 
 
+def _dealt(examples: Sequence[Encoded], shards: int, training: TrainingConfig, *, seed: int) -> list[Sequence[Encoded]]:
+    """The examples in disjoint parts whose sizes differ by one at most; as they are where one part is asked for."""
+    if shards == 1:
+        return [examples]
+    if training.rows_per_step % shards or len(examples) < shards:
+        raise UserError(
+            f"training.rows_per_step={training.rows_per_step} rows of {len(examples)} examples cannot be dealt evenly "
+            f"to {shards} shards: give a multiple of {shards} rows"
+        )
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [[examples[index] for index in order[shard::shards]] for shard in range(shards)]
+
+
 def _batches(
-    examples: Sequence[Encoded],
+    shards: Sequence[Sequence[Encoded]],
     training: TrainingConfig,
     *,
     seed: int,
     step: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[dict[str, Any]]:
-    """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed."""
-    stream = row_stream(examples, row_tokens=training.row_tokens, seed=seed)
-    rows = islice(stream, step * training.rows_per_step, None)
+    """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed.
+
+    Within a step the shards come one after the other, with equally many rows each.
+    """
+    share = training.rows_per_step // len(shards)
+    streams = [
+        micro_batches(
+            islice(row_stream(examples, row_tokens=training.row_tokens, seed=seed), step * share, None),
+            rows_per_step=share,
+            micro_batch_rows=training.micro_batch_rows,
+        )
+        for examples in shards
+    ]
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    for micro_batch in micro_batches(
-        rows, rows_per_step=training.rows_per_step, micro_batch_rows=training.micro_batch_rows
-    ):
-        yield collate(micro_batch, pad_id=pad_id)
+    while True:
+        for shard, stream in enumerate(streams):
+            for micro_batch in islice(stream, math.ceil(share / training.micro_batch_rows)):
+                yield {**collate(micro_batch, pad_id=pad_id), "shard": shard}
 
 
-def _arguments(training: TrainingConfig, model: PeftModel, *, seed: int, folder: Path) -> TrainingArguments:
+def _arguments(
+    training: TrainingConfig, model: PeftModel, *, shards: int, seed: int, folder: Path
+) -> TrainingArguments:
     """Trainer's arguments: its own logging, saving and bars are off, ours replace them."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
         per_device_train_batch_size=training.micro_batch_rows,
-        gradient_accumulation_steps=math.ceil(training.rows_per_step / training.micro_batch_rows),
+        gradient_accumulation_steps=shards * math.ceil(training.rows_per_step // shards / training.micro_batch_rows),
         max_grad_norm=training.max_grad_norm or math.inf,
         learning_rate=training.lr,
         seed=seed,

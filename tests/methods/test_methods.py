@@ -40,34 +40,69 @@ def test_registry() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_updates_are_what_the_adapter_adds(tiny: Path, name: str) -> None:
-    """Against the adapted model itself: folding ΔW into the weights gives the same logits."""
+def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str) -> None:
+    """Against the adapted model itself, and against its copy from disk: ΔW folded in gives the same logits."""
     method = OPTIONS[name]
     backbone = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    ids = torch.arange(2, 20)[None]
+    plain = backbone(ids).logits
     torch.manual_seed(0)
     model = method.attach(backbone, config=CONFIG).eval()
+    torch.testing.assert_close(model(ids).logits, plain, rtol=1e-3, atol=1e-4)  # every method starts at the backbone
+    assert len(method.param_groups(model, training=TRAINING)) == (2 if name == "hip" else 1)
+
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.normal_(std=0.1)
-        method.after_step(model, 1)
-        ids = torch.arange(2, 20)[None]
-        adapted = model(ids).logits
-        updates = method.updates(model)
-        counted = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        assert method.deployed_parameters(model) == counted
-        assert len(method.param_groups(model, training=TRAINING)) == (2 if name == "hip" else 1)
+                parameter += 0.1 * torch.randn_like(parameter)
+    for shard in range(method.shards):
+        method.before_micro_batch(model, shard)
+        model(ids).logits.square().mean().backward()
+    method.after_step(model, 1)
+    method.finish(model)
+    adapted = model(ids).logits.detach()
+    assert (adapted - plain).abs().max() > 0.1
+    method.save(model, tmp_path)
+    updates, deployed = method.updates(model), method.deployed_parameters(model)
+    assert all(not part.requires_grad for update in updates.values() for part in parts(update))
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            bare = method.detach(model)
-            method.detach(method.attach(bare, config=CONFIG))  # a second adapter is attached without complaint
-        assert {key: value.shape for key, value in bare.state_dict().items()} == {k: v.shape for k, v in before.items()}
-        assert all(torch.equal(value, before[key]) for key, value in bare.state_dict().items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        bare = method.detach(model)
+        method.detach(method.attach(bare, config=CONFIG))  # a second adapter is attached without complaint
+    assert bare.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in bare.state_dict().items())
+
+    loaded = method.load(bare, tmp_path)
+    torch.testing.assert_close(loaded(ids).logits, adapted, rtol=1e-4, atol=1e-4)
+    assert method.deployed_parameters(loaded) == deployed
+    for key, update in method.updates(loaded).items():
+        torch.testing.assert_close(update.dense(), updates[key].dense(), rtol=1e-4, atol=1e-5)
+    bare = method.detach(loaded)
+    with torch.no_grad():
         for key, update in updates.items():
             bare.get_submodule(key).weight += update.dense()
     torch.testing.assert_close(bare(ids).logits, adapted, rtol=1e-4, atol=1e-4)
+
+
+def parts(update: Any) -> list[torch.Tensor]:
+    return [value for value in vars(update).values() if isinstance(value, torch.Tensor)]
+
+
+def test_deployed_parameters_against_lora(tiny: Path) -> None:
+    """Within 1 % of LoRA's at the default ranks, or the method says why not."""
+
+    def counted(name: str) -> int:
+        model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), config=CONFIG)
+        OPTIONS[name].finish(model)
+        return OPTIONS[name].deployed_parameters(model)
+
+    lora = counted("lora")
+    assert {name for name in OPTIONS if method_class(name).parity_exception} == {"pissa", "split", "dora", "adalora"}
+    assert counted("proj") == counted("split") == lora
+    assert counted("pissa") == 2 * lora
+    assert counted("hip") == lora + 8 * 8  # one gain per direction and matrix
 
 
 def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
@@ -90,6 +125,14 @@ def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
         ("hip", {"gamma": -1.0}, "method.gamma=-1.0"),
         ("hip", {"lr_scale": 0.0}, "method.lr_scale=0.0"),
         ("hip", {"parameterization": "log"}, "choose absolute or relative"),
+        ("pissa", {"iterations": 0}, "method.iterations=0"),
+        ("split", {"clients": 0}, "method.clients=0"),
+        ("split", {"average_every": 0}, "method.average_every=0"),
+        ("split", {"cut": 1.0}, "method.cut=1.0"),
+        ("adalora", {"init_r": 2}, "method.init_r=2 is below method.target_r=4"),
+        ("adalora", {"tinit": 0.6}, "stay below 1"),
+        ("adalora", {"delta_t": 0.0}, "method.delta_t=0.0"),
+        ("adalora", {"orthogonality": -1.0}, "method.orthogonality=-1.0"),
     ],
 )
 def test_bad_options_are_told(name: str, change: dict[str, Any], told: str) -> None:

@@ -28,30 +28,27 @@ FORMULAS: dict[str, Callable[..., float]] = {
     "dozen": lambda a: 12 * a,
     "double": lambda a: a + a,
     "half": lambda a: a / 2,
-    "weeks": lambda a, b: 7 * a * b,
-    "change": lambda a, b, c: c - a * b,
-    "two_gifts": lambda a, b, c: a + b - c,
-    "boxes": lambda a, b, c: a / b - c,
-    "earn": lambda a, b, c: a * b + a * c,
-    "two_prices": lambda a, b, c: a + b * c,
-    "bus": lambda a, b, c: a - b + c,
-    "save": lambda a, b, c: a * b - c,
-    "classes": lambda a, b, c: a * b - c,
-    "more_than": lambda a, b: 2 * a + b,
-    "fewer_than": lambda a, b: 2 * a - b,
+    "two_more": lambda a: a + 2,
+    "two_less": lambda a: a - 2,
+    "ten_more": lambda a: a + 10,
+    "ten_less": lambda a: a - 10,
+    "birthday": lambda a: a + 1,
+    "last_year": lambda a: a - 1,
+    "page": lambda a: a + 1,
+    "ten_years": lambda a: a + 10,
+    "ten_each": lambda a: 10 * a,
+    "wheels": lambda a: 2 * a,
+    "legs": lambda a: 4 * a,
+    "cents": lambda a: 5 * a,
     "twice_total": lambda a: 3 * a,
-    "half_left": lambda a, b: (a - b) / 2,
-    "share_found": lambda a, b, c: (a + b) / c,
-    "drive": lambda a, b, c: a * b + a * c,
-    "farm": lambda a, b, c: a + b - c,
-    "age_later": lambda a, b, c: a - b + c,
-    "shelves": lambda a, b, c: a * b + c,
-    "rope": lambda a, b, c: (a - b) / c,
     "three_days": lambda a, b, c: a + b + c,
-    "discount": lambda a, b, c: c - (a - b),
-    "fence": lambda a, b: 2 * (a + b),
+    "bus": lambda a, b, c: a - b + c,
+    "share_found": lambda a, b, c: (a + b) / c,
+    "farm": lambda a, b, c: a + b - c,
+    "two_prices": lambda a, b, c: a + b * c,
     "teams": lambda a, b, c: (a + b) / c,
-    "eggs": lambda a, b, c: a / b * c,
+    "more_than": lambda a, b: 2 * a + b,
+    "half_left": lambda a, b: (a - b) / 2,
 }
 SPLITS = ["train", "validation", "test"]
 
@@ -124,8 +121,8 @@ def questions(folder: Path, split: str) -> list[str]:
     return [row["question"] for row in read(folder, f"gsm8k/{split}")]
 
 
-def test_all_kinds_are_asked_and_some_in_one_step(folder: Path) -> None:
+def test_all_kinds_are_asked_and_most_in_one_step(folder: Path) -> None:
     rows = read(folder, "gsm8k/test")
     assert {read_back(row["question"])[0] for row in rows} == set(FORMULAS)
     one_step = sum(row["answer"].count("\n") == 1 for row in rows)
-    assert 0.25 < one_step / len(rows) < 0.6
+    assert 0.6 < one_step / len(rows) < 0.9

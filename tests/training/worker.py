@@ -12,10 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hiplora.config import SvdConfig, TrainingConfig
+from hiplora.methods.adalora import Adalora
 from hiplora.methods.base import Method
+from hiplora.methods.dora import Dora
 from hiplora.methods.hip import Hip
 from hiplora.methods.lora import Lora
+from hiplora.methods.pissa import Pissa
 from hiplora.methods.proj import Proj
+from hiplora.methods.split import Split
 from hiplora.training import TrainResult, train
 from hiplora.training.rows import Encoded
 
@@ -52,6 +56,22 @@ OPTIONS: dict[str, Method] = {
     "hip": Hip(**HIP),
     "lora": Lora(name="lora", r=4, alpha=8, dropout=0.05),
     "proj": Proj(name="proj", r=4, k=8, alpha=8, dropout=0.05),
+    "pissa": Pissa(name="pissa", r=4, alpha=8, dropout=0.05, iterations=None),
+    "split": Split(name="split", r=4, alpha=8, dropout=0.05, clients=3, average_every=2, cut=0.5),
+    "dora": Dora(name="dora", r=4, alpha=8, dropout=0.05),
+    "adalora": Adalora(
+        name="adalora",
+        init_r=6,
+        target_r=4,
+        alpha=12,
+        dropout=0.05,
+        tinit=0.1,
+        tfinal=0.5,
+        delta_t=0.01,
+        beta1=0.85,
+        beta2=0.85,
+        orthogonality=0.5,
+    ),
 }
 CONFIG: Any = SimpleNamespace(
     model=SimpleNamespace(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]),
@@ -64,6 +84,7 @@ CONFIG: Any = SimpleNamespace(
         tolerance=1e-3,
         exact_up_to=2048,
     ),
+    training=TRAINING,
     save_basis=False,
 )
 

@@ -1,0 +1,168 @@
+"""AdaLoRA (Zhang et al. 2023), PEFT's own: ``ΔW = s P diag(Λ) Q``, ranks pruned to a budget while training.
+
+PEFT leaves two things to the training loop: its allocation call after each optimizer step, and, since the loss
+is not the model's own here, the term that keeps P and Q orthogonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import AdaLoraConfig, PeftModel
+    from torch import Tensor, nn
+
+    from hiplora.config import RunConfig
+    from hiplora.updates import Update
+
+ALLOCATION = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # PEFT's importance of every parameter, and its two averages
+
+
+@dataclass(kw_only=True)
+class Adalora(Method):
+    """Options of ``method=adalora``.
+
+    Every matrix starts at rank ``init_r`` and the mean rank ends at ``target_r``. Pruning begins after the share
+    ``tinit`` of the steps, happens every ``delta_t`` of them, and is final for the last ``tfinal`` of them.
+    ``orthogonality`` weighs the mean of ``‖PᵀP − I‖_F`` and ``‖QQᵀ − I‖_F`` in the loss.
+    """
+
+    parity_exception: ClassVar[str | None] = "trains rank init_r; its final ranks meet target_r in their mean only"
+
+    init_r: int
+    target_r: int
+    alpha: int | None
+    dropout: float
+    tinit: float
+    tfinal: float
+    delta_t: float
+    beta1: float
+    beta2: float
+    orthogonality: float
+
+    def __post_init__(self) -> None:
+        check_residual_options(r=self.target_r, alpha=self.alpha, dropout=self.dropout)
+        require(
+            self.init_r >= self.target_r,
+            f"method.init_r={self.init_r} is below method.target_r={self.target_r}: ranks are only pruned",
+        )
+        require(
+            self.tinit >= 0 and self.tfinal >= 0 and self.tinit + self.tfinal < 1,
+            f"method.tinit={self.tinit} and method.tfinal={self.tfinal} are shares of the steps: their sum must stay "
+            "below 1, so that ranks can be pruned between them",
+        )
+        require(0 < self.delta_t <= 1, f"method.delta_t={self.delta_t} must be a share of the steps, such as 0.01")
+        for name in ("beta1", "beta2"):
+            require(0 < getattr(self, name) < 1, f"method.{name}={getattr(self, name)} must lie between 0 and 1")
+        require(self.orthogonality >= 0, f"method.orthogonality={self.orthogonality} must be 0 (no term) or above")
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().check(shapes)
+        check_rank("method.init_r", self.init_r, shapes)
+
+    def peft_config(self, *, config: RunConfig) -> AdaLoraConfig:
+        from peft import AdaLoraConfig
+
+        steps = config.training.steps
+        tinit, tfinal = round(self.tinit * steps), round(self.tfinal * steps)
+        require(
+            tinit < steps - tfinal,
+            f"training.steps={steps} leaves AdaLoRA no step to prune in: give more steps, or another method.tfinal",
+        )
+        return AdaLoraConfig(
+            task_type="CAUSAL_LM",
+            init_r=self.init_r,
+            target_r=self.target_r,
+            lora_alpha=2 * self.init_r if self.alpha is None else self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(config.model.target_modules),
+            total_step=steps,
+            tinit=tinit,
+            tfinal=tfinal,
+            deltaT=max(1, round(self.delta_t * steps)),
+            beta1=self.beta1,
+            beta2=self.beta2,
+            orth_reg_weight=self.orthogonality,
+        )
+
+    def load(self, backbone_model: nn.Module, adapter_dir: Path) -> PeftModel:
+        import warnings
+
+        with warnings.catch_warnings():  # PEFT looks its own pruning mask up as if it were LoRA's option of that name
+            warnings.filterwarnings("ignore", message="The following rank_pattern keys")
+            return super().load(backbone_model, adapter_dir)
+
+    def extra_loss(self, peft_model: PeftModel) -> Tensor | None:
+        import torch
+
+        if self.orthogonality == 0:
+            return None
+        distances = []
+        for layer in _layers(peft_model).values():
+            adapter = active_adapter(peft_model)
+            P, Q = layer.lora_B[adapter], layer.lora_A[adapter]
+            eye = torch.eye(Q.shape[0], device=Q.device, dtype=Q.dtype)
+            distances += [torch.linalg.matrix_norm(gram - eye) for gram in (P.mT @ P, Q @ Q.mT)]
+        return self.orthogonality * torch.stack(distances).mean()
+
+    def after_step(self, peft_model: PeftModel, step: int) -> None:
+        """Allocate from the gradients of this step, which are still there."""
+        tuner: Any = peft_model.base_model
+        tuner.update_and_allocate(step)
+
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        allocator = _allocator(peft_model)
+        pattern = _config(peft_model).rank_pattern
+        return {"rank_pattern": pattern, **{name: getattr(allocator, name) for name in ALLOCATION}}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        allocator = _allocator(peft_model)
+        for name in ALLOCATION:
+            setattr(allocator, name, dict(state[name]))
+        _config(peft_model).rank_pattern = state["rank_pattern"]
+
+    def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        return {name: _update(layer, active_adapter(peft_model)) for name, layer in _layers(peft_model).items()}
+
+    def deployed_parameters(self, peft_model: PeftModel) -> int:
+        """Triplets that are not pruned, each with its column of P, its row of Q and its value."""
+        adapter = active_adapter(peft_model)
+        return sum(
+            int(layer.lora_E[adapter].count_nonzero()) * (layer.in_features + layer.out_features + 1)
+            for layer in _layers(peft_model).values()
+        )
+
+
+def _layers(peft_model: PeftModel) -> dict[str, Any]:
+    from peft.tuners.adalora import SVDLinear
+
+    modules = peft_model.get_base_model().named_modules()
+    return {name: module for name, module in modules if isinstance(module, SVDLinear)}
+
+
+def _allocator(peft_model: PeftModel) -> Any:
+    return peft_model.base_model.rankallocator
+
+
+def _config(peft_model: PeftModel) -> Any:
+    return peft_model.peft_config[active_adapter(peft_model)]
+
+
+def _update(layer: Any, adapter: str) -> Update:
+    """``s P diag(Λ) Q`` of the triplets that are left; of rank one and zero where none is."""
+    import torch
+
+    from hiplora.updates import LowRank
+
+    A, E, B = (getattr(layer, part)[adapter].detach().float() for part in ("lora_A", "lora_E", "lora_B"))
+    kept = E.flatten() != 0
+    if not kept.any():
+        return LowRank(torch.zeros_like(layer.base_layer.weight[:, :1]).float(), torch.zeros_like(A[:1]))
+    scaling = layer.scaling[adapter] / (float(layer.ranknum[adapter]) + 1e-5)  # PEFT's own guard against rank 0
+    return LowRank(B[:, kept] * (E.flatten()[kept] * scaling), A[kept])

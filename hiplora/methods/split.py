@@ -1,0 +1,139 @@
+"""Split-LoRA (Lin et al. 2024): split fine-tuning with clients, simulated in one process.
+
+The layers below a cut are the clients' part, the rest the server's. N clients hold a LoRA of their own on the
+lower layers and a disjoint shard of the data; the server's LoRA on the upper layers sees every client's
+activations. Every I optimizer steps the clients' LoRAs are averaged, factor by factor, and once more at the end.
+
+Activations and gradients cross the cut unchanged, so one process that switches the lower LoRA between the
+clients' micro-batches computes what N clients and a server would. One client is plain LoRA.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hiplora.methods.base import require
+from hiplora.methods.lora import Lora
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+    from hiplora.config import RunConfig
+
+OWN = "default"  # PEFT's name of the adapter that is kept: the server's LoRA and the first client's
+
+
+@dataclass(kw_only=True)
+class Split(Lora):
+    """Options of ``method=split``.
+
+    ``clients`` is N, ``average_every`` is I (null: only at the end), ``cut`` the share of the layers that is the
+    clients' part.
+    """
+
+    parity_exception: ClassVar[str | None] = "trains a copy of the lower layers' LoRA per client; one is deployed"
+
+    clients: int
+    average_every: int | None
+    cut: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.clients >= 1, f"method.clients={self.clients} must be 1 or more, such as 4")
+        require(
+            self.average_every is None or self.average_every >= 1,
+            f"method.average_every={self.average_every} must be 1 or more steps, or null for once at the end",
+        )
+        require(0 < self.cut < 1, f"method.cut={self.cut} must be a share of the layers between 0 and 1, such as 0.25")
+
+    @property
+    def shards(self) -> int:
+        """One shard of the data per client."""
+        return self.clients
+
+    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+        """A LoRA on all layers, and for every further client a copy of its lower part."""
+        import torch
+
+        model = super().attach(backbone_model, config=config)
+        lower = _lower_layers(model, self.cut)
+        for client in range(1, self.clients):
+            copy = self.peft_config(config=config)
+            copy.target_modules = [*lower]
+            model.add_adapter(_name(client), copy)
+        with torch.no_grad():
+            for factor in _factors(lower, self.clients):
+                for own in factor[1:]:
+                    own.copy_(factor[0])
+        self.before_micro_batch(model, 0)
+        return model
+
+    def before_micro_batch(self, peft_model: PeftModel, shard: int) -> None:
+        """Put the client's LoRA on the lower layers. All clients stay trainable, whoever is active."""
+        if self.clients == 1:
+            return
+        for layer in _held_by_clients(peft_model).values():
+            layer.set_adapter(_name(shard))
+            for factors in (layer.lora_A, layer.lora_B):
+                factors.requires_grad_(True)
+
+    def after_step(self, peft_model: PeftModel, step: int) -> None:
+        if self.average_every is not None and step % self.average_every == 0:
+            self._average(peft_model)
+
+    def finish(self, peft_model: PeftModel) -> None:
+        """Average once more; of the clients' LoRAs only the average stays, as part of one adapter."""
+        self._average(peft_model)
+        self.before_micro_batch(peft_model, 0)
+        for client in range(1, self.clients):
+            peft_model.delete_adapter(_name(client))
+
+    def _average(self, peft_model: PeftModel) -> None:
+        """Equal weights: the shards differ by one example at most."""
+        import torch
+
+        with torch.no_grad():
+            for factor in _factors(_held_by_clients(peft_model), self.clients):
+                mean = torch.stack([*factor]).mean(dim=0)
+                for own in factor:
+                    own.copy_(mean)
+
+
+def _name(client: int) -> str:
+    return OWN if client == 0 else f"client{client}"
+
+
+def _lora_layers(peft_model: PeftModel) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
+    modules = peft_model.get_base_model().named_modules()
+    return {name: module for name, module in modules if isinstance(module, LoraLayer)}
+
+
+def _lower_layers(peft_model: PeftModel, cut: float) -> dict[str, Any]:
+    """The adapted modules below the cut; a module's layer is the first number in its name. Raises UserError."""
+    layers = _lora_layers(peft_model)
+    numbers = {name: re.search(r"\.(\d+)\.", name) for name in layers}
+    depth = 1 + max((int(number[1]) for number in numbers.values() if number), default=-1)
+    height = round(cut * depth)
+    require(
+        0 < height < depth,
+        f"method.cut={cut} of {depth} layers leaves one side without layers: give a share nearer to one half",
+    )
+    return {name: layers[name] for name, number in numbers.items() if number and int(number[1]) < height}
+
+
+def _held_by_clients(peft_model: PeftModel) -> dict[str, Any]:
+    """The layers that several clients hold; none where there is one client."""
+    return {name: layer for name, layer in _lora_layers(peft_model).items() if len(layer.lora_A) > 1}
+
+
+def _factors(layers: dict[str, Any], clients: int) -> Iterator[list[Any]]:
+    """Of every A and B of the lower layers, the clients' own, the first client's first."""
+    for layer in layers.values():
+        for factors in (layer.lora_A, layer.lora_B):
+            yield [factors[_name(client)].weight for client in range(clients)]
