@@ -9,17 +9,18 @@ READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-TABLES := table1 table2 mergefail table11 table12 table13 table14
+TABLES := table1 table2 mergefail table11 table12 table13 table14 differences
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix run-,$(TABLES))
+.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix render-,$(TABLES))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Tables: $(TABLES); ARGS='method.k=16' passes settings on."
-	@echo "  make TABLE        render it from the records there are; says what is missing, and what fills it"
-	@echo "  make plan-TABLE   which runs it stands on, which are missing, how long those should take"
-	@echo "  make run-TABLE    run what is missing, then render it (hours; can be stopped and typed again)"
+	@echo "  make TABLE          render what is there, run what is missing (hours; can be stopped and typed again), render"
+	@echo "  make plan-TABLE     which runs it stands on, which are missing, how long those should take"
+	@echo "  make render-TABLE   only render it, in seconds; says what is missing, and what fills it"
+	@echo "  make TABLE ARGS='hydra/launcher=joblib'   through another Hydra launcher, where its plugin is installed"
 
 setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything, pinned
 
@@ -55,13 +56,13 @@ format: $(READY) ## Format the code
 	$(PY) -m ruff check --fix .
 
 $(TABLES): $(READY)
-	@$(PY) -m hiplora.reproduce $@ --render-only $(ARGS)
+	@$(PY) -m hiplora.reproduce $@ $(ARGS)
 
 $(addprefix plan-,$(TABLES)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
 
-$(addprefix run-,$(TABLES)): $(READY)
-	$(PY) -m hiplora.reproduce $(patsubst run-%,%,$@) $(ARGS)
+$(addprefix render-,$(TABLES)): $(READY)
+	@$(PY) -m hiplora.reproduce $(patsubst render-%,%,$@) --render-only $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
 	rm -rf outputs

@@ -1,6 +1,6 @@
 """Make a table: find the runs behind it, run those that are missing, render.
 
-    python -m hiplora.reproduce table1                       run what is missing, then render
+    python -m hiplora.reproduce table1                       plan, render what is there, run what is missing, render
     python -m hiplora.reproduce table1 --plan                only say what is there, what is missing, how long it takes
     python -m hiplora.reproduce table1 --render-only         only render what is there
     python -m hiplora.reproduce table1 scale=paper           any override of hiplora.run, for every run of the table
@@ -26,6 +26,7 @@ from hiplora.records import load_records
 from hiplora.report import experiment as experiments
 from hiplora.report import plan
 from hiplora.report.assemble import Match, evidence, results_folder
+from hiplora.report.cells import Table
 from hiplora.report.commands import shell, sweeps
 from hiplora.report.evidence import Evidence, Record, Slot, missing_slots
 from hiplora.report.experiment import Experiment, Wanted
@@ -129,15 +130,23 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     if mode == "plan":
         print(plan.text(found, past))
         return 0
-    if mode == "make" and missing_slots(found.slots):
+    if mode == "make" and any(wish.wants(slot.wanted) for slot in missing_slots(found.slots)):
+        _render(found)
+        print(plan.text(found, past), file=sys.stderr)
+        print("Running them now; Ctrl-C loses only the run that it stops.", file=sys.stderr, flush=True)
         run_missing(found.slots, wish)
         found, _ = gather(experiment, runs, command)
-    table = builder(name)(found)
-    print(markdown(table))
-    for path in write(table, found.setting.folder / "tables"):
-        print(f"Written: {path}", file=sys.stderr)
+    print(markdown(_render(found)))
     short = [slot for slot in missing_slots(found.slots) if wish.wants(slot.wanted)]
     return 1 if mode == "make" and short else 0
+
+
+def _render(found: Evidence) -> Table:
+    """Write the table in its three formats, and name the files."""
+    table = builder(found.experiment.name)(found)
+    for path in write(table, found.setting.folder / "tables"):
+        print(f"Written: {path}", file=sys.stderr)
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hiplora.report.evidence import Evidence
 
+PARITY = 0.01  # by how much deployed parameters may differ between methods that are compared
+
 
 def caption(evidence: Evidence) -> str:
     """Backbone, data, scale, hardware, software: from the records where there are any."""
@@ -60,6 +62,35 @@ def paper_note(evidence: Evidence) -> str | None:
         f"of {evidence.setting.backbone} on {evidence.setting.data}. The two are not comparable, and nothing here "
         "is a reproduction of the paper's numbers."
     )
+
+
+def parity_notes(evidence: Evidence) -> list[str]:
+    """Deployed parameters of each method against LoRA's, or, without LoRA, the first method's; none without a run."""
+    from hiplora.methods import method_class
+
+    sizes: dict[str, tuple[str, int, int]] = {}
+    for key in evidence.experiment.keys("single", "method"):
+        records = [slot.record for slot in evidence.select("single", method=key) if slot.record]
+        if records and "deployed_parameters" in records[0].get("training", {}):
+            training = records[0]["training"]
+            name = records[0]["labels"]["method"]
+            sizes[key] = name, training["deployed_parameters"], training["trainable_parameters"]
+    if not sizes:
+        return []
+    reference = "lora" if "lora" in sizes else next(iter(sizes))
+    count = sizes[reference][1]
+    parts = [f"{evidence.experiment.label(reference)} {count:,}"]
+    for key, (name, deployed, trained) in sizes.items():
+        if key == reference:
+            continue
+        share, reason = deployed / count, method_class(name).parity_exception
+        words = f"{evidence.experiment.label(key)} × {share:.3f}"
+        if reason:
+            words += f" (exception: {reason}; {trained:,} trained, {deployed:,} deployed)"
+        elif abs(share - 1) > PARITY:
+            words += f" (outside {PARITY:.0%})"
+        parts.append(words)
+    return [f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."]
 
 
 def mark_note(unit: str) -> str:

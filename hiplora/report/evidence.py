@@ -109,15 +109,21 @@ def seed_cell(
 
 
 def per_seed(
-    evidence: Evidence, group: str, value: Callable[[Record], float | None], **point: str
+    evidence: Evidence,
+    group: str,
+    value: Callable[[Record], float | None],
+    *,
+    only: str | None = None,
+    **point: str,
 ) -> tuple[list[float], list[str], int]:
     """One value per seed, the mean over the slots of that seed; a seed short of a slot or a value is left out.
 
-    Returns the values, the ids of the records behind them, and the number of seeds expected.
+    ``only`` names the one seed to look at. Returns the values, the ids of the records behind them, and the number of
+    seeds expected.
     """
     values: list[float] = []
     runs: list[str] = []
-    seeds = evidence.experiment.keys(group, "seed")
+    seeds = [only] if only is not None else evidence.experiment.keys(group, "seed")
     for seed in seeds:
         slots = evidence.select(group, seed=seed, **point)
         found = [(slot.record, value(slot.record)) for slot in slots if slot.record is not None]

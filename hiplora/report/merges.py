@@ -149,18 +149,41 @@ def measure_cell(slots: Sequence[Slot], measure: Measure, *, row: str, paper: fl
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Differences over the instances that two sets of merges share, with their bootstrap means."""
+
+    differences: tuple[float, ...]
+    draws: stats.Floats
+    seed_means: tuple[float, ...]
+    runs: tuple[str, ...]
+
+
+def paired(ours: Sequence[Slot], theirs: Sequence[Slot], measure: Measure) -> Paired:
+    """Ours minus theirs, instance by instance; empty without a common instance that both have the value of."""
+    left, right = ({i.key: i for i in instances(slots, sizes=measure.sizes)} for slots in (ours, theirs))
+    both = [(key, measure.value(left[key]), measure.value(right[key])) for key in left if key in right]
+    found = {key: a - b for key, a, b in both if a is not None and b is not None}
+    runs = dict.fromkeys(side[key].run for side in (left, right) for key in found)
+    if not found:
+        return Paired(differences=(), draws=np.empty(0), seed_means=(), runs=())
+    by_seed: dict[str, list[float]] = {}
+    for key, difference in found.items():
+        by_seed.setdefault(key[0], []).append(difference)
+    return Paired(
+        differences=tuple(found.values()),
+        draws=stats.weighted_means(np.array(list(found.values())), weights(tuple(found), measure.level)),
+        seed_means=tuple(float(np.mean(values)) for values in by_seed.values()),
+        runs=tuple(runs),
+    )
+
+
 def paired_p(ours: Sequence[Slot], theirs: Sequence[Slot], measure: Measure) -> tuple[float, float, int] | None:
     """Bootstrap p, seed-level sign-flip p and number of pairs of a difference; None without a common instance."""
-    left = {i.key: measure.value(i) for i in instances(ours, sizes=measure.sizes)}
-    right = {i.key: measure.value(i) for i in instances(theirs, sizes=measure.sizes)}
-    pairs = [(key, left[key], right.get(key)) for key in left]
-    differences = {key: a - b for key, a, b in pairs if a is not None and b is not None}
-    if not differences:
+    found = paired(ours, theirs, measure)
+    if not found.differences:
         return None
-    draws = stats.weighted_means(np.array(list(differences.values())), weights(tuple(differences), measure.level))
-    seeds = dict.fromkeys(key[0] for key in differences)
-    means = [np.mean([d for key, d in differences.items() if key[0] == seed]) for seed in seeds]
-    return stats.bootstrap_p(draws), stats.sign_flip_p(means), len(differences)
+    return stats.bootstrap_p(found.draws), stats.sign_flip_p(found.seed_means), len(found.differences)
 
 
 INTERVAL_NOTE = (

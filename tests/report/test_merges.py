@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hiplora.report.caption import parity_notes
 from hiplora.report.cells import to_csv
 from hiplora.report.merges import Instance, Measure, instances, paired_p
 from hiplora.report.render import latex, markdown
-from hiplora.report.tables import TABLES, builder, mergefail, table2, table11, table13
+from hiplora.report.tables import TABLES, builder, differences, mergefail, table2, table11, table13
 from tests.report.evidence import HERE, fixture_evidence, golden
 
 
@@ -86,3 +87,36 @@ def test_the_full_method_has_no_test_against_itself():
     table = table11.build(fixture_evidence("table11"))
     assert table.cell("HiP-LoRA", table11.P_FAIL.label) is None
     assert table.cell("HiP-LoRA", "Downstream average (%)").paper == 76.4
+
+
+def test_differences_by_hand():
+    # Both methods' adapters are paired by seed, their merges by instance: HiP drops half of what LoRA drops.
+    table = differences.build(fixture_evidence("differences"))
+    name = "HiP-LoRA − LoRA: "
+    text = table.cell(f"{name}Retain-text ↓ (nats/token)", "difference")
+    assert (text.value, text.n, text.n_expected) == (pytest.approx(-0.1), 2, 3)
+    drop = table.cell(f"{name}addition, mean absolute drop ↓ (pp)", "difference")
+    evidence = fixture_evidence("differences")
+    by_key = [
+        {i.key: i.drop() for i in instances(evidence.select("merge", method=method, merge="addition"))}
+        for method in ("hip", "lora")
+    ]
+    common = by_key[0].keys() & by_key[1].keys()
+    assert drop.value == pytest.approx(sum(by_key[0][key] - by_key[1][key] for key in common) / len(common))
+    assert (drop.n, drop.n_expected) == (len(common), 18)
+    wide = table.cell(f"{name}addition, mean absolute drop ↓ (pp)", "difference, adapter-level")
+    assert wide.value == drop.value
+    assert wide.ci_high - wide.ci_low > drop.ci_high - drop.ci_low
+    assert table.cell("HiP-LoRA − Proj-LoRA: TIES, MergeFail ↓ (pp)", "difference").value is None
+
+
+def test_parity_is_told_with_its_exceptions():
+    training = {"lora": (1000, 1000), "proj": (1000, 1000), "pissa": (1000, 2000), "hip": (1020, 1020)}
+
+    def sized(record):
+        trained, deployed = training.get(record["labels"]["method"], (0, 0))
+        record["training"] = {"trainable_parameters": trained, "deployed_parameters": deployed}
+        return True
+
+    (note,) = parity_notes(fixture_evidence("table1", keep=sized))
+    assert note == "Deployed parameters, to be equal within 1%: LoRA 1,000; HiP-LoRA × 1.020 (outside 1%)."

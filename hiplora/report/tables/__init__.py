@@ -17,6 +17,7 @@ TABLES: dict[str, str] = {
     "table12": "hiplora.report.tables.table12:build",
     "table13": "hiplora.report.tables.table13:build",
     "table14": "hiplora.report.tables.table14:build",
+    "differences": "hiplora.report.tables.differences:build",
 }
 
 

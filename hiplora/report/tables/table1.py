@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hiplora import stats
-from hiplora.report.caption import caption, mark_note, paper_note
+from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, metric, per_seed, seed_cell
 
@@ -50,7 +50,14 @@ def single_task_table(evidence: Evidence, *, number: str, retain: Sequence[str])
     """One row per method: own benchmark of each task's adapter, then the given measures of forgetting."""
     methods = evidence.experiment.keys("single", "method")
     cells = [*_base_row(evidence), *(cell for method in methods for cell in _row(evidence, method, retain))]
-    notes = [mark_note("seeds"), *NOTES, *_base_notes(evidence), *_blank_notes(evidence), *evidence.notes]
+    notes = [
+        mark_note("seeds"),
+        *NOTES,
+        *_base_notes(evidence),
+        *_blank_notes(evidence),
+        *parity_notes(evidence),
+        *evidence.notes,
+    ]
     paper = paper_note(evidence)
     return Table(
         name=evidence.experiment.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from hiplora import stats
-from hiplora.report.caption import caption, mark_note, paper_note
+from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, per_seed, seed_cell
 from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, excluded_note, measure_cell, paired_p
@@ -52,6 +52,7 @@ def build(evidence: Evidence) -> Table:
             mark_note("seeds or instances"),
             *NOTES,
             excluded_note(slots),
+            *parity_notes(evidence),
             *evidence.notes,
             *([paper] if paper else []),
         ),

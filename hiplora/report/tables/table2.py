@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hiplora.report.caption import caption, mark_note, paper_note
+from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
 from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell
@@ -51,7 +51,7 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=(*COLUMNS.values(), DROP),
         cells=tuple(cells),
-        notes=(mark_note("instances"), *NOTES, *evidence.notes, *([paper] if paper else [])),
+        notes=(mark_note("instances"), *NOTES, *parity_notes(evidence), *evidence.notes, *([paper] if paper else [])),
         commands=evidence.commands,
     )
 
