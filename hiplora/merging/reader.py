@@ -1,4 +1,4 @@
-"""Adapter folders in: any stock PEFT LoRA, from disk or the Hub, and HiP-LoRA adapters, as exact updates.
+"""Adapter folders in: any stock PEFT LoRA or AdaLoRA, from disk or the Hub, and HiP-LoRA adapters, as exact updates.
 
 Whatever changes ΔW in a way that is not handled here is refused: a merge must not guess.
 """
@@ -22,7 +22,7 @@ from hiplora.updates import Dense, LowRank, Principal, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
-KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?$")
+KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B|E|magnitude_vector)(?:\.weight)?$")
 # Fields that either leave ΔW alone or are handled below; any other one must be empty.
 UNDERSTOOD = (
     *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version", "auto_mapping"),
@@ -31,6 +31,12 @@ UNDERSTOOD = (
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core"),
     *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
 )
+KINDS = {  # fields of PEFT's other LoRA-like types that leave ΔW alone or are handled below
+    "LORA": (),
+    "ADALORA": (
+        *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"),
+    ),
+}
 # Initialisations that leave the backbone as it is; the others (pissa, olora, corda, loftq, …) move weight out
 # of the backbone into the adapter, so that s·BA is not the update.
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -59,7 +65,7 @@ def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
     """
     folder = locate(source)
     config = _json(folder / CONFIG)
-    if config.get("peft_type") != "LORA":
+    if config.get("peft_type") not in KINDS:
         return _foreign(source, folder, config, backbone)
     _refuse_unknown(source, config)
     modules = _modules(source, _tensors(folder))
@@ -113,7 +119,7 @@ def _foreign(source: str, folder: Path, config: Mapping[str, Any], backbone: Pat
 
     kind = config.get("peft_type")
     if kind != "HIPLORA":
-        raise UserError(f"{source} is a {kind} adapter; only LORA and HIPLORA adapters can be read.")
+        raise UserError(f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read.")
     from hiplora.tuner.export import export_lora
 
     with TemporaryDirectory() as exported:
@@ -134,7 +140,8 @@ def _principal(update: Update, k: int) -> Principal:
 
 
 def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
-    odd = sorted(key for key, value in config.items() if key not in UNDERSTOOD and value)
+    understood = {*UNDERSTOOD, *KINDS[config["peft_type"]]}
+    odd = sorted(key for key, value in config.items() if key not in understood and value)
     if config.get("bias", "none") != "none":
         odd.append("bias")
     if odd:
@@ -179,6 +186,8 @@ def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, 
 def _update(
     source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any], weights: Weights | None
 ) -> Update:
+    if config["peft_type"] == "ADALORA":
+        return _adalora(source, name, part, config)
     product = LowRank(part["B"] * _scaling(name, part["A"].shape[0], config), part["A"])
     if "magnitude_vector" not in part:
         return product
@@ -191,6 +200,16 @@ def _update(
             "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
         )
     return Dense(dora(weight, product, part["magnitude_vector"]))
+
+
+def _adalora(source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
+    """α / init_r · P diag(Λ) Q; PEFT keeps the scaling of the initial rank after pruning."""
+    if "E" not in part:
+        raise UserError(f"{source} holds no lora_E for {name}; the file is incomplete.")
+    A, B, scaling = part["A"], part["B"], config["lora_alpha"] / (config["init_r"] + 1e-5)
+    if not A.numel():  # every triplet of this matrix was pruned
+        return LowRank(B.new_zeros(B.shape[0], 1), A.new_zeros(1, A.shape[1]))
+    return LowRank(B * (part["E"].flatten() * scaling), A)
 
 
 def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hiplora.errors import UserError
+from hiplora.merging.reader import read_adapter
 from tests.tiny import tiny_llama_folder
 from tests.training.worker import CONFIG, OPTIONS, attached, fit, training
 
@@ -50,8 +51,11 @@ def test_training_ends_at_the_budget(tiny: Path, tmp_path: Path) -> None:
         warnings.simplefilter("error", RuntimeWarning)
         loaded = ADALORA.load(ADALORA.detach(model), tmp_path / "saved")
     assert ADALORA.deployed_parameters(loaded) == deployed
+    from_folder = read_adapter(str(tmp_path / "saved")).updates
+    assert from_folder.keys() == before.keys()
     for name, update in ADALORA.updates(loaded).items():
         torch.testing.assert_close(update.dense(), before[name])
+        torch.testing.assert_close(from_folder[name].dense(), before[name])
 
 
 def test_too_few_steps_are_told() -> None:
