@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.lora import factor_parameters, lora_updates, save_as_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +50,8 @@ class Adalora(Method):
     def __post_init__(self) -> None:
         check_residual_options(r=self.target_r, alpha=self.alpha, dropout=self.dropout)
         require(
-            self.init_r >= self.target_r,
-            f"method.init_r={self.init_r} is below method.target_r={self.target_r}: ranks are only pruned",
+            self.init_r > self.target_r,
+            f"method.init_r={self.init_r} is not above method.target_r={self.target_r}: nothing could be pruned",
         )
         require(
             self.tinit >= 0 and self.tfinal >= 0 and self.tinit + self.tfinal < 1,
@@ -72,7 +73,7 @@ class Adalora(Method):
         steps = config.training.steps
         tinit, tfinal = round(self.tinit * steps), round(self.tfinal * steps)
         require(
-            tinit < steps - tfinal,
+            max(tinit, 1) < steps - tfinal,  # importance is known from the first step on
             f"training.steps={steps} leaves AdaLoRA no step to prune in: give more steps, or another method.tfinal",
         )
         return AdaLoraConfig(
@@ -91,12 +92,12 @@ class Adalora(Method):
             orth_reg_weight=self.orthogonality,
         )
 
-    def load(self, backbone_model: nn.Module, adapter_dir: Path) -> PeftModel:
-        import warnings
-
-        with warnings.catch_warnings():  # PEFT looks its own pruning mask up as if it were LoRA's option of that name
-            warnings.filterwarnings("ignore", message="The following rank_pattern keys")
-            return super().load(backbone_model, adapter_dir)
+    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+        """As every method; PEFT's cast to fp32 makes the constant in its scaling trainable, and that is undone."""
+        model = super().attach(backbone_model, config=config)
+        for layer in _layers(model).values():
+            layer.ranknum.requires_grad_(False)
+        return model
 
     def extra_loss(self, peft_model: PeftModel) -> Tensor | None:
         import torch
@@ -123,20 +124,24 @@ class Adalora(Method):
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
         allocator = _allocator(peft_model)
+        parameters = dict(peft_model.get_base_model().named_parameters())
         for name in ALLOCATION:
-            setattr(allocator, name, dict(state[name]))
+            setattr(allocator, name, {key: value.to(parameters[key].device) for key, value in state[name].items()})
         _config(peft_model).rank_pattern = state["rank_pattern"]
 
+    def save(self, peft_model: PeftModel, folder: Path) -> None:
+        """A stock LoRA with a rank per matrix: PEFT's own folder is rounded to the backbone's dtype when it is read."""
+        save_as_lora(self, peft_model, folder)
+
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
-        return {name: _update(layer, active_adapter(peft_model)) for name, layer in _layers(peft_model).items()}
+        layers = _layers(peft_model)
+        if not layers:  # loaded from its folder
+            return {**lora_updates(peft_model)}
+        return {name: _update(layer, active_adapter(peft_model)) for name, layer in layers.items()}
 
     def deployed_parameters(self, peft_model: PeftModel) -> int:
-        """Triplets that are not pruned, each with its column of P, its row of Q and its value."""
-        adapter = active_adapter(peft_model)
-        return sum(
-            int(layer.lora_E[adapter].count_nonzero()) * (layer.in_features + layer.out_features + 1)
-            for layer in _layers(peft_model).values()
-        )
+        """Factors of the triplets that are not pruned; a value is part of its column."""
+        return factor_parameters(self.updates(peft_model))
 
 
 def _layers(peft_model: PeftModel) -> dict[str, Any]:

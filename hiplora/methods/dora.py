@@ -13,6 +13,7 @@ from hiplora.methods.lora import Lora, lora_updates
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+    from torch import nn
 
     from hiplora.config import RunConfig
     from hiplora.updates import Update
@@ -28,6 +29,16 @@ class Dora(Lora):
         peft_config = super().peft_config(config=config)
         peft_config.use_dora = True
         return peft_config
+
+    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+        """As every method, with the initial magnitudes in fp32: PEFT rounds them as the weights, so that ΔW ≠ 0."""
+        model = super().attach(backbone_model, config=config)
+        adapter = active_adapter(model)
+        for name in lora_updates(model):
+            layer: Any = model.get_base_model().get_submodule(name)
+            magnitude = layer.lora_magnitude_vector[adapter].weight
+            magnitude.data = layer.get_base_layer().weight.detach().float().norm(dim=1).to(magnitude.dtype)
+        return model
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         from hiplora.updates import Dense, dora

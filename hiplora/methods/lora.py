@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peft import LoraConfig, PeftModel
 
     from hiplora.config import RunConfig
@@ -43,6 +45,19 @@ class Lora(Method):
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         return {**lora_updates(peft_model)}
+
+
+def save_as_lora(method: Method, peft_model: PeftModel, folder: Path) -> None:
+    """Write the method's low-rank updates as a stock PEFT LoRA for the unchanged backbone, scaling 1, in fp32."""
+    from hiplora.merging.writer import write_lora
+
+    config: Any = peft_model.peft_config[active_adapter(peft_model)]
+    write_lora(method.updates(peft_model), folder, base=config.base_model_name_or_path, task_type=config.task_type)
+
+
+def factor_parameters(updates: Mapping[str, Any]) -> int:
+    """Numbers in the factors that :func:`save_as_lora` writes."""
+    return sum(update.B.numel() + update.A.numel() for update in updates.values())
 
 
 def lora_updates(peft_model: PeftModel) -> dict[str, LowRank]:

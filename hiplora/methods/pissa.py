@@ -2,7 +2,8 @@
 
 PEFT starts ``s B₀A₀`` at the best rank-r approximation of ``W`` and leaves ``W − s B₀A₀`` in the backbone. The
 update of the backbone as it was is therefore ``ΔW = s (BA − B₀A₀)``, of rank up to 2 r, and that is what is
-saved, evaluated and merged: a stock LoRA of rank 2 r, which asks for no changed backbone.
+saved, evaluated and merged: a stock LoRA of rank 2 r, which asks for no changed backbone. In bf16 the training
+itself sees ``W − s B₀A₀`` rounded to the backbone's dtype; that rounding is not part of the update.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import require
-from hiplora.methods.lora import Lora, lora_updates
+from hiplora.methods.lora import Lora, factor_parameters, lora_updates, save_as_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,10 +69,7 @@ class Pissa(Lora):
 
     def save(self, peft_model: PeftModel, folder: Path) -> None:
         """A stock LoRA of rank 2 r for the unchanged backbone."""
-        from hiplora.merging.writer import write_lora
-
-        config: Any = peft_model.peft_config[str(peft_model.active_adapter)]
-        write_lora(self.updates(peft_model), folder, base=config.base_model_name_or_path, task_type=config.task_type)
+        save_as_lora(self, peft_model, folder)
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         start = _start(peft_model)
@@ -81,8 +79,7 @@ class Pissa(Lora):
         return {name: _difference(update, start.factors[name]) for name, update in trained.items()}
 
     def deployed_parameters(self, peft_model: PeftModel) -> int:
-        updates: Any = self.updates(peft_model).values()
-        return sum(update.B.numel() + update.A.numel() for update in updates)
+        return factor_parameters(self.updates(peft_model))
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ The layers below a cut are the clients' part, the rest the server's. N clients h
 lower layers and a disjoint shard of the data; the server's LoRA on the upper layers sees every client's
 activations. Every I optimizer steps the clients' LoRAs are averaged, factor by factor, and once more at the end.
 
-Activations and gradients cross the cut unchanged, so one process that switches the lower LoRA between the
-clients' micro-batches computes what N clients and a server would. One client is plain LoRA.
+Activations and gradients cross the cut unchanged, so one process switches the lower LoRA between the clients'
+micro-batches. Two things are shared that a real deployment would have to agree on: the loss is normalised by the
+label tokens of the whole step, and the gradient is clipped by its norm over server and clients. One client is
+plain LoRA.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,6 +52,10 @@ class Split(Lora):
         )
         require(0 < self.cut < 1, f"method.cut={self.cut} must be a share of the layers between 0 and 1, such as 0.25")
 
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().check(shapes)
+        _lower(shapes, self.cut)
+
     @property
     def shards(self) -> int:
         """One shard of the data per client."""
@@ -60,7 +66,8 @@ class Split(Lora):
         import torch
 
         model = super().attach(backbone_model, config=config)
-        lower = _lower_layers(model, self.cut)
+        layers = _lora_layers(model)
+        lower = {name: layers[name] for name in _lower(layers, self.cut)}
         for client in range(1, self.clients):
             copy = self.peft_config(config=config)
             copy.target_modules = [*lower]
@@ -114,17 +121,16 @@ def _lora_layers(peft_model: PeftModel) -> dict[str, Any]:
     return {name: module for name, module in modules if isinstance(module, LoraLayer)}
 
 
-def _lower_layers(peft_model: PeftModel, cut: float) -> dict[str, Any]:
-    """The adapted modules below the cut; a module's layer is the first number in its name. Raises UserError."""
-    layers = _lora_layers(peft_model)
-    numbers = {name: re.search(r"\.(\d+)\.", name) for name in layers}
-    depth = 1 + max((int(number[1]) for number in numbers.values() if number), default=-1)
+def _lower(names: Iterable[str], cut: float) -> list[str]:
+    """The modules below the cut; a module's layer is the first number in its name. Raises UserError."""
+    numbers = {name: int(number[1]) for name in names if (number := re.search(r"\.(\d+)\.", name))}
+    depth = 1 + max(numbers.values(), default=-1)
     height = round(cut * depth)
     require(
         0 < height < depth,
         f"method.cut={cut} of {depth} layers leaves one side without layers: give a share nearer to one half",
     )
-    return {name: layers[name] for name, number in numbers.items() if number and int(number[1]) < height}
+    return [name for name, number in numbers.items() if number < height]
 
 
 def _held_by_clients(peft_model: PeftModel) -> dict[str, Any]:

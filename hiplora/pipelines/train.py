@@ -59,7 +59,11 @@ class Train(Pipeline):
         config.method.check(_target_shapes(backbone.model, config.model.target_modules))
         encoded = _encoded_examples(config, backbone.tokenizer)
         set_seed(config.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
-        adapted = config.method.attach(backbone.model, config=config)
+        try:
+            adapted = config.method.attach(backbone.model, config=config)
+        except BaseException:
+            models.forget()  # half an adapter may be in it, and the next job of a sweep would take it
+            raise
         trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         try:
             result = train(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hiplora.report.evidence import Evidence
 
 PARITY = 0.01  # by how much deployed parameters may differ between methods that are compared
@@ -65,32 +67,40 @@ def paper_note(evidence: Evidence) -> str | None:
 
 
 def parity_notes(evidence: Evidence) -> list[str]:
-    """Deployed parameters of each method against LoRA's, or, without LoRA, the first method's; none without a run."""
+    """Deployed parameters of each method against LoRA's, or, without LoRA, the first comparable method's; none without a run."""
     from hiplora.methods import method_class
 
-    sizes: dict[str, tuple[str, int, int]] = {}
+    sizes: dict[str, tuple[str, set[int], set[int]]] = {}
     for key in evidence.experiment.keys("single", "method"):
         records = [slot.record for slot in evidence.select("single", method=key) if slot.record]
-        if records and "deployed_parameters" in records[0].get("training", {}):
-            training = records[0]["training"]
-            name = records[0]["labels"]["method"]
-            sizes[key] = name, training["deployed_parameters"], training["trainable_parameters"]
+        told = [record["training"] for record in records if "deployed_parameters" in record.get("training", {})]
+        if told:
+            deployed, trained = ({run[f"{kind}_parameters"] for run in told} for kind in ("deployed", "trainable"))
+            sizes[key] = records[0]["labels"]["method"], deployed, trained
     if not sizes:
         return []
-    reference = "lora" if "lora" in sizes else next(iter(sizes))
-    count = sizes[reference][1]
+    comparable = [key for key, (name, _, _) in sizes.items() if not method_class(name).parity_exception]
+    reference = "lora" if "lora" in sizes else next(iter([*comparable, *sizes]))
+    count = max(sizes[reference][1])
     parts = [f"{evidence.experiment.label(reference)} {count:,}"]
     for key, (name, deployed, trained) in sizes.items():
         if key == reference:
             continue
-        share, reason = deployed / count, method_class(name).parity_exception
-        words = f"{evidence.experiment.label(key)} × {share:.3f}"
+        reason = method_class(name).parity_exception
+        shares = [size / count for size in (min(deployed), max(deployed))]
+        words = f"{evidence.experiment.label(key)} × {_range(shares, '.3f')}"
         if reason:
-            words += f" (exception: {reason}; {trained:,} trained, {deployed:,} deployed)"
-        elif abs(share - 1) > PARITY:
+            words += f" (exception: {reason}; {_range(trained, ',')} trained, {_range(deployed, ',')} deployed)"
+        elif any(abs(share - 1) > PARITY for share in shares):
             words += f" (outside {PARITY:.0%})"
         parts.append(words)
     return [f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."]
+
+
+def _range(values: Collection[float], form: str) -> str:
+    """Smallest and largest, or the one that all are."""
+    ends = dict.fromkeys(format(value, form) for value in (min(values), max(values)))
+    return " to ".join(ends)
 
 
 def mark_note(unit: str) -> str:

@@ -1,7 +1,8 @@
 """PEFT's plain LoRA layers, computed while they train by the product that HiP-LoRA's layers use.
 
 PEFT casts the layer's input to fp32, draws its dropout mask serially and runs four products; here there are two,
-in the backbone's dtype, and a quick mask. The update is the same, and methods are compared in the same arithmetic.
+in the backbone's dtype, and a quick mask. The update is the same, and plain LoRA, PiSSA and Split-LoRA are compared
+with HiP-LoRA in the same arithmetic; DoRA and AdaLoRA keep PEFT's.
 """
 
 from __future__ import annotations

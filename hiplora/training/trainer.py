@@ -153,11 +153,13 @@ def _dealt(examples: Sequence[Encoded], shards: int, training: TrainingConfig, *
     """The examples in disjoint parts whose sizes differ by one at most; as they are where one part is asked for."""
     if shards == 1:
         return [examples]
-    if training.rows_per_step % shards or len(examples) < shards:
+    if training.rows_per_step % shards:
         raise UserError(
-            f"training.rows_per_step={training.rows_per_step} rows of {len(examples)} examples cannot be dealt evenly "
-            f"to {shards} shards: give a multiple of {shards} rows"
+            f"training.rows_per_step={training.rows_per_step} cannot be dealt evenly to the {shards} shards that the "
+            f"method asks for (method.clients): give a multiple of {shards}"
         )
+    if len(examples) < shards:
+        raise UserError(f"{len(examples)} examples are too few for {shards} shards: lower method.clients")
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
     return [[examples[index] for index in order[shard::shards]] for shard in range(shards)]
 

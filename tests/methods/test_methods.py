@@ -39,6 +39,22 @@ def test_registry() -> None:
         method_class("hipp")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_method_starts_at_the_backbone_and_trains_factors_alone(tiny: Path, name: str, dtype: torch.dtype) -> None:
+    """In the backbone's dtype: PEFT rounds, casts and unfreezes some things there that it leaves alone in fp32."""
+    backbone = AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype)
+    scale = {key: value.float().norm() for key, value in backbone.state_dict().items()}
+    model = OPTIONS[name].attach(backbone, config=CONFIG)
+    for key, update in OPTIONS[name].updates(model).items():
+        assert update.norm() < 1e-6 * scale[f"{key}.weight"]
+    trained = {
+        n.split(".")[-3 if n.endswith(".weight") else -2] for n, p in model.named_parameters() if p.requires_grad
+    }
+    assert trained <= {"lora_A", "lora_B", "lora_E", "lora_phi", "lora_magnitude_vector"}
+    assert all(p.dtype is torch.float32 for p in model.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str) -> None:
     """Against the adapted model itself, and against its copy from disk: ΔW folded in gives the same logits."""
@@ -49,7 +65,6 @@ def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str
     plain = backbone(ids).logits
     torch.manual_seed(0)
     model = method.attach(backbone, config=CONFIG).eval()
-    torch.testing.assert_close(model(ids).logits, plain, rtol=1e-3, atol=1e-4)  # every method starts at the backbone
     assert len(method.param_groups(model, training=TRAINING)) == (2 if name == "hip" else 1)
 
     with torch.no_grad():
@@ -91,7 +106,7 @@ def parts(update: Any) -> list[torch.Tensor]:
 
 
 def test_deployed_parameters_against_lora(tiny: Path) -> None:
-    """Within 1 % of LoRA's at the default ranks, or the method says why not."""
+    """LoRA's, or the method says why not."""
 
     def counted(name: str) -> int:
         model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), config=CONFIG)
@@ -129,7 +144,7 @@ def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
         ("split", {"clients": 0}, "method.clients=0"),
         ("split", {"average_every": 0}, "method.average_every=0"),
         ("split", {"cut": 1.0}, "method.cut=1.0"),
-        ("adalora", {"init_r": 2}, "method.init_r=2 is below method.target_r=4"),
+        ("adalora", {"init_r": 4}, "method.init_r=4 is not above method.target_r=4"),
         ("adalora", {"tinit": 0.6}, "stay below 1"),
         ("adalora", {"delta_t": 0.0}, "method.delta_t=0.0"),
         ("adalora", {"orthogonality": -1.0}, "method.orthogonality=-1.0"),

@@ -1,4 +1,4 @@
-"""Split-LoRA against plain LoRA, and against clients and a server that really are apart."""
+"""Split-LoRA against plain LoRA, and against clients and a server with parameters of their own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM
 
 from hiplora.errors import UserError
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import collate, row_stream
 from tests.tiny import tiny_llama_folder
-from tests.training.worker import CONFIG, OPTIONS, adapter, attached, examples, fit, training
+from tests.training.worker import OPTIONS, adapter, attached, examples, fit, training
 
 STEPS, CLIENTS, EVERY = 5, 3, 2
 
@@ -79,7 +78,7 @@ def reference(model: Any) -> dict[str, torch.Tensor]:
     return {name: (server | clients[0])[name].detach() for name in whole}
 
 
-def test_clients_and_server_that_are_apart_compute_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_clients_and_server_with_their_own_parameters_compute_the_same(tiny: Path, tmp_path: Path) -> None:
     method = split(dropout=0.0, average_every=EVERY, cut=0.5)
     plain = replace(OPTIONS["lora"], dropout=0.0)  # type: ignore[call-arg]
     expected = reference(attached(tiny, plain))
@@ -96,8 +95,12 @@ def test_clients_and_server_that_are_apart_compute_the_same(tiny: Path, tmp_path
 
 
 def test_what_cannot_be_split_is_told(tiny: Path, tmp_path: Path) -> None:
+    shapes = {f"model.layers.{layer}.self_attn.q_proj": (64, 64) for layer in range(2)}
+    split(cut=0.5).check(shapes)
     with pytest.raises(UserError, match=r"method\.cut=0\.1 of 2 layers"):
-        split(cut=0.1).attach(AutoModelForCausalLM.from_pretrained(tiny), config=CONFIG)
+        split(cut=0.1).check(shapes)
     method = split(clients=2)
-    with pytest.raises(UserError, match=r"training\.rows_per_step=3 rows of 40 examples cannot be dealt evenly to 2"):
+    with pytest.raises(
+        UserError, match=r"training\.rows_per_step=3 cannot be dealt evenly to the 2 shards .* a multiple of 2"
+    ):
         fit(attached(tiny, method), tiny, method, tmp_path)

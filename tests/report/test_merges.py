@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hiplora.report.caption import parity_notes
@@ -111,12 +113,15 @@ def test_differences_by_hand():
 
 
 def test_parity_is_told_with_its_exceptions():
-    training = {"lora": (1000, 1000), "proj": (1000, 1000), "pissa": (1000, 2000), "hip": (1020, 1020)}
-
-    def sized(record):
-        trained, deployed = training.get(record["labels"]["method"], (0, 0))
-        record["training"] = {"trainable_parameters": trained, "deployed_parameters": deployed}
-        return True
-
-    (note,) = parity_notes(fixture_evidence("table1", keep=sized))
-    assert note == "Deployed parameters, to be equal within 1%: LoRA 1,000; HiP-LoRA × 1.020 (outside 1%)."
+    evidence = fixture_evidence("table12")
+    sizes = {"adalora": [(1500, 990), (1500, 1010)], "dora": [(1050, 1050)], "hip": [(1000, 1000)]}
+    slots = []
+    for slot in evidence.slots:
+        method = slot.wanted.point["method"]
+        for trained, deployed in sizes.get(method, []):
+            training = {"trainable_parameters": trained, "deployed_parameters": deployed}
+            slots.append(replace(slot, record={"labels": {"method": method}, "training": training}))
+    (note,) = parity_notes(replace(evidence, slots=slots))
+    assert note.startswith("Deployed parameters, to be equal within 1%: HiP-LoRA 1,000; AdaLoRA × 0.990 to 1.010 (exc")
+    assert "; 1,500 trained, 990 to 1,010 deployed)" in note
+    assert note.endswith("(exception: stores one magnitude per row of every matrix; 1,050 trained, 1,050 deployed).")

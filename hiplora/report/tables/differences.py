@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from hiplora import stats
-from hiplora.report.caption import caption, mark_note
+from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, metric, per_seed
 from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, expected, paired
@@ -70,7 +70,7 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=(DIFFERENCE, ADAPTER, P_BOOTSTRAP, P_SEEDS),
         cells=tuple(cell for pair in PAIRS for cell in _pair(evidence, *pair)),
-        notes=(mark_note("seeds or instances"), *NOTES, INTERVAL_NOTE, *evidence.notes),
+        notes=(mark_note("seeds or instances"), *NOTES, INTERVAL_NOTE, *parity_notes(evidence), *evidence.notes),
         commands=evidence.commands,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from hiplora.report.caption import caption, mark_note
+from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
 from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, excluded_note, measure_cell
@@ -30,7 +30,13 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=tuple(_columns().values()),
         cells=tuple(cells),
-        notes=(mark_note("instances"), INTERVAL_NOTE, excluded_note(evidence.select("merge")), *evidence.notes),
+        notes=(
+            mark_note("instances"),
+            INTERVAL_NOTE,
+            excluded_note(evidence.select("merge")),
+            *parity_notes(evidence),
+            *evidence.notes,
+        ),
         commands=evidence.commands,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from hiplora.report.caption import caption, mark_note, paper_note
+from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
 from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, excluded_note, measure_cell
@@ -47,6 +47,7 @@ def build(evidence: Evidence) -> Table:
             NOTE,
             INTERVAL_NOTE,
             excluded_note(evidence.select("merge")),
+            *parity_notes(evidence),
             *evidence.notes,
             *([paper] if paper else []),
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from hiplora.report.caption import caption, mark_note
+from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
 from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, excluded_note, measure_cell
@@ -46,7 +46,13 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=tuple(measure.column for measure in MEASURES),
         cells=tuple(cell for row in rows for cell in _row(evidence, row)),
-        notes=(mark_note("instances"), *NOTES, excluded_note(evidence.select("merge")), *evidence.notes),
+        notes=(
+            mark_note("instances"),
+            *NOTES,
+            excluded_note(evidence.select("merge")),
+            *parity_notes(evidence),
+            *evidence.notes,
+        ),
         commands=evidence.commands,
     )
 
