@@ -67,7 +67,7 @@ def paper_note(evidence: Evidence) -> str | None:
 
 
 def parity_notes(evidence: Evidence) -> list[str]:
-    """Deployed parameters of each method against LoRA's, or, without LoRA, the first comparable method's; none without a run."""
+    """Deployed parameters of each method against LoRA's (else the first comparable method's); none without a run."""
     from hiplora.methods import method_class
 
     sizes: dict[str, tuple[str, set[int], set[int]]] = {}
