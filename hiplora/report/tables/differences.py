@@ -21,6 +21,7 @@ from hiplora.report.tables.table1 import retained, score
 PAIRS = (
     ("hip", "lora"),
     ("hip", "proj"),
+    ("proj", "lora"),  # what the projection does alone
     ("hip_relative", "lora"),
     ("hip_relative", "proj"),
     ("hip_relative", "hip"),
