@@ -60,13 +60,32 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
     """
+    return typed(_hydra(quoted_seeds(overrides)))
+
+
+def check_hydra(options: Sequence[str]) -> None:
+    """Refuse options of Hydra itself that it does not know, before many runs are started with them.
+
+    Raises:
+        UserError: an option, such as a launcher, that does not exist or is not installed.
+    """
+    try:
+        _hydra(options, return_hydra_config=True)
+    except UserError as error:
+        extras = "pip install -e '.[joblib]', '.[slurm]' or '.[ray]' adds a launcher"
+        raise UserError(f"{error}{f' ({extras})' if 'hydra/launcher' in str(error) else ''}") from None
+
+
+def _hydra(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return typed(hydra_compose("config", overrides=quoted_seeds(overrides)))
+            return hydra_compose("config", overrides=list(overrides), return_hydra_config=return_hydra_config)
     except HydraException as error:
         sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
-        raise UserError(sentence.removeprefix("In 'config': ").replace("' Available", "'. Available")) from None
+        where, _, rest = sentence.partition(": ")
+        named = rest if where.startswith("In '") else sentence
+        raise UserError(named.replace("' Available", "'. Available")) from None

@@ -41,7 +41,7 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Match]:
     """Compose every run and give it its identity; no record is looked for yet.
 
     Raises:
-        UserError: no run of the experiment can be composed, or a setting applies to none.
+        UserError: no run of the experiment can be composed, a setting applies to none or makes two of them one.
     """
     from hiplora.compose import compose
     from hiplora.scheduler import record_id
@@ -51,14 +51,28 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Match]:
     matches = [_identified(run, config, record_id) for run, config in zip(wanted, configs, strict=True)]
     if all(m.config is None for m in matches):
         raise UserError(matches[0].slot.problem or f"{experiment.name} has no runs.")
+    _refuse_twins(matches)
     return matches
+
+
+def _refuse_twins(matches: Sequence[Match]) -> None:
+    """A setting must not make two rows one and the same run: one of them would bear a name that is not its own."""
+    first: dict[tuple[str, str], Wanted] = {}
+    for found in matches:
+        run = found.slot.wanted
+        if found.identity is not None:
+            other = first.setdefault((run.group, found.identity), run)
+            apart = [axis for axis in run.point if run.point[axis] != other.point[axis]]
+            if apart:
+                one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
+                raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")
 
 
 def _identified(run: Wanted, config: RunConfig | UserError, record_id: Callable[[RunConfig], str]) -> Match:
     try:
         if isinstance(config, UserError):
             raise config
-        return Match(slot=Slot(wanted=run), config=config, identity=record_id(config))
+        return Match(slot=Slot(wanted=run, settings=config.resolved()), config=config, identity=record_id(config))
     except UserError as error:
         return Match(slot=Slot(wanted=run, problem=str(error)))
 
@@ -131,6 +145,9 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         print(plan.text(found, past))
         return 0
     if mode == "make" and any(wish.wants(slot.wanted) for slot in missing_slots(found.slots)):
+        from hiplora.compose import check_hydra
+
+        check_hydra(wish.hydra)
         _render(found)
         print(plan.text(found, past), file=sys.stderr)
         print("Running them now; Ctrl-C loses only the run that it stops.", file=sys.stderr, flush=True)

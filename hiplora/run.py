@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
 def _hydra_main(config: DictConfig) -> None:
+    # Here and not in main(): some launchers run this function alone, in processes of their own.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # between its own modules
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _job(config)
         return
@@ -66,8 +69,6 @@ def main() -> None:
         sys.argv[1:] = quoted_seeds(sys.argv[1:])
     except UserError as error:
         sys.exit(_refusal(error))
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # between its own modules
     _hydra_main()
 
 

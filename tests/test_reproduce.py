@@ -59,6 +59,17 @@ def test_plan_says_what_is_there_and_what_fills_the_rest(results, capsys):
     assert not (results / "mini" / "tables").exists()
 
 
+def test_plan_goes_by_runs_that_do_as_much(results, capsys, lora_records):
+    """One run of 7 steps that took 20 s says more of others of 7 steps than twelve longer ones do."""
+    config = composition.compose(["method=lora", "task=gsm8k", "seed=42", "training.steps=7"])
+    short = lora_records[0] | {"id": identity(config), "config": config.resolved(), "timings": {"train_s": 20.0}}
+    write_json(records_dir(results / "mini", "single") / f"{short['id']}.json", short)
+    assert run(results, "--plan", "training.steps=7") == 0
+    text = capsys.readouterr().out
+    missing = int(text.split(" to run")[0].split()[-1])
+    assert f"about {round(missing * 20 / 60)} min" in text
+
+
 def test_render_only_writes_three_files(results, capsys):
     assert run(results, "--render-only") == 0
     assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
@@ -82,10 +93,10 @@ def test_missing_runs_go_to_hydra_and_a_failed_sweep_stops_nothing(results, caps
         return subprocess.CompletedProcess(command, returncode=1)
 
     monkeypatch.setattr(subprocess, "run", launch)
-    assert run(results, "hydra/launcher=joblib", "seed=42", "task=mmlu", "method.stability=1") == 1
+    assert run(results, "hydra/launcher=basic", "seed=42", "task=mmlu", "method.stability=1") == 1
     assert [command[:4] for command in started] == [[sys.executable, "-m", "hiplora.run", "-m"]] * len(started)
     assert len(started) > 1
-    assert all("hydra/launcher=joblib" in command and "task=mmlu" in command for command in started)
+    assert all("hydra/launcher=basic" in command and "task=mmlu" in command for command in started)
     made = {word for command in started for word in command}
     assert f"results_dir={results}" in made
     # The option goes to the methods that have it, and to no other.
@@ -93,12 +104,23 @@ def test_missing_runs_go_to_hydra_and_a_failed_sweep_stops_nothing(results, caps
     assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
 
 
-def test_nothing_is_run_when_that_part_is_complete(results, monkeypatch):
+@pytest.fixture
+def nothing_starts(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("nothing was to be run")
 
     monkeypatch.setattr(subprocess, "run", refuse)
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_nothing_is_run_when_that_part_is_complete(results):
     assert run(results, "method=lora") == 0
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_launcher_that_is_not_there_is_told_before_any_run(results, capsys):
+    assert run(results, "hydra/launcher=clould") == 2
+    assert "hydra/launcher/clould" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -108,6 +130,7 @@ def test_nothing_is_run_when_that_part_is_complete(results, monkeypatch):
         (["table1", "seed=7"], "not part of table1"),
         (["table1", "trainin.steps=3"], "trainin"),
         (["table1", "--plan", "scale=huge"], "huge"),
+        (["table1", "--plan", "method.parameterization=absolute"], "hip and method=hip_relative are the same run"),
     ],
 )
 def test_wrong_requests_end_with_one_sentence(words, sentence, capsys):

@@ -17,9 +17,10 @@ PAPER_VALUES = Path(__file__).resolve().parents[2] / "results" / "paper" / "valu
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One wanted run: its record, or None; ``problem`` says why it cannot be composed at all."""
+    """One wanted run: its record, or None; ``problem`` says why it cannot be composed at all, else it has settings."""
 
     wanted: Wanted
+    settings: Mapping[str, Any] | None = None
     record: Record | None = None
     problem: str | None = None
 

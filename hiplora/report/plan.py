@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hiplora.report.evidence import Evidence, Record, Slot, missing_slots
 
 SEED = "seed"
+WORK = ("scale", "model", "data", "training", "evaluation", "merging")  # settings that say how much a run has to do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,8 @@ def seconds(record: Record) -> float:
 def estimate(missing: Sequence[Slot], past: Sequence[Record]) -> Estimate:
     """Time of the missing runs, each from the median of the past ones most like it.
 
-    Most alike are the records of the same pipeline with the same method and task, then with the same task, then
-    any of that pipeline.
+    Most alike are the records of the same pipeline and settings with the same method and task, then with the same
+    task, then any; where no record has these settings, those of other settings stand in, in the same order.
     """
     total, unknown = 0.0, 0
     for slot in missing:
@@ -43,11 +45,17 @@ def estimate(missing: Sequence[Slot], past: Sequence[Record]) -> Estimate:
 
 def _alike(slot: Slot, records: Sequence[Record]) -> list[Record]:
     point = {key: value for key, value in slot.wanted.point.items() if key != SEED}
-    for keys in (tuple(point), tuple(key for key in point if key != "method"), ()):
-        found = [r for r in records if all(str(r["labels"].get(key)) == point[key] for key in keys)]
-        if found:
-            return found
+    same_work = [r for r in records if slot.settings is not None and _work(r["config"]) == _work(slot.settings)]
+    for pool in (same_work, records):
+        for keys in (tuple(point), tuple(key for key in point if key != "method"), ()):
+            found = [r for r in pool if all(str(r["labels"].get(key)) == point[key] for key in keys)]
+            if found:
+                return found
     return []
+
+
+def _work(settings: Mapping[str, Any]) -> list[Any]:
+    return [settings.get(name) for name in WORK]
 
 
 def duration(value: float) -> str:

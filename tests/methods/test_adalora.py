@@ -13,7 +13,7 @@ import torch
 from hiplora.errors import UserError
 from hiplora.merging.reader import read_adapter
 from tests.tiny import tiny_llama_folder
-from tests.training.worker import CONFIG, OPTIONS, adapter, attached, fit, training
+from tests.training.worker import CONFIG, OPTIONS, adapter, attached, fit, interrupted_fit, training
 
 ADALORA: Any = OPTIONS["adalora"]
 
@@ -72,21 +72,11 @@ def test_a_matrix_that_lost_all_its_triplets(tiny: Path, tmp_path: Path) -> None
         torch.testing.assert_close(loaded[name].dense(), update.dense())
 
 
-def test_the_final_ranks_survive_a_restart(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_final_ranks_survive_a_restart(tiny: Path, tmp_path: Path) -> None:
     """Interrupted after the last allocation: from there on the ranks are only kept, never worked out again."""
     whole, broken = (attached(tiny, ADALORA) for _ in range(2))
     fit(whole, tiny, ADALORA, tmp_path / "whole")
-    after_step = type(ADALORA).after_step
-
-    def interrupted(self: Any, model: Any, step: int) -> None:
-        if step == 8:
-            raise KeyboardInterrupt
-        after_step(self, model, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(ADALORA), "after_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fit(broken, tiny, ADALORA, tmp_path / "broken")
+    interrupted_fit(broken, tiny, ADALORA, tmp_path / "broken", at=8)
     again = attached(tiny, ADALORA)
     assert fit(again, tiny, ADALORA, tmp_path / "broken").resumed_from == 6
     assert all(torch.equal(value, adapter(again)[name]) for name, value in adapter(whole).items())

@@ -20,7 +20,7 @@ from hiplora.training.journal import start_wandb
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import collate, epoch_rows
 from hiplora.training.trainer import _optimizers
-from tests.training.worker import HIP, OPTIONS, adapter, attached, examples, fit, training
+from tests.training.worker import HIP, OPTIONS, adapter, attached, examples, fit, interrupted_fit, training
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -60,9 +60,7 @@ def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_interrupted_training_ends_with_the_same_bits(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_interrupted_training_ends_with_the_same_bits(tiny: Path, tmp_path: Path, name: str) -> None:
     method = OPTIONS[name]
     whole, broken = attached(tiny, method, dtype=torch.bfloat16), attached(tiny, method, dtype=torch.bfloat16)
     before = adapter(whole)
@@ -70,17 +68,7 @@ def test_interrupted_training_ends_with_the_same_bits(
     assert all(not torch.equal(value, before[name]) for name, value in adapter(whole).items())
     assert all(p.dtype is torch.float32 for p in adapter(whole).values())
 
-    after_step = type(method).after_step
-
-    def interrupted(self: Any, model: Any, step: int) -> None:
-        if step == 5:
-            raise KeyboardInterrupt
-        after_step(self, model, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(method), "after_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fit(broken, tiny, method, tmp_path / "broken")
+    interrupted_fit(broken, tiny, method, tmp_path / "broken", at=5)
     torch.rand(3)  # the generators are somewhere else
     again = attached(tiny, method, dtype=torch.bfloat16)
     resumed = fit(again, tiny, method, tmp_path / "broken")

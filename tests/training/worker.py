@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -118,6 +120,19 @@ def fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, seed: in
         seed=seed,
         checkpoint_dir=checkpoints,
     )
+
+
+def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int) -> None:
+    """Like :func:`fit`, but for Ctrl-C in the hook after step ``at``."""
+    after_step = type(method).after_step
+
+    def stop(self: Any, peft_model: Any, step: int) -> None:
+        if step == at:
+            raise KeyboardInterrupt
+        after_step(self, peft_model, step)
+
+    with patch.object(type(method), "after_step", stop), pytest.raises(KeyboardInterrupt):
+        fit(model, folder, method, checkpoints)
 
 
 def adapter(model: Any) -> dict[str, torch.Tensor]:
