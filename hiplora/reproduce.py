@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hiplora.config import RunConfig
+from hiplora.config import RunConfig, digest
 from hiplora.errors import UserError
 from hiplora.records import load_records
 from hiplora.report import experiment as experiments
@@ -106,7 +106,9 @@ class Records:
         return self._read[place]
 
 
-def gather(experiment: Experiment, runs: Sequence[Match], command: str) -> tuple[Evidence, list[Record]]:
+def gather(
+    experiment: Experiment, runs: Sequence[Match], command: str, settings: Sequence[str] = ()
+) -> tuple[Evidence, list[Record]]:
     """What is there of an experiment, and every record beside it.
 
     Raises:
@@ -114,7 +116,8 @@ def gather(experiment: Experiment, runs: Sequence[Match], command: str) -> tuple
     """
     records = Records()
     matches = [match(run, records) for run in runs]
-    return evidence(experiment, matches, beside=records.all(), command=command), records.all()
+    found = evidence(experiment, matches, beside=records.all(), command=command, settings=settings)
+    return found, records.all()
 
 
 def run_missing(slots: Sequence[Slot], wish: Request) -> None:
@@ -138,9 +141,10 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     """
     experiment = experiments.load(name)
     wish = request(experiment, overrides)
-    command = shlex.join(["python", "-m", "hiplora.reproduce", name, *overrides])
+    words = [word for word in overrides if word not in wish.hydra]  # how it is launched is nobody's but the user's
+    command = shlex.join(["python", "-m", "hiplora.reproduce", name, *words])
     runs = identify(experiment, wish.settings)
-    found, past = gather(experiment, runs, command)
+    found, past = gather(experiment, runs, command, wish.settings)
     if mode == "plan":
         print(plan.text(found, past))
         return 0
@@ -152,15 +156,20 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         print(plan.text(found, past), file=sys.stderr)
         print("Running them now; Ctrl-C loses only the run that it stops.", file=sys.stderr, flush=True)
         run_missing(found.slots, wish)
-        found, _ = gather(experiment, runs, command)
+        found, _ = gather(experiment, runs, command, wish.settings)
     print(markdown(_render(found)))
     short = [slot for slot in missing_slots(found.slots) if wish.wants(slot.wanted)]
     return 1 if mode == "make" and short else 0
 
 
 def _render(found: Evidence) -> Table:
-    """Write the table in its three formats, and name the files."""
+    """Write the table in its three formats, and name the files.
+
+    A table under settings of the user's own gets files of its own, whose name ends in a digest of them.
+    """
     table = builder(found.experiment.name)(found)
+    if found.setting.changed:
+        table = replace(table, name=f"{table.name}-{digest({'settings': found.setting.changed})[:6]}")
     for path in write(table, found.setting.folder / "tables"):
         print(f"Written: {path}", file=sys.stderr)
     return table

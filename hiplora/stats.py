@@ -130,6 +130,9 @@ def sign_flip_p(differences: ArrayLike) -> float:
     return float(np.mean(flipped >= abs(array.sum()) * (1 - 1e-12)))
 
 
+TIE = 1e-9  # beyond the rounding of a product of fractions, short of any item that could make a difference
+
+
 @dataclass(frozen=True)
 class MergeOutcome:
     """``failed`` is None where no task could be judged; ``excluded`` names the tasks with before = 0."""
@@ -139,12 +142,15 @@ class MergeOutcome:
 
 
 def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, tau: float = 0.9) -> MergeOutcome:
-    """MergeFail of one merge: any task with ``after < tau * before``; before = 0 cannot fall and is excluded."""
+    """MergeFail of one merge: any task with ``after < tau * before``; before = 0 cannot fall and is excluded.
+
+    Scores are shares of items, so a task can end exactly at the threshold, which is not below it.
+    """
     if before.keys() != after.keys() or not before:
         raise ValueError(f"before has tasks {sorted(before)}, after has {sorted(after)}")
     excluded = tuple(sorted(task for task, score in before.items() if score == 0))
     judged = [task for task in before if task not in excluded]
-    failed = any(after[task] < tau * before[task] for task in judged) if judged else None
+    failed = any(after[task] < tau * before[task] - TIE for task in judged) if judged else None
     return MergeOutcome(failed=failed, excluded=excluded)
 
 

@@ -148,6 +148,36 @@ class Dense:
         return Dense(self.weight.to(*args, **kwargs))
 
 
+class Deferred(Dense):
+    """A full matrix that is formed anew each time it is asked for and never kept.
+
+    For updates that depend on the backbone's weights: several adapters' worth of them need not fit into memory.
+    ``make`` gives ΔW of the given shape (m, n).
+    """
+
+    def __init__(self, make: Callable[[], Tensor], shape: tuple[int, int]) -> None:
+        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_shape", shape)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """ΔW (m, n), formed now."""
+        return self._make()  # type: ignore[attr-defined]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n), without forming anything."""
+        return self._shape  # type: ignore[attr-defined]
+
+    def scaled(self, factor: float) -> Deferred:
+        """factor · ΔW."""
+        return Deferred(lambda: self.weight * factor, self.shape)
+
+    def to(self, *args, **kwargs) -> Deferred:
+        """Tensor.to on whatever will be formed."""
+        return Deferred(lambda: self.weight.to(*args, **kwargs), self.shape)
+
+
 Update: TypeAlias = LowRank | Principal | Dense
 
 

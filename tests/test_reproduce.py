@@ -85,6 +85,21 @@ def test_records_of_other_settings_are_left_out_and_explained(results, capsys):
     assert "training.steps=60, not 7" in text
 
 
+def test_a_table_under_other_settings_says_so_and_leaves_the_table_alone(results, capsys):
+    assert run(results, "--render-only") == 0
+    plain = capsys.readouterr().out
+    tables = results / "mini" / "tables"
+    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    assert run(results, "--render-only", "training.steps=7", "hydra/launcher=basic", "seed=42") == 0
+    text = capsys.readouterr().out
+    assert "Not under the settings of conf/, but with training.steps=7." in text
+    assert "hydra" not in text
+    assert "Not under" not in plain
+    names = {path.name for path in tables.iterdir()}
+    assert len(names) == 6
+    assert {name: (tables / name).read_bytes() for name in before} == before
+
+
 def test_missing_runs_go_to_hydra_and_a_failed_sweep_stops_nothing(results, capsys, monkeypatch):
     started = []
 

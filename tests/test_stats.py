@@ -151,6 +151,9 @@ def test_sign_flip_against_brute_force():
         ({"mmlu": 0.5, "code": 0.2}, {"mmlu": 0.44, "code": 0.2}, 0.85, False, ()),
         ({"mmlu": 0.5, "code": 0.0}, {"mmlu": 0.5, "code": 0.0}, 0.9, False, ("code",)),
         ({"mmlu": 0.0, "code": 0.0}, {"mmlu": 0.5, "code": 0.0}, 0.9, None, ("code", "mmlu")),
+        ({"mmlu": 150 / 204}, {"mmlu": 135 / 204}, 0.9, False, ()),  # exactly at the threshold, in any rounding
+        ({"mmlu": 0.8, "code": 0.1}, {"mmlu": 0.72, "code": 0.09}, 0.9, False, ()),
+        ({"mmlu": 150 / 204}, {"mmlu": 134 / 204}, 0.9, True, ()),
     ],
 )
 def test_merge_failure(before, after, tau, failed, excluded):

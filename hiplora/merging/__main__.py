@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from hiplora.merging import CALIBRATIONS, OPERATORS, merge, operator_class
 
 if TYPE_CHECKING:
     from hiplora.merging.reader import Adapter
+    from hiplora.updates import Update
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,41 +59,88 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from hiplora.merging.reader import read_adapter
-    from hiplora.merging.writer import write_folded, write_lora, write_report
 
-    if args.fold and not args.backbone:
-        raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
-    if args.rank is not None and args.rank < 1:
-        raise UserError(f"--rank {args.rank} must be at least 1.")
+    refuse(args)
     adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
     base = common_base(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
+    updates, unchanged = complete(adapters)
     result = merge(
-        [{name: u.to(args.device) for name, u in a.updates.items()} for a in adapters],
+        [{name: update.to(args.device) for name, update in each.items()} for each in updates],
         args.operator,
         calibration=args.calibration,
         generator=generator,
         labels=[a.label for a in adapters],
         **options,
     )
-    first = adapters[0]
-    if args.fold:
-        if first.fan_in_fan_out:
-            raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
-        written = write_folded(result.updates, args.backbone, args.out)
-    else:
-        written = write_lora(
-            result.updates,
-            args.out,
-            rank=args.rank,
-            base=base,
-            task_type=first.task_type,
-            fan_in_fan_out=first.fan_in_fan_out,
-        )
-    report = {"inputs": args.adapters, "base": base, "seed": args.seed, **result.report, **written}
-    write_report(report, args.out)
+    report = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged, **result.report}
+    return write(result.updates, args, like=adapters[0], report=report)
+
+
+def refuse(args: argparse.Namespace) -> None:
+    """Refuse what could only fail after everything has been read and merged.
+
+    Raises:
+        UserError: options that do not go together, or a device that is not there.
+    """
+    import torch
+
+    if args.fold and not args.backbone:
+        raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
+    if args.fold and args.rank is not None:
+        raise UserError("--rank is of the adapter that is written; with --fold, which writes weights, leave it out.")
+    if args.rank is not None and args.rank < 1:
+        raise UserError(f"--rank {args.rank} must be at least 1.")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {args.device} is not there ({str(error).splitlines()[0]}); try cpu.") from None
+
+
+def write(
+    updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+    from hiplora.merging.writer import new_folder, write_folded, write_lora, write_report
+
+    if args.fold and like.fan_in_fan_out:
+        raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
+    inputs = [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else [])
+    with new_folder(args.out, keep=inputs) as folder:
+        if args.fold:
+            written = write_folded(updates, args.backbone, folder)
+        else:
+            written = write_lora(
+                updates,
+                folder,
+                rank=args.rank,
+                base=report["base"],
+                task_type=like.task_type,
+                fan_in_fan_out=like.fan_in_fan_out,
+            )
+        report = {**report, **written}
+        write_report(report, folder)
     return report
+
+
+def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:
+    """The adapters' updates on all modules that any of them adapts, and which modules each one leaves alone.
+
+    An adapter that does not adapt a module has the update 0 there, in every operator. That is told, as it can also be
+    a sign of adapters that do not belong together; adapters without a common module are refused as such.
+    """
+    from hiplora.merging.checks import zero
+
+    every = {name: update.shape for adapter in adapters for name, update in adapter.updates.items()}
+    if not set.intersection(*(set(adapter.updates) for adapter in adapters)):
+        raise UserError("These adapters have no adapted module in common; merge adapters of one backbone.")
+    lacking = {a.label: sorted(set(every) - set(a.updates)) for a in adapters}
+    for label, names in lacking.items():
+        if names:
+            print(f"{label} does not adapt {names[0]} ({len(names)} such): its update is 0 there.", file=sys.stderr)
+    filled = [{name: a.updates.get(name) or zero(shape) for name, shape in sorted(every.items())} for a in adapters]
+    return filled, {"unadapted": {label: names for label, names in lacking.items() if names}}
 
 
 def common_base(adapters: Sequence[Adapter], base: str | None) -> str | None:

@@ -33,6 +33,25 @@ class Plan:
         return replace(self, matrix=lambda name: finish(name, before(name)))
 
 
+def streams(generator: torch.Generator) -> Callable[..., torch.Generator]:
+    """Generators of their own, on the CPU, for whatever they are asked for by: ``streams(g)(task, "name")``.
+
+    One number is drawn from ``generator``; so what is drawn for a matrix does not depend on when it is asked for,
+    on which others there are, or on the device.
+    """
+    import hashlib
+
+    import torch
+
+    base = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+
+    def stream(*key: object) -> torch.Generator:
+        text = hashlib.sha256("/".join(map(str, (base, *key))).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(text[:8], "big") >> 1)
+
+    return stream
+
+
 @dataclass(kw_only=True)
 class Operator:
     """Base of all operators; a subclass adds its options as fields and implements :meth:`plan`.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiplora.merging.base import Tasks
+from hiplora.merging.base import Tasks, streams
 from hiplora.merging.factors import column_basis
 from hiplora.updates import Dense, LowRank, Update, thin_svd
 
@@ -40,10 +40,11 @@ def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Cal
 
     if kind == "rescale":
         return Calibrated(tasks, finish)
+    stream = streams(generator) if kind == "random" and generator is not None else None
     shrunk: list[dict[str, Update]] = [{} for _ in tasks]
     worst = []
     for name in tasks[0]:
-        factors, collision = shrink([task[name] for task in tasks], generator if kind == "random" else None)
+        factors, collision = shrink([task[name] for task in tasks], stream(name) if stream else None)
         for task, update in zip(shrunk, factors, strict=True):
             task[name] = update
         worst.append(float(collision.max()))
@@ -61,8 +62,9 @@ def shrink(updates: Sequence[Update], generator: torch.Generator | None = None) 
     energy = s.square()
     collision = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
     if generator is not None:
-        noise = torch.randn(directions.shape, generator=generator, device=generator.device, dtype=torch.float64)
-        directions = torch.linalg.qr(noise.to(directions.device))[0]
+        # As many columns are drawn as the stack has: whether its last direction counts must not move the others.
+        noise = torch.randn(stack.shape, generator=generator, dtype=torch.float64).to(directions.device)
+        directions = torch.linalg.qr(noise)[0][:, : directions.shape[1]]
     loss = 1 / (1 + (len(updates) - 1) * collision) - 1
     directions, loss = directions.to(factors[0].B), loss.to(factors[0].B)
     return [LowRank(f.B + directions @ (loss[:, None] * (directions.mT @ f.B)), f.A) for f in factors], collision

@@ -74,12 +74,17 @@ class CoreSpace(Operator):
 
 
 def core_space(updates: Sequence[Update]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-    """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64."""
+    """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64.
+
+    The factors were float32. What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of
+    it parallel up to rounding; kept as directions of their own, these roundings would fill the cores with zeros and
+    change what a density means.
+    """
     import torch
 
-    from hiplora.merging.factors import column_basis, thin
+    from hiplora.merging.factors import span, thin
 
     factors = [thin(update) for update in updates]
-    left = column_basis(torch.cat([f.B for f in factors], dim=1))[0]
-    right = column_basis(torch.cat([f.A.mT for f in factors], dim=1))[0]
+    left = span(torch.cat([f.B for f in factors], dim=1))
+    right = span(torch.cat([f.A.mT for f in factors], dim=1))
     return left, [(left.mT @ f.B) @ (f.A @ right) for f in factors], right

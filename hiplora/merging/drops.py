@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from hiplora.merging.base import Plan, Tasks
+from hiplora.merging.base import Plan, Tasks, streams
 from hiplora.merging.elementwise import disjoint_mean, fuse_blocks
 from hiplora.updates import Dense
 
@@ -18,17 +17,17 @@ Drop = Callable[[Tensor, torch.Generator], Tensor]
 def plan_drop(tasks: Tasks, generator: torch.Generator, drop: Drop, *, rule: str, scale: float) -> Plan:
     """Apply ``drop`` to blocks of rows of every ΔW_t, then add (rule linear) or elect signs and average (ties).
 
-    One number is drawn from the generator; each adapter and matrix gets its own stream derived from it, so
-    that a matrix is the same however often and in whatever order it is asked for.
+    Each adapter, by its position, and each matrix, by its name, has a stream of its own: a matrix is the same however
+    often and in whatever order it is asked for, and adapters in another order meet other masks.
     """
-    base = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+    stream = streams(generator)
     fuse: Callable[[Tensor], Tensor] = disjoint_mean if rule == "ties" else (lambda x: x.sum(dim=0))
 
     def matrix(name: str) -> Dense:
-        streams = [_stream(base, t, name) for t in range(len(tasks))]
+        masks = [stream(t, name) for t in range(len(tasks))]
 
         def dropped(x: Tensor) -> Tensor:
-            return fuse(torch.stack([drop(block, stream) for block, stream in zip(x, streams, strict=True)]))
+            return fuse(torch.stack([drop(block, mask) for block, mask in zip(x, masks, strict=True)]))
 
         return Dense(fuse_blocks([task[name] for task in tasks], dropped) * scale)
 
@@ -38,8 +37,3 @@ def plan_drop(tasks: Tasks, generator: torch.Generator, drop: Drop, *, rule: str
 def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform numbers in [0, 1) of a tensor's shape; drawn on the CPU, so that devices agree."""
     return torch.rand(like.shape, generator=generator).to(like.device)
-
-
-def _stream(base: int, task: int, name: str) -> torch.Generator:
-    text = hashlib.sha256(f"{base}/{task}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(text[:8], "big") >> 1)

@@ -23,11 +23,12 @@ BLOCK_ENTRIES = 1 << 18
 def row_blocks(update: Update) -> Iterator[tuple[slice, Tensor]]:
     """ΔW (m, n) of an update as consecutive (rows, block) in float32."""
     m, n = update.shape
+    dense = update.dense() if isinstance(update, Dense) else None
     factors = None if isinstance(update, Dense) else update.factors()
     step = max(1, BLOCK_ENTRIES // n)
     for start in range(0, m, step):
         rows = slice(start, min(start + step, m))
-        yield rows, (update.dense()[rows] if factors is None else factors.B[rows] @ factors.A).float()
+        yield rows, (factors.B[rows] @ factors.A if factors else dense[rows]).float()  # type: ignore[index]
 
 
 def fuse_blocks(updates: Sequence[Update], rule: Callable[[Tensor], Tensor]) -> Tensor:

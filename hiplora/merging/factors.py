@@ -11,8 +11,6 @@ from hiplora.updates import Dense, LowRank, Update, thin_svd
 
 RANK_TOLERANCE = 1e-6
 """Directions below this share of the largest singular value are rounding noise of a float32 update."""
-SPAN_TOLERANCE = 1e-12
-"""Directions below this share are outside the span of the factors; dropping them loses nothing."""
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 
@@ -28,12 +26,22 @@ def thin(update: Update) -> LowRank:
     return factored(update).to(torch.float64)
 
 
-def column_basis(stack: Tensor, tolerance: float = SPAN_TOLERANCE) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q ≥ 1 counts values above tolerance."""
+def column_basis(stack: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q ≥ 1 is its numerical rank."""
     q, r = torch.linalg.qr(stack)
     u, s, _ = torch.linalg.svd(r, full_matrices=False)
-    keep = max(1, _count(s, tolerance))
+    keep = max(1, _count(s, RANK_TOLERANCE))
     return q @ u[:, :keep], s[:keep]
+
+
+def span(stack: Tensor) -> Tensor:
+    """Orthonormal basis (m, q) of the columns of a stack (m, R), however different their lengths are.
+
+    Columns are brought to length 1 first, so that a short one counts as much as a long one, and two that were
+    parallel before float32 rounded them count once.
+    """
+    lengths = stack.norm(dim=0)
+    return column_basis(stack / lengths.where(lengths > 0, 1))[0]
 
 
 def triplets(update: LowRank, limit: int) -> Triplets:

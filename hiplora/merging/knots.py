@@ -71,8 +71,8 @@ def shared_basis(updates: Sequence[Update]) -> torch.Tensor:
     """U (m, q) of the SVD of [ΔW_1 … ΔW_T], numerically zero directions dropped."""
     import torch
 
-    from hiplora.merging.factors import RANK_TOLERANCE, column_basis, thin
+    from hiplora.merging.factors import column_basis, thin
 
     factors = [thin(update) for update in updates]
     scaled = [f.B @ torch.linalg.qr(f.A.mT)[1].mT for f in factors]
-    return column_basis(torch.cat(scaled, dim=1), RANK_TOLERANCE)[0].float()
+    return column_basis(torch.cat(scaled, dim=1))[0].float()

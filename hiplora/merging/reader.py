@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.merging.weights import Weights
-from hiplora.updates import Dense, LowRank, Principal, Update, dora
+from hiplora.updates import Deferred, LowRank, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
@@ -58,7 +58,8 @@ def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
 
     Args:
         source: folder with adapter_config.json and adapter_model.safetensors, or a repository on the Hub.
-        backbone: folder of the backbone's weights; needed by DoRA, and by HiP-LoRA without a saved basis.
+        backbone: folder of the backbone's weights; needed by DoRA, whose updates are formed from them when asked
+            for, and by HiP-LoRA without a saved basis.
 
     Raises:
         UserError: no adapter there, or one whose update is not understood.
@@ -110,33 +111,16 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _foreign(source: str, folder: Path, config: Mapping[str, Any], backbone: Path | None) -> Adapter:
-    """A HiP-LoRA adapter, read through its exact export to a LoRA of rank k + r; anything else is refused.
-
-    The export's first k directions become the principal channel again: calibrations and shared spaces depend
-    on the factorisation, and must not tell an adapter on disk from one in memory.
-    """
-    from tempfile import TemporaryDirectory
-
+    """A HiP-LoRA adapter, with its principal channel as in memory; anything else is refused."""
     kind = config.get("peft_type")
     if kind != "HIPLORA":
         raise UserError(f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read.")
-    from hiplora.tuner.export import export_lora
+    from hiplora.tuner.export import read_hiplora
 
-    with TemporaryDirectory() as exported:
-        export_lora(folder, Path(exported), backbone=backbone)
-        read = read_adapter(exported)
-    updates = read.updates
-    if config["principal"]:
-        updates = {name: _principal(update, config["k"]) for name, update in updates.items()}
-    return Adapter(source, read.base, read.task_type, read.fan_in_fan_out, updates)
-
-
-def _principal(update: Update, k: int) -> Principal:
-    """[U diag(φ), sB] [Vᵀ; A] taken apart again; the sign of φ_i goes into u_i."""
-    assert isinstance(update, LowRank)
-    phi = update.B[:, :k].norm(dim=0)
-    U = update.B[:, :k] / phi.clamp(min=torch.finfo(phi.dtype).tiny)
-    return Principal(U, phi, update.A[:k].mT, LowRank(update.B[:, k:], update.A[k:]))
+    read, updates, rest = read_hiplora(folder, backbone=backbone)
+    if rest:
+        raise _beyond_lora(source, *next(iter(rest.items())))
+    return Adapter(source, read.base_model_name_or_path, read.task_type, False, dict(sorted(updates.items())))
 
 
 def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
@@ -160,10 +144,28 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     for name in TENSORS:
-        if (folder / name).is_file():
-            path = folder / name
-            return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        path = folder / name
+        if path.is_file():
+            try:
+                if path.suffix == ".safetensors":
+                    return load_file(path)
+                return torch.load(path, weights_only=True, map_location="cpu")
+            except Exception as error:  # each format has exceptions of its own for a file that is not what it says
+                raise UserError(f"{path} cannot be read ({_why(path, error)}); fetch or save it again.") from error
     raise UserError(f"{folder} holds neither {TENSORS[0]} nor {TENSORS[1]}; give the folder save_pretrained wrote.")
+
+
+def _why(path: Path, error: Exception) -> str:
+    if path.read_bytes()[:40].startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the file; type git lfs pull in its folder"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
+    return UserError(
+        f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
+        "such an adapter cannot be merged."
+    )
 
 
 def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -172,14 +174,16 @@ def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, 
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if not match or tensor.ndim > 2:
-            raise UserError(
-                f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
-                "such an adapter cannot be merged."
-            )
+            raise _beyond_lora(source, key, tensor)
         modules.setdefault(match["module"], {})[match["part"]] = tensor.float()
     for name, part in modules.items():
         if not {"A", "B"} <= set(part):
             raise UserError(f"{source} holds only one of lora_A and lora_B for {name}; the file is incomplete.")
+        if part["A"].shape[:1] != part["B"].shape[1:]:
+            shapes = f"{tuple(part['A'].shape)} and {tuple(part['B'].shape)}"
+            raise UserError(
+                f"{source} holds lora_A and lora_B of {shapes} for {name}, which do not fit; save it again."
+            )
     return modules
 
 
@@ -193,13 +197,13 @@ def _update(
         return product
     if weights is None:
         raise UserError(f"{source} holds DoRA magnitudes but its {CONFIG} does not say use_dora; save it again.")
-    weight = weights.matrix(name).float()
-    if tuple(weight.shape) != product.shape or config.get("fan_in_fan_out"):
+    shape, magnitude = weights.shape(name), part["magnitude_vector"]
+    if shape != product.shape or config.get("fan_in_fan_out"):
         raise UserError(
-            f"{name} is {tuple(weight.shape)} in the backbone but {product.shape} in {source}; give the backbone it "
+            f"{name} is {shape} in the backbone but {product.shape} in {source}; give the backbone it "
             "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
         )
-    return Dense(dora(weight, product, part["magnitude_vector"]))
+    return Deferred(lambda: dora(weights.matrix(name).float(), product, magnitude), shape)
 
 
 def _adalora(source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -45,10 +48,20 @@ class Weights:
         Raises:
             UserError: the checkpoint has no such module.
         """
+        with self._open(module) as (handle, name):
+            return handle.get_tensor(name)
+
+    def shape(self, module: str) -> tuple[int, ...]:
+        """Its shape, without reading it. Raises as :meth:`matrix`."""
+        with self._open(module) as (handle, name):
+            return tuple(handle.get_slice(name).get_shape())
+
+    @contextmanager
+    def _open(self, module: str) -> Iterator[tuple[Any, str]]:
         from safetensors import safe_open
 
         name = f"{module}.weight"
         if name not in self._files:
             raise UserError(f"{self._folder} has no {name}; give the backbone these adapters were trained on.")
         with safe_open(self._files[name], framework="pt") as handle:
-            return handle.get_tensor(name)
+            yield handle, name

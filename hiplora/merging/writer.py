@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,41 @@ import torch
 from torch import Tensor
 
 from hiplora.errors import UserError
+from hiplora.merging.checks import zero
 from hiplora.merging.factors import thin
 from hiplora.merging.weights import INDEX, files
 from hiplora.updates import Dense, LowRank, Update, thin_svd
+
+REPORT = "merge_report.json"
+FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@contextmanager
+def new_folder(out: Path, *, keep: Sequence[Path] = ()) -> Iterator[Path]:
+    """A folder to write to that takes the place of ``out`` when the block ends without an error, and else vanishes.
+
+    Raises:
+        UserError: ``out`` is a file, one of ``keep``, holds anything but an earlier merge, or cannot be written.
+    """
+    if any(out.resolve() == folder.resolve() for folder in keep):
+        raise UserError(f"--out {out} is one of the inputs; write the result somewhere else.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder, which is created where there is none.")
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
+        raise UserError(f"--out {out} holds something else than an earlier merge; give another or an empty folder.")
+    temporary = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        yield temporary
+        temporary.chmod(0o755)
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.rename(out)
+    except OSError as error:
+        raise UserError(f"Cannot write {out}: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_lora(
@@ -58,11 +93,11 @@ def write_lora(
 
 
 def lora_config(ranks: Mapping[str, int], *, base: str | None, task_type: str | None, fan_in_fan_out: bool):
-    """LoraConfig with scaling α / r = 1 everywhere. Modules are named in full: no suffix can match too much."""
+    """LoraConfig with scaling α / r = 1 everywhere; patterns are anchored, so that none matches another's suffix."""
     from peft import LoraConfig
 
     common = max(ranks.values(), key=lambda r: (list(ranks.values()).count(r), r))
-    odd = {name: r for name, r in ranks.items() if r != common}
+    odd = {f"^{re.escape(name)}": r for name, r in ranks.items() if r != common}
     return LoraConfig(
         r=common,
         lora_alpha=common,
@@ -86,7 +121,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
         return _cut_dense(update.weight, min(rank, *update.shape))
     factors = update.factors()
     if rank is None or factors.rank <= rank:
-        return (factors if factors.rank else _zero(update.shape)), 0.0, factors.norm()
+        return (factors if factors.rank else zero(update.shape)), 0.0, factors.norm()
     u, s, v = thin_svd(thin(update))
     # More factors than numerical rank (repeated adapters) are no loss: only what is cut counts.
     cut = LowRank(u[:, :rank] * s[:rank], v[:, :rank].mT).to(torch.float32)
@@ -98,14 +133,10 @@ def _cut_dense(weight: Tensor, rank: int) -> tuple[LowRank, float, float]:
 
     norm = float(torch.linalg.matrix_norm(weight))
     if norm == 0:
-        return _zero((weight.shape[0], weight.shape[1])), 0.0, 0.0
+        return zero((weight.shape[0], weight.shape[1])), 0.0, 0.0
     basis = truncated_svd(weight, k=rank, recipe="auto")
     cut = LowRank(basis.U * basis.S, basis.V.mT)
     return cut, float(torch.linalg.matrix_norm(weight - cut.dense())), norm
-
-
-def _zero(shape: tuple[int, int]) -> LowRank:
-    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
 
 
 class Error:
@@ -133,8 +164,6 @@ def write_folded(updates: Mapping[str, Update], backbone: Path, out: Path) -> di
     Raises:
         UserError: a module that the backbone lacks, or of another shape.
     """
-    if out.resolve() == backbone.resolve():
-        raise UserError(f"--out {out} is the backbone's own folder; write the folded weights somewhere else.")
     table = files(backbone)
     modules = {f"{name}.weight": name for name in updates}
     absent = sorted(set(modules) - set(table))
@@ -168,8 +197,13 @@ def _fold_file(source: Path, target: Path, modules: Mapping[str, str], updates: 
 def _fits(name: str, shape: tuple[int, int], weight: Tensor) -> None:
     if tuple(weight.shape) != shape:
         raise UserError(f"{name} is {tuple(weight.shape)} in the backbone but {shape} in the adapters; give their own.")
+    if weight.dtype not in FOLDABLE:
+        raise UserError(
+            f"{name} is stored as {str(weight.dtype).removeprefix('torch.')}, a quantised format that ΔW cannot be "
+            "added to; give the backbone in fp32, fp16 or bf16, or write an adapter."
+        )
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:
     """``merge_report.json`` beside the result: operator, options, errors and inputs."""
-    (out / "merge_report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")

@@ -29,6 +29,7 @@ class Method:
 
     uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
     parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
+    full_rank: ClassVar[bool] = False  # whether its updates are full matrices, which only dense operators merge
 
     name: str
 

@@ -13,10 +13,10 @@ from hiplora.methods.lora import Lora, lora_updates
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from torch import nn
+    from torch import Tensor, nn
 
     from hiplora.config import RunConfig
-    from hiplora.updates import Update
+    from hiplora.updates import LowRank, Update
 
 
 @dataclass(kw_only=True)
@@ -24,6 +24,7 @@ class Dora(Lora):
     """Options of ``method=dora``, those of LoRA."""
 
     parity_exception: ClassVar[str | None] = "stores one magnitude per row of every matrix"
+    full_rank: ClassVar[bool] = True
 
     def peft_config(self, *, config: RunConfig) -> LoraConfig:
         peft_config = super().peft_config(config=config)
@@ -41,13 +42,17 @@ class Dora(Lora):
         return model
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
-        from hiplora.updates import Dense, dora
-
         adapter = active_adapter(peft_model)
         updates: dict[str, Update] = {}
         for name, product in lora_updates(peft_model).items():
             layer: Any = peft_model.get_base_model().get_submodule(name)
-            weight = layer.get_base_layer().weight.detach().float()
-            magnitude = layer.lora_magnitude_vector[adapter].weight.detach().float()
-            updates[name] = Dense(dora(weight, product, magnitude))
+            magnitude = layer.lora_magnitude_vector[adapter].weight.detach().float().clone()
+            updates[name] = _deferred(layer.get_base_layer().weight.detach(), product, magnitude)
         return updates
+
+
+def _deferred(weight: Tensor, product: LowRank, magnitude: Tensor) -> Update:
+    """ΔW is formed from the backbone's own weight when it is asked for; the backbone is never written to."""
+    from hiplora.updates import Deferred, dora
+
+    return Deferred(lambda: dora(weight.float(), product, magnitude), product.shape)

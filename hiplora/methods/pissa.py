@@ -95,8 +95,15 @@ def _start(peft_model: PeftModel) -> _Start | None:
 
 
 def _difference(trained: LowRank, start: LowRank) -> LowRank:
+    """``s (BA − B₀A₀)`` as U Σ · Vᵀ of its thin SVD.
+
+    The two products all but cancel, so factors left side by side would lose digits in bf16; and what depends on the
+    factorisation (Pico, Core Space) would see the start that all adapters share, not the updates.
+    """
     import torch
 
-    from hiplora.updates import LowRank
+    from hiplora.updates import LowRank, thin_svd
 
-    return LowRank(torch.cat([trained.B, -start.B], dim=1), torch.cat([trained.A, start.A], dim=0))
+    both = LowRank(torch.cat([trained.B, -start.B], dim=1), torch.cat([trained.A, start.A], dim=0))
+    u, s, v = thin_svd(both.to(torch.float64))
+    return LowRank(u * s, v.mT).to(torch.float32)

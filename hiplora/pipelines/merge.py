@@ -9,23 +9,25 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora.config import TaskConfig, digest
+from hiplora.config import digest
+from hiplora.errors import UserError
 from hiplora.pipelines import scoring
 from hiplora.pipelines.base import Pipeline, Result
 from hiplora.records import adapter_dir, partial_path, read_json, records_dir, write_json
 from hiplora.tasks import ORDER
 
 if TYPE_CHECKING:
-    from hiplora.config import MergingConfig, RunConfig
+    from hiplora.config import MergingConfig, RunConfig, TaskConfig
     from hiplora.merging import MergeResult
     from hiplora.models import Backbone
     from hiplora.updates import Update
 
 VERSION = 1
+DRAWS = 2  # raise it when random operators draw in another way; records of the others stay
 Member = tuple[str, int]  # (task, training seed)
 Instance = tuple[Member, ...]
 
@@ -59,7 +61,13 @@ class Merge(Pipeline):
         }
 
     def check(self, config: RunConfig) -> None:
-        scoring.check(config)
+        operator = config.merge
+        if config.method.full_rank and not operator.accepts_dense:
+            raise UserError(
+                f"merge={operator.name} works on low-rank factors, but method={config.method.name} has full-rank "
+                "updates; choose a dense operator: addition, task_arithmetic, ties, dare or della."
+            )
+        scoring.check(_asked(config))
 
     def identity(self, config: RunConfig) -> dict[str, Any]:
         from hiplora.pipelines.train import Train
@@ -68,10 +76,10 @@ class Merge(Pipeline):
         return {
             "pipeline": "merge",
             "merge": VERSION,
-            "operator": asdict(config.merge),
+            "operator": _operator(config),
             "instances": draw(config.merging, seed=config.seed),
             "train": [digest(identity) for identity in train],
-            "scoring": scoring.identity(config),
+            "scoring": scoring.identity(_asked(config)),
         }
 
     def requires(self, config: RunConfig) -> list[RunConfig]:
@@ -81,9 +89,7 @@ class Merge(Pipeline):
         """The single-task run of every (task, training seed) that some instance merges."""
         members = sorted({member for instance in draw(config.merging, seed=config.seed) for member in instance})
         return {
-            (task, seed): config.but(
-                pipeline="single", task=TaskConfig(name=task, template=None, target="answer"), seed=seed, force=False
-            )
+            (task, seed): config.but(pipeline="single", task=_task(config, task), seed=seed, force=False)
             for task, seed in members
         }
 
@@ -118,6 +124,23 @@ class Merge(Pipeline):
         )
 
 
+def _task(config: RunConfig, name: str) -> TaskConfig:
+    """A benchmark with the user's settings of it; a target other than the answer is of word problems only."""
+    return replace(config.task, name=name, target=config.task.target if name == "gsm8k" else "answer")
+
+
+def _asked(config: RunConfig) -> RunConfig:
+    """The configuration that merged models are scored under: word problems as their adapters were trained for them."""
+    return config.but(task=_task(config, "gsm8k"))
+
+
+def _operator(config: RunConfig) -> dict[str, Any]:
+    """Operator and options; where something is drawn, also the version of how."""
+    operator = config.merge
+    random = operator.draws or operator.calibration == "random"
+    return {**asdict(operator), **({"draws": DRAWS} if random else {})}
+
+
 class _Updates:
     """Updates of the trained adapters, each loaded once, when an instance first asks for it."""
 
@@ -127,6 +150,10 @@ class _Updates:
 
     def identity(self, member: Member) -> str:
         return self.singles[member]["needs"]["train"]
+
+    def made(self, member: Member) -> str:
+        """When it was scored: where an adapter was made anew, what was kept of a merge of the old one is no use."""
+        return self.singles[member]["started"]
 
     def __getitem__(self, member: Member) -> dict[str, Update]:
         if member not in self._loaded:
@@ -145,22 +172,20 @@ def _instance(config: RunConfig, backbone: Backbone, updates: _Updates, instance
     key = digest(
         {
             "merge": VERSION,
-            "operator": asdict(config.merge),
-            "adapters": [updates.identity(member) for member in instance],
-            "scoring": scoring.identity(config),
+            "operator": _operator(config),
+            "adapters": [[updates.identity(member), updates.made(member)] for member in instance],
+            "scoring": scoring.identity(_asked(config)),
         }
     )
     path = partial_path(config.outputs_dir, key)
     if path.exists() and not config.force:
         return read_json(path)
-    after = _merged_scores(config, backbone, updates, instance, key)
+    after = _merged_scores(config, backbone, updates, instance)
     write_json(path, after)
     return after
 
 
-def _merged_scores(
-    config: RunConfig, backbone: Backbone, updates: _Updates, instance: Instance, key: str
-) -> dict[str, Any]:
+def _merged_scores(config: RunConfig, backbone: Backbone, updates: _Updates, instance: Instance) -> dict[str, Any]:
     import time
 
     import torch
@@ -169,7 +194,9 @@ def _merged_scores(
     from hiplora.merging.attached import attached
 
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(int(key, 16))  # what is dropped depends on the instance alone
+    # What is drawn depends on the adapters alone: rows of a table that differ in a calibration share their masks.
+    drawn = digest({"draws": DRAWS, "adapters": [updates.identity(member) for member in instance]})
+    generator = torch.Generator().manual_seed(int(drawn, 16))
     merged: MergeResult = apply(
         config.merge,
         [updates[member] for member in instance],
@@ -179,7 +206,7 @@ def _merged_scores(
     with attached(backbone.model, merged.updates):
         merge_s = time.perf_counter() - started
         metrics, _, timings = scoring.score(
-            backbone.model, backbone.tokenizer, config, tasks=[task for task, _ in instance]
+            backbone.model, backbone.tokenizer, _asked(config), tasks=[task for task, _ in instance]
         )
     return {"metrics": metrics, "report": merged.report, "merge_s": round(merge_s, 2), **timings}
 

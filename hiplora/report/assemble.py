@@ -28,10 +28,23 @@ class Match:
     identity: str | None = None
 
 
-def evidence(experiment: Experiment, matches: Sequence[Match], *, beside: Sequence[Record], command: str) -> Evidence:
+# What a user says of where results lie, and what changes no number.
+PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
+NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
+
+
+def evidence(
+    experiment: Experiment,
+    matches: Sequence[Match],
+    *,
+    beside: Sequence[Record],
+    command: str,
+    settings: Sequence[str] = (),
+) -> Evidence:
     """What a table and a plan are made from.
 
-    ``beside`` holds every record that lies in the folders of the wanted runs; ``command`` runs what is missing.
+    ``beside`` holds every record that lies in the folders of the wanted runs; ``command`` runs what is missing;
+    ``settings`` are the overrides that the user gave for all runs.
     """
     known = [(m.identity, m.config) for m in matches if m.config is not None and m.identity is not None]
     slots = [m.slot for m in matches]
@@ -39,7 +52,7 @@ def evidence(experiment: Experiment, matches: Sequence[Match], *, beside: Sequen
     return Evidence(
         experiment=experiment,
         slots=slots,
-        setting=setting(known[0][1]),
+        setting=setting(known[0][1], settings),
         paper=paper_values(),
         notes=(
             *_problem_notes(experiment, slots),
@@ -62,15 +75,18 @@ def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> list[str]:
     ]
 
 
-def setting(config: RunConfig) -> Setting:
+def setting(config: RunConfig, settings: Sequence[str] = ()) -> Setting:
     """What the caption says of the configuration, and where its results lie."""
     model = config.model
+    changed = [word for word in settings if word.split("=", 1)[0] not in PLACES]
+    scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
     name = model.path if model.source == "hub" else model.path.rsplit("/", 1)[-1].removesuffix(".gguf")
     return Setting(
         folder=results_folder(config),
         backbone=f"{name} ({model.dtype})",
         data=DATA[config.data.name],
         scale=config.scale,
+        changed=(*scale, *sorted(changed)),
     )
 
 

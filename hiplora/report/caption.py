@@ -10,9 +10,11 @@ PARITY = 0.01  # by how much deployed parameters may differ between methods that
 
 
 def caption(evidence: Evidence) -> str:
-    """Backbone, data, scale, hardware, software: from the records where there are any."""
+    """Backbone, data, scale, changed settings, hardware, software: the last two from the records there are."""
     setting = evidence.setting
     parts = [f"Backbone {setting.backbone}, {setting.data}, scale {setting.scale}."]
+    if setting.changed:
+        parts.append(f"Not under the settings of conf/, but with {', '.join(setting.changed)}.")
     if not evidence.records:
         return " ".join([*parts, "No run of this table is there yet."])
     return " ".join([*parts, *_machines(evidence)])

@@ -14,8 +14,8 @@ from hiplora.errors import UserError
 class Cell:
     """One number: ``n`` of ``n_expected`` values stand behind it, from the records ``runs``.
 
-    ``value`` is None where there is nothing yet; ``std`` is over seeds, the interval is at 95 %. All in the
-    unit that the column names.
+    ``value`` is None where there is nothing yet; ``std`` is over the n values, seeds or merges; the interval is at
+    95 %. All in the unit that the column names.
     """
 
     row: str

@@ -32,12 +32,16 @@ def missing_slots(slots: Sequence[Slot]) -> list[Slot]:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all runs of a table share; ``folder`` is ``results/<data>``."""
+    """What all runs of a table share; ``folder`` is ``results/<data>``.
+
+    ``changed`` holds the settings in which they differ from the table as it is defined.
+    """
 
     folder: Path
     backbone: str
     data: str
     scale: str
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

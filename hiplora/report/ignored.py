@@ -10,6 +10,8 @@ from hiplora.report.evidence import Record
 
 # Fields of a configuration that never tell two results apart.
 BOOKKEEPING = {"force", "logging", "save_basis", "outputs_dir", "results_dir", "pipeline"}
+# Values that mean the same: most benchmarks have no other form than Alpaca's.
+SAME = {"task.template": {None, "alpaca"}}
 
 
 def ignored_notes(wanted: Sequence[tuple[str, Mapping[str, Any]]], records: Sequence[Record]) -> list[str]:
@@ -47,11 +49,15 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """The settings in which a record differs, as ``training.steps=20, not 60``."""
     left, right = dict(_flat(theirs)), dict(_flat(ours))
     keys = [key for key in {**left, **right} if key.split(".")[0] not in BOOKKEEPING]
-    apart = [key for key in keys if left.get(key) != right.get(key)]
+    apart = [key for key in keys if left.get(key) != right.get(key) and not _alike(key, left.get(key), right.get(key))]
     if not apart:
         return "same settings, but another backbone file, other data or an earlier version of the code"
     shown = [f"{key}={left.get(key)}, not {right.get(key)}" for key in apart[:3]]
     return " and ".join([*shown, *([f"{len(apart) - 3} more"] if len(apart) > 3 else [])])
+
+
+def _alike(key: str, one: Any, other: Any) -> bool:
+    return key in SAME and {one, other} <= SAME[key]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

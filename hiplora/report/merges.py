@@ -49,10 +49,15 @@ class Instance:
                     found[task, name] = 100 * (after - before)
         return found
 
+    @property
+    def measured(self) -> bool:
+        """Whether every metric of every merged task is there; without code execution pass@k is not."""
+        return len(self.deltas()) == sum(len(DROPS[task]) for task in self.adapters)
+
     def drop(self) -> float | None:
-        """Mean absolute drop in pp over the metrics of the merged tasks."""
+        """Mean absolute drop in pp over the metrics of the merged tasks; None where one was not measured."""
         deltas = self.deltas()
-        return sum(abs(delta) for delta in deltas.values()) / len(deltas) if deltas else None
+        return sum(abs(delta) for delta in deltas.values()) / len(deltas) if self.measured else None
 
     def nll_rise(self) -> float | None:
         """Mean over the merged tasks of the rise of the gold answer's negative log-likelihood, nats per token."""
@@ -65,16 +70,17 @@ class Instance:
         return sum(rises) / len(rises)
 
     def outcome(self, tau: float) -> stats.MergeOutcome:
-        """Whether it fails at τ, over the tasks whose headline score was measured."""
-        before, after = {}, {}
-        for task in self.adapters:
-            one, other = self.before[task].get(PRIMARY[task]), self.after[task].get(PRIMARY[task])
-            if one is not None and other is not None:
-                before[task], after[task] = one, other
-        return stats.merge_outcome(before, after, tau=tau) if before else stats.MergeOutcome(failed=None, excluded=())
+        """Whether it fails at τ by its tasks' headline scores; undecided where one was not measured."""
+        if not self.measured:
+            return stats.MergeOutcome(failed=None, excluded=())
+        before, after = (
+            {task: float(side[task][PRIMARY[task]] or 0) for task in self.adapters}
+            for side in (self.before, self.after)
+        )
+        return stats.merge_outcome(before, after, tau=tau)
 
     def failed(self, tau: float) -> float | None:
-        """100 if it fails at τ, 0 if not, None where no task can be judged."""
+        """100 if it fails at τ, 0 if not, None where that cannot be judged."""
         failed = self.outcome(tau).failed
         return None if failed is None else 100.0 * failed
 
@@ -114,6 +120,11 @@ def weights(keys: tuple[Key, ...], level: str) -> stats.Floats:
     return stats.adapter_weights([dict(key[2]) for key in keys], rng=rng)
 
 
+def _resamples(keys: Sequence[Key], level: str) -> bool:
+    """Whether there is anything to resample: one seed, or one instance, says nothing of its own spread."""
+    return len({key[0] for key in keys}) > 1 if level == "seed" else len(keys) > 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A number per instance under a column; ``level`` names the bootstrap of its interval."""
@@ -125,7 +136,10 @@ class Measure:
 
 
 def measure_cell(slots: Sequence[Slot], measure: Measure, *, row: str, paper: float | None = None) -> Cell:
-    """Mean over instances with its interval; an instance without the value is left out and shows in n."""
+    """Mean over instances with its interval; an instance without the value is left out and shows in n.
+
+    No interval from a single sampling seed (hierarchical) or a single instance (adapter-level).
+    """
     wanted = expected(slots, sizes=measure.sizes)
     pairs = [(i, measure.value(i)) for i in instances(slots, sizes=measure.sizes)]
     kept = [(instance, value) for instance, value in pairs if value is not None]
@@ -133,15 +147,15 @@ def measure_cell(slots: Sequence[Slot], measure: Measure, *, row: str, paper: fl
     if not kept:
         return Cell(row=row, column=label, value=None, n=0, n_expected=wanted, paper=paper)
     values = np.array([value for _, value in kept], dtype=float)
-    draws = stats.weighted_means(values, weights(tuple(i.key for i, _ in kept), measure.level))
-    low, high = stats.percentile_interval(draws)
+    keys = tuple(i.key for i, _ in kept)
+    low, high = _interval(stats.weighted_means(values, weights(keys, measure.level)), keys, measure.level)
     return Cell(
         row=row,
         column=label,
         value=float(values.mean()),
         std=stats.summarize(values).std,
-        ci_low=float(low),
-        ci_high=float(high),
+        ci_low=low,
+        ci_high=high,
         n=len(kept),
         n_expected=wanted,
         paper=paper,
@@ -149,14 +163,26 @@ def measure_cell(slots: Sequence[Slot], measure: Measure, *, row: str, paper: fl
     )
 
 
+def _interval(draws: stats.Floats, keys: Sequence[Key], level: str) -> tuple[float, float] | tuple[None, None]:
+    if not _resamples(keys, level):
+        return None, None
+    low, high = stats.percentile_interval(draws)
+    return float(low), float(high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """Differences over the instances that two sets of merges share, with their bootstrap means."""
+    """Differences over the instances that two sets of merges share, with what the bootstrap says of their mean.
 
-    differences: tuple[float, ...]
-    draws: stats.Floats
-    seed_means: tuple[float, ...]
-    runs: tuple[str, ...]
+    ``interval`` and the p-values are None where there is a single seed (or, adapter-level, a single instance).
+    """
+
+    differences: tuple[float, ...] = ()
+    expected: int
+    interval: tuple[float, float] | tuple[None, None] = (None, None)
+    bootstrap_p: float | None = None
+    sign_flip_p: float | None = None
+    runs: tuple[str, ...] = ()
 
 
 def paired(ours: Sequence[Slot], theirs: Sequence[Slot], measure: Measure) -> Paired:
@@ -165,25 +191,23 @@ def paired(ours: Sequence[Slot], theirs: Sequence[Slot], measure: Measure) -> Pa
     both = [(key, measure.value(left[key]), measure.value(right[key])) for key in left if key in right]
     found = {key: a - b for key, a, b in both if a is not None and b is not None}
     runs = dict.fromkeys(side[key].run for side in (left, right) for key in found)
+    wanted = max(expected(slots, sizes=measure.sizes) for slots in (ours, theirs))
     if not found:
-        return Paired(differences=(), draws=np.empty(0), seed_means=(), runs=())
+        return Paired(expected=wanted)
     by_seed: dict[str, list[float]] = {}
     for key, difference in found.items():
         by_seed.setdefault(key[0], []).append(difference)
+    keys = tuple(found)
+    draws = stats.weighted_means(np.array(list(found.values())), weights(keys, measure.level))
+    known = _resamples(keys, measure.level)
     return Paired(
         differences=tuple(found.values()),
-        draws=stats.weighted_means(np.array(list(found.values())), weights(tuple(found), measure.level)),
-        seed_means=tuple(float(np.mean(values)) for values in by_seed.values()),
+        expected=wanted,
+        interval=_interval(draws, keys, measure.level),
+        bootstrap_p=stats.bootstrap_p(draws) if known else None,
+        sign_flip_p=stats.sign_flip_p([float(np.mean(values)) for values in by_seed.values()]) if known else None,
         runs=tuple(runs),
     )
-
-
-def paired_p(ours: Sequence[Slot], theirs: Sequence[Slot], measure: Measure) -> tuple[float, float, int] | None:
-    """Bootstrap p, seed-level sign-flip p and number of pairs of a difference; None without a common instance."""
-    found = paired(ours, theirs, measure)
-    if not found.differences:
-        return None
-    return stats.bootstrap_p(found.draws), stats.sign_flip_p(found.seed_means), len(found.differences)
 
 
 INTERVAL_NOTE = (
@@ -191,17 +215,30 @@ INTERVAL_NOTE = (
     "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
     "narrow: in simulations of this design they hold the truth in 28 to 69 % of cases, the adapter-level (pigeonhole) "
     "intervals in 85 to 93 %. Where both are shown, read the adapter-level one. An interval without width says that "
-    "all instances agreed, not that the rate is known."
+    "all instances agreed, not that the rate is known; a single sampling seed has none."
 )
 
 
-def excluded_note(slots: Sequence[Slot]) -> str:
-    """How often a task could not be judged because its adapter scored 0 before the merge."""
-    outcomes = [(i, i.outcome(0.9)) for i in instances(slots)]
+def unjudged_notes(slots: Sequence[Slot]) -> list[str]:
+    """How often MergeFail could not be judged: an adapter that scored 0 before the merge, a score not measured."""
+    outcomes = [(i, i.outcome(0.9)) for i in instances(slots) if i.measured]
     tasks = sum(len(i.adapters) for i, _ in outcomes)
     excluded = sum(len(outcome.excluded) for _, outcome in outcomes)
     undefined = sum(outcome.failed is None for _, outcome in outcomes)
-    return (
+    return [
         f"A task whose adapter scored 0 before the merge cannot fall and is not judged: {excluded} of {tasks} "
-        f"task scores here; {undefined} of {len(outcomes)} instances had no task left and are not counted."
-    )
+        f"task scores here; {undefined} of {len(outcomes)} instances had no task left and are not counted.",
+        *unmeasured_notes(slots),
+    ]
+
+
+def unmeasured_notes(slots: Sequence[Slot]) -> list[str]:
+    """How many merges lack a score of a merged task; empty where all are there."""
+    every = instances(slots)
+    short = sum(not i.measured for i in every)
+    if not short:
+        return []
+    return [
+        f"{short} of {len(every)} instances merge code without pass@k, as code execution was off: they have neither "
+        "a mean absolute drop nor a MergeFail."
+    ]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from hiplora.report.cells import Cell, Column, Table
 
 ABSENT = "–"
+PAGE = 40  # rows that fit on one page of LaTeX
 ARROWS = {"up": " ↑", "down": " ↓", None: ""}
 LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
@@ -53,6 +57,11 @@ def _number(value: float, column: Column) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def _stated(value: float) -> str:
+    """The paper's value with the digits that the paper gives."""
+    return f"{value:g}".replace("-", "−")
+
+
 def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     """Header and body as text; the paper's values follow the column they belong to, under their own scale."""
     header, body = [""], [[row] for row in table.rows]
@@ -64,7 +73,7 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
         if any(cell is not None and cell.paper is not None for cell in cells):
             header.append(f"paper's {column.label}, {table.paper_scale}")
             for line, cell in zip(body, cells, strict=True):
-                line.append(_number(cell.paper, column) if cell and cell.paper is not None else "")
+                line.append(_stated(cell.paper) if cell and cell.paper is not None else "")
     return header, body
 
 
@@ -84,10 +93,12 @@ def _row(cells: list[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs table; notes become its footnote text. Needs ``\\usepackage{booktabs}``."""
+    """A booktabs table; notes become its footnote text. Needs ``\\usepackage{booktabs}``, a long one longtable too."""
     header, body = grid(table)
     rows = [" & ".join(escape(cell) for cell in line) + r" \\" for line in [header, *body]]
     notes = [r"\par\smallskip\footnotesize " + escape(note) for note in table.notes]
+    if len(body) > PAGE:
+        return _longtable(table, rows, notes)
     return "\n".join(
         [
             r"\begin{table}",
@@ -103,6 +114,26 @@ def latex(table: Table) -> str:
             r"\end{tabular}",
             *notes,
             r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _longtable(table: Table, rows: list[str], notes: list[str]) -> str:
+    """More rows than a page holds: a table that breaks between pages and repeats its header."""
+    columns = rows[0].count(" & ")
+    return "\n".join(
+        [
+            rf"\begin{{longtable}}{{l{'r' * columns}}}",
+            rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}\label{{tab:{table.name}}}\\",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            r"\endhead",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{longtable}",
+            *notes,
             "",
         ]
     )

@@ -55,22 +55,35 @@ def export_lora(
     source, out = Path(adapter_dir), Path(out_dir)
     if source.resolve() == out.resolve():
         raise UserError(f"{out} is the adapter itself; name another folder for the exported LoRA.")
+    config, updates, exported = read_hiplora(source, backbone=backbone)
+    for name, update in updates.items():
+        factors = update.factors()
+        exported[f"{PREFIX}{name}.lora_A.weight"] = factors.A.contiguous()
+        exported[f"{PREFIX}{name}.lora_B.weight"] = factors.B.contiguous()
+    ranks = {name: update.rank for name, update in updates.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(exported, out / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    _lora_config(config, ranks).save_pretrained(str(out))
+    return out
+
+
+def read_hiplora(
+    source: Path, *, backbone: str | Path | nn.Module | None = None
+) -> tuple[HipLoraConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
+    """Configuration, update by module name, and whatever else was saved with them, of a HiP-LoRA adapter folder.
+
+    ``backbone`` as for :func:`export_lora`. UserError where the folder holds no HiP-LoRA adapter or the backbone is
+    another.
+    """
     config = _read_config(source)
     tensors = saved_tensors(config)
     if tensors is None:
         raise UserError(f"{source} holds no adapter weights; name a folder written by save_pretrained.")
     names = [key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")]
-    factors = _factors(names, tensors, config, backbone)
+    updates = _updates(names, tensors, config, backbone)
     ours = {f"{name}.{part}" for name in names for part in _parts(config)}
-    exported = {key: value for key, value in tensors.items() if key not in ours}
-    for name, update in factors.items():
-        exported[f"{name}.lora_A.weight"] = update.A.contiguous()
-        exported[f"{name}.lora_B.weight"] = update.B.contiguous()
-    ranks = {name.removeprefix(PREFIX): update.rank for name, update in factors.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(exported, out / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    _lora_config(config, ranks).save_pretrained(str(out))
-    return out
+    rest = {key: value for key, value in tensors.items() if key not in ours}
+    return config, {name.removeprefix(PREFIX): update for name, update in updates.items()}, rest
 
 
 def _read_config(folder: Path) -> HipLoraConfig:
@@ -87,30 +100,30 @@ def _parts(config: HipLoraConfig) -> tuple[str, ...]:
     return ("lora_A.weight", "lora_B.weight", phi_name(config), *IDENTITY)
 
 
-def _factors(
+def _updates(
     names: list[str],
     tensors: Mapping[str, Tensor],
     config: HipLoraConfig,
     backbone: str | Path | nn.Module | None,
-) -> dict[str, LowRank]:
-    """The exact LoRA of every matrix, scaling folded into B; fp32."""
+) -> dict[str, LowRank | Principal]:
+    """The update of every matrix, scaling folded into B; fp32."""
     bases: Mapping[str, tuple[Tensor, Tensor]] = {}
     if config.principal:
         carried = all(f"{name}.lora_U" in tensors for name in names)
         bases = _carried(names, tensors) if carried else _recomputed(names, tensors, config, backbone)
-    factors = {}
+    updates: dict[str, LowRank | Principal] = {}
     for name in names:
         A, B = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
         residual = LowRank(B * _scaling(name.removeprefix(PREFIX), A.shape[0], config), A)
         if not config.principal:
-            factors[name] = residual
+            updates[name] = residual
             continue
         phi = tensors[f"{name}.{phi_name(config)}"].float()
         if config.parameterization == "relative":
             phi = phi * tensors[f"{name}.lora_sigma"]
         U, V = bases[name]
-        factors[name] = Principal(U, phi, V, residual).factors()
-    return factors
+        updates[name] = Principal(U, phi, V, residual)
+    return updates
 
 
 def _carried(names: list[str], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

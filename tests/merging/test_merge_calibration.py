@@ -56,6 +56,14 @@ def test_the_merged_norm_is_the_mean_of_the_original_ones(calibration, operator)
         assert update.norm() == pytest.approx(sum(t[name].norm() for t in tasks) / 2, rel=1e-4)
 
 
+def test_what_is_drawn_for_a_matrix_depends_on_its_name_alone():
+    tasks = [adapter(1), hip(2)]
+    merged = merge(tasks, "addition", calibration="random", generator=seeded()).updates
+    backwards = [{name: task[name] for name in reversed(task)} for task in tasks]
+    again = merge(backwards, "addition", calibration="random", generator=seeded()).updates
+    assert_same(dense(again), dense(merged))
+
+
 def test_rescale_keeps_the_direction_of_the_plain_merge_and_random_does_not_follow_pico():
     tasks = [adapter(1), adapter(2)]
     plain, rescale, pico, random = (

@@ -174,10 +174,93 @@ def test_hip_lora_folders_give_what_the_model_gives(principal, adapters, backbon
     held, read = model.base_model.updates(), read_adapter(str(tmp_path / "hip"), backbone=backbone).updates
     assert_close(read, {name: update.dense() for name, update in held.items()})
     plain = read_adapter(str(adapters["plain"][0])).updates
+    if principal:
+        added = merge([read, read], "addition").updates
+        assert {update.rank for update in added.values()} == {3 + 2 * 2}  # the basis is known to be one
     # Both depend on the factorisation, not on the update alone.
     for operator, calibration in (("core_space", "none"), ("addition", "pico")):
         left, right = (merge([u, plain], operator, calibration=calibration).updates for u in (read, held))
         assert_close(left, {name: update.dense() for name, update in right.items()}, 1e-4)
+
+
+def only(folder: Path, out: Path, module: str) -> Path:
+    """A copy of an adapter folder with the factors of one kind of module."""
+    edited(folder, out)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({k: v for k, v in tensors.items() if module in k}, out / "adapter_model.safetensors")
+    return out
+
+
+def test_an_adapter_without_a_module_leaves_it_to_the_others(adapters, tmp_path, capsys):
+    plain, rslora = adapters["plain"], adapters["rslora"]
+    q = only(plain[0], tmp_path / "q", "q_proj")
+    assert run(rslora[0], q, "--operator", "addition", "--out", tmp_path / "out") == 0
+    assert "does not adapt model.layers.0.self_attn.v_proj (2 such)" in capsys.readouterr().err
+    merged = read_adapter(str(tmp_path / "out")).updates
+    assert_close(merged, {name: d + ("q_proj" in name) * plain[1][name] for name, d in rslora[1].items()})
+
+
+def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
+    plain, rslora = (adapters[kind][0] for kind in ("plain", "rslora"))
+    copy, out, full = edited(plain, tmp_path / "copy"), tmp_path / "out", tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    before = (copy / "adapter_model.safetensors").read_bytes()
+    addition = (copy, rslora, "--operator", "addition")
+    for place, sentence in ((copy, "is one of the inputs"), (full, "something else"), (full / "notes.txt", "a file")):
+        assert run(*addition, "--out", place) == 2
+        assert sentence in capsys.readouterr().err
+    assert (copy / "adapter_model.safetensors").read_bytes() == before
+    assert run(*addition, "--out", out) == 0
+    first = (out / "adapter_model.safetensors").read_bytes()
+    # It fails while it writes: the dense operator needs a rank.
+    assert run(copy, rslora, "--operator", "ties", "--out", out) == 2
+    assert (out / "adapter_model.safetensors").read_bytes() == first
+    assert run(copy, "--operator", "addition", "--out", out) == 0
+    assert (out / "adapter_model.safetensors").read_bytes() != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "full", "out"]
+
+
+def test_a_quantised_backbone_is_not_folded_into(adapters, backbone, tmp_path, capsys):
+    folder = tmp_path / "fp8"
+    folder.mkdir()
+    weights = load_file(backbone / "model.safetensors")
+    save_file({name: w.to(torch.float8_e4m3fn) for name, w in weights.items()}, folder / "model.safetensors")
+    arguments = ("--operator", "addition", "--fold", "--backbone", folder, "--out", tmp_path / "out")
+    assert run(adapters["plain"][0], *arguments) == 2
+    assert "stored as float8_e4m3fn" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_adapters_saved_on_another_device_are_read(adapters, tmp_path, monkeypatch):
+    """PEFT's older adapters are pickles that name the device they were saved on."""
+    folder = edited(adapters["plain"][0], tmp_path / "bin")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    (folder / "adapter_model.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(tensors, folder / "adapter_model.bin")
+    assert_close(read_adapter(str(folder)).updates, adapters["plain"][1])
+
+
+def test_ranks_of_modules_whose_names_end_alike_stay_apart(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    updates = {
+        name: LowRank(torch.randn(6, r, generator=g), torch.randn(r, 6, generator=g))
+        for name, r in {"layers.0.q": 3, "enc.layers.0.q": 2, "x.q": 1, "y.q": 1}.items()
+    }
+    write_lora(updates, tmp_path)
+    model = nn.Module()
+    for name in updates:
+        parent = model
+        for part in name.split(".")[:-1]:
+            parent.add_module(part, getattr(parent, part, nn.Module()))
+            parent = getattr(parent, part)
+        parent.add_module("q", nn.Linear(6, 6, bias=False))
+    before = {name: model.get_submodule(name).weight.detach().clone() for name in updates}
+    merged = PeftModel.from_pretrained(model, tmp_path).merge_and_unload()
+    for name, update in updates.items():
+        torch.testing.assert_close(merged.get_submodule(name).weight - before[name], update.dense())
 
 
 def edited(folder: Path, out: Path, **config: object) -> Path:
@@ -209,12 +292,23 @@ def test_what_is_not_understood_is_refused(config, sentence, adapters, tmp_path)
 def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_path, capsys):
     plain, rslora = adapters["plain"][0], adapters["rslora"][0]
     other = edited(plain, tmp_path / "other", base_model_name_or_path="org/other")
-    fewer = edited(plain, tmp_path / "fewer")
+    q, v = only(plain, tmp_path / "q", "q_proj"), only(plain, tmp_path / "v", "v_proj")
+    pointer = edited(plain, tmp_path / "pointer")
+    (pointer / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    torn = edited(plain, tmp_path / "torn")
+    (torn / "adapter_model.safetensors").rename(torn / "adapter_model.bin")
+    odd = edited(plain, tmp_path / "odd")
     tensors = load_file(plain / "adapter_model.safetensors")
-    save_file({k: v for k, v in tensors.items() if "v_proj" not in k}, fewer / "adapter_model.safetensors")
+    first = next(key for key in tensors if "lora_A" in key)
+    save_file(tensors | {first: tensors[first][:1].contiguous()}, odd / "adapter_model.safetensors")
     cases = [
+        ((q, v, "--operator", "addition"), "no adapted module in common"),
+        ((plain, pointer, "--operator", "addition"), "type git lfs pull"),
+        ((plain, torn, "--operator", "addition"), "adapter_model.bin cannot be read"),
+        ((plain, odd, "--operator", "addition"), "which do not fit"),
+        ((plain, rslora, "--operator", "addition", "--device", "cuda:99"), "--device cuda:99 is not there"),
+        ((plain, "--operator", "addition", "--fold", "--rank", 2, "--backbone", backbone), "leave it out"),
         ((plain, other, "--operator", "addition"), "add --base"),
-        ((plain, fewer, "--operator", "addition"), "adapt different modules"),
         ((plain, rslora, "--operator", "ties"), "give --rank R"),
         ((plain, rslora, "--operator", "dare", "--rank", 4), "--seed"),
         ((plain, rslora, "--operator", "tsvm", "--density", 0.2), "merge=tsvm has no option density"),

@@ -234,6 +234,21 @@ def test_shared_spaces_with_addition_are_addition(name):
     assert_same(dense(merge(tasks, name, rule="addition").updates), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_core_space_sees_directions_that_hip_adapters_share_once():
+    """u_i φ_i of two adapters is parallel only up to float32; a core with the rounding in it would trim otherwise."""
+    from hiplora.merging.core_space import core_space
+
+    tasks = [hip(seed) for seed in range(3)]
+    for name in SHAPES:
+        updates = [task[name] for task in tasks]
+        exact = [update.to(torch.float64).factors() for update in updates]
+        sides = [torch.cat([f.B for f in exact], dim=1), torch.cat([f.A.mT for f in exact], dim=1)]
+        left, cores, right = core_space(updates)
+        assert cores[0].shape == tuple(int(torch.linalg.matrix_rank(side, rtol=1e-9)) for side in sides)
+        for core, update in zip(cores, updates, strict=True):
+            torch.testing.assert_close((left @ core @ right.mT).float(), update.dense())
+
+
 @pytest.mark.parametrize("ranks", [(2, 2, 2), (1, 3, 2)])
 def test_core_space_with_tsv_is_tsvm(ranks):
     tasks = [adapter(s, r) for s, r in enumerate(ranks)]

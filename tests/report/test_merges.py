@@ -8,7 +8,7 @@ import pytest
 
 from hiplora.report.caption import parity_notes
 from hiplora.report.cells import to_csv
-from hiplora.report.merges import Instance, Measure, instances, paired_p
+from hiplora.report.merges import Instance, Measure, instances, measure_cell, paired, unjudged_notes
 from hiplora.report.render import latex, markdown
 from hiplora.report.tables import TABLES, builder, differences, mergefail, table2, table11, table13
 from tests.report.evidence import HERE, fixture_evidence, golden
@@ -20,7 +20,7 @@ def test_golden(name):
     assert table.name == name
     assert markdown(table) == golden(HERE / "golden" / f"{name}.md", markdown(table))
     assert to_csv(table.cells) == golden(HERE / "golden" / f"{name}.csv", to_csv(table.cells))
-    assert latex(table).count(r"\\") == len(table.rows) + 1
+    assert sum(line.endswith(r" \\") for line in latex(table).splitlines()) == len(table.rows) + 1
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -69,26 +69,77 @@ def test_the_difference_of_two_methods_is_paired():
     evidence = fixture_evidence("mergefail")
     drop = Measure(column=table2.DROP, value=Instance.drop)
     lora, hip = evidence.select("merge", method="lora"), evidence.select("merge", method="hip")
-    bootstrap, flips, pairs = paired_p(lora, hip, drop)
-    # LoRA drops twice as much as HiP in each of the 12 common instances; two common seeds, same sign.
-    assert pairs == len(instances(hip)) == 12
-    assert bootstrap == pytest.approx(2 / 10_001)
-    assert flips == 0.5
-    assert paired_p(lora, evidence.select("merge", method="proj"), drop) is None
+    found = paired(lora, hip, drop)
+    # LoRA drops twice as much as HiP in each of the 12 common instances of 18; two common seeds, same sign.
+    assert (len(found.differences), found.expected) == (len(instances(hip)), 18) == (12, 18)
+    assert found.bootstrap_p == pytest.approx(2 / 10_001)
+    assert found.sign_flip_p == 0.5
+    none = paired(lora, evidence.select("merge", method="proj"), drop)
+    assert (none.differences, none.bootstrap_p, none.sign_flip_p) == ((), None, None)
 
 
-def test_unmeasured_scores_are_not_judged():
+def test_one_seed_has_no_interval_and_no_p():
+    slots = fixture_evidence("mergefail", keep=lambda record: record["labels"]["seed"] == 42).select(
+        "merge", method="lora"
+    )
+    measure = Measure(column=table2.DROP, value=Instance.drop)
+    cell = measure_cell(slots, measure, row="LoRA")
+    assert (cell.n, cell.n_expected, cell.ci_low, cell.ci_high) == (6, 18, None, None)
+    found = paired(slots, slots, measure)
+    assert (found.interval, found.bootstrap_p, found.sign_flip_p) == ((None, None), None, None)
+    by_adapter = measure_cell(slots, replace(measure, level="adapter"), row="LoRA")
+    assert by_adapter.ci_low < by_adapter.value < by_adapter.ci_high
+
+
+def test_a_merge_with_an_unmeasured_score_is_not_judged():
     scores = {"mmlu": {"acc": 0.5, "nll": 1.0}, "code": {"pass@1": None, "pass@5": None, "pass@10": None, "nll": 1.0}}
-    one = Instance(run="r", seed="42", size=2, adapters={"mmlu": 42, "code": 42}, before=scores, after=scores)
-    assert (one.drop(), one.failed(0.9)) == (0, 0)
-    code = Instance(run="r", seed="42", size=1, adapters={"code": 42}, before=scores, after=scores)
-    assert (code.drop(), code.failed(0.9)) == (None, None)
+    both = Instance(run="r", seed="42", size=2, adapters={"mmlu": 42, "code": 42}, before=scores, after=scores)
+    assert (both.drop(), both.failed(0.9)) == (None, None)
+    assert both.deltas() == {("mmlu", "acc"): 0}
+    mmlu = replace(both, size=1, adapters={"mmlu": 42})
+    assert (mmlu.drop(), mmlu.failed(0.9)) == (0, 0)
+
+
+def test_without_code_execution_a_table_says_what_it_lacks():
+    evidence = fixture_evidence("table13")
+    for slot in evidence.slots:
+        for instance in slot.record["metrics"].get("instances", []) if slot.record else []:
+            for side in ("before", "after"):
+                if "code" in instance[side]:
+                    instance[side]["code"] |= {"pass@1": None, "pass@5": None, "pass@10": None}
+    table = table13.build(evidence)
+    every = instances(evidence.select("merge", method="lora", merge="addition"))
+    without = sum("code" not in i.adapters for i in every)
+    cell = table.cell("LoRA, addition", "MergeFail (%)")
+    assert (cell.n, cell.n_expected) == (without, len(every))
+    assert any("as code execution was off" in note for note in table.notes)
+    assert len(unjudged_notes(fixture_evidence("table13").select("merge"))) == 1
 
 
 def test_the_full_method_has_no_test_against_itself():
     table = table11.build(fixture_evidence("table11"))
     assert table.cell("HiP-LoRA", table11.P_FAIL.label) is None
     assert table.cell("HiP-LoRA", "Downstream average (%)").paper == 76.4
+
+
+def test_tests_of_an_ablation_are_marked_where_they_are_short():
+    """LoRA's merges stand in for those of an ablation; HiP has two of its three sampling seeds."""
+    evidence = fixture_evidence("table11")
+    ablation = {s.wanted.point["seed"]: s for s in fixture_evidence("mergefail").select("merge", method="lora")}
+    slots = [
+        replace(slot, record=ablation[slot.wanted.point["seed"]].record)
+        if slot.wanted.group == "merge" and slot.wanted.point["method"] == "hip_no_stability"
+        else slot
+        for slot in evidence.slots
+    ]
+    table = table11.build(replace(evidence, slots=slots))
+    row = "without stability budget"
+    bootstrap, flips = (table.cell(row, column.label) for column in (table11.P_FAIL, table11.P_FAIL_SEEDS))
+    assert (bootstrap.n, bootstrap.n_expected, flips.value) == (12, 18, 0.5)
+    assert 2 / 10_001 <= bootstrap.value < 0.001
+    assert len(bootstrap.runs) == 4
+    retain = table.cell(row, table11.P_RETAIN_SEEDS.label)
+    assert (retain.value, retain.n, retain.n_expected) == (None, 0, 3)
 
 
 def test_differences_by_hand():

@@ -15,7 +15,7 @@ from hiplora import stats
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, metric, per_seed
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, expected, paired
+from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, paired, unmeasured_notes
 from hiplora.report.tables.table1 import retained, score
 
 PAIRS = (
@@ -56,10 +56,10 @@ NOTES = (
     "A row is the first method minus the second. ↑ and ↓ say which sign is better for the first. Own score, own NLL: "
     "of each task's adapter on its benchmark, mean over the four tasks. Rows with an operator are of merges of all "
     "sizes; MergeFail at τ = 0.9, NLL rise is that of the gold answers of the merged tasks.",
-    "Without an operator the brackets are the 95 % Student-t interval of the differences of the training seeds; the "
-    "sign-flip p over seeds is exact and with three seeds cannot be below 0.25. The bootstrap p (+1 correction) takes "
-    "instances as independent given the seed, which they are not, and is too small. Nothing is corrected for the "
-    "number of rows.",
+    "Without an operator the brackets are the 95 % Student-t interval of the differences of the training seeds, and "
+    "the sign-flip p over them is exact. Sampling seeds of merges share adapters, so there the sign-flip p is too "
+    "small, as is the bootstrap p (+1 correction), which takes instances as independent given the seed. With three "
+    "seeds a sign-flip p cannot be below 0.25. Nothing is corrected for the number of rows.",
 )
 
 
@@ -71,7 +71,14 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=(DIFFERENCE, ADAPTER, P_BOOTSTRAP, P_SEEDS),
         cells=tuple(cell for pair in PAIRS for cell in _pair(evidence, *pair)),
-        notes=(mark_note("seeds or instances"), *NOTES, INTERVAL_NOTE, *parity_notes(evidence), *evidence.notes),
+        notes=(
+            mark_note("seeds or instances"),
+            *NOTES,
+            INTERVAL_NOTE,
+            *unmeasured_notes(evidence.select("merge")),
+            *parity_notes(evidence),
+            *evidence.notes,
+        ),
         commands=evidence.commands,
     )
 
@@ -126,14 +133,12 @@ def _merged(
     left, right = (evidence.select("merge", method=method, merge=operator) for method in (ours, theirs))
     for level, column in (("seed", DIFFERENCE), ("adapter", ADAPTER)):
         found = paired(left, right, Measure(column=column, value=value, level=level))
-        wanted = max(expected(left), expected(right))
-        cell = partial(Cell, row=row, n=len(found.differences), n_expected=wanted, runs=found.runs)
+        cell = partial(Cell, row=row, n=len(found.differences), n_expected=found.expected, runs=found.runs)
         if not found.differences:
             yield cell(column=column.label, value=None)
             continue
-        low, high = stats.percentile_interval(found.draws)
-        mean = float(np.mean(found.differences))
-        yield cell(column=column.label, value=mean, ci_low=float(low), ci_high=float(high))
+        low, high = found.interval
+        yield cell(column=column.label, value=float(np.mean(found.differences)), ci_low=low, ci_high=high)
         if level == "seed":
-            yield cell(column=P_BOOTSTRAP.label, value=stats.bootstrap_p(found.draws))
-            yield cell(column=P_SEEDS.label, value=stats.sign_flip_p(found.seed_means))
+            yield cell(column=P_BOOTSTRAP.label, value=found.bootstrap_p)
+            yield cell(column=P_SEEDS.label, value=found.sign_flip_p)

@@ -7,7 +7,7 @@ from functools import partial
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, excluded_note, measure_cell
+from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, measure_cell, unjudged_notes
 
 TAUS = (0.85, 0.9, 0.95)
 LEVELS = {"seed": "", "adapter": ", adapter-level"}
@@ -33,7 +33,7 @@ def build(evidence: Evidence) -> Table:
         notes=(
             mark_note("instances"),
             INTERVAL_NOTE,
-            excluded_note(evidence.select("merge")),
+            *unjudged_notes(evidence.select("merge")),
             *parity_notes(evidence),
             *evidence.notes,
         ),

@@ -8,7 +8,7 @@ from hiplora import stats
 from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, per_seed, seed_cell
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, excluded_note, measure_cell, paired_p
+from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, paired, unjudged_notes
 from hiplora.report.tables.table1 import retained, score
 
 FAIL = partial(Instance.failed, tau=0.9)
@@ -31,8 +31,9 @@ NOTES = (
     "Retain and downstream average (mean of the four adapters' own scores): mean ± std over training seeds. MergeFail: "
     "merges by addition at τ = 0.9, all sizes pooled, in brackets the 95 % interval.",
     "p: two-sided, of the paired difference to HiP-LoRA of the same parameterisation. The bootstrap p (+1 correction) "
-    "takes instances as independent given the seed, which they are not, and is too small; the sign-flip p over seeds "
-    "is exact and with three seeds cannot be below 0.25. No correction for the number of comparisons.",
+    "takes instances as independent given the seed, which they are not, and is too small. The sign-flip p is exact "
+    "over training seeds (Retain); sampling seeds (MergeFail) share adapters, so there it is too small as well; with "
+    "three seeds neither can be below 0.25. No correction for the number of comparisons.",
     INTERVAL_NOTE,
 )
 
@@ -40,7 +41,6 @@ NOTES = (
 def build(evidence: Evidence) -> Table:
     """Table 11 from the records of pipelines ``single`` and ``merge``."""
     paper = paper_note(evidence)
-    slots = evidence.select("merge")
     methods = evidence.experiment.keys("single", "method")
     return Table(
         name="table11",
@@ -51,7 +51,7 @@ def build(evidence: Evidence) -> Table:
         notes=(
             mark_note("seeds or instances"),
             *NOTES,
-            excluded_note(slots),
+            *unjudged_notes(evidence.select("merge")),
             *parity_notes(evidence),
             *evidence.notes,
             *([paper] if paper else []),
@@ -87,21 +87,21 @@ def _tests(evidence: Evidence, method: str, row: str) -> list[Cell]:
     reference = "hip_relative" if method.startswith("hip_relative") else "hip"
     if method == reference:
         return []
-    fail = paired_p(evidence.select("merge", method=method), evidence.select("merge", method=reference), POOLED)
-    cells = []
-    if fail is not None:
-        bootstrap, flips, pairs = fail
-        cells += [
-            Cell(row=row, column=P_FAIL.label, value=bootstrap, n=pairs, n_expected=pairs),
-            Cell(row=row, column=P_FAIL_SEEDS.label, value=flips, n=pairs, n_expected=pairs),
-        ]
-    return [*cells, *_retain_test(evidence, method, reference, row)]
+    fail = paired(evidence.select("merge", method=method), evidence.select("merge", method=reference), POOLED)
+    cell = partial(Cell, row=row, n=len(fail.differences), n_expected=fail.expected, runs=fail.runs)
+    return [
+        cell(column=P_FAIL.label, value=fail.bootstrap_p),
+        cell(column=P_FAIL_SEEDS.label, value=fail.sign_flip_p),
+        _retain_test(evidence, method, reference, row),
+    ]
 
 
-def _retain_test(evidence: Evidence, method: str, reference: str, row: str) -> list[Cell]:
+def _retain_test(evidence: Evidence, method: str, reference: str, row: str) -> Cell:
+    """Over the training seeds; none before both methods have all of them."""
     ours, runs, seeds = per_seed(evidence, "single", _retain, method=method)
-    theirs, _, _ = per_seed(evidence, "single", _retain, method=reference)
+    theirs, others, _ = per_seed(evidence, "single", _retain, method=reference)
+    cell = partial(Cell, row=row, column=P_RETAIN_SEEDS.label, n=min(len(ours), len(theirs)), n_expected=seeds)
     if not len(ours) == len(theirs) == seeds:
-        return []
+        return cell(value=None)
     p = stats.sign_flip_p([a - b for a, b in zip(ours, theirs, strict=True)])
-    return [Cell(row=row, column=P_RETAIN_SEEDS.label, value=p, n=seeds, n_expected=seeds, runs=tuple(runs))]
+    return cell(value=p, runs=(*runs, *others))

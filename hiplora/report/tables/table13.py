@@ -7,7 +7,7 @@ from functools import partial
 from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, excluded_note, measure_cell
+from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, measure_cell, unjudged_notes
 
 TAU = 0.9
 SCOPES = {"": (SIZES, "seed"), ", adapter-level": (SIZES, "adapter"), ", size 4": ((4,), "seed")}
@@ -46,7 +46,7 @@ def build(evidence: Evidence) -> Table:
             mark_note("instances"),
             NOTE,
             INTERVAL_NOTE,
-            excluded_note(evidence.select("merge")),
+            *unjudged_notes(evidence.select("merge")),
             *parity_notes(evidence),
             *evidence.notes,
             *([paper] if paper else []),

@@ -7,7 +7,7 @@ from functools import partial
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, excluded_note, measure_cell
+from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, unjudged_notes
 
 SIZE = (4,)
 MEASURES = (
@@ -49,7 +49,7 @@ def build(evidence: Evidence) -> Table:
         notes=(
             mark_note("instances"),
             *NOTES,
-            excluded_note(evidence.select("merge")),
+            *unjudged_notes(evidence.select("merge")),
             *parity_notes(evidence),
             *evidence.notes,
         ),

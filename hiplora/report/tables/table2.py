@@ -22,7 +22,7 @@ from collections.abc import Callable
 from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell
+from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, unmeasured_notes
 
 COLUMNS = {
     ("mmlu", "acc"): Column(label="MMLU (%)", spread="ci"),
@@ -51,7 +51,14 @@ def build(evidence: Evidence) -> Table:
         caption=caption(evidence),
         columns=(*COLUMNS.values(), DROP),
         cells=tuple(cells),
-        notes=(mark_note("instances"), *NOTES, *parity_notes(evidence), *evidence.notes, *([paper] if paper else [])),
+        notes=(
+            mark_note("instances"),
+            *NOTES,
+            *unmeasured_notes(evidence.select("merge")),
+            *parity_notes(evidence),
+            *evidence.notes,
+            *([paper] if paper else []),
+        ),
         commands=evidence.commands,
     )
 
