@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rank", type=int, help="cap on the rank of the result; needed by the dense operators")
     p.add_argument("--seed", type=int, help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
-    p.add_argument("--backbone", type=Path, help="folder of the backbone; for --fold, DoRA and HiP-LoRA")
+    p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
     p.add_argument("--device", default="cpu", help="where to compute: cpu (default) or cuda")
     options = p.add_argument_group("options of operators (each one is refused where it does not apply)")

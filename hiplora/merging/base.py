@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from hiplora.errors import UserError
@@ -68,6 +68,12 @@ class Operator:
         from hiplora.merging import CALIBRATIONS
 
         self._one_of("calibration", CALIBRATIONS)
+        default = {f.name: f.default for f in fields(self)}.get("scale")
+        if self.calibration != "none" and getattr(self, "scale", default) != default:
+            raise UserError(
+                f"merge.calibration={self.calibration} brings the merged update to the mean norm of the adapters, "
+                "whatever merge.scale is; leave one of them out."
+            )
         self.check()
 
     def check(self) -> None:

@@ -23,6 +23,7 @@ from hiplora.updates import Deferred, LowRank, Update, dora
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
 KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B|E|magnitude_vector)(?:\.weight)?$")
+COPY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.base_layer\.weight$")
 # Fields that either leave ΔW alone or are handled below; any other one must be empty.
 UNDERSTOOD = (
     *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version", "auto_mapping"),
@@ -69,8 +70,8 @@ def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
     if config.get("peft_type") not in KINDS:
         return _foreign(source, folder, config, backbone)
     _refuse_unknown(source, config)
-    modules = _modules(source, _tensors(folder))
-    weights = Weights(backbone) if backbone and config.get("use_dora") else None
+    weights = Weights(backbone) if backbone else None
+    modules = _modules(source, _without_copies(source, _tensors(folder), weights))
     if config.get("use_dora") and weights is None:
         raise UserError(f"{source} is a DoRA adapter, whose update depends on the backbone; add --backbone DIR.")
     updates = {name: _update(source, name, part, config, weights) for name, part in sorted(modules.items())}
@@ -153,6 +154,23 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             except Exception as error:  # each format has exceptions of its own for a file that is not what it says
                 raise UserError(f"{path} cannot be read ({_why(path, error)}); fetch or save it again.") from error
     raise UserError(f"{folder} holds neither {TENSORS[0]} nor {TENSORS[1]}; give the folder save_pretrained wrote.")
+
+
+def _without_copies(source: str, tensors: Mapping[str, Tensor], weights: Weights | None) -> dict[str, Tensor]:
+    """The tensors without the backbone's own weights, which PEFT saves along where lm_head or embeddings are adapted.
+
+    Raises:
+        UserError: such a weight and no backbone to compare it with, or one that is not the backbone's.
+    """
+    copies = {key: match["module"] for key in tensors if (match := COPY.match(key))}
+    for key, module in copies.items():
+        if weights is None:
+            raise UserError(
+                f"{source} holds {key}, the backbone's own weight or a trained one; add --backbone DIR to compare."
+            )
+        if not torch.equal(tensors[key].float(), weights.matrix(module).float()):
+            raise UserError(f"{source} holds {key}, which is not the backbone's; such an adapter cannot be merged.")
+    return {key: tensor for key, tensor in tensors.items() if key not in copies}
 
 
 def _why(path: Path, error: Exception) -> str:

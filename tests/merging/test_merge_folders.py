@@ -200,6 +200,27 @@ def test_an_adapter_without_a_module_leaves_it_to_the_others(adapters, tmp_path,
     assert_close(merged, {name: d + ("q_proj" in name) * plain[1][name] for name, d in rslora[1].items()})
 
 
+def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone, tmp_path):
+    torch.manual_seed(0)
+    base = load(backbone)
+    base.config.tie_word_embeddings = False
+    base.lm_head.weight = nn.Parameter(base.lm_head.weight.detach().clone())
+    backbone = tmp_path / "untied"
+    base.save_pretrained(backbone)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    model.save_pretrained(tmp_path / "head", save_embedding_layers=True)
+    key = "base_model.model.lm_head.base_layer.weight"
+    path = tmp_path / "head" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    assert key in tensors
+    with pytest.raises(UserError, match="add --backbone DIR"):
+        read_adapter(str(tmp_path / "head"))
+    assert "lm_head" in read_adapter(str(tmp_path / "head"), backbone=backbone).updates
+    save_file(tensors | {key: tensors[key] + 1}, path)
+    with pytest.raises(UserError, match="not the backbone's"):
+        read_adapter(str(tmp_path / "head"), backbone=backbone)
+
+
 def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     plain, rslora = (adapters[kind][0] for kind in ("plain", "rslora"))
     copy, out, full = edited(plain, tmp_path / "copy"), tmp_path / "out", tmp_path / "full"
@@ -315,6 +336,7 @@ def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_
         ((plain, adapters["dora"][0], "--operator", "tsvm", "--backbone", backbone), "full-rank update"),
         ((plain, tmp_path / "absent", "--operator", "ties"), "is neither a folder nor"),
         ((plain, "--operator", "addition", "--fold"), "--backbone DIR"),
+        ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever merge.scale is"),
     ]
     for arguments, sentence in cases:
         assert run(*arguments, "--out", tmp_path / "out") == 2
