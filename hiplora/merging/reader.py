@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiplora.errors import UserError
-from hiplora.merging.weights import Weights
+from hiplora.merging.weights import INDEX, SINGLE, Weights
 from hiplora.updates import Deferred, LowRank, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -118,10 +118,19 @@ def _foreign(source: str, folder: Path, config: Mapping[str, Any], backbone: Pat
         raise UserError(f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read.")
     from hiplora.tuner.export import read_hiplora
 
-    read, updates, rest = read_hiplora(folder, backbone=backbone)
+    read, updates, rest = read_hiplora(folder, backbone=_backbone_of(config, backbone))
     if rest:
         raise _beyond_lora(source, *next(iter(rest.items())))
     return Adapter(source, read.base_model_name_or_path, read.task_type, False, dict(sorted(updates.items())))
+
+
+def _backbone_of(config: Mapping[str, Any], backbone: Path | None) -> Path | Weights | None:
+    """The backbone's checkpoint, read matrix by matrix, where it is a folder of safetensors; else what was given."""
+    named = config.get("base_model_name_or_path")
+    folder = backbone if backbone is not None else Path(named) if named else None
+    if folder is None or not any((folder / name).is_file() for name in (SINGLE, INDEX)):
+        return backbone
+    return Weights(folder)
 
 
 def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
@@ -168,7 +177,7 @@ def _without_copies(source: str, tensors: Mapping[str, Tensor], weights: Weights
             raise UserError(
                 f"{source} holds {key}, the backbone's own weight or a trained one; add --backbone DIR to compare."
             )
-        if not torch.equal(tensors[key].float(), weights.matrix(module).float()):
+        if not torch.equal(tensors[key].float(), weights[module].float()):
             raise UserError(f"{source} holds {key}, which is not the backbone's; such an adapter cannot be merged.")
     return {key: tensor for key, tensor in tensors.items() if key not in copies}
 
@@ -221,7 +230,7 @@ def _update(
             f"{name} is {shape} in the backbone but {product.shape} in {source}; give the backbone it "
             "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
         )
-    return Deferred(lambda: dora(weights.matrix(name).float(), product, magnitude), shape)
+    return Deferred(lambda: dora(weights[name].float(), product, magnitude), shape)
 
 
 def _adalora(source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:

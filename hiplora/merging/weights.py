@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,22 @@ def files(folder: Path) -> dict[str, Path]:
     )
 
 
-class Weights:
-    """Read-only view of a checkpoint: ``weights.matrix("model.layers.0.self_attn.q_proj")`` is (m, n)."""
+class Weights(Mapping[str, Tensor]):
+    """A checkpoint by module: ``weights["model.layers.0.self_attn.q_proj"]`` is (m, n), read when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files = files(folder)
+        ending = ".weight"
+        self._modules = tuple(name.removesuffix(ending) for name in self._files if name.endswith(ending))
 
-    def matrix(self, module: str) -> Tensor:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, module: str) -> Tensor:
         """The weight of one module in its stored dtype.
 
         Raises:
@@ -52,7 +60,7 @@ class Weights:
             return handle.get_tensor(name)
 
     def shape(self, module: str) -> tuple[int, ...]:
-        """Its shape, without reading it. Raises as :meth:`matrix`."""
+        """Its shape, without reading it. Raises as the weight itself."""
         with self._open(module) as (handle, name):
             return tuple(handle.get_slice(name).get_shape())
 

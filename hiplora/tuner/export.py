@@ -9,11 +9,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import peft
+import torch
 from peft import LoraConfig, PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import get_pattern_key
@@ -28,6 +29,7 @@ from hiplora.tuner.config import HipLoraConfig
 from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, saved_tensors
 from hiplora.updates import LowRank, Principal
 
+Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
 _CARRIED = (
     *(
         "task_type",
@@ -68,12 +70,12 @@ def export_lora(
 
 
 def read_hiplora(
-    source: Path, *, backbone: str | Path | nn.Module | None = None
+    source: Path, *, backbone: Backbone = None
 ) -> tuple[HipLoraConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
     """Configuration, update by module name, and whatever else was saved with them, of a HiP-LoRA adapter folder.
 
-    ``backbone`` as for :func:`export_lora`. UserError where the folder holds no HiP-LoRA adapter or the backbone is
-    another.
+    ``backbone`` as for :func:`export_lora`, or its weights by module name, which then need not fit into memory
+    together. UserError where the folder holds no HiP-LoRA adapter or the backbone is another.
     """
     config = _read_config(source)
     tensors = saved_tensors(config)
@@ -104,7 +106,7 @@ def _updates(
     names: list[str],
     tensors: Mapping[str, Tensor],
     config: HipLoraConfig,
-    backbone: str | Path | nn.Module | None,
+    backbone: Backbone,
 ) -> dict[str, LowRank | Principal]:
     """The update of every matrix, scaling folded into B; fp32."""
     bases: Mapping[str, tuple[Tensor, Tensor]] = {}
@@ -134,23 +136,50 @@ def _recomputed(
     names: list[str],
     tensors: Mapping[str, Tensor],
     config: HipLoraConfig,
-    backbone: str | Path | nn.Module | None,
+    backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
-    model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
-    modules = dict(model.named_modules())
-    missing = [name for name in names if name.removeprefix(PREFIX) not in modules]
-    if missing:
-        raise UserError(f"the backbone has no module {missing[0].removeprefix(PREFIX)}; name the one trained on.")
-    weights = {n.removeprefix(PREFIX): modules[n.removeprefix(PREFIX)].weight.detach() for n in names}
+    weights = _weights([name.removeprefix(PREFIX) for name in names], config, backbone)
     found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
-        name: SingularBasis(basis, options=config.svd_options, key=key, device=weights[name].device)
+        name: SingularBasis(basis, options=config.svd_options, key=key, device=torch.device("cpu"))
         for name, basis in found.items()
     }
     check_saved(bases, tensors, config)
     k = config.k
     return {PREFIX + name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
+
+
+def _weights(modules: list[str], config: HipLoraConfig, backbone: Backbone) -> Mapping[str, Tensor]:
+    """The weights of the adapted modules, of a mapping given as such one at a time, when asked for."""
+    weights: Mapping[str, Tensor]
+    if isinstance(backbone, Mapping):
+        known, weights = set(backbone), _Some(backbone, modules)
+    else:
+        model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
+        layers: dict[str, Any] = dict(model.named_modules())
+        known = set(layers)
+        weights = {name: layers[name].weight.detach() for name in modules if name in known}
+    missing = [name for name in modules if name not in known]
+    if missing:
+        raise UserError(f"the backbone has no module {missing[0]}; name the one trained on.")
+    return weights
+
+
+class _Some(Mapping[str, Tensor]):
+    """Some entries of a mapping, looked up when asked for."""
+
+    def __init__(self, every: Mapping[str, Tensor], names: list[str]) -> None:
+        self._every, self._names = every, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._every[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _load_backbone(config: HipLoraConfig, backbone: str | Path | None) -> nn.Module:
