@@ -15,7 +15,8 @@ from hiplora import stats
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, metric, per_seed
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, paired, unmeasured_notes
+from hiplora.report.instances import Instance, unmeasured_notes
+from hiplora.report.merges import INTERVAL_NOTE, Measure, paired
 from hiplora.report.tables.table1 import retained, score
 
 PAIRS = (

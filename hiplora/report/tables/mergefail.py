@@ -7,7 +7,8 @@ from functools import partial
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, SIZES, Instance, Measure, measure_cell, unjudged_notes
+from hiplora.report.instances import SIZES, Instance, unjudged_notes
+from hiplora.report.merges import INTERVAL_NOTE, Measure, measure_cell
 
 TAUS = (0.85, 0.9, 0.95)
 LEVELS = {"seed": "", "adapter": ", adapter-level"}

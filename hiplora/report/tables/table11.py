@@ -8,7 +8,8 @@ from hiplora import stats
 from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence, Record, per_seed, seed_cell
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, paired, unjudged_notes
+from hiplora.report.instances import Instance, unjudged_notes
+from hiplora.report.merges import INTERVAL_NOTE, Measure, measure_cell, paired
 from hiplora.report.tables.table1 import retained, score
 
 FAIL = partial(Instance.failed, tau=0.9)

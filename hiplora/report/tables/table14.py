@@ -7,7 +7,8 @@ from functools import partial
 from hiplora.report.caption import caption, mark_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, unjudged_notes
+from hiplora.report.instances import Instance, unjudged_notes
+from hiplora.report.merges import INTERVAL_NOTE, Measure, measure_cell
 
 SIZE = (4,)
 MEASURES = (

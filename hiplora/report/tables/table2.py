@@ -22,7 +22,8 @@ from collections.abc import Callable
 from hiplora.report.caption import caption, mark_note, paper_note, parity_notes
 from hiplora.report.cells import Cell, Column, Table
 from hiplora.report.evidence import Evidence
-from hiplora.report.merges import INTERVAL_NOTE, Instance, Measure, measure_cell, unmeasured_notes
+from hiplora.report.instances import Instance, unmeasured_notes
+from hiplora.report.merges import INTERVAL_NOTE, Measure, measure_cell
 
 COLUMNS = {
     ("mmlu", "acc"): Column(label="MMLU (%)", spread="ci"),
