@@ -44,6 +44,8 @@ def new_folder(out: Path, *, keep: Sequence[Path] = ()) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         yield temporary
         temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors lets nobody else read what it writes
         shutil.rmtree(out, ignore_errors=True)
         temporary.rename(out)
     except OSError as error:
