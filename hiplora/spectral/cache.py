@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -103,12 +104,28 @@ def _compute(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> dic
     bases = {}
     workspace = _workspace(weights)
     for name, weight in tqdm(weights.items(), desc="SVD of the backbone", unit="matrix", delay=2.0):
+        recipe = resolve_recipe(weight.shape, recipe=options["recipe"], exact_up_to=options["exact_up_to"])
         try:
-            basis = truncated_svd(weight, k=min(k_max, *weight.shape), workspace=workspace, **options)
+            with _one_thread() if recipe == "exact" and weight.device.type == "cpu" else nullcontext():
+                basis = truncated_svd(weight, k=min(k_max, *weight.shape), workspace=workspace, **options)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         bases[name] = Basis(basis.U.cpu(), basis.S.cpu(), basis.V.cpu(), basis.residual)
     return bases
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """LAPACK's last bits depend on the number of threads, and training amplifies them to other scores.
+
+    The exact SVDs are small: several threads would gain little on a quiet machine and lose much on a busy one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _workspace(weights: Mapping[str, Tensor]) -> Tensor | None:

@@ -32,6 +32,25 @@ def never(monkeypatch: pytest.MonkeyPatch):
     return activate
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_exact_directions_do_not_depend_on_the_number_of_threads(threads, tmp_path: Path) -> None:
+    weights = {"w": torch.randn(576, 576, generator=torch.Generator().manual_seed(0))}
+    found = []
+    for count in (1, 2):
+        threads(count)
+        bases, _ = load_or_compute(weights, cache_dir=tmp_path / str(count))
+        assert torch.get_num_threads() == count
+        found.append(bases["w"])
+    assert torch.equal(found[0].U, found[1].U)
+    assert torch.equal(found[0].V, found[1].V)
+
+
 def test_second_call_reads_what_the_first_computed(weights, never, tmp_path: Path) -> None:
     first, key = load_or_compute(weights, k_max=16, cache_dir=tmp_path)
     never()
