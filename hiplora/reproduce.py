@@ -141,8 +141,8 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     """
     experiment = experiments.load(name)
     wish = request(experiment, overrides)
-    words = [word for word in overrides if word not in wish.hydra]  # how it is launched is nobody's but the user's
-    command = shlex.join(["python", "-m", "hiplora.reproduce", name, *words])
+    # For whoever reads the table: all of it, with whatever launcher is theirs.
+    command = shlex.join(["python", "-m", "hiplora.reproduce", name, *wish.settings])
     runs = identify(experiment, wish.settings)
     found, past = gather(experiment, runs, command, wish.settings)
     if mode == "plan":

@@ -93,7 +93,7 @@ def test_a_table_under_other_settings_says_so_and_leaves_the_table_alone(results
     assert run(results, "--render-only", "training.steps=7", "hydra/launcher=basic", "seed=42") == 0
     text = capsys.readouterr().out
     assert "Not under the settings of conf/, but with training.steps=7." in text
-    assert "hydra" not in text
+    assert f"python -m hiplora.reproduce table1 training.steps=7 results_dir={results}\n" in text
     assert "Not under" not in plain
     names = {path.name for path in tables.iterdir()}
     assert len(names) == 6
