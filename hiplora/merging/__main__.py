@@ -82,9 +82,11 @@ def refuse(args: argparse.Namespace) -> None:
     """Refuse what could only fail after everything has been read and merged.
 
     Raises:
-        UserError: options that do not go together, or a device that is not there.
+        UserError: options that do not go together, a device that is not there, a folder that must be kept.
     """
     import torch
+
+    from hiplora.merging.writer import check_out
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
@@ -96,6 +98,7 @@ def refuse(args: argparse.Namespace) -> None:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device} is not there ({str(error).splitlines()[0]}); try cpu.") from None
+    check_out(args.out, [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else []))
 
 
 def write(
@@ -106,8 +109,7 @@ def write(
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
-    inputs = [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else [])
-    with new_folder(args.out, keep=inputs) as folder:
+    with new_folder(args.out) as folder:
         if args.fold:
             written = write_folded(updates, args.backbone, folder)
         else:

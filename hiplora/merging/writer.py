@@ -25,19 +25,33 @@ REPORT = "merge_report.json"
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-@contextmanager
-def new_folder(out: Path, *, keep: Sequence[Path] = ()) -> Iterator[Path]:
-    """A folder to write to that takes the place of ``out`` when the block ends without an error, and else vanishes.
+MERGED = {REPORT, "adapter_config.json", "adapter_model.safetensors"}
+
+
+def check_out(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a place where writing would lose something.
 
     Raises:
-        UserError: ``out`` is a file, one of ``keep``, holds anything but an earlier merge, or cannot be written.
+        UserError: ``out`` is a file, one of the inputs, or holds anything but an earlier merged adapter.
     """
-    if any(out.resolve() == folder.resolve() for folder in keep):
+    if any(out.resolve() == folder.resolve() for folder in inputs):
         raise UserError(f"--out {out} is one of the inputs; write the result somewhere else.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder, which is created where there is none.")
-    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
-        raise UserError(f"--out {out} holds something else than an earlier merge; give another or an empty folder.")
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if held and not (REPORT in held and held <= MERGED):
+        raise UserError(f"--out {out} holds something else than a merged adapter; give another or an empty folder.")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to that takes the place of ``out`` when the block ends without an error, and else vanishes.
+
+    What ``out`` held is gone then: :func:`check_out` first.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -240,6 +240,9 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     # It fails while it writes: the dense operator needs a rank.
     assert run(copy, rslora, "--operator", "ties", "--out", out) == 2
     assert (out / "adapter_model.safetensors").read_bytes() == first
+    (out / "scores.json").write_text("mine")
+    assert run(copy, "--operator", "addition", "--out", out) == 2
+    (out / "scores.json").unlink()
     assert run(copy, "--operator", "addition", "--out", out) == 0
     assert (out / "adapter_model.safetensors").read_bytes() != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "full", "out"]
