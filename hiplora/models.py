@@ -34,7 +34,10 @@ _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nv
 
 @dataclass
 class Backbone:
-    """A loaded model in evaluation mode, its tokenizer (with a pad token), and what both are."""
+    """A loaded model in evaluation mode, its tokenizer (with a pad token), and what both are.
+
+    The weights are those of ``model.dtype``; the model's own dtype is that of :func:`arithmetic`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -63,7 +66,7 @@ def load(model: ModelConfig) -> Backbone:
     the package, file, folder, Hub or GPU asked for is not there.
     """
     what = identity(model)
-    wanted = (what, model.dtype, str(device_of(model)))
+    wanted = (what, model.dtype, arithmetic(model), device_type(model))
     if wanted not in _LOADED:
         _LOADED.clear()  # before loading, so that two backbones never share the memory
         _LOADED[wanted] = _load(model, what)
@@ -97,16 +100,39 @@ def device_of(model: ModelConfig) -> torch.device:
     return torch.device(device_type(model))
 
 
-def describe(device: torch.device) -> str:
-    """A device in words for a record: ``cpu, 2 threads`` or ``cuda, NVIDIA H100 80GB HBM3``."""
+def arithmetic(model: ModelConfig) -> str:
+    """The dtype the backbone computes in: ``model.dtype``, or ``float32`` on a CPU that cannot multiply bfloat16.
+
+    There torch multiplies bf16 several times slower than fp32. fp32 holds every bf16 weight exactly, so the frozen
+    weights and their singular directions are the same; only the rounding of activations differs. Loads no torch on
+    a machine without a GPU.
+    """
+    slow = model.dtype == "bfloat16" and device_type(model) == "cpu" and not _cpu_multiplies_bfloat16()
+    return "float32" if slow else model.dtype
+
+
+def describe(backbone: Backbone) -> str:
+    """Device and arithmetic in words for a record, such as ``cpu, 2 threads, bfloat16``."""
     import torch
 
+    device, dtype = backbone.device, str(backbone.model.dtype).removeprefix("torch.")
     if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {torch.get_num_threads()} threads"
+        return f"cuda, {torch.cuda.get_device_name(device)}, {dtype}"
+    return f"{device.type}, {torch.get_num_threads()} threads, {dtype}"
 
 
-_LOADED: dict[tuple[str, str, str], Backbone] = {}
+@cache
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has products of bfloat16, by the flags that Linux lists; elsewhere False."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    x86, arm = {"avx512_bf16", "amx_bf16"}, {"bf16"}
+    return bool(flags & x86) or ("asimd" in flags and bool(flags & arm))
+
+
+_LOADED: dict[tuple[str, str, str, str], Backbone] = {}
 
 
 def _load(model: ModelConfig, what: str) -> Backbone:
@@ -122,6 +148,7 @@ def _load(model: ModelConfig, what: str) -> Backbone:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_not_loadable(model, where, error)) from error
+    loaded.to(getattr(torch, arithmetic(model)))  # after model.dtype has rounded them, so that weights stay its
     device = device_of(model)
     _set_pad_token(loaded, tokenizer)
     torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature

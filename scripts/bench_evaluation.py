@@ -154,7 +154,7 @@ def main() -> None:
         "hflm_batch": arguments.hflm_batch,
         "repetitions": arguments.repetitions,
         "threads": torch.get_num_threads(),
-        "device": models.describe(backbone.device),
+        "device": models.describe(backbone),
     }
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(json.dumps(numbers, indent=2))

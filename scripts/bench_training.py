@@ -4,10 +4,10 @@
     python scripts/bench_training.py --device cuda --json training.json
 
 All on the packaged model and a mini-benchmark's training examples (``--task``) in the mini scale's rows; and one
-transformer block at Llama-3.1-8B's shapes, random weights, in bf16. Each repetition trains every variant for a
-few optimizer steps, in turning order, everything included but writing the checkpoint: forward, backward,
-clipping, AdamW, penalty, retraction. A first repetition is thrown away. Reported are tokens per second (medians
-over the repetitions) and ratios of these medians:
+transformer block at Llama-3.1-8B's shapes with random weights. Arithmetic is bf16, or fp32 on a CPU without bf16
+products. Each repetition trains every variant for a few optimizer steps, in turning order, everything included but
+writing the checkpoint: forward, backward, clipping, AdamW, penalty, retraction. A first repetition is thrown away.
+Reported are tokens per second (medians over the repetitions) and ratios of these medians:
 
 - ``hip_over_lora``, ``proj_over_lora``: in our trainer, on the packaged model; LoRA is PEFT's own;
 - ``hip_over_lora_8b_block``: the same on the block, whose input needs a gradient, as inside a model;
@@ -184,7 +184,8 @@ def block(args: argparse.Namespace) -> dict[str, float]:
     overrides = ["svd.recipe=randomized", f"model.device={args.device}"]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip")}
     torch.manual_seed(SEED)
-    backbone = LlamaForCausalLM._from_config(LLAMA_8B_BLOCK, dtype=torch.bfloat16)
+    arithmetic = models.arithmetic(configs["lora"].model)
+    backbone = LlamaForCausalLM._from_config(LLAMA_8B_BLOCK, dtype=getattr(torch, arithmetic))
     backbone.to(models.device_of(configs["lora"].model)).enable_input_require_grads()
     training = replace(
         configs["lora"].training,
@@ -226,7 +227,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:  # the basis of random weights is of no later use
         os.environ["HIPLORA_CACHE"] = cache
         results |= block(args)
-    results |= {"threads": torch.get_num_threads(), "device": args.device, "task": args.task, "steps": args.steps}
+    results |= {
+        "threads": torch.get_num_threads(),
+        "arithmetic": models.arithmetic(compose([]).model),
+        "device": args.device,
+        "task": args.task,
+        "steps": args.steps,
+    }
     for key, value in results.items():
         print(f"{key:32} {value:.3f}" if isinstance(value, float) else f"{key:32} {value}")
     if args.json:

@@ -35,7 +35,8 @@ def config(path: Path | str, **changes) -> ModelConfig:
     return ModelConfig(path=str(path), target_modules=["q_proj"], **(fields | changes))
 
 
-def test_folder_gives_a_ready_backbone(folder: Path) -> None:
+def test_folder_gives_a_ready_backbone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: True)
     backbone = models.load(config(folder, dtype="bfloat16"))
     assert backbone.model.dtype == torch.bfloat16
     assert not backbone.model.training
@@ -43,7 +44,25 @@ def test_folder_gives_a_ready_backbone(folder: Path) -> None:
     assert backbone.tokenizer.pad_token == backbone.tokenizer.eos_token  # the saved tokenizer has none
     assert backbone.model.generation_config.pad_token_id == backbone.tokenizer.pad_token_id
     assert backbone.device == torch.device("cpu")
-    assert "threads" in models.describe(backbone.device)
+    assert "threads" in models.describe(backbone)
+
+
+def test_without_bf16_products_the_same_weights_compute_in_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = config(folder, dtype="bfloat16")
+    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: True)
+    native = models.load(wanted)
+    weights = {name: weight.clone() for name, weight in native.model.named_parameters()}
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+
+    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: False)
+    assert models.arithmetic(wanted) == "float32"
+    assert models.arithmetic(config(folder)) == "float32"
+    wide = models.load(wanted)
+    assert all(torch.equal(value, weights[name].float()) for name, value in wide.model.named_parameters())
+    assert {value.dtype for value in wide.model.parameters()} == {torch.float32}
+    assert models.describe(wide).endswith("float32")
+    assert models.describe(native).endswith("bfloat16")
+    assert wide.identity == native.identity
 
 
 def test_last_backbone_is_kept_until_another_is_wanted(folder: Path) -> None:
@@ -79,7 +98,7 @@ from hiplora import models
 from hiplora.config import ModelConfig
 model = ModelConfig(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
                     target_modules=["q_proj"])
-models.identity(model), models.device_type(model)
+models.identity(model), models.device_type(model), models.arithmetic(model)
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -144,7 +163,7 @@ def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     models.forget()
     monkeypatch.setattr(models, "_convert", None)
     again = models.load(packaged)
-    assert again.model.dtype == torch.bfloat16
+    assert again.model.dtype == getattr(torch, models.arithmetic(packaged))
     assert again.identity == backbone.identity
     assert not list((tmp_path / "cache" / "backbones").glob(".*"))
 

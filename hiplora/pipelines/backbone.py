@@ -29,8 +29,8 @@ class BackboneScores(Pipeline):
         return {
             "pipeline": "backbone",
             "model": [models.identity(config.model), config.model.dtype],
-            # Generators of sampled completions differ between kinds of device: base and adapter share one.
-            "device": models.device_type(config.model),
+            # Completions are sampled and rounded differently there: base and adapter share one.
+            "device": _device(config),
             "scoring": scoring.identity(config),
         }
 
@@ -47,7 +47,16 @@ class BackboneScores(Pipeline):
                 "metrics": {"base": metrics},
                 "timings": timings,
                 "sandbox": scoring.sandbox_name(config),
-                "device": models.describe(backbone.device),
+                "device": models.describe(backbone),
             },
             samples,
         )
+
+
+def _device(config: RunConfig) -> str:
+    """``cpu``, ``cuda``, or ``cpu, float32`` where the backbone's own dtype is too slow there."""
+    from hiplora import models
+
+    arithmetic = models.arithmetic(config.model)
+    own = [] if arithmetic == config.model.dtype else [arithmetic]
+    return ", ".join([models.device_type(config.model), *own])

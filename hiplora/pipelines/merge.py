@@ -119,7 +119,7 @@ class Merge(Pipeline):
                 "metrics": {"planned": planned, "instances": told},
                 "timings": timings,
                 "sandbox": scoring.sandbox_name(config),
-                "device": models.describe(backbone.device),
+                "device": models.describe(backbone),
             }
         )
 

@@ -57,7 +57,7 @@ class Single(Pipeline):
                 "needs": {"train": trained["id"], "backbone": base["id"]},
                 "timings": {**trained["timings"], **timings},
                 "sandbox": scoring.sandbox_name(config),
-                "device": models.describe(backbone.device),
+                "device": models.describe(backbone),
             },
             samples,
         )

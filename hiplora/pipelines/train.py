@@ -86,7 +86,7 @@ class Train(Pipeline):
             {
                 "training": {**summary, **sizes, "examples": len(encoded), "curve": result.curve},
                 "timings": {"train_s": round(result.seconds, 2)},
-                "device": models.describe(backbone.device),
+                "device": models.describe(backbone),
             }
         )
 
