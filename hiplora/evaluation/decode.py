@@ -2,13 +2,14 @@
 
 Completions of one prompt that have chosen the same tokens so far are one sequence: it is computed once and splits
 where they part. At low temperature most of the work is shared, and the result is that of drawing each completion
-by itself. A sequence leaves the batch at its end token or at a stop.
+by itself. A sequence leaves the batch at its end token or at a stop. A batch begins with half as many sequences as
+its cache holds; where more splits than that come, the sequences without a place wait and are taken up later.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
 from hiplora.evaluation.slots import SlotCache, bytes_per_token
 
 CPU_CACHE_BYTES = 3 * 2**28
+EXPECTED_SPLITS = 2  # sequences that one with several completions is expected to become; at low temperature 1 to 2
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ class Wanted:
 
 @dataclass
 class Branch:
-    """A live sequence: the index of its prompt, the completions that share it and the tokens generated so far."""
+    """A sequence: the index of its prompt, the completions that share it and the tokens generated so far."""
 
     owner: int
     copies: list[int]
     tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and the uniform numbers (copies, max_new_tokens) that its completions are drawn with."""
+
+    prompt: list[int]
+    numbers: Tensor
 
 
 def generate(
@@ -57,31 +67,41 @@ def generate(
         done: told how many completions each ended branch holds.
     """
     results = [[""] * item.copies for item in wanted]
-    for group in _groups(model, wanted, decoding):
-        state = _Generation(model, tokenizer, [wanted[index] for index in group], decoding)
-        state.prefill(batch_tokens)
-        while state.live:
-            for branch, text in state.step():
+    asked = [Request(w.prompt, uniforms(w.prompt, copies=w.copies, decoding=decoding)) for w in wanted]
+    ending = Ending(model, tokenizer, decoding)
+    waiting = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
+    room = _cache_bytes(model) // bytes_per_token(causal_lm(model).config, element=causal_lm(model).dtype.itemsize)
+    while waiting:
+        waiting.sort(key=lambda branch: _length(asked, branch), reverse=True)
+        slots = max(1, room // (_length(asked, waiting[0]) + decoding.max_new_tokens))
+        count = _admitted(waiting, slots)
+        batch = _Batch(model, asked, waiting[:count], decoding=decoding, ending=ending, slots=slots)
+        waiting = waiting[count:]
+        batch.prefill(batch_tokens)
+        while batch.live:
+            for branch in batch.step():
+                text = ending.text(asked[branch.owner].prompt, branch.tokens)
                 for copy in branch.copies:
-                    results[group[branch.owner]][copy] = text
+                    results[branch.owner][copy] = text
                 done(len(branch.copies))
+        waiting += batch.postponed
     return results
 
 
-def _groups(model: nn.Module, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[list[int]]:
-    """Indices of prompts, the longest first, whose completions fit the cache even if none is shared."""
-    room = _cache_bytes(model) // bytes_per_token(causal_lm(model).config, element=causal_lm(model).dtype.itemsize)
-    group: list[int] = []
-    copies = 0
-    for index in sorted(range(len(wanted)), key=lambda index: -len(wanted[index].prompt)):
-        longest = len(wanted[(group or [index])[0]].prompt) + decoding.max_new_tokens
-        if group and (copies + wanted[index].copies) * longest > room:
-            yield group
-            group, copies = [], 0
-        group.append(index)
-        copies += wanted[index].copies
-    if group:
-        yield group
+def _length(asked: Sequence[Request], branch: Branch) -> int:
+    """Tokens of a branch from the beginning of its prompt."""
+    return len(asked[branch.owner].prompt) + len(branch.tokens)
+
+
+def _admitted(waiting: Sequence[Branch], slots: int) -> int:
+    """How many of the waiting branches begin in a batch of so many slots: one at least."""
+    count = expected = 0
+    for branch in waiting:
+        expected += min(len(branch.copies), EXPECTED_SPLITS)
+        if expected > slots and count:
+            break
+        count += 1
+    return count
 
 
 def _cache_bytes(model: nn.Module) -> int:
@@ -89,65 +109,67 @@ def _cache_bytes(model: nn.Module) -> int:
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_CACHE_BYTES
 
 
-class _Generation:
-    """The live branches of one group of prompts; branch i lives in slot i of the cache."""
+class _Batch:
+    """Branches that are generated together; live branch i is in slot i of the cache. All write the same column."""
 
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        wanted: list[Wanted],
+        asked: Sequence[Request],
+        branches: list[Branch],
+        *,
         decoding: Decoding,
+        ending: Ending,
+        slots: int,
     ) -> None:
-        self.model, self.wanted, self.decoding = model, wanted, decoding
+        self.model, self.asked, self.decoding, self.ending, self.slots = model, asked, decoding, ending, slots
         self.device = next(model.parameters()).device
-        self.width = max(len(item.prompt) for item in wanted)
-        self.padding = torch.tensor([self.width - len(item.prompt) for item in wanted], device=self.device)
-        self.ending = Ending(model, tokenizer, decoding)
-        self.numbers = [uniforms(item.prompt, copies=item.copies, decoding=decoding) for item in wanted]
-        self.live = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
-        self.written = self.width
-        self.cache = SlotCache(
-            layers=causal_lm(model).config.num_hidden_layers,
-            slots=sum(item.copies for item in wanted),
-            columns=self.width + decoding.max_new_tokens,
-        )
+        self.live, self.postponed = branches, list[Branch]()
+        self.written = max(_length(asked, branch) for branch in branches)
+        remaining = decoding.max_new_tokens - min(len(branch.tokens) for branch in branches)
+        layers = causal_lm(model).config.num_hidden_layers
+        self.cache = SlotCache(layers=layers, slots=slots, columns=self.written + remaining)
         self.hidden = torch.empty(0)
 
     def prefill(self, batch_tokens: int) -> None:
-        """Run every prompt once, padded on the left so that all end in the same column."""
-        rows = max(1, batch_tokens // self.width)
-        starts = range(0, len(self.wanted), rows)
-        self.hidden = torch.cat([self._prefill_rows(start, start + rows) for start in starts])
+        """Run every prefix once, padded on the left so that all end in the same column; the longest come first."""
+        states, start = [], 0
+        while start < len(self.live):
+            rows = max(1, batch_tokens // _length(self.asked, self.live[start]))
+            states.append(self._prefill_rows(start, start + rows))
+            start += rows
+        self.hidden = torch.cat(states)
 
     def _prefill_rows(self, start: int, stop: int) -> Tensor:
-        prompts = [item.prompt for item in self.wanted[start:stop]]
-        ids = torch.tensor([[0] * (self.width - len(prompt)) + prompt for prompt in prompts], device=self.device)
-        columns = torch.arange(self.width, device=self.device)
-        offsets = columns - self.padding[start:stop, None]
+        prefixes = [self.asked[branch.owner].prompt + branch.tokens for branch in self.live[start:stop]]
+        width = len(prefixes[0])
+        ids = torch.tensor([[0] * (width - len(prefix)) + prefix for prefix in prefixes], device=self.device)
+        columns = torch.arange(width, device=self.device)
+        offsets = columns - torch.tensor([[width - len(prefix)] for prefix in prefixes], device=self.device)
         causal = columns[:, None] >= columns
         itself = columns[:, None] == columns  # a padded query must see something, or its state is not a number
         allowed = (((offsets >= 0)[:, None, :] & causal) | itself)[:, None]
-        self.cache.window(first=start, written=0)
+        self.cache.window(slot=start, begin=self.written - width, written=self.written - width)
         positions = offsets.clamp(min=0)
         states = hidden_states(self.model, ids, allowed=allowed, positions=positions, cache=self.cache)
         return states[:, -1].clone()
 
-    def step(self) -> list[tuple[Branch, str]]:
+    def step(self) -> list[Branch]:
         """Draw a token for every completion and run the branches that go on; returns those that ended."""
         children = self._draw()
         ended = self.ending.of([branch for _, branch in children])
-        self._settle([child for child, over in zip(children, ended, strict=True) if not over])
+        over = [branch for (_, branch), end in zip(children, ended, strict=True) if end]
+        going = [child for child, end in zip(children, ended, strict=True) if not end]
+        self.postponed += [branch for _, branch in going[self.slots :]]
+        self._settle(going[: self.slots])
         if self.live:
             self._forward()
-        over = [branch for (_, branch), end in zip(children, ended, strict=True) if end]
-        return [(branch, self.ending.text(self.wanted[branch.owner].prompt, branch.tokens)) for branch in over]
+        return over
 
     def _draw(self) -> list[tuple[int, Branch]]:
         """The branches after one more token, each with the slot of its parent."""
-        done = self.written - self.width
         owners = [slot for slot, branch in enumerate(self.live) for _ in branch.copies]
-        numbers = torch.cat([self.numbers[branch.owner][branch.copies, done] for branch in self.live])
+        numbers = torch.cat([self.asked[b.owner].numbers[b.copies, len(b.tokens)] for b in self.live])
         index = torch.tensor(owners, device=self.device)
         values = logits(self.model, self.hidden)
         drawn = next_tokens(values, index, numbers.to(self.device), self.decoding).tolist()
@@ -178,11 +200,13 @@ class _Generation:
 
     def _forward(self) -> None:
         ids = torch.tensor([[branch.tokens[-1]] for branch in self.live], device=self.device)
-        padding = self.padding[[branch.owner for branch in self.live]][:, None]
-        columns = torch.arange(self.written + 1, device=self.device)
+        lengths = [_length(self.asked, branch) for branch in self.live]
+        positions = torch.tensor(lengths, device=self.device)[:, None] - 1
+        padding = self.written - positions
+        begin = self.written + 1 - max(lengths)
+        columns = torch.arange(begin, self.written + 1, device=self.device)
         allowed = (columns >= padding)[:, None, None, :]
-        self.cache.window(first=0, written=self.written)
-        positions = self.written - padding
+        self.cache.window(slot=0, begin=begin, written=self.written)
         states = hidden_states(self.model, ids, allowed=allowed, positions=positions, cache=self.cache)
         self.hidden = states[:, -1]
         self.written += 1

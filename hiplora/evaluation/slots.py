@@ -18,7 +18,7 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, slots: int, columns: int) -> None:
         super().__init__()
         self.slots, self.columns = slots, columns
-        self.first, self.written = 0, 0
+        self.slot, self.begin, self.written = 0, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         for name, states in (("keys", key_states), ("values", value_states)):
@@ -29,16 +29,16 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write (rows, heads, L, dim) at the window and return all columns written so far of its slots."""
+        """Write (rows, heads, L, dim) at the window and return its slots' columns from the window's beginning on."""
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        window = slice(self.first, self.first + key_states.shape[0])
+        window = slice(self.slot, self.slot + key_states.shape[0])
         end = self.written + key_states.shape[2]
         self.keys[window, :, self.written : end] = key_states
         self.values[window, :, self.written : end] = value_states
-        return self.keys[window, :, :end], self.values[window, :, :end]
+        return self.keys[window, :, self.begin : end], self.values[window, :, self.begin : end]
 
     def copy(self, sources: Tensor, targets: Tensor, *, columns: int) -> None:
         """Copy the first columns of some slots to others; no slot is both."""
@@ -47,7 +47,7 @@ class SlotLayer(CacheLayerMixin):
             buffer[targets, :, :columns] = buffer[sources, :, :columns]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.written + query_length, 0
+        return self.written - self.begin + query_length, 0
 
     def get_seq_length(self) -> int:
         return self.written
@@ -69,10 +69,11 @@ class SlotCache(Cache):
         self.slot_layers = [SlotLayer(slots, columns) for _ in range(layers)]
         super().__init__(layers=list(self.slot_layers))
 
-    def window(self, *, first: int, written: int) -> None:
-        """The next forward pass writes slots from ``first`` on, behind ``written`` columns."""
+    def window(self, *, slot: int, begin: int, written: int) -> None:
+        """The next forward pass writes slots from ``slot`` on, behind ``written`` columns; those before ``begin``,
+        padding of all its rows, are not read."""
         for layer in self.slot_layers:
-            layer.first, layer.written = first, written
+            layer.slot, layer.begin, layer.written = slot, begin, written
 
     def copy(self, moves: list[tuple[int, int]], *, columns: int) -> None:
         """Copy slots, as pairs (source, target)."""

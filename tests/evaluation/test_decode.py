@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers.generation.logits_process import TopPLogitsWarper
 
+from hiplora.evaluation import decode
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
 
@@ -35,7 +36,11 @@ def test_a_stop_cuts_where_it_first_occurs(model, tokenizer):
     assert len(cut[0]) <= 3
 
 
-def test_each_completion_is_as_if_sampled_alone(model, tokenizer):
+@pytest.mark.parametrize("slots", [1, 3, 100])
+def test_each_completion_is_as_if_sampled_alone(model, tokenizer, slots, monkeypatch):
+    """Also where the cache is too small for all: sequences without a place are taken up later."""
+    longest = max(len(tokenizer.encode(prompt)) for prompt in PROMPTS) + 12
+    monkeypatch.setattr(decode, "CPU_CACHE_BYTES", slots * longest * decode.bytes_per_token(model.config, element=4))
     settings = {"max_new_tokens": 12, "stops": (), "temperature": 0.7, "top_p": 0.9, "seed": 3}
     wanted = [Wanted(tokenizer.encode(prompt), 5) for prompt in PROMPTS]
     found = run(model, tokenizer, wanted, **settings)
