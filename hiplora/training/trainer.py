@@ -22,6 +22,7 @@ from hiplora.training import checkpoint
 from hiplora.training.attention import packed_attention
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
+from hiplora.training.lean_mlp import lean_mlp
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session
 from hiplora.training.loss import causal_lm, check_head
 from hiplora.training.rows import Encoded, collate, epoch_rows, fit, micro_batches, row_stream
@@ -239,7 +240,7 @@ def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[None]
     if training.gradient_checkpointing:
         lm.activation_checkpointing_enable({"use_reentrant": False})
     try:
-        with fused_lora(model), packed_attention(lm):
+        with fused_lora(model), lean_mlp(lm), packed_attention(lm):
             yield
     finally:
         if training.gradient_checkpointing:
