@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,19 +27,39 @@ from hiplora.errors import UserError
 from hiplora.records import default_cache_dir, lock, write_atomically
 from hiplora.spectral.recipes import Basis, resolve_recipe, truncated_svd
 
-_FORMAT = 1  # raise it when a recipe changes its directions, so that no old file answers for new code
+_FORMAT = 2  # raise it when a recipe changes its directions, so that no old file answers for new code
+_CHUNK = 2**18  # values hashed at a time: their copies stay in the processor's cache
+_TYPES = (torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Bases of all weights, on the CPU, and where they are kept.
+
+    ``key`` identifies the computation and names the file ``path``; ``cached`` says whether it was there already.
+    """
+
+    bases: dict[str, Basis]
+    key: str
+    path: Path
+    cached: bool
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over the sorted names, dtypes, shapes and bytes of the weights; about 2 GB/s per core."""
-    names = sorted(weights)
+    """SHA-256 (hex) over the sorted names, shapes and values of the weights, whatever type holds the values.
+
+    The same values in bf16 and in fp32 have one SVD, so they have one hash. About 2 GB/s per core.
+    """
+    return _hash(weights, _value_digest)
+
+
+def _hash(tensors: Mapping[str, Tensor], digest: Callable[[Tensor], str]) -> str:
+    def described(name: str) -> list[Any]:
+        tensor = tensors[name]
+        return [name, list(tensor.shape), digest(tensor)]
+
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda name: _tensor_digest(weights[name]), names)
-        described = [
-            [name, str(weights[name].dtype), list(weights[name].shape), digest]
-            for name, digest in zip(names, digests, strict=True)
-        ]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(list(pool.map(described, sorted(tensors)))).encode()).hexdigest()
 
 
 def load_or_compute(
@@ -51,8 +73,8 @@ def load_or_compute(
     tolerance: float = 1e-3,
     exact_up_to: int = 2048,
     cache_dir: Path | None = None,
-) -> tuple[dict[str, Basis], str]:
-    """Bases of all weights, on the CPU, and the key of their file; computed once per backbone and settings.
+) -> Directions:
+    """Bases of all weights; computed once per backbone and settings, then read from their file.
 
     ``weights`` maps module names to (m, n) matrices; each gives min(k_max, m, n) triplets. ``cache_dir`` is
     the folder of the file, ``svd/`` in the default cache if None. A lock makes parallel processes compute
@@ -73,15 +95,17 @@ def load_or_compute(
     folder = default_cache_dir() / "svd" if cache_dir is None else Path(cache_dir)
     path = folder / f"svd-{key}.safetensors"
     bases, _ = _read(path)
-    if bases is None:
-        with lock(path):
-            bases, damage = _read(path)  # another process may have been quicker
-            if damage:
-                _set_aside(path, damage)
-            if bases is None:
-                bases = _compute(weights, k_max=k_max, options=options)
-                _write(path, bases)
-    return bases, key
+    if bases is not None:
+        return Directions(bases, key, path, cached=True)
+    with lock(path):
+        bases, damage = _read(path)  # another process may have been quicker
+        if damage:
+            _set_aside(path, damage)
+        if bases is not None:
+            return Directions(bases, key, path, cached=True)
+        bases = _compute(weights, k_max=k_max, options=options)
+        _write(path, bases)
+    return Directions(bases, key, path, cached=False)
 
 
 def _key(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> str:
@@ -144,7 +168,7 @@ def _read(path: Path) -> tuple[dict[str, Basis] | None, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         return None, f"it does not parse ({error})"
-    if weights_hash(tensors) != checksum:
+    if _hash(tensors, _byte_digest) != checksum:
         return None, "its checksum does not match"
     return _from_tensors(tensors), ""
 
@@ -157,7 +181,7 @@ def _set_aside(path: Path, damage: str) -> None:
 
 def _write(path: Path, bases: Mapping[str, Basis]) -> None:
     tensors = _to_tensors(bases)
-    write_atomically(path, save(tensors, metadata={"sha256": weights_hash(tensors)}))
+    write_atomically(path, save(tensors, metadata={"sha256": _hash(tensors, _byte_digest)}))
 
 
 def _to_tensors(bases: Mapping[str, Basis]) -> dict[str, Tensor]:
@@ -182,7 +206,25 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Basis]:
     }
 
 
-def _tensor_digest(tensor: Tensor) -> str:
+def _value_digest(tensor: Tensor) -> str:
+    """Of the values: each chunk goes in as the narrowest type that holds it exactly, and says which."""
+    total = hashlib.sha256()
+    for chunk in tensor.detach().reshape(-1).split(_CHUNK):
+        narrow = _narrowest(chunk)
+        total.update(str(narrow.dtype).encode())
+        total.update(_bytes(narrow))
+    return total.hexdigest()
+
+
+def _narrowest(values: Tensor) -> Tensor:
+    fits = (t for t in _TYPES if t == values.dtype or torch.equal(values.to(t).to(values.dtype), values))
+    return values.to(next(fits, values.dtype))  # its own where nothing is equal to it, as NaN is to nothing
+
+
+def _byte_digest(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {hashlib.sha256(_bytes(tensor)).hexdigest()}"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
     # A view as bytes, since NumPy has no bfloat16; flattened first, since a scalar has no byte view.
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(flat.numpy().data).hexdigest()
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

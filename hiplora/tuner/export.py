@@ -140,10 +140,10 @@ def _recomputed(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
     weights = _weights([name.removeprefix(PREFIX) for name in names], config, backbone)
-    found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+    found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
-        name: SingularBasis(basis, options=config.svd_options, key=key, device=torch.device("cpu"))
-        for name, basis in found.items()
+        name: SingularBasis(basis, options=config.svd_options, key=found.key, device=torch.device("cpu"))
+        for name, basis in found.bases.items()
     }
     check_saved(bases, tensors, config)
     k = config.k

@@ -61,8 +61,9 @@ def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipLo
         origin = f" ({config.base_model_name_or_path})" if config.base_model_name_or_path else ""
         raise UserError(
             f"the adapter was trained on another backbone or singular basis (at {name} the sketches differ "
-            f"by {difference:.2g}, tolerance {TOLERANCE}); load the weights it was trained on{origin}, in "
-            "the same dtype, so that the same basis is computed again, or save the adapter with save_basis=True."
+            f"by {difference:.2g}, tolerance {TOLERANCE}); load the weights it was trained on{origin}, "
+            "rounded as they were then, so that the same basis is computed again, or save the adapter with "
+            "save_basis=True."
         )
 
 

@@ -134,9 +134,10 @@ class HipLoraModel(LoraModel):
         weights = {name: cast(Tensor, base_of(module).weight).detach() for name, module in targets.items()}
         bases = carried_bases(weights, config)
         if bases is None:
-            found, key = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+            found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+            options, key = config.svd_options, found.key
             bases = {
-                name: SingularBasis(found[name], options=config.svd_options, key=key, device=weights[name].device)
+                name: SingularBasis(found.bases[name], options=options, key=key, device=weights[name].device)
                 for name in targets
             }
         for name, basis in ready.items():

@@ -44,7 +44,7 @@ def test_exact_directions_do_not_depend_on_the_number_of_threads(threads, tmp_pa
     found = []
     for count in (1, 2):
         threads(count)
-        bases, _ = load_or_compute(weights, cache_dir=tmp_path / str(count))
+        bases = load_or_compute(weights, cache_dir=tmp_path / str(count)).bases
         assert torch.get_num_threads() == count
         found.append(bases["w"])
     assert torch.equal(found[0].U, found[1].U)
@@ -52,11 +52,13 @@ def test_exact_directions_do_not_depend_on_the_number_of_threads(threads, tmp_pa
 
 
 def test_second_call_reads_what_the_first_computed(weights, never, tmp_path: Path) -> None:
-    first, key = load_or_compute(weights, k_max=16, cache_dir=tmp_path)
+    computed = load_or_compute(weights, k_max=16, cache_dir=tmp_path)
     never()
-    second, same = load_or_compute(weights, k_max=16, cache_dir=tmp_path)
-    assert key == same
-    assert [p.name for p in tmp_path.glob("*.safetensors")] == [f"svd-{key}.safetensors"]
+    read = load_or_compute(weights, k_max=16, cache_dir=tmp_path)
+    assert (computed.cached, read.cached) == (False, True)
+    assert computed.key == read.key
+    assert list(tmp_path.glob("*.safetensors")) == [read.path] == [tmp_path / f"svd-{read.key}.safetensors"]
+    first, second = computed.bases, read.bases
     assert first.keys() == second.keys() == weights.keys()
     for name in weights:
         assert all(torch.equal(getattr(first[name], part), getattr(second[name], part)) for part in "USV")
@@ -66,13 +68,23 @@ def test_second_call_reads_what_the_first_computed(weights, never, tmp_path: Pat
 
 def test_default_folder_is_in_the_projects_cache(weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path))
-    _, key = load_or_compute(weights, k_max=4)
-    assert (tmp_path / "svd" / f"svd-{key}.safetensors").is_file()
+    found = load_or_compute(weights, k_max=4)
+    assert found.path == tmp_path / "svd" / f"svd-{found.key}.safetensors"
+    assert found.path.is_file()
+
+
+def test_the_same_values_in_another_type_are_computed_once(weights, never, tmp_path: Path) -> None:
+    """A bf16 backbone may be held in fp32; the directions go by the values alone."""
+    key = load_or_compute(weights, k_max=4, cache_dir=tmp_path).key
+    never()
+    for dtype in (torch.float32, torch.float64):
+        wider = {name: weight.to(dtype) for name, weight in weights.items()}
+        assert load_or_compute(wider, k_max=4, cache_dir=tmp_path).key == key
 
 
 def test_key_changes_with_what_changes_the_directions_only(weights, tmp_path: Path) -> None:
     def key(values: dict[str, Tensor] = weights, **options) -> str:
-        return load_or_compute(values, k_max=options.pop("k_max", 4), cache_dir=tmp_path, **options)[1]
+        return load_or_compute(values, k_max=options.pop("k_max", 4), cache_dir=tmp_path, **options).key
 
     changed = {**weights, "a.q_proj": weights["a.q_proj"].clone()}
     changed["a.q_proj"][3, 4] += 1
@@ -87,8 +99,8 @@ def test_key_changes_with_what_changes_the_directions_only(weights, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage"])
 def test_a_damaged_file_is_set_aside_and_computed_again(damage: str, weights, tmp_path: Path) -> None:
-    intact, key = load_or_compute(weights, k_max=8, cache_dir=tmp_path)
-    path = tmp_path / f"svd-{key}.safetensors"
+    intact = load_or_compute(weights, k_max=8, cache_dir=tmp_path)
+    path = intact.path
     content = path.read_bytes()
     middle = len(content) - 100
     broken = {
@@ -99,8 +111,9 @@ def test_a_damaged_file_is_set_aside_and_computed_again(damage: str, weights, tm
     }[damage]
     path.write_bytes(broken)
     with pytest.warns(UserWarning, match="damaged"):
-        again, _ = load_or_compute(weights, k_max=8, cache_dir=tmp_path)
-    assert torch.equal(again["a.q_proj"].U, intact["a.q_proj"].U)
+        again = load_or_compute(weights, k_max=8, cache_dir=tmp_path)
+    assert not again.cached
+    assert torch.equal(again.bases["a.q_proj"].U, intact.bases["a.q_proj"].U)
     assert path.read_bytes() == content
     assert path.with_suffix(".corrupt").read_bytes() == broken
 
@@ -145,14 +158,20 @@ def test_an_error_names_the_module(tmp_path: Path) -> None:
         load_or_compute({"q_proj": torch.eye(4)}, k_max=0, cache_dir=tmp_path)
 
 
-def test_hash_sees_names_shapes_dtypes_and_bytes() -> None:
-    base = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
-    same = {"b": base["b"], "a": base["a"].T.contiguous().T}  # neither order nor memory layout matters
-    assert weights_hash(base) == weights_hash(same)
+def test_hash_sees_names_shapes_and_values() -> None:
+    base = {"a": torch.arange(6.0).reshape(2, 3) / 3, "b": torch.ones(cache._CHUNK + 7, dtype=torch.bfloat16)}
+    last = base["b"].float()
+    last[-1] += 2**-20  # exact in fp32 alone
+    same = [
+        {"b": base["b"], "a": base["a"].T.contiguous().T},  # neither order nor memory layout matters
+        {"b": base["b"].half(), "a": base["a"].double()},  # nor the type, while it holds the values
+    ]
     others = [
         {"c": base["a"], "b": base["b"]},
         {**base, "a": base["a"].reshape(3, 2)},
-        {**base, "b": base["b"].half()},
-        {**base, "a": base["a"] + 1e-6},
+        {**base, "a": base["a"].bfloat16()},
+        {**base, "a": base["a"].double() + 1e-12},
+        {**base, "b": last},
     ]
-    assert len({weights_hash(weights) for weights in [base, *others]}) == 5
+    assert {weights_hash(weights) for weights in same} == {weights_hash(base)}
+    assert len({weights_hash(weights) for weights in [base, *others]}) == 6

@@ -138,10 +138,10 @@ def test_a_configuration_from_disk_starts_a_new_adapter_on_another_backbone(tmp_
 
 
 def test_backbone_in_another_precision_is_accepted_while_its_directions_agree(tmp_path, ids):
-    backbone = make_llama().bfloat16()
-    trained(backbone).save_pretrained(tmp_path)
-    wider = make_llama().bfloat16().float()  # the same values
-    PeftModel.from_pretrained(wider, tmp_path)
+    model = trained(make_llama().bfloat16())
+    model.save_pretrained(tmp_path)
+    wider = PeftModel.from_pretrained(make_llama().bfloat16().float(), tmp_path)  # the same values
+    assert wider.peft_config["default"].svd_key == model.peft_config["default"].svd_key
 
 
 @pytest.mark.parametrize("part", ["lora_phi", "lora_sketch", "lora_A.weight"])
