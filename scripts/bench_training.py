@@ -49,7 +49,7 @@ from transformers import (
 from hiplora import models
 from hiplora.compose import compose
 from hiplora.config import RunConfig, TrainingConfig
-from hiplora.tasks import task_class
+from hiplora.tasks import trained_task
 from hiplora.tasks.source import Source
 from hiplora.training import train
 from hiplora.training.rows import Encoded, epoch_rows
@@ -162,10 +162,7 @@ def packaged_model(args: argparse.Namespace) -> dict[str, float]:
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
     config = configs["lora"]
     backbone = models.load(config.model)
-    task = task_class(config.task.name)(
-        scoring=config.evaluation.scoring, template=config.task.template, target=config.task.target
-    )
-    examples = task.encoded_examples(Source(config.data), backbone.tokenizer, options=config.task)
+    examples = trained_task(config).encoded_examples(Source(config.data), backbone.tokenizer)
     training = replace(config.training, steps=args.steps, log_every=args.steps, checkpoint_every=args.steps)
     same = (backbone.model, backbone.tokenizer, examples, training)
     variants = {name: ours(each, *same) for name, each in configs.items()}

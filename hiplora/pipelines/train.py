@@ -14,11 +14,8 @@ from hiplora.records import adapter_dir, checkpoint_dir, disk_errors
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
     from hiplora.config import RunConfig
-    from hiplora.tasks.base import Task
-    from hiplora.training.rows import Encoded
 
 # Raise it when a change of the code changes what is trained: old adapters are then no longer taken for new ones.
 VERSION = 1
@@ -31,9 +28,10 @@ class Train(Pipeline):
 
     def identity(self, config: RunConfig) -> dict[str, Any]:
         from hiplora import models
+        from hiplora.tasks import trained_task
         from hiplora.tasks.source import Source
 
-        task = _task(config)
+        task = trained_task(config)
         training = {key: value for key, value in asdict(config.training).items() if key not in BOOKKEEPING}
         return {
             "train": VERSION,
@@ -53,11 +51,13 @@ class Train(Pipeline):
         from transformers import set_seed
 
         from hiplora import models
+        from hiplora.tasks import trained_task
+        from hiplora.tasks.source import Source
         from hiplora.training import train
 
         backbone = models.load(config.model)
         config.method.check(_target_shapes(backbone.model, config.model.target_modules))
-        encoded = _encoded_examples(config, backbone.tokenizer)
+        encoded = trained_task(config).encoded_examples(Source(config.data), backbone.tokenizer)
         set_seed(config.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
         try:
             adapted = config.method.attach(backbone.model, config=config)
@@ -103,27 +103,6 @@ def _target_shapes(model: nn.Module, targets: list[str]) -> dict[str, tuple[int,
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
     }
-
-
-def _task(config: RunConfig) -> Task:
-    """What is trained on; a multiple-choice benchmark is trained in the form in which it will be asked."""
-    from hiplora.tasks import task_class
-
-    kind = task_class(config.task.name)
-    if config.task.template is None:
-        return kind(scoring=config.evaluation.scoring, target=config.task.target)
-    return kind(scoring=config.evaluation.scoring).trained_as(config.task)
-
-
-def _encoded_examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    """Prompt and answer ids of every training example; the answer ends with the end token."""
-    from hiplora.tasks.form import encode_pair
-    from hiplora.tasks.source import Source
-    from hiplora.training.rows import Encoded
-
-    pairs = _task(config).training_pairs(Source(config.data))
-    encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
-    return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in encoded]
 
 
 def _save(adapted: PeftModel, config: RunConfig, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
+    from hiplora.config import RunConfig
     from hiplora.tasks.base import Task
 
 TASKS: dict[str, str] = {
@@ -18,8 +19,6 @@ TASKS: dict[str, str] = {
 }
 ORDER = ("mmlu", "scienceqa", "gsm8k", "code")
 PRIMARY = {"mmlu": "acc", "scienceqa": "acc", "gsm8k": "acc", "code": "pass@1"}
-# Everything that an evaluation of all four reads, for the fingerprint; validation of code reads its training corpus.
-EVALUATION_DATASETS = ("mmlu", "scienceqa", "gsm8k", "humaneval", "codealpaca", "text")
 
 
 def task_class(name: str) -> type[Task]:
@@ -32,3 +31,8 @@ def task_class(name: str) -> type[Task]:
         raise UserError(f"task={name} is not known; choose one of {', '.join(TASKS)}.")
     module, attribute = TASKS[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def trained_task(config: RunConfig) -> Task:
+    """What a run trains on, in the form in which it trains it: the one in which it will be asked, or the user's."""
+    return task_class(config.task.name)(scoring=config.evaluation.scoring).trained_as(config.task)

@@ -102,17 +102,13 @@ class Task(ABC):
         """This task with the run's choice of training form."""
         return replace(self, template=options.template, target=options.target)
 
-    def encoded_examples(
-        self, source: Source, tokenizer: PreTrainedTokenizerBase, *, options: TaskConfig, split: str = "train"
-    ) -> list[Encoded]:
+    def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Token ids of every training pair; answers end with the tokenizer's end token."""
         from hiplora.training.rows import Encoded
 
-        encoded = []
-        for _, prompt, answer in self.trained_as(options).training_pairs(source, split):
-            prompt_ids, answer_ids = encode_pair(tokenizer, prompt, answer)
-            encoded.append(Encoded(prompt=prompt_ids, answer=[*answer_ids, tokenizer.eos_token_id]))
-        return encoded
+        pairs = self.training_pairs(source)
+        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
+        return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in encoded]
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
         """The benchmark's items in the Hub's schema, each with its ``id``."""

@@ -40,8 +40,9 @@ class ScienceQA(choice.ChoiceTask):
         return self.asked
 
     def trained_as(self, options: TaskConfig) -> Self:
-        """The template names the form: ``plain`` trains the sentences of cloze, ``alpaca`` the letters."""
-        return replace(self, scoring="cloze" if options.template == "plain" else "letter", target=options.target)
+        """The template names the form: ``plain`` the sentences of cloze, ``alpaca`` the letters, none the one asked."""
+        scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[options.template]
+        return replace(self, scoring=scoring, target=options.target)
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item, item["answer"]) for item in self.test_items(source, split)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hiplora.config import DataConfig, TaskConfig
+from hiplora.compose import compose
 from hiplora.errors import UserError
-from hiplora.tasks import ORDER, PRIMARY, TASKS, task_class
+from hiplora.tasks import ORDER, PRIMARY, TASKS, task_class, trained_task
 from hiplora.tasks.form import Example, render
 from hiplora.tasks.gsm8k import GSM8K, last_number
 from hiplora.tasks.mmlu import mean_over_subjects
@@ -65,14 +65,22 @@ def test_options_follow_the_scoring(scoring, prompt, options):
     assert task.answer(SCIENCE) == options[1]
 
 
-@pytest.mark.parametrize(("template", "scoring"), [("plain", "cloze"), ("alpaca", "letter")])
-def test_science_is_trained_in_the_form_in_which_it_is_asked(tmp_path, template, scoring):
+@pytest.mark.parametrize(
+    ("template", "scoring", "form"),
+    [
+        ("null", "cloze", "cloze"),
+        ("null", "letter", "letter"),
+        ("plain", "letter", "cloze"),
+        ("alpaca", "cloze", "letter"),
+    ],
+)
+def test_science_is_trained_in_the_form_in_which_it_is_asked_unless_told(tmp_path, template, scoring, form):
     (tmp_path / "scienceqa").mkdir()
     (tmp_path / "scienceqa" / "train.jsonl").write_text(json.dumps({**SCIENCE, "image": None}))
-    source = Source(DataConfig(name="local", root=str(tmp_path)))
-    options = TaskConfig(name="scienceqa", template=template, target="answer")
-    (encoded,) = ScienceQA().encoded_examples(source, Characters(), options=options)
-    asked = ScienceQA(scoring=scoring)
+    settings = ["data=local", f"data.root={tmp_path}", f"evaluation.scoring={scoring}", f"task.template={template}"]
+    config = compose(["task=scienceqa", *settings])
+    (encoded,) = trained_task(config).encoded_examples(Source(config.data), Characters())
+    asked = ScienceQA(scoring=form)
     assert encoded.prompt == Characters().encode(asked.prompt(SCIENCE))
     assert encoded.answer == [*map(ord, asked.answer(SCIENCE)), -1]
 
