@@ -79,8 +79,11 @@ def _make(config: RunConfig, identity: str) -> Outcome:
 
 
 def _return_memory() -> None:
-    """Give freed pages back before the next stage: glibc keeps them, and the stages' peaks would add up."""
+    """Give freed memory back before the next stage: glibc and torch keep it, and the stages' peaks would add up."""
     gc.collect()
+    torch = sys.modules.get("torch")  # not loaded for this: a stage that computed something has loaded it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # torch keeps freed blocks too, in the sizes that the last stage asked for
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
         if trim is not None:

@@ -106,7 +106,11 @@ def _admitted(waiting: Sequence[Branch], slots: int) -> int:
 
 def _cache_bytes(model: nn.Module) -> int:
     device = next(model.parameters()).device
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_CACHE_BYTES
+    if device.type != "cuda":
+        return CPU_CACHE_BYTES
+    # What torch holds and does not use is free to us, though not to the device.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + unused) // 2
 
 
 class _Batch:
