@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from hiplora.merging import operator_class
 from hiplora.methods import method_class
 
 if TYPE_CHECKING:
+    from hydra.errors import HydraException
     from omegaconf import DictConfig
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -76,6 +79,40 @@ def check_hydra(options: Sequence[str]) -> None:
         raise UserError(f"{error}{f' ({extras})' if 'hydra/launcher' in str(error) else ''}") from None
 
 
+def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
+    """The first combination of a sweep that Hydra cannot compose: its swept values, and why; None if all compose."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+        axes = {
+            each.get_key_element(): list(each.sweep_string_iterator()) for each in parsed if each.is_discrete_sweep()
+        }
+        fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
+        for values in itertools.product(*axes.values()):
+            chosen = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
+            try:
+                hydra_compose("config", overrides=[*fixed, *chosen])
+            except HydraException as error:
+                return " ".join(chosen), one_sentence(error)
+    return None
+
+
+def one_sentence(error: HydraException) -> UserError:
+    """What Hydra refuses to compose, in one sentence."""
+    sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
+    where, _, rest = sentence.partition(": ")
+    named = rest if where.startswith("In '") else sentence
+    absent = re.match(r"Could not override '(.*)'\. To append to your config use", named)
+    if absent:  # appended, it would be refused too
+        named = f"{absent[1]} is not a field of this configuration; conf/ explains those there are."
+    return UserError(named.replace("' Available", "'. Available"))
+
+
 def _hydra(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -85,7 +122,4 @@ def _hydra(overrides: Sequence[str], *, return_hydra_config: bool = False) -> Di
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose("config", overrides=list(overrides), return_hydra_config=return_hydra_config)
     except HydraException as error:
-        sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
-        where, _, rest = sentence.partition(": ")
-        named = rest if where.startswith("In '") else sentence
-        raise UserError(named.replace("' Available", "'. Available")) from None
+        raise one_sentence(error) from None

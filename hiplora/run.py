@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
-from hiplora.compose import CONF_DIR, quoted_seeds, typed
+from hiplora.compose import CONF_DIR, one_sentence, quoted_seeds, typed
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
 from hiplora.scheduler import resolve
@@ -38,8 +39,6 @@ def _hydra_main(config: DictConfig) -> None:
         print(describe(resolve(typed(config))))
     except UserError as error:
         sys.exit(_refusal(error))
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. What was complete is kept; the same command goes on from there.")
 
 
 def _job(config: DictConfig) -> None:
@@ -65,11 +64,20 @@ def _refusal(error: UserError) -> int:
 
 def main() -> None:
     """Entry of ``python -m hiplora.run`` and of the command ``hiplora``."""
+    everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
         sys.argv[1:] = quoted_seeds(sys.argv[1:])
+        _hydra_main()
     except UserError as error:
         sys.exit(_refusal(error))
-    _hydra_main()
+    except HydraException as error:
+        if everything:
+            raise
+        sys.exit(_refusal(sweep.located(one_sentence(error))))
+    except KeyboardInterrupt:
+        print(sweep.interruption(), file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 
+from hiplora.compose import impossible
+from hiplora.errors import UserError
 from hiplora.records import read_json, write_json
 
 STATUS = "status.json"
@@ -18,22 +20,33 @@ def write_status(directory: Path, *, failed: str | None) -> None:
     write_json(directory / STATUS, {"failed": failed})
 
 
-def summary(directory: Path) -> tuple[str, bool]:
-    """Words on every job under a sweep's folder, and whether all of them went well."""
-    lines, failures = [], 0
-    jobs = sorted((path for path in directory.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+def summary(directory: Path, *, interrupted: bool = False) -> tuple[str, bool]:
+    """Words on every job under a sweep's folder, and whether all of them went well.
+
+    A job that left no status was killed, or, where the sweep was ``interrupted``, stopped with it.
+    """
+    lines, well = [], 0
+    jobs = sorted((path for path in directory.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
     for job in jobs:
-        status = job / STATUS
-        reason = read_json(status)["failed"] if status.exists() else "ended without a word (killed?)"
-        failures += reason is not None
-        lines.append(
-            f"  {'FAILED' if reason else 'ok    '} {job.name}: {_overrides(job)}"
-            + (f"\n         {reason}" if reason else "")
-        )
-    head = f"Sweep: {len(jobs) - failures} of {len(jobs)} jobs went well."
-    if failures:
-        head += " Type the same command again to redo the failed ones; the others are reused."
-    return "\n".join([head, *lines]), not failures
+        word, reason = _outcome(job, interrupted=interrupted)
+        well += word == "ok"
+        lines.append(f"  {word:<7} {job.name}: {_overrides(job)}" + (f"\n          {reason}" if reason else ""))
+    if interrupted:
+        head = f"Sweep interrupted: {well} of the {len(jobs)} jobs that had started went well."
+        head += " Type the same command again to go on; what was complete is reused."
+    else:
+        head = f"Sweep: {well} of {len(jobs)} jobs went well."
+        if well < len(jobs):
+            head += " Type the same command again to redo the failed ones; the others are reused."
+    return "\n".join([head, *lines]), well == len(jobs)
+
+
+def _outcome(job: Path, *, interrupted: bool) -> tuple[str, str | None]:
+    status = job / STATUS
+    if not status.exists():
+        return ("STOPPED", None) if interrupted else ("FAILED", "ended without a word (killed?)")
+    reason = read_json(status)["failed"]
+    return ("ok", None) if reason is None else ("FAILED", reason)
 
 
 def _overrides(job: Path) -> str:
@@ -44,7 +57,16 @@ def _overrides(job: Path) -> str:
 
 
 class SweepSummary(Callback):
-    """Prints the summary when a multirun ends, and ends it with status 1 if a job failed."""
+    """Prints the summary when a multirun ends, and ends it with status 1 if a job failed.
+
+    ``running`` is the multirun of this process: Hydra calls no one back when it is interrupted or does not compose.
+    """
+
+    running: ClassVar[Any] = None
+
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        """See :class:`hydra.experimental.callback.Callback`."""
+        SweepSummary.running = config
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""
@@ -52,3 +74,22 @@ class SweepSummary(Callback):
         print(text)
         if not well:
             sys.exit(1)
+
+
+def interruption() -> str:
+    """What to say when Ctrl-C ended this process's run, or its sweep."""
+    if SweepSummary.running is None:
+        return "Interrupted. What was complete is kept; the same command goes on from there."
+    return summary(Path(SweepSummary.running.hydra.sweep.dir), interrupted=True)[0]
+
+
+def located(error: UserError) -> UserError:
+    """A refusal to compose; where this process sweeps, with the combination that it is about."""
+    found = None if SweepSummary.running is None else impossible(SweepSummary.running.hydra.overrides.task)
+    if found is None:
+        return error
+    chosen, reason = found
+    return UserError(
+        f"{chosen} does not compose with the rest of this sweep, of which nothing was started "
+        f"({str(reason).rstrip('.')}); correct {chosen}, or leave it out and give it a command of its own."
+    )

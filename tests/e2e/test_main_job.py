@@ -73,6 +73,40 @@ def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:
     assert len(adapters(tmp_path / "outputs")) == 2
 
 
+def test_a_sweep_that_does_not_compose_starts_nothing(run, tmp_path: Path) -> None:
+    failed = run("-m", "pipeline=train", "method=hip,lora", "method.k=8")
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 1
+    assert all(words in failed.stderr for words in ("error: method=lora does not", "method.k is not a field", "own"))
+    assert not adapters(tmp_path / "outputs")
+
+
+def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path: Path) -> None:
+    """Ctrl-C in the second of three jobs."""
+    wanted = ["pipeline=train", "method=lora", "training.steps=40", "seed=42,100,2024"]
+    command = [sys.executable, "-m", "hiplora.run", "-m", *arguments, *wanted]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    outputs, deadline = tmp_path / "outputs", time.monotonic() + 120
+
+    def second_trains() -> bool:
+        done = {folder.name for folder in adapters(outputs)}
+        return bool(done) and any(path.parent.name not in done for path in outputs.glob("checkpoints/*/step-*"))
+
+    while not second_trains() and time.monotonic() < deadline:
+        assert process.poll() is None, "the sweep ended before it could be interrupted"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    head, first, second = errors.splitlines()[-3:]
+    assert "1 of the 2 jobs that had started went well. Type the same command again" in head
+    assert first.split()[:2] == ["ok", "0:"]
+    assert second.split()[:2] == ["STOPPED", "1:"]
+    assert "seed='100'" in second
+    assert len(adapters(outputs)) == 1
+
+
 @pytest.mark.parametrize("delays", [(0.3, 1.0), (0.8, 0.1)])
 def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tmp_path: Path, delays) -> None:
     """SIGKILL after the first signs of training, twice, then the same command to its end."""
