@@ -34,20 +34,39 @@ def resolve(config: RunConfig) -> Outcome:
     Raises:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
     """
-    kind = pipeline(config.pipeline)
     identity = record_id(config)
-    directory = kind.directory(config, identity)
+    outcome = _stored(config, identity)
+    if outcome is None:
+        pipeline(config.pipeline).check(config)
+        with records.lock(records.lock_path(config.outputs_dir, identity)):
+            # Another process may have made it meanwhile.
+            outcome = _stored(config, identity, tell=True) or _make(config, identity)
+    _complete(config)
+    return outcome
+
+
+def _stored(config: RunConfig, identity: str, *, tell: bool = False) -> Outcome | None:
+    """The record that is there, if it still stands for the run; ``tell`` says why where it does not."""
+    kind = pipeline(config.pipeline)
+    found = None if config.force else records.find_record(kind.directory(config, identity), identity)
+    if found is None:
+        return None
     name = records.stem(kind.labels(config), identity)
+    reason = kind.stale(config, found)
+    if reason is None:
+        return Outcome(found, reused=[f"{config.pipeline} {name}"])
+    if tell:
+        print(f"[{config.pipeline}] {name} is made again: {reason}", file=sys.stderr, flush=True)
+    return None
 
-    def stored() -> Outcome | None:
-        found = None if config.force else records.find_record(directory, identity)
-        return Outcome(found, reused=[f"{config.pipeline} {name}"]) if found and kind.reusable(config, found) else None
 
-    if outcome := stored():
-        return outcome
-    kind.check(config)
-    with records.lock(records.lock_path(config.outputs_dir, identity)):
-        return stored() or _make(config, identity)  # another process may have made it meanwhile
+def _complete(config: RunConfig) -> None:
+    """Add what was asked for to adapters that were made without it, this run's and those it stands on."""
+    if config.save_basis:
+        kind = pipeline(config.pipeline)
+        kind.complete(config, record_id(config))
+        for need in kind.requires(config):
+            _complete(need)
 
 
 def _make(config: RunConfig, identity: str) -> Outcome:

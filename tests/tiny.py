@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Overrides of a run that takes seconds; it also needs model.path, outputs_dir and results_dir.
+SMALL = [
+    "model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4",
+    "training.steps=6", "training.rows_per_step=2", "training.micro_batch_rows=1", "training.row_tokens=192",
+    "training.checkpoint_every=2", "training.log_every=1",
+    "evaluation.limit=4", "evaluation.code_samples=2", "evaluation.code_max_new_tokens=8", "evaluation.text_tokens=256",
+]  # fmt: skip
+
 VOCABULARY = 400
 SENTENCES = (
     "Below is an instruction that describes a task, paired with an input that provides further context.",

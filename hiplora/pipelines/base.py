@@ -47,9 +47,15 @@ class Pipeline:
         """Where the record lies."""
         raise NotImplementedError
 
-    def reusable(self, config: RunConfig, record: dict[str, Any]) -> bool:
-        """Whether a record that exists stands for the run: false where the run also leaves files that are gone."""
-        return True
+    def stale(self, config: RunConfig, record: dict[str, Any]) -> str | None:
+        """Why a record that exists no longer stands for the run, in words; None where it does.
+
+        It does not where the run also leaves files that are gone, or where what it was made from was made anew.
+        """
+        return None
+
+    def complete(self, config: RunConfig, identity: str) -> None:
+        """Add to a finished run's files what is asked for and not part of its identity; nothing where there is none."""
 
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         """Compute the result from the configuration and the records of what it requires."""

@@ -17,7 +17,8 @@ from hiplora.config import digest
 from hiplora.errors import UserError
 from hiplora.pipelines import scoring
 from hiplora.pipelines.base import Pipeline, Result
-from hiplora.records import adapter_dir, partial_path, read_json, records_dir, write_json
+from hiplora.pipelines.single import Single, outdated
+from hiplora.records import adapter_dir, find_record, partial_path, read_json, records_dir, write_json
 from hiplora.tasks import ORDER
 
 if TYPE_CHECKING:
@@ -95,6 +96,22 @@ class Merge(Pipeline):
 
     def directory(self, config: RunConfig, identity: str) -> Path:
         return records_dir(Path(config.results_dir) / config.data.name, "merge")
+
+    def stale(self, config: RunConfig, record: dict[str, Any]) -> str | None:
+        """Before is quoted from the members' own records: it must be theirs still, and theirs be of their adapters.
+
+        Without adapters the record stands: it may have come with the project.
+        """
+        for instance in record["metrics"]["instances"]:
+            for task, identity in instance["runs"].items():
+                single = find_record(Single().directory(config, identity), identity)
+                if single is None:
+                    continue
+                if single["metrics"]["adapted"][task] != instance["before"][task]:
+                    return f"single run {identity}, one of its Before, was scored anew"
+                if reason := outdated(config, single):
+                    return f"single run {identity}, one of its Before, is out of date: {reason}"
+        return None
 
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         from tqdm import tqdm

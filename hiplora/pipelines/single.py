@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.pipelines import scoring
 from hiplora.pipelines.base import Pipeline, Result
-from hiplora.records import adapter_dir, records_dir
+from hiplora.records import adapter_dir, find_record, records_dir
 
 if TYPE_CHECKING:
     from hiplora.config import RunConfig
@@ -30,9 +30,9 @@ class Single(Pipeline):
     def directory(self, config: RunConfig, identity: str) -> Path:
         return records_dir(Path(config.results_dir) / config.data.name, "single")
 
-    def reusable(self, config: RunConfig, record: dict[str, Any]) -> bool:
+    def stale(self, config: RunConfig, record: dict[str, Any]) -> str | None:
         """A record may have come with the project; who asks for the run also wants its adapter."""
-        return adapter_dir(config.outputs_dir, record["needs"]["train"]).is_dir()
+        return outdated(config, record) if _adapter(config, record).is_dir() else "its adapter is not here"
 
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         from hiplora import models
@@ -61,3 +61,20 @@ class Single(Pipeline):
             },
             samples,
         )
+
+
+def outdated(config: RunConfig, record: dict[str, Any]) -> str | None:
+    """Why a single run's scores are not those of the adapter that is here; None where they are, or none is here.
+
+    The record quotes the training of the adapter it scored, its seconds too: no two trainings are told alike, and
+    no clock has to be trusted. A folder without the record of its training has just been replaced.
+    """
+    folder = _adapter(config, record)
+    trained = find_record(folder, folder.name)
+    if not folder.is_dir() or (trained is not None and trained["training"] == record["training"]):
+        return None
+    return "its adapter was trained anew"
+
+
+def _adapter(config: RunConfig, record: dict[str, Any]) -> Path:
+    return adapter_dir(config.outputs_dir, record["needs"]["train"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.pipelines.base import Pipeline, Result
-from hiplora.records import adapter_dir, checkpoint_dir, disk_errors
+from hiplora.records import adapter_dir, checkpoint_dir, disk_errors, lock, lock_path, write_atomically
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 VERSION = 1
 # Fields of the training section that do not change the adapter.
 BOOKKEEPING = ("checkpoint_every", "log_every")
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Train(Pipeline):
@@ -90,6 +93,15 @@ class Train(Pipeline):
             }
         )
 
+    def complete(self, config: RunConfig, identity: str) -> None:
+        """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
+        folder = self.directory(config, identity)
+        if config.save_basis and _lacks_basis(folder):
+            with lock(lock_path(config.outputs_dir, identity)):
+                if _lacks_basis(folder):  # another process may have added them meanwhile
+                    print(f"[train] {folder.name}: adding U and V to the adapter", file=sys.stderr, flush=True)
+                    _add_basis(config, folder)
+
     def clean(self, config: RunConfig, identity: str) -> None:
         shutil.rmtree(checkpoint_dir(config.outputs_dir, identity), ignore_errors=True)
 
@@ -118,6 +130,30 @@ def _save(adapted: PeftModel, config: RunConfig, target: Path) -> None:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _lacks_basis(folder: Path) -> bool:
+    """Whether an adapter is there that could carry its singular directions and does not; others have no such option."""
+    path = folder / ADAPTER_CONFIG
+    return path.is_file() and json.loads(path.read_text()).get("save_basis") is False
+
+
+def _add_basis(config: RunConfig, folder: Path) -> None:
+    """Save the adapter again, with its directions; each file is replaced whole, and the folder loads at any moment."""
+    from hiplora import models
+    from hiplora.methods.base import active_adapter
+
+    adapted = config.method.load(models.load(config.model).model, folder)
+    try:
+        options: Any = adapted.peft_config[active_adapter(adapted)]
+        options.save_basis = True
+        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as again:
+            config.method.save(adapted, Path(again))
+            # The configuration last: it says that the weights beside it carry the directions.
+            for path in sorted(Path(again).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG):
+                write_atomically(folder / path.name, path.read_bytes())
+    finally:
+        config.method.detach(adapted)
 
 
 def _sizes(adapted: PeftModel, config: RunConfig, target: Path) -> dict[str, int]:

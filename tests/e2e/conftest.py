@@ -10,14 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_llama_folder
-
-SMALL = [
-    "model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4",
-    "training.steps=6", "training.rows_per_step=2", "training.micro_batch_rows=1", "training.row_tokens=192",
-    "training.checkpoint_every=2", "training.log_every=1",
-    "evaluation.limit=4", "evaluation.code_samples=2", "evaluation.code_max_new_tokens=8", "evaluation.text_tokens=256",
-]  # fmt: skip
+from tests.tiny import SMALL, tiny_llama_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
