@@ -52,6 +52,11 @@ def partial_path(outputs_dir: str | Path, key: str) -> Path:
     return Path(outputs_dir) / "partial" / f"{key}.json"
 
 
+def wandb_parent(outputs_dir: str | Path) -> Path:
+    """Folder given to W&B, which makes its own ``wandb`` inside; nothing of ours ever removes that."""
+    return Path(outputs_dir)
+
+
 def lock_path(outputs_dir: str | Path, identity: str) -> Path:
     """What two processes that want the same record agree on."""
     return Path(outputs_dir) / "locks" / identity

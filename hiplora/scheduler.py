@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from hiplora import records
+from hiplora import records, tracking
 from hiplora.config import RunConfig, digest
 from hiplora.pipelines import pipeline
 
@@ -38,6 +38,7 @@ def resolve(config: RunConfig) -> Outcome:
     outcome = _stored(config, identity)
     if outcome is None:
         pipeline(config.pipeline).check(config)
+        tracking.check(config)
         with records.lock(records.lock_path(config.outputs_dir, identity)):
             # Another process may have made it meanwhile.
             outcome = _stored(config, identity, tell=True) or _make(config, identity)
@@ -90,6 +91,7 @@ def _make(config: RunConfig, identity: str) -> Outcome:
     }
     path = records.write_record(kind.directory(config, identity), record, result.samples)
     kind.clean(config, identity)
+    tracking.publish(config, record)
     return Outcome(
         records.read_json(path),
         reused=[line for outcome in outcomes for line in outcome.reused],

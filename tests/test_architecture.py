@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 LEVELS = {
     "errors": 0, "updates": 0, "stats": 0,
     "config": 1, "records": 1, "mini": 1,
-    "spectral": 2, "models": 2, "merging": 3,
+    "tracking": 2, "spectral": 2, "models": 2, "merging": 3,
     "tuner": 3,
     "tasks": 4, "training": 4, "methods": 5, "evaluation": 5,
     "compose": 6, "pipelines": 6, "report": 7, "scheduler": 7,
@@ -25,7 +25,9 @@ LEAVES = ("errors", "updates", "stats")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.scheduler", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
+    "hiplora.tracking",
 )  # fmt: skip
+HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")
 
 
 def part(module: str) -> str:
@@ -78,7 +80,7 @@ def test_commands_are_imported_by_nothing() -> None:
 
 def test_plans_and_reports_never_load_torch() -> None:
     code = f"import sys\nfor name in {LIGHT!r}: __import__(name)\n"
-    code += "print([name for name in ('torch', 'transformers', 'peft', 'datasets', 'lm_eval') if name in sys.modules])"
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
 

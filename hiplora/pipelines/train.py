@@ -53,7 +53,7 @@ class Train(Pipeline):
     def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
         from transformers import set_seed
 
-        from hiplora import models
+        from hiplora import models, tracking
         from hiplora.tasks import trained_task
         from hiplora.tasks.source import Source
         from hiplora.training import train
@@ -77,7 +77,7 @@ class Train(Pipeline):
                 training=config.training,
                 seed=config.seed,
                 checkpoint_dir=checkpoint_dir(config.outputs_dir, identity),
-                wandb=_wandb(config, identity),
+                tracker=tracking.tracker(config, labels=self.labels(config), identity=identity),
             )
             target = self.directory(config, identity)
             _save(adapted, config, target)
@@ -161,10 +161,3 @@ def _sizes(adapted: PeftModel, config: RunConfig, target: Path) -> dict[str, int
         "deployed_parameters": config.method.deployed_parameters(adapted),
         "adapter_bytes": sum(path.stat().st_size for path in target.glob("*.safetensors")),
     }
-
-
-def _wandb(config: RunConfig, identity: str) -> dict[str, Any] | None:
-    if config.logging != "wandb":
-        return None
-    name = f"{config.method.name}-{config.task.name}-s{config.seed}"
-    return {"project": "hiplora", "name": name, "id": identity, "config": config.resolved()}

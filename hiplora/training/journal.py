@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hiplora.errors import UserError
 from hiplora.records import disk_errors, write_atomically
+from hiplora.tracking import Run, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +31,20 @@ class Journal:
         steps: int,
         log_every: int,
         curve: list[dict[str, float]],
-        wandb: dict[str, Any] | None,
+        tracker: Tracker | None,
     ) -> None:
         self.path = folder / CURVE
         self.steps, self.log_every = steps, log_every
         self.curve = curve
-        self._wandb_options = wandb
-        self._wandb: Any = None
+        self._tracker = tracker
+        self._tracked: Run | None = None
 
     def __enter__(self) -> Journal:
+        if self._tracker is not None:
+            self._tracked = self._tracker.start(resumed=bool(self.curve))
+            self._tracked.curve(self.curve)
         write_atomically(self.path, "".join(map(_line, self.curve)).encode())
         self._file = self.path.open("a", buffering=1)
-        self._wandb = start_wandb(self._wandb_options, self.path.parent)
         self._bar = tqdm(total=self.steps, initial=len(self.curve), desc="train", unit="step", disable=None)
         self._redirect = logging_redirect_tqdm()
         self._redirect.__enter__()
@@ -53,42 +54,26 @@ class Journal:
         self._redirect.__exit__(kind, *rest)
         self._bar.close()
         self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=int(kind is not None))
+        if self._tracked is not None:
+            self._tracked.finish(failed=kind is not None)
 
-    def add(self, entry: dict[str, float], *, tokens: int, seconds: float) -> None:
-        """Take down one optimizer step; ``tokens`` and ``seconds`` count from the start of the training."""
+    def add(self, entry: dict[str, float], *, seconds: float) -> None:
+        """Take down one optimizer step; ``seconds`` count from the start of the training."""
         self.curve.append(entry)
         with disk_errors(self.path):
             self._file.write(_line(entry))
         self._bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
         self._bar.update()
-        if self._wandb is not None:
-            self._wandb.log({f"train/{key}": value for key, value in entry.items()} | {"train/tokens": tokens})
+        if self._tracked is not None:
+            self._tracked.curve([entry])
         step = len(self.curve)
         if step % self.log_every == 0 or step == self.steps:
             remaining = seconds / step * (self.steps - step)
             logger.info(
                 "step %d/%d loss %.4f penalty %.2e grad_norm %.3f lr %.2e tokens %d remaining %d:%02d",
-                *(step, self.steps, entry["loss"], entry["penalty"], entry["grad_norm"], entry["lr"], tokens),
+                *(step, self.steps, *(entry[key] for key in ("loss", "penalty", "grad_norm", "lr", "tokens"))),
                 *divmod(round(remaining), 60),
             )
-
-
-def start_wandb(options: dict[str, Any] | None, folder: Path) -> Any:
-    """A W&B run, offline unless WANDB_MODE says otherwise; None where no options are given.
-
-    ``options`` are keyword arguments of ``wandb.init``; files go to ``folder`` by default. Raises UserError
-    where wandb is not installed.
-    """
-    if options is None:
-        return None
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("logging=wandb needs the wandb package: type pip install wandb, or logging=plain") from error
-    mode = os.environ.get("WANDB_MODE", "offline")
-    return wandb.init(**{"project": "hiplora", "dir": str(folder), "mode": mode, **options})
 
 
 def _line(entry: dict[str, float]) -> str:

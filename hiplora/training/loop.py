@@ -194,7 +194,7 @@ class Session(TrainerCallback):
         progress.seconds += time.perf_counter() - self._mark
         for key, count in self.trainer.counts.items():
             setattr(progress, key, getattr(progress, key) + count)
-        self.journal.add(self.trainer.entry, tokens=progress.tokens, seconds=progress.seconds)
+        self.journal.add({**self.trainer.entry, "tokens": progress.tokens}, seconds=progress.seconds)
         if progress.step % self.checkpoint_every == 0 or progress.step == state.max_steps:
             checkpoint.save(self.folder, tensors=self._tensors(), progress=asdict(progress))
         self._mark = time.perf_counter()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from hiplora.config import TrainingConfig
     from hiplora.methods.base import Method
+    from hiplora.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +68,14 @@ def train(
     training: TrainingConfig,
     seed: int,
     checkpoint_dir: Path,
-    wandb: dict[str, Any] | None = None,
+    tracker: Tracker | None = None,
 ) -> TrainResult:
     """Train the attached adapter in place; afterwards the model is in evaluation mode.
 
     The same arguments and seed give the same adapter, bit for bit on the same machine, number of threads and
     (on cuda) deterministic kernels, however often the process was killed on the way: state lives in
-    ``checkpoint_dir``, which the caller removes when the adapter is stored. ``wandb`` are keyword arguments
-    of ``wandb.init``, or None.
+    ``checkpoint_dir``, which the caller removes when the adapter is stored. ``tracker`` is the W&B run
+    that gets the curve, or None.
 
     Raises:
         NonFiniteLossError: the loss or a gradient is not finite; nothing was stepped.
@@ -105,7 +106,7 @@ def train(
             steps=training.steps,
             log_every=training.log_every,
             curve=progress.curve,
-            wandb=wandb,
+            tracker=tracker,
         )
         session = Session(
             trainer,
@@ -115,9 +116,9 @@ def train(
             folder=checkpoint_dir,
             checkpoint_every=training.checkpoint_every,
         )
-        if progress.step < training.steps:
-            trainer.add_callback(session)
-            with journal:
+        trainer.add_callback(session)
+        with journal:  # also where no step is left: a killed process may have kept the last ones from W&B
+            if progress.step < training.steps:
                 trainer.train()
     method.finish(peft_model)
     return _result(progress, examples, training, resumed_from)

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from hiplora.errors import UserError
 from hiplora.methods import METHODS
 from hiplora.methods.hip import Hip
 from hiplora.training import NonFiniteLossError, checkpoint, train
-from hiplora.training.journal import start_wandb
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import collate, epoch_rows
 from hiplora.training.trainer import _optimizers
@@ -182,15 +179,26 @@ def test_no_example_fits(tiny: Path, tmp_path: Path) -> None:
         )
 
 
-def test_wandb_is_offline_unless_the_user_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, Any]] = []
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: seen.append(options)))
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    start_wandb({"name": "x"}, tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "online")
-    start_wandb({"name": "x"}, tmp_path)
-    assert [options["mode"] for options in seen] == ["offline", "online"]
-    assert start_wandb(None, tmp_path) is None
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="pip install wandb"):
-        start_wandb({}, tmp_path)
+class Tracked:
+    """A tracker and its run that take down what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def start(self, *, resumed: bool) -> Tracked:
+        self.told.append(resumed)
+        return self
+
+    def curve(self, entries: list[dict[str, float]]) -> None:
+        self.told += [entry["step"] for entry in entries]
+
+    def finish(self, *, failed: bool) -> None:
+        self.told.append(failed)
+
+
+def test_what_is_tracked_is_whole_also_when_no_step_is_left(tiny: Path, tmp_path: Path) -> None:
+    method, first, again = OPTIONS["lora"], Tracked(), Tracked()
+    fit(attached(tiny, method), tiny, method, tmp_path, tracker=first)
+    fit(attached(tiny, method), tiny, method, tmp_path, tracker=again)  # killed before the adapter was saved
+    assert first.told == [False, *range(1, 9), False]
+    assert again.told == [True, *range(1, 9), False]

@@ -110,7 +110,16 @@ def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32
     return method.attach(model, config=CONFIG)
 
 
-def fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, seed: int = 42, **changes: Any) -> TrainResult:
+def fit(
+    model: Any,
+    folder: Path,
+    method: Method,
+    checkpoints: Path,
+    *,
+    seed: int = 42,
+    tracker: Any = None,
+    **changes: Any,
+) -> TrainResult:
     return train(
         model,
         AutoTokenizer.from_pretrained(folder),
@@ -119,6 +128,7 @@ def fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, seed: in
         training=training(**changes),
         seed=seed,
         checkpoint_dir=checkpoints,
+        tracker=tracker,
     )
 
 
