@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hiplora.tasks import ORDER, PRIMARY
+from hiplora.tasks import ORDER, primary
 
 
 def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str) -> dict[str, float | None]:
@@ -13,7 +13,7 @@ def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on
 
     Args:
         base, adapted: metrics by benchmark; accuracies as fractions, ``nll`` in nats per token.
-        trained_on: the benchmark that is left out of the means.
+        trained_on: the benchmark that is left out of the means, where it is one of the four.
 
     Returns:
         ``retain_pp``: mean over the other benchmarks of 100 (score_base - score_adapted), in percentage points; None
@@ -21,7 +21,7 @@ def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on
         the rise of the gold answer's negative log-likelihood. ``retain_text``: rise of the cross-entropy on text.
     """
     others = [task for task in ORDER if task != trained_on]
-    scores = [(base[task][PRIMARY[task]], adapted[task][PRIMARY[task]]) for task in others]
+    scores = [(base[task][primary(task)], adapted[task][primary(task)]) for task in others]
     known = all(before is not None and after is not None for before, after in scores)
     rises = [adapted[task]["nll"] - base[task]["nll"] for task in others]
     return {

@@ -1,4 +1,4 @@
-"""Scores of one model on the four benchmarks and on general text, as backbone and adapters alike are scored."""
+"""Scores of one model on the benchmarks and on general text, as backbone and adapters alike are scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """What determines the scores, given the model."""
     from hiplora.tasks.source import Source
 
-    asked = _tasks(config, ORDER)
+    asked = _tasks(config, benchmarks(config))
     settings = {key: value for key, value in asdict(config.evaluation).items() if key not in BOOKKEEPING}
     execution = config.evaluation.code_execution
     return {
@@ -34,6 +34,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "forms": [[task.name, task.form, task.target] for task in asked],
         "data": Source(config.data).fingerprint("text", *(name for task in asked for name in task.datasets)),
     }
+
+
+def benchmarks(config: RunConfig) -> tuple[str, ...]:
+    """What a run is scored on: the four, and what it trains on where that is none of them."""
+    return ORDER if config.task.name in ORDER else (*ORDER, config.task.name)
 
 
 def _tasks(config: RunConfig, names: Sequence[str]) -> list[Task]:
@@ -60,9 +65,9 @@ def check(config: RunConfig) -> None:
 
 
 def score(
-    model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] = ORDER
+    model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Score a model that is already in memory, on all benchmarks or some, and on general text.
+    """Score a model that is already in memory, on all its :func:`benchmarks` or some, and on general text.
 
     Returns:
         Metrics by benchmark (fractions, nats per token), per-sample predictions, and how they were made.
@@ -73,7 +78,7 @@ def score(
 
     started = time.perf_counter()
     source = Source(config.data)
-    asked = _tasks(config, tasks)
+    asked = _tasks(config, benchmarks(config) if tasks is None else tasks)
     scores = evaluate(
         model, tokenizer, tasks=asked, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
     )

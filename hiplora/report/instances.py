@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from hiplora import stats
 from hiplora.report.evidence import Record, Slot
+from hiplora.tasks import primary, task_class
 
 SIZES = (2, 3, 4)
-PRIMARY = {"mmlu": "acc", "scienceqa": "acc", "gsm8k": "acc", "code": "pass@1"}
-DROPS = {"mmlu": ("acc",), "scienceqa": ("acc",), "gsm8k": ("acc",), "code": ("pass@1", "pass@5", "pass@10")}
 Key = tuple[str, int, tuple[tuple[str, int], ...]]
 
 
@@ -33,8 +32,8 @@ class Instance:
     def deltas(self) -> dict[tuple[str, str], float]:
         """After − before in pp, by task and metric, where both were measured."""
         found = {}
-        for task, metrics in DROPS.items():
-            for name in metrics if task in self.adapters else ():
+        for task in self.adapters:
+            for name in task_class(task).scores:
                 before, after = self.before[task].get(name), self.after[task].get(name)
                 if before is not None and after is not None:
                     found[task, name] = 100 * (after - before)
@@ -43,7 +42,7 @@ class Instance:
     @property
     def measured(self) -> bool:
         """Whether every metric of every merged task is there; without code execution pass@k is not."""
-        return len(self.deltas()) == sum(len(DROPS[task]) for task in self.adapters)
+        return len(self.deltas()) == sum(len(task_class(task).scores) for task in self.adapters)
 
     def drop(self) -> float | None:
         """Mean absolute drop in pp over the metrics of the merged tasks; None where one was not measured."""
@@ -65,7 +64,7 @@ class Instance:
         if not self.measured:
             return stats.MergeOutcome(failed=None, excluded=())
         before, after = (
-            {task: float(side[task][PRIMARY[task]] or 0) for task in self.adapters}
+            {task: float(side[task][primary(task)] or 0) for task in self.adapters}
             for side in (self.before, self.after)
         )
         return stats.merge_outcome(before, after, tau=tau)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiplora.tasks import PRIMARY
+from hiplora.tasks import primary
 
 if TYPE_CHECKING:
     from hiplora.scheduler import Outcome
@@ -31,7 +31,7 @@ def _merges(instances: Sequence[Mapping[str, Any]]) -> str:
     for instance in instances:
         who = " + ".join(f"{task}/{seed}" for task, seed in instance["adapters"].items())
         for task in instance["adapters"]:
-            name = PRIMARY[task]
+            name = primary(task)
             before, after = (_number(instance[when][task][name]) for when in ("before", "after"))
             lines.append(f"{who:<58}{task:<12}{before:>9}{after:>9}")
             who = ""

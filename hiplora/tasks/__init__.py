@@ -17,8 +17,8 @@ TASKS: dict[str, str] = {
     "gsm8k": "hiplora.tasks.gsm8k:GSM8K",
     "code": "hiplora.tasks.code:Code",
 }
+# What every run is scored on, merges and forgets: the paper's four, whatever else TASKS holds.
 ORDER = ("mmlu", "scienceqa", "gsm8k", "code")
-PRIMARY = {"mmlu": "acc", "scienceqa": "acc", "gsm8k": "acc", "code": "pass@1"}
 
 
 def task_class(name: str) -> type[Task]:
@@ -31,6 +31,11 @@ def task_class(name: str) -> type[Task]:
         raise UserError(f"task={name} is not known; choose one of {', '.join(TASKS)}.")
     module, attribute = TASKS[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def primary(name: str) -> str:
+    """The headline score of a benchmark: the one that Retain, MergeFail and tables go by."""
+    return task_class(name).scores[0]
 
 
 def trained_task(config: RunConfig) -> Task:

@@ -49,7 +49,8 @@ class Task(ABC):
     name: ClassVar[str]
     benchmark: ClassVar[str]
     training: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
+    scores: ClassVar[tuple[str, ...]]  # those of them that a merge's mean drop counts; the headline score first
 
     scoring: str = "cloze"
     template: str | None = None

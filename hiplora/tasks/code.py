@@ -33,6 +33,7 @@ class Code(Task):
     benchmark = "humaneval"
     training = "codealpaca"
     metrics = ("pass@1", "pass@5", "pass@10", "nll")
+    scores = ("pass@1", "pass@5", "pass@10")
 
     @property
     def datasets(self) -> tuple[str, ...]:

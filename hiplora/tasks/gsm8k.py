@@ -39,6 +39,7 @@ class GSM8K(Task):
     benchmark = "gsm8k"
     training = "gsm8k"
     metrics = ("acc", "nll")
+    scores = ("acc",)
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item) for item in self.test_items(source, split)]

@@ -38,6 +38,7 @@ class MMLU(choice.ChoiceTask):
     benchmark = "mmlu"
     training = "alpaca"
     metrics = ("acc", "acc_macro", "nll")
+    scores = ("acc",)
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return instruction_examples(source, self.training, split)

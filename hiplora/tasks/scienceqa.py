@@ -34,6 +34,7 @@ class ScienceQA(choice.ChoiceTask):
     benchmark = "scienceqa"
     training = "scienceqa"
     metrics = ("acc", "nll")
+    scores = ("acc",)
 
     @property
     def form(self) -> str:

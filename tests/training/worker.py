@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from hiplora.compose import compose
 from hiplora.config import SvdConfig, TrainingConfig
-from hiplora.methods.adalora import Adalora
+from hiplora.methods import METHODS
 from hiplora.methods.base import Method
-from hiplora.methods.dora import Dora
-from hiplora.methods.hip import Hip
-from hiplora.methods.lora import Lora
-from hiplora.methods.pissa import Pissa
-from hiplora.methods.proj import Proj
-from hiplora.methods.split import Split
 from hiplora.training import TrainResult, train
 from hiplora.training.rows import Encoded
 
@@ -41,40 +36,13 @@ TRAINING = TrainingConfig(
     gradient_checkpointing=False,
     log_every=2,
 )
-HIP: dict[str, Any] = {
-    "name": "hip",
-    "r": 4,
-    "k": 8,
-    "alpha": None,
-    "dropout": 0.05,
-    "stability": 0.1,
-    "gamma": 1.0,
-    "parameterization": "absolute",
-    "lr_scale": 1.0,
-    "project_residual": True,
-    "zero_init": False,
-}
+# What conf/method/<name>.yaml says, smaller: options that a method does not have are left out.
+SMALL = {"r": 4, "k": 8, "alpha": None, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2, "cut": 0.5}
 OPTIONS: dict[str, Method] = {
-    "hip": Hip(**HIP),
-    "lora": Lora(name="lora", r=4, alpha=8, dropout=0.05),
-    "proj": Proj(name="proj", r=4, k=8, alpha=8, dropout=0.05),
-    "pissa": Pissa(name="pissa", r=4, alpha=8, dropout=0.05, iterations=None),
-    "split": Split(name="split", r=4, alpha=8, dropout=0.05, clients=3, average_every=2, cut=0.5),
-    "dora": Dora(name="dora", r=4, alpha=8, dropout=0.05),
-    "adalora": Adalora(
-        name="adalora",
-        init_r=6,
-        target_r=4,
-        alpha=12,
-        dropout=0.05,
-        tinit=0.1,
-        tfinal=0.5,
-        delta_t=0.01,
-        beta1=0.85,
-        beta2=0.85,
-        orthogonality=0.5,
-    ),
+    name: replace(method, **{option: value for option, value in SMALL.items() if hasattr(method, option)})
+    for name, method in ((name, compose([f"method={name}"]).method) for name in METHODS)
 }
+HIP: dict[str, Any] = asdict(OPTIONS["hip"])
 CONFIG: Any = SimpleNamespace(
     model=SimpleNamespace(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]),
     svd=SvdConfig(
