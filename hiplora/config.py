@@ -56,9 +56,16 @@ class DataConfig:
 
     name: str
     root: str | None
+    revisions: dict[str, str | None]
 
     def __post_init__(self) -> None:
         _one_of("data.name", self.name, ("mini", "local", "hub"))
+        pinned = [name for name, revision in self.revisions.items() if revision]
+        _require(
+            not pinned or (self.name == "hub" and self.root is None),
+            f"data.revisions.{''.join(pinned[:1])} pins a repository on the Hub, and data={self.name} with data.root="
+            f"{self.root} loads none from there; leave it out, or type data=hub without data.root.",
+        )
 
 
 @dataclass(kw_only=True)

@@ -66,7 +66,7 @@ def load(arguments: argparse.Namespace) -> models.Backbone:
 
 def asked(scoring: str, limit: int | None) -> Asked:
     """Prompt and options of every item."""
-    source = Source(DataConfig(name="mini", root=None))
+    source = Source(DataConfig(name="mini", root=None, revisions={}))
     tasks = [task_class(name)(scoring=scoring) for name in ("mmlu", "scienceqa")]
     return [
         (task.prompt(item), task.options(item))  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from hiplora.errors import UserError
 from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
 from hiplora.tasks import TASKS
+from hiplora.tasks.source import ORIGINS
 
 GROUPS = ("method", "task", "model", "pipeline", "scale", "data")
 NEEDS = {"model=folder": ["model.path=x"], "data=local": ["data.root=x"], "seed=custom": ["seed.value=7"]}
@@ -51,6 +52,7 @@ def test_conf_and_registries_agree() -> None:
     assert names == set(METHODS)
     assert {path.stem for path in (CONF_DIR / "task").glob("*.yaml")} == set(TASKS)
     assert {path.stem for path in (CONF_DIR / "pipeline").glob("*.yaml")} == set(PIPELINES)
+    assert compose(["data=hub"]).data.revisions == dict.fromkeys(ORIGINS)
     for name in METHODS:
         assert all(
             field.default is MISSING and field.default_factory is MISSING for field in fields(method_class(name))
@@ -73,6 +75,10 @@ def test_conf_and_registries_agree() -> None:
         (["evaluation.scoring=word"], ["scoring", "cloze"]),
         (["model=folder"], ["model.path"]),
         (["data=local"], ["data.root"]),
+        (["data.revisions.gsm8k=abc"], ["gsm8k"]),
+        (["+data.revisions.gsm8k=abc"], ["data.revisions.gsm8k", "data=hub"]),
+        (["data=hub", "data.root=x", "data.revisions.gsm8k=abc"], ["data.revisions.gsm8k", "without data.root"]),
+        (["data=hub", "data.revisions=abc"], ["data.revisions"]),
         (["seed=custom", "seed.value=x"], ["seed.value"]),
         (["seed=7"], ["seed=custom seed.value=7"]),
         (["force=maybe"], ["force"]),

@@ -63,6 +63,7 @@ def test_plan_goes_by_runs_that_do_as_much(results, capsys, lora_records):
     """One run of 7 steps that took 20 s says more of others of 7 steps than twelve longer ones do."""
     config = composition.compose(["method=lora", "task=gsm8k", "seed=42", "training.steps=7"])
     short = lora_records[0] | {"id": identity(config), "config": config.resolved(), "timings": {"train_s": 20.0}}
+    del short["config"]["data"]["revisions"]  # a record may be older than a field that is null
     write_json(records_dir(results / "mini", "single") / f"{short['id']}.json", short)
     assert run(results, "--plan", "training.steps=7") == 0
     text = capsys.readouterr().out

@@ -47,7 +47,7 @@ def labels(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """The settings in which a record differs, as ``training.steps=20, not 60``."""
-    left, right = dict(_flat(theirs)), dict(_flat(ours))
+    left, right = dict(flat(theirs)), dict(flat(ours))
     keys = [key for key in {**left, **right} if key.split(".")[0] not in BOOKKEEPING]
     apart = [key for key in keys if left.get(key) != right.get(key) and not _alike(key, left.get(key), right.get(key))]
     if not apart:
@@ -60,9 +60,10 @@ def _alike(key: str, one: Any, other: Any) -> bool:
     return key in SAME and {one, other} <= SAME[key]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every field of a configuration by its full name, such as ``training.steps``."""
     pairs: list[tuple[str, Any]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"
-        pairs += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+        pairs += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
     return pairs

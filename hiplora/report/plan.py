@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiplora.report.evidence import Evidence, Record, Slot, missing_slots
+from hiplora.report.ignored import flat
 
 SEED = "seed"
 WORK = ("scale", "model", "data", "training", "evaluation", "merging")  # settings that say how much a run has to do
@@ -54,8 +55,10 @@ def _alike(slot: Slot, records: Sequence[Record]) -> list[Record]:
     return []
 
 
-def _work(settings: Mapping[str, Any]) -> list[Any]:
-    return [settings.get(name) for name in WORK]
+def _work(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """By full name; what is null is left out, as a record from before the field was there has none."""
+    chosen = {name: settings.get(name) for name in WORK}
+    return {key: value for key, value in flat(chosen) if value is not None}
 
 
 def duration(value: float) -> str:

@@ -29,7 +29,6 @@ class Origin:
     repository: str
     columns: tuple[str, ...]
     subset: str | None = None
-    revision: str = "main"
     held_out_by: str | None = None
 
 
@@ -62,6 +61,8 @@ class Source:
     def __init__(self, data: DataConfig, *, cache_dir: Path | None = None) -> None:
         if data.name == "local" and data.root is None:
             raise UserError("data=local needs a folder; type data.root=DIR, where DIR holds gsm8k/, mmlu/ and so on.")
+        if unknown := sorted(set(data.revisions) - set(ORIGINS)):
+            raise UserError(f"data.revisions names {', '.join(unknown)}; choose among {', '.join(ORIGINS)}.")
         self.data = data
         self._cache_dir = cache_dir
         self._mini: Path | None = None
@@ -95,15 +96,14 @@ class Source:
         """Where a data set is read from, for people: a folder or ``repository@revision``."""
         if self._folder_root(dataset) is not None:
             return str(self._folder(dataset))
-        origin = self._origin(dataset)
-        return f"{self._repository(origin)}@{origin.revision}"
+        return "@".join([self._repository(self._origin(dataset)), *self._revision(dataset).values()])
 
     def _identity(self, dataset: str) -> str:
         if self._folder_root(dataset) is not None:
             return digest(sorted(self._folder(dataset).glob("*.jsonl")))
         origin = self._origin(dataset)
         if self.data.root is None:
-            return f"{origin.repository}/{origin.subset}@{origin.revision}"
+            return f"{origin.repository}/{origin.subset}@{self._revision(dataset)['revision']}"
         files = sorted(path for path in Path(self._repository(origin)).rglob("*") if path.is_file())
         return digest([path for path in files if ".cache" not in path.parts and ".git" not in path.parts])
 
@@ -153,12 +153,12 @@ class Source:
 
         origin = self._origin(dataset)
         return _hub(
-            origin, lambda: get_dataset_split_names(self._repository(origin), origin.subset, **self._revision())
+            origin, lambda: get_dataset_split_names(self._repository(origin), origin.subset, **self._revision(dataset))
         )
 
     def _read(self, dataset: str, split: str) -> Dataset:
         origin = self._origin(dataset)
-        rows = self._read_folder(dataset, split) if self._folder_root(dataset) else self._read_hub(origin, split)
+        rows = self._read_folder(dataset, split) if self._folder_root(dataset) else self._read_hub(dataset, split)
         missing = [column for column in origin.columns if column not in rows.column_names]
         if missing:
             raise UserError(
@@ -181,17 +181,19 @@ class Source:
         except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
             raise UserError(f"{path}: a column changes its type between lines ({error}); give it one type.") from error
 
-    def _read_hub(self, origin: Origin, split: str) -> Dataset:
+    def _read_hub(self, dataset: str, split: str) -> Dataset:
         from datasets import load_dataset
 
+        origin = self._origin(dataset)
         where = self._repository(origin)
-        return _hub(origin, lambda: load_dataset(where, origin.subset, split=split, **self._revision()))
+        return _hub(origin, lambda: load_dataset(where, origin.subset, split=split, **self._revision(dataset)))
 
     def _repository(self, origin: Origin) -> str:
         return origin.repository if self.data.root is None else str(Path(self.data.root) / origin.repository)
 
-    def _revision(self) -> dict[str, str]:
-        return {"revision": "main"} if self.data.root is None else {}
+    def _revision(self, dataset: str) -> dict[str, str]:
+        """What to load from the Hub, as a keyword; nothing for a mirror, which holds one."""
+        return {"revision": self.data.revisions.get(dataset) or "main"} if self.data.root is None else {}
 
 
 def _hub(origin: Origin, load: Callable[[], Any]) -> Any:

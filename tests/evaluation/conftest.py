@@ -101,7 +101,7 @@ def data(tmp_path: Path) -> DataConfig:
         path = tmp_path / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return DataConfig(name="local", root=str(tmp_path))
+    return DataConfig(name="local", root=str(tmp_path), revisions={})
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from hiplora.config import DataConfig
 from hiplora.errors import UserError
 from hiplora.tasks import TASKS, task_class
+from hiplora.tasks.files import digest
 from hiplora.tasks.source import ORIGINS, Source, held_out
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -25,7 +26,7 @@ def write(folder: Path, name: str, rows: list[dict]) -> Path:
 
 
 def local(folder: Path) -> Source:
-    return Source(DataConfig(name="local", root=str(folder)))
+    return Source(DataConfig(name="local", root=str(folder), revisions={}))
 
 
 def problems(count: int) -> list[dict]:
@@ -71,8 +72,8 @@ def test_fingerprint_loads_neither_torch_nor_datasets(tmp_path):
     write(tmp_path, "gsm8k/train", problems(3))
     code = (
         "import sys; from hiplora.tasks.source import Source; from hiplora.config import DataConfig\n"
-        f"Source(DataConfig(name='local', root={str(tmp_path)!r})).fingerprint('gsm8k')\n"
-        "Source(DataConfig(name='hub', root=None)).fingerprint('gsm8k')\n"
+        f"Source(DataConfig(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
+        "Source(DataConfig(name='hub', root=None, revisions={})).fingerprint('gsm8k')\n"
         "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -97,9 +98,9 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, content, said):
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"data\.root=/nowhere is not a folder"):
-        Source(DataConfig(name="local", root="/nowhere")).fingerprint("gsm8k")
+        Source(DataConfig(name="local", root="/nowhere", revisions={})).fingerprint("gsm8k")
     with pytest.raises(UserError, match=r"data\.root=DIR"):
-        Source(DataConfig(name="local", root=None))
+        Source(DataConfig(name="local", root=None, revisions={}))
     with pytest.raises(UserError, match="gsm8k is missing"):
         local(tmp_path).load("gsm8k", "test")
     write(tmp_path, "gsm8k/train", problems(1))
@@ -131,7 +132,7 @@ def repository(root: Path, dataset: str, rows: list[dict], *, split: str, parque
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Source:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    return Source(DataConfig(name="hub", root=str(tmp_path / "hub")))
+    return Source(DataConfig(name="hub", root=str(tmp_path / "hub"), revisions={}))
 
 
 def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
@@ -148,7 +149,7 @@ def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
     examples = task_class("code")().training_examples(hub)
     assert 240 < len(examples) < 300
     assert examples[0].output == "o"
-    assert hub.fingerprint("gsm8k") != Source(DataConfig(name="hub", root=None)).fingerprint("gsm8k")
+    assert hub.fingerprint("gsm8k") != Source(DataConfig(name="hub", root=None, revisions={})).fingerprint("gsm8k")
 
 
 def test_science_items_with_an_image_are_left_out(tmp_path, hub):
@@ -172,6 +173,37 @@ def test_science_items_with_an_image_are_left_out(tmp_path, hub):
     assert [(item["id"], item["answer"], "image" in item) for item in items] == [("test/1", 1, False)]
 
 
+def test_a_pinned_revision_is_loaded_and_identifies_the_data(monkeypatch):
+    loaded = []
+
+    def splits(path, subset, **options):
+        loaded.append((path, options))
+        return ["train", "test"]
+
+    def rows(path, subset, *, split, **options):
+        loaded.append((path, options))
+        return Dataset.from_list(problems(3))
+
+    from datasets import Dataset
+
+    monkeypatch.setattr("datasets.get_dataset_split_names", splits)
+    monkeypatch.setattr("datasets.load_dataset", rows)
+    plain, pinned = (
+        Source(DataConfig(name="hub", root=None, revisions=revisions))
+        for revisions in ({"gsm8k": None}, {"gsm8k": "abc", "mmlu": ""})
+    )
+    for source, revision in ((plain, "main"), (pinned, "abc")):
+        loaded.clear()
+        source.load("gsm8k", "test")
+        assert set(map(str, loaded)) == {str(("openai/gsm8k", {"revision": revision}))}
+        assert source.origin_of("gsm8k") == f"openai/gsm8k@{revision}"
+    assert plain.fingerprint("gsm8k", "mmlu") == digest(["openai/gsm8k/main@main", "cais/mmlu/all@main"])
+    assert pinned.fingerprint("mmlu") == plain.fingerprint("mmlu")
+    assert pinned.fingerprint("gsm8k") != plain.fingerprint("gsm8k")
+    with pytest.raises(UserError, match=r"data\.revisions names gsm9k; choose among gsm8k, mmlu"):
+        Source(DataConfig(name="hub", root=None, revisions={"gsm9k": "abc"}))
+
+
 def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
     with pytest.raises(UserError, match=r"openai/gsm8k could not be loaded .* data=local"):
         hub.load("gsm8k", "test")
@@ -180,7 +212,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real benchmarks are not beside the checkout")
 @pytest.mark.parametrize("name", TASKS)
 def test_the_real_benchmarks_read(name):
-    task, source = task_class(name)(), Source(DataConfig(name="local", root=str(REAL)))
+    task, source = task_class(name)(), Source(DataConfig(name="local", root=str(REAL), revisions={}))
     examples, items = task.training_examples(source), task.test_items(source)
     assert len({example.id for example in examples}) == len(examples) > 400
     assert len({item["id"] for item in items}) == len(items) > 100
