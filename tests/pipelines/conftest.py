@@ -12,7 +12,7 @@ from hiplora import models
 from hiplora.compose import compose
 from hiplora.config import RunConfig
 from hiplora.pipelines import scoring
-from hiplora.tasks import ORDER, PRIMARY
+from hiplora.tasks import ORDER, primary
 from tests.tiny import SMALL, tiny_llama_folder
 
 
@@ -30,7 +30,7 @@ class Scores:
             raise KeyboardInterrupt
         self.calls += 1
         number = self.calls / 100
-        metrics: dict[str, Any] = {task: {PRIMARY[task]: number, "nll": number, "n": 1} for task in tasks}
+        metrics: dict[str, Any] = {task: {primary(task): number, "nll": number, "n": 1} for task in tasks}
         return metrics | {"text": {"nll": number, "tokens": 1}}, [], {"evaluate_s": 0.0}
 
 
