@@ -166,14 +166,17 @@ AttentionInterface.register(NAME, block_attention)
 
 
 @contextmanager
-def packed_attention(lm: PreTrainedModel) -> Iterator[None]:
-    """Within the context a Llama on the CPU attends with :func:`block_attention`; other models as they do."""
+def packed_attention(lm: PreTrainedModel) -> Iterator[bool]:
+    """Within the context a Llama on the CPU attends with :func:`block_attention`; other models as they do.
+
+    Yields whether it does.
+    """
     before = lm.config._attn_implementation
     if lm.config.model_type != "llama" or lm.device.type != "cpu" or lm.config.attention_dropout:
-        yield
+        yield False
         return
     lm.set_attn_implementation(NAME)
     try:
-        yield
+        yield True
     finally:
         lm.set_attn_implementation(before)

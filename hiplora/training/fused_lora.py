@@ -13,19 +13,25 @@ from types import MethodType
 from typing import Any
 
 from peft.tuners import lora
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from hiplora.tuner.layer import HipLinear
 from hiplora.tuner.product import AdapterProduct, sample_dropout
 
 
 @contextmanager
-def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Within the context the model's plain LoRA layers are fused; others (DoRA, merged, biased …) stay PEFT's."""
+def fused_lora(model: nn.Module) -> Iterator[bool]:
+    """Within the context the model's plain LoRA layers are fused; others (DoRA, merged, biased …) stay PEFT's.
+
+    Yields whether every adapted layer draws its dropout by ``sample_dropout``, as fused ones and HiP-LoRA's do.
+    """
     layers: list[Any] = [module for module in model.modules() if _is_plain(module)]
+    ours = {*layers, *(module for module in model.modules() if isinstance(module, HipLinear))}
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     try:
-        yield
+        yield all(module in ours for module in model.modules() if isinstance(module, BaseTunerLayer))
     finally:
         for layer in layers:
             del layer.forward

@@ -126,16 +126,18 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> dict[str, Any]:
 
     Returns ``input_ids`` and ``position_ids`` of shape (rows, L), L the longest row, and the label positions
     of the flattened batch: ``label_index`` (n,) into its rows × L positions and ``label_ids`` (n,), the tokens
-    to be predicted there; ``tokens`` and ``examples`` are counts. Padding is a block of its own at the end of
-    a row: nothing attends to it.
+    to be predicted there; ``places`` (N,) are the positions that are no padding; ``tokens`` and ``examples`` are
+    counts. Padding is a block of its own at the end of a row: nothing attends to it.
     """
     length = max(row.inputs for row in rows)
     ids: list[int] = []
     positions: list[int] = []
     index: list[int] = []
     labels: list[int] = []
+    places: list[int] = []
     for number, row in enumerate(rows):
         start = number * length
+        places += range(start, start + row.inputs)
         for example in row.examples:
             sequence = example.prompt + example.answer
             first = max(len(example.prompt) - 1, 0)  # the last prompt token predicts the first answer token
@@ -152,6 +154,7 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> dict[str, Any]:
         "position_ids": torch.tensor(positions).view(shape),
         "label_index": torch.tensor(index),
         "label_ids": torch.tensor(labels),
+        "places": torch.tensor(places),
         "tokens": sum(row.tokens for row in rows),
         "examples": sum(len(row.examples) for row in rows),
     }

@@ -91,13 +91,14 @@ def train(
 
     shards = _dealt(examples, method.shards, training, seed=seed)
     stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
-    with _training_mode(peft_model, training):
+    with _training_mode(peft_model, training) as unpadded:
         trainer = AdapterTrainer(
             peft_model,
             _arguments(training, peft_model, shards=len(shards), seed=seed, folder=checkpoint_dir),
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
+            unpadded=unpadded,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -234,15 +235,18 @@ def _optimizers(
 
 
 @contextmanager
-def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[None]:
-    """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too."""
+def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[bool]:
+    """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too.
+
+    Yields whether padding may be left out: attention is by blocks, and every dropout can be drawn as if it were there.
+    """
     lm = causal_lm(model)
     use_cache = lm.config.use_cache
     if training.gradient_checkpointing:
         lm.activation_checkpointing_enable({"use_reentrant": False})
     try:
-        with fused_lora(model), lean_mlp(lm), packed_attention(lm):
-            yield
+        with fused_lora(model) as own_dropout, lean_mlp(lm), packed_attention(lm) as by_blocks:
+            yield own_dropout and by_blocks
     finally:
         if training.gradient_checkpointing:
             lm.activation_checkpointing_disable()

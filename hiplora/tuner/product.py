@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +21,29 @@ class Dropout(NamedTuple):
     gain: float
 
 
+class _Padded(NamedTuple):
+    """Where the positions of an unpadded batch (N,) stood among the ``total`` of its padded rows."""
+
+    places: Tensor
+    total: int
+
+
+_PADDED: ContextVar[_Padded | None] = ContextVar("padded", default=None)
+
+
+@contextmanager
+def drawn_as_padded(places: Tensor, total: int) -> Iterator[None]:
+    """Within the context the CPU's masks of (…, N, n) are drawn for ``total`` positions, of which ``places`` (N,) stay.
+
+    So a seed drops the same entries whether padding is computed or left out.
+    """
+    token = _PADDED.set(_Padded(places, total))
+    try:
+        yield
+    finally:
+        _PADDED.reset(token)
+
+
 def sample_dropout(x: Tensor, p: float) -> Dropout:
     """A mask of x's shape and dtype. Reproducible from the device's default generator.
 
@@ -29,8 +55,13 @@ def sample_dropout(x: Tensor, p: float) -> Dropout:
     if x.device.type != "cpu":
         return Dropout(torch.empty_like(x).bernoulli_(1.0 - p), 1.0 / (1.0 - p))
     dropped = round(p * _LEVELS)
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-    levels = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    padded, width = _PADDED.get(), x.shape[-1]
+    if padded is not None and x.numel() != len(padded.places) * width:
+        padded = None  # a layer that sees some of the positions only, such as an adapted head
+    count = x.numel() if padded is None else padded.total * width
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    levels = draws.view(torch.int16)[:count].view(-1, width)
+    levels = (levels if padded is None else levels[padded.places]).view(x.shape)
     mask = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(levels, dropped - _LEVELS // 2, out=mask)
     return Dropout(mask, _LEVELS / (_LEVELS - dropped))

@@ -8,9 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hiplora.training.attention import NAME, find_blocks, packed_attention
+from hiplora.training.fused_lora import fused_lora
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import Encoded, collate, pack
-from tests.training.worker import examples
+from hiplora.tuner.product import drawn_as_padded
+from tests.training.worker import OPTIONS, attached, examples
 
 ENCODED = [*examples(), Encoded([], [5, 6]), Encoded([7], [8]), Encoded(list(range(2, 60)), [3, 4])]
 
@@ -64,3 +66,25 @@ def test_models_it_was_not_made_for_keep_their_attention(tiny: Path) -> None:
     model.config.attention_dropout = 0.1
     with packed_attention(model):
         assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("method", ["hip", "lora", "proj"])
+def test_left_out_padding_changes_neither_loss_nor_gradients_nor_dropout(tiny: Path, method: str) -> None:
+    model = attached(tiny, OPTIONS[method])
+    batch = collate(pack(ENCODED, row_tokens=64, order=range(len(ENCODED))), pad_id=0)
+    assert len(batch["places"]) < batch["input_ids"].numel()
+    found = []
+    with fused_lora(model), packed_attention(model.get_base_model()):
+        for unpadded in (False, True):
+            torch.manual_seed(1)
+            model.zero_grad()
+            with drawn_as_padded(batch["places"], batch["input_ids"].numel()):
+                loss = label_loss(model.train(), batch, unpadded=unpadded)
+                loss.backward()
+            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+            found.append((loss.item(), gradients, torch.get_rng_state()))
+    (padded, expected, before), (loss, gradients, after) = found
+    assert loss == pytest.approx(padded, rel=1e-6)
+    assert torch.equal(before, after)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
