@@ -16,7 +16,8 @@ TABLES := table1 table2 mergefail table11 table12 table13 table14 differences
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Tables: $(TABLES); ARGS='method.k=16' passes settings on."
-	@echo "  make TABLE          render what is there, run what is missing (hours; can be stopped and typed again), render"
+	@echo "  make TABLE          render what is there, print the plan, run what is missing (hours; can be stopped and"
+	@echo "                      typed again), render; the next two run nothing"
 	@echo "  make plan-TABLE     which runs it stands on, which are missing, how long those should take"
 	@echo "  make render-TABLE   only render it, in seconds; says what is missing, and what fills it"
 	@echo "  make TABLE ARGS='hydra/launcher=joblib'   through another Hydra launcher, where its plugin is installed"

@@ -117,7 +117,12 @@ def test_missing_runs_go_to_hydra_and_a_failed_sweep_stops_nothing(results, caps
     assert f"results_dir={results}" in made
     # The option goes to the methods that have it, and to no other.
     assert all(("method.stability=1" in c) == any("method=hip" in word for word in c) for c in started)
-    assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in printed.out
+    # The plan comes before the first run, so that nobody starts hours of training unawares.
+    assert (
+        0 <= printed.err.index("There: 12 of ") < printed.err.index("Running them now") < printed.err.index("$ python")
+    )
 
 
 @pytest.fixture

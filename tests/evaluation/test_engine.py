@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hiplora.evaluation import passk
 from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.sandbox import Verdict
 from hiplora.tasks import ORDER
+from hiplora.tasks.form import Example, render
 from hiplora.tasks.gsm8k import GSM8K
 from hiplora.tasks.source import Source
 
@@ -128,9 +130,28 @@ def test_samples_hold_no_text_of_the_benchmark(model, tokenizer, data, evaluatio
     assert not any(text in saved for text in ("Quito", "La Paz", "What is 1", "candidate", 'HumanEval/0"\n'))
 
 
-def test_limit_takes_the_first_items_and_validation_of_code_has_only_nll(model, tokenizer, data, evaluation):
+def test_limit_takes_the_first_items(model, tokenizer, data, evaluation):
     limited = scores(model, tokenizer, data, replace(evaluation, limit=2), tasks=["gsm8k"])["gsm8k"]
     assert [sample["id"] for sample in limited.samples] == ["test/0", "test/1"]
+
+
+def test_validation_of_code_has_only_the_nll_of_held_out_training_pairs(model, tokenizer, data, evaluation, executed):
+    pairs = [{"instruction": f"Add {n}.", "input": "", "output": f"x + {n}"} for n in range(2)]
+    Path(data.root, "codealpaca", "validation.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    settings = replace(evaluation, splits="validation", code_execution="auto")
+    found = scores(model, tokenizer, data, settings, tasks=["code"])["code"]
+    prompts = [render(Example(id="", instruction=f"Add {n}.", output=""), "alpaca").prompt for n in range(2)]
+    nlls = [manual_nll(model, tokenizer, prompt, f"x + {n}") for n, prompt in enumerate(prompts)]
+    assert [sample["id"] for sample in found.samples] == ["validation/0", "validation/1"]
+    assert [sample["nll"] for sample in found.samples] == pytest.approx(nlls, abs=1e-4)
+    assert found.metrics == {
+        "pass@1": None,
+        "pass@5": None,
+        "pass@10": None,
+        "nll": pytest.approx(sum(nlls) / 2, abs=1e-4),
+    }
+    assert not executed
+    assert not any("completions" in sample for sample in found.samples)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
