@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from hydra.errors import HydraException
     from omegaconf import DictConfig
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout: users edit it
+
+
+def check_conf() -> None:
+    """Refuse to go on where the package was installed without its checkout, and so without conf/.
+
+    Raises:
+        UserError: conf/ is not there.
+    """
+    if not CONF_DIR.is_dir():
+        raise UserError(
+            f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds the library alone, so "
+            "type `pip install -e .` in a checkout of the project and run it from there."
+        )
 
 
 def quoted_seeds(overrides: Sequence[str]) -> list[str]:
@@ -63,6 +76,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
     """
+    check_conf()
     return typed(_hydra(quoted_seeds(overrides)))
 
 

@@ -139,6 +139,9 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     Raises:
         UserError: one sentence on what is wrong with the request or with a record.
     """
+    from hiplora.compose import check_conf
+
+    check_conf()
     experiment = experiments.load(name)
     wish = request(experiment, overrides)
     # For whoever reads the table: all of it, with whatever launcher is theirs.

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
-from hiplora.compose import CONF_DIR, one_sentence, quoted_seeds, typed
+from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_seeds, typed
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
 from hiplora.scheduler import resolve
@@ -67,6 +67,7 @@ def main() -> None:
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
+        check_conf()
         sys.argv[1:] = quoted_seeds(sys.argv[1:])
         _hydra_main()
     except UserError as error:

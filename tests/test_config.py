@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +95,16 @@ def test_mistakes_are_refused_in_one_sentence(overrides: list[str], words: list[
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("command", ["hiplora.run seed=42", "hiplora.reproduce table1 --plan"])
+def test_a_copy_without_its_checkout_says_how_to_install_it(command: str, tmp_path: Path) -> None:
+    shutil.copytree(CONF_DIR.parent / "hiplora", tmp_path / "hiplora", ignore=shutil.ignore_patterns("__pycache__"))
+    words = [sys.executable, "-m", *command.split()]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install -e ." in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_digest_ignores_the_order_of_keys() -> None:
