@@ -33,24 +33,27 @@ def check_conf() -> None:
         )
 
 
-def quoted_seeds(overrides: Sequence[str]) -> list[str]:
-    """Overrides with numbers after ``seed=`` in quotes: Hydra takes a bare number for a value, not for an option.
+def quoted_options(overrides: Sequence[str]) -> list[str]:
+    """Overrides with the numbers among options of groups in quotes: Hydra takes a bare ``seed=42`` for a value.
 
     Raises:
         UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
     """
-    return [_quoted_seed(text) if text.startswith("seed=") else text for text in overrides]
+    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    return [_quoted(text) if text.partition("=")[0] in groups else text for text in overrides]
 
 
-def _quoted_seed(override: str) -> str:
-    values = [value.strip(" '\"") for value in override.removeprefix("seed=").split(",")]
+def _quoted(override: str) -> str:
+    group, _, given = override.partition("=")
+    values = [value.strip(" '\"") for value in given.split(",")]
     options = {path.stem for path in (CONF_DIR / "seed").glob("*.yaml")}
     for value in values:
-        if value not in options and value.lstrip("-").isdigit():
+        if group == "seed" and value not in options and value.lstrip("-").isdigit():
             raise UserError(
                 f"seed={value} is not one of the paper's seeds 42, 100, 2024; type seed=custom seed.value={value}."
             )
-    return "seed=" + ",".join(f"'{value}'" if value.isdigit() else value for value in values)
+    number = re.compile(r"-?[\d.]+")
+    return f"{group}=" + ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)
 
 
 def typed(config: DictConfig) -> RunConfig:
@@ -77,7 +80,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         UserError: an option or key that does not exist, or a value out of its range.
     """
     check_conf()
-    return typed(_hydra(quoted_seeds(overrides)))
+    return typed(_hydra(quoted_options(overrides)))
 
 
 def check_hydra(options: Sequence[str]) -> None:

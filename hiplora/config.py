@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,27 @@ def _require(condition: bool, sentence: str) -> None:
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, f"{field}={value} is not known; choose one of {', '.join(allowed)}.")
+
+
+def _at_least(group: str, section: object, least: int, *fields: str) -> None:
+    for field in fields:
+        value = getattr(section, field)
+        _require(value >= least, f"{group}.{field}={value} must be at least {least}.")
+
+
+def _above_zero(group: str, section: object, **examples: float) -> None:
+    for field, example in examples.items():
+        value = getattr(section, field)
+        _require(value > 0, f"{group}.{field}={value} must be above 0, e.g. {example:g}.")
+
+
+def _seeds(field: str, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        _require(0 <= seed < 2**32, f"{field}={seed} must be a whole number from 0 to {2**32 - 1}, such as 42.")
+
+
+def _distinct(field: str, values: Sequence[int]) -> None:
+    _require(len({*values}) == len(values), f"{field}={values} names a value twice; name each once.")
 
 
 @dataclass(kw_only=True)
@@ -82,8 +104,10 @@ class SvdConfig:
 
     def __post_init__(self) -> None:
         _one_of("svd.recipe", self.recipe, ("auto", "exact", "converged", "randomized"))
-        _require(self.k_max >= 1, f"svd.k_max={self.k_max} must be at least 1.")
-        _require(self.tolerance > 0, f"svd.tolerance={self.tolerance} must be above 0, e.g. 1e-3.")
+        _at_least("svd", self, 1, "k_max")
+        _at_least("svd", self, 0, "oversampling", "power_iterations", "exact_up_to")
+        _above_zero("svd", self, tolerance=1e-3)
+        _seeds("svd.seed", [self.seed])
 
 
 @dataclass(kw_only=True)
@@ -106,11 +130,13 @@ class TrainingConfig:
     log_every: int
 
     def __post_init__(self) -> None:
-        for field in ("steps", "rows_per_step", "micro_batch_rows", "row_tokens", "checkpoint_every", "log_every"):
+        counts = ("steps", "rows_per_step", "micro_batch_rows", "row_tokens", "checkpoint_every", "log_every")
+        _at_least("training", self, 1, *counts)
+        _at_least("training", self, 0, "weight_decay", "max_grad_norm")  # 0: no decay, no clipping
+        _above_zero("training", self, lr=1e-3, eps=1e-8)
+        for field in ("beta1", "beta2", "warmup_ratio"):
             value = getattr(self, field)
-            _require(value >= 1, f"training.{field}={value} must be at least 1.")
-        _require(self.lr > 0, f"training.lr={self.lr} must be above 0, e.g. 1e-3.")
-        _require(0 <= self.warmup_ratio < 1, f"training.warmup_ratio={self.warmup_ratio} must be in [0, 1).")
+            _require(0 <= value < 1, f"training.{field}={value} must be in [0, 1).")
 
 
 @dataclass(kw_only=True)
@@ -139,7 +165,12 @@ class EvaluationConfig:
             self.code_execution,
             ("auto", "bubblewrap", "landlock", "off", "unsafe"),
         )
-        _require(self.code_samples >= 1, f"evaluation.code_samples={self.code_samples} must be at least 1.")
+        counts = ("batch_tokens", "gsm8k_max_new_tokens", "code_samples", "code_max_new_tokens")
+        _at_least("evaluation", self, 1, *counts)
+        _at_least("evaluation", self, 2, "text_tokens")  # the first token has nothing before it
+        _above_zero("evaluation", self, code_temperature=0.2, code_timeout_seconds=3)
+        _require(0 < self.code_top_p <= 1, f"evaluation.code_top_p={self.code_top_p} must be in (0, 1], e.g. 0.95.")
+        _seeds("evaluation.seed", [self.seed])
         _require(
             self.limit is None or self.limit >= 1,
             f"evaluation.limit={self.limit} must be at least 1, or null for all items.",
@@ -173,8 +204,11 @@ class MergingConfig:
             bool(self.sizes) and all(2 <= size <= 4 for size in self.sizes),
             f"merging.sizes={self.sizes} must hold numbers of tasks from 2 to 4, e.g. [2,3,4].",
         )
-        _require(self.instances >= 1, f"merging.instances={self.instances} must be at least 1.")
+        _at_least("merging", self, 1, "instances")
         _require(bool(self.training_seeds), "merging.training_seeds is empty; name at least one seed, e.g. [42].")
+        _seeds("merging.training_seeds", self.training_seeds)
+        _distinct("merging.sizes", self.sizes)
+        _distinct("merging.training_seeds", self.training_seeds)
 
 
 @dataclass(kw_only=True)
@@ -224,12 +258,15 @@ def _typed(cls: type[T], raw: Mapping[str, Any], group: str) -> T:
 
     try:
         checked = OmegaConf.merge(OmegaConf.structured(cls), dict(raw))
-        values = OmegaConf.to_container(checked, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(checked, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         sentence = str(error).splitlines()[0].rstrip(".")
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         raise UserError(f"{group}.{key}: {sentence}; see conf/{group.split('.')[0]} for the fields.") from None
-    return cls(**values)  # type: ignore[arg-type]
+    for key, value in values.items():
+        if isinstance(value, float):  # a record holds no other, and no range refuses both nan and infinity
+            _require(math.isfinite(value), f"{group}.{key}={value} must be a finite number.")
+    return cls(**values)
 
 
 def build(
@@ -254,25 +291,39 @@ def build(
         "task": TaskConfig,
         "merging": MergingConfig,
     }
-    plain = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
-    unknown = sorted(set(raw) - {*sections, *plain, "method", "merge", "seed", "pipeline"})
+    texts = ("scale", "logging", "outputs_dir", "results_dir")
+    flags = ("force", "save_basis")
+    groups = (*sections, "method", "merge", "seed", "pipeline")
+    unknown = sorted(set(raw) - {*groups, *texts, *flags})
     _require(not unknown, f"{', '.join(unknown)}: no such key; see conf/config.yaml for the ones there are.")
-    for flag in ("force", "save_basis"):
+    absent = [key for key in (*groups, *texts, *flags) if raw.get(key) is None]
+    _require(not absent, f"{', '.join(absent)}: no value; leave out what removes it, or see conf/config.yaml.")
+    for group in groups:
+        _require(
+            isinstance(raw[group], Mapping), f"{group}={raw[group]} is no option; see conf/{group} for those there are."
+        )
+    for flag in flags:
         _require(isinstance(raw[flag], bool), f"{flag}={raw[flag]} must be true or false.")
     return RunConfig(
-        method=_typed(method_class(raw["method"]["name"]), raw["method"], "method"),
-        merge=_typed(operator_class(raw["merge"]["name"]), raw["merge"], "merge"),
+        method=_typed(method_class(_name(raw, "method")), raw["method"], "method"),
+        merge=_typed(operator_class(_name(raw, "merge")), raw["merge"], "merge"),
         seed=_seed(raw["seed"]),
-        pipeline=raw["pipeline"]["name"],
+        pipeline=_name(raw, "pipeline"),
         **{name: _typed(cls, raw[name], name) for name, cls in sections.items()},  # type: ignore[arg-type]
-        **{name: raw[name] for name in plain},
+        **{name: str(raw[name]) for name in texts},  # type: ignore[arg-type]
+        **{name: raw[name] for name in flags},
     )
+
+
+def _name(raw: Mapping[str, Any], group: str) -> str:
+    name = raw[group].get("name")
+    _require(isinstance(name, str), f"{group}.name={name} must be a name; see conf/{group} for those there are.")
+    return name
 
 
 def _seed(raw: Mapping[str, Any]) -> int:
-    value = raw["value"]
-    _require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-        f"seed.value={value} must be a whole number from 0; type seed=custom seed.value=7.",
-    )
+    value = raw.get("value")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"seed.value={value} must be a whole number from 0; type seed=custom seed.value=7.")
+    _seeds("seed.value", [value])
     return value

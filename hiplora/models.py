@@ -9,16 +9,14 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.errors import UserError
-from hiplora.records import default_cache_dir, disk_errors, lock, write_atomically
+from hiplora.records import default_cache_dir, lock, new_folder, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +135,6 @@ _LOADED: dict[tuple[str, str, str, str], Backbone] = {}
 
 def _load(model: ModelConfig, what: str) -> Backbone:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where, options = _location(model, what)
@@ -146,7 +143,7 @@ def _load(model: ModelConfig, what: str) -> Backbone:
         loaded = AutoModelForCausalLM.from_pretrained(
             where, dtype=getattr(torch, model.dtype), attn_implementation="sdpa", **options
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # each of its libraries has exceptions of its own for a file that is not what it says
         raise UserError(_not_loadable(model, where, error)) from error
     loaded.to(getattr(torch, arithmetic(model)))  # after model.dtype has rounded them, so that weights stay its
     device = device_of(model)
@@ -165,6 +162,11 @@ def _location(model: ModelConfig, what: str) -> tuple[str, dict[str, Any]]:
 
 
 def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    # Training ends every answer with it, generation ends at it.
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path} has no end token; name its eos_token in tokenizer_config.json."
+        )
     # Llama has no pad token. Padding is masked everywhere, so that the end token can serve.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -227,9 +229,8 @@ def _converted(gguf: Path, what: str, dtype: str) -> Path:
 
 
 def _convert(gguf: Path, folder: Path, dtype: str) -> None:
-    """Dequantise to fp32, cast, and save under a temporary name that is renamed when complete."""
+    """Dequantise to fp32, cast, and save."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     print(f"Converting {gguf.name} once, into {folder}.", file=sys.stderr, flush=True)
@@ -239,22 +240,14 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         ).to(getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as in _load
         raise UserError(f"{gguf} cannot be read as a GGUF model ({error}); reinstall its package.") from error
     # transformers refuses to save what it still takes for a quantised model.
     model.is_quantized, model.hf_quantizer = False, None
     model.config.__dict__.pop("quantization_config", None)
-    with disk_errors(folder):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            temporary.chmod(0o755)  # a shared cache is read by others too
-            os.replace(temporary, folder)
-        except SafetensorError as error:  # a full disk, in the words of the library that writes the weights
-            raise UserError(f"Cannot write {folder} ({error}); free some space and type the command again.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
 
 
 def _file_digest(path: Path) -> str:

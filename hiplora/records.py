@@ -11,6 +11,8 @@ import gzip
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,23 +71,82 @@ def stem(labels: Mapping[str, Any], identity: str) -> str:
     return "-".join([*words, *seed, identity])
 
 
+ELSEWHERE = "outputs_dir=…, results_dir=… or, for the cache, HIPLORA_CACHE=…"
+_REFUSED = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file is larger than is allowed here; raise the limit (ulimit -f)",
+    errno.EACCES: "permission denied; choose another folder with {elsewhere}",
+    errno.EPERM: "permission denied; choose another folder with {elsewhere}",
+    errno.EROFS: "the file system is read-only; choose another folder with {elsewhere}",
+    errno.ENOTDIR: "a part of this path is a file, no folder; choose another folder with {elsewhere}",
+    errno.EEXIST: "a part of this path is a file, no folder; choose another folder with {elsewhere}",
+}
+
+
 @contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one sentence that names the target."""
+def disk_errors(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn what the disk refuses (no room, no permission, a file in the way) into one sentence that names the target.
+
+    ``elsewhere`` says how another folder is chosen. What no disk said passes as it is.
+    """
     try:
         yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EACCES: "permission denied; choose another folder with outputs_dir=… or results_dir=…",
-            errno.EROFS: "the file system is read-only; choose another folder with outputs_dir=… or results_dir=…",
-        }
-        if error.errno not in reasons:
+    except Exception as error:
+        code = _error_number(error)
+        if code is None:
             raise
+        reason = _REFUSED.get(code, f"{os.strerror(code)}; mend that").format(elsewhere=elsewhere)
         raise UserError(
-            f"Cannot write {target}: {reasons[error.errno]} and type the same command again; what was complete is kept."
+            f"Cannot write {target}: {reason} and type the same command again; what was complete is kept."
         ) from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's number of a failure, also where safetensors tells it, in the words of an exception of its own."""
+    if isinstance(error, OSError):
+        return error.errno
+    safetensors = sys.modules.get("safetensors")  # not imported: whoever raised its error has done so
+    if safetensors is not None and isinstance(error, safetensors.SafetensorError):
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        return int(told[1]) if told else None
+    return None
+
+
+@contextmanager
+def new_folder(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
+    """A folder to write to that takes the place of ``target`` when the block ends without an error, and else vanishes.
+
+    So ``target`` is either complete or as it was. Everybody may read what is in it: safetensors lets only its owner.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    with disk_errors(target, elsewhere=elsewhere):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            yield temporary
+            for path in (temporary, *temporary.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse, before anything is computed for it, a folder that cannot be made or written to; makes nothing.
+
+    Raises:
+        UserError: a file is in the way, or it may not be written there.
+    """
+    with disk_errors(folder):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -169,14 +230,14 @@ def lock(path: Path) -> Iterator[None]:
     """Hold a lock between processes; a second process that wants the same result waits for the first."""
     from filelock import FileLock, Timeout
 
+    guard = FileLock(f"{path}.lock")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    guard = FileLock(f"{path}.lock")
-    try:
-        guard.acquire(timeout=0)
-    except Timeout:
-        print(f"Another process is working on {path.name}; waiting for it.", file=sys.stderr, flush=True)
-        guard.acquire()
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process is working on {path.name}; waiting for it.", file=sys.stderr, flush=True)
+            guard.acquire()
     try:
         yield
     finally:

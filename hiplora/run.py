@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
-from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_seeds, typed
+from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
 from hiplora.scheduler import resolve
@@ -43,18 +43,19 @@ def _hydra_main(config: DictConfig) -> None:
 
 def _job(config: DictConfig) -> None:
     """One job of a sweep: leaves its outcome in its own folder, where the summary finds it, whatever the launcher."""
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    failed = None
     try:
-        outcome = resolve(typed(config))
+        print(describe(resolve(typed(config))))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sweep.write_status(directory, failed=str(error))
+        failed = str(error)
+        print(f"error: {failed}", file=sys.stderr)
     except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
         traceback.print_exc()
-        sweep.write_status(directory, failed=f"{type(error).__name__}: {error}")
-    else:
-        print(describe(outcome))
-        sweep.write_status(directory, failed=None)
+    try:
+        sweep.write_status(Path(HydraConfig.get().runtime.output_dir), failed=failed)
+    except UserError as error:  # a full disk must not end the sweep; the summary misses the status and says so
+        print(f"error: {error}", file=sys.stderr)
 
 
 def _refusal(error: UserError) -> int:
@@ -68,7 +69,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
         check_conf()
-        sys.argv[1:] = quoted_seeds(sys.argv[1:])
+        sys.argv[1:] = quoted_options(sys.argv[1:])
         _hydra_main()
     except UserError as error:
         sys.exit(_refusal(error))

@@ -37,8 +37,10 @@ def resolve(config: RunConfig) -> Outcome:
     identity = record_id(config)
     outcome = _stored(config, identity)
     if outcome is None:
-        pipeline(config.pipeline).check(config)
+        kind = pipeline(config.pipeline)
+        kind.check(config)
         tracking.check(config)
+        records.check_writable(kind.directory(config, identity))
         with records.lock(records.lock_path(config.outputs_dir, identity)):
             # Another process may have made it meanwhile.
             outcome = _stored(config, identity, tell=True) or _make(config, identity)

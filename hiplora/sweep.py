@@ -10,9 +10,10 @@ from hydra.experimental.callback import Callback
 
 from hiplora.compose import impossible
 from hiplora.errors import UserError
-from hiplora.records import read_json, write_json
+from hiplora.records import read_json, write_atomically, write_json
 
 STATUS = "status.json"
+ROOM = 1 << 16  # bytes; more than Hydra's configuration files and log need
 
 
 def write_status(directory: Path, *, failed: str | None) -> None:
@@ -56,6 +57,19 @@ def _overrides(job: Path) -> str:
     return " ".join(line.removeprefix("- ") for line in path.read_text().splitlines())
 
 
+def check_room(config: Any, folder: Path) -> None:
+    """End with one sentence where Hydra could not write its own few files, which it would tell in a traceback."""
+    trial = folder / ".trial"
+    try:
+        if config.outputs_dir is None:
+            raise UserError("outputs_dir=null is no folder; leave it out, or type outputs_dir=DIR.")
+        write_atomically(trial, bytes(ROOM))
+        trial.unlink()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 class SweepSummary(Callback):
     """Prints the summary when a multirun ends, and ends it with status 1 if a job failed.
 
@@ -67,6 +81,11 @@ class SweepSummary(Callback):
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""
         SweepSummary.running = config
+        check_room(config, Path(config.hydra.sweep.dir))
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        """See :class:`hydra.experimental.callback.Callback`."""
+        check_room(config, Path(config.hydra.run.dir))
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hiplora.errors import UserError
 from hiplora.evaluation.forward import evaluating, hidden_states, score_targets
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ def text_cross_entropy(
     """Mean cross-entropy in nats per token over the first ``tokens`` tokens of the general text.
 
     The texts are encoded one after the other and cut into windows of 512 tokens; a remainder of one token is left
-    out. Returns ``nll`` and ``tokens``, the number of tokens that were scored.
+    out. Returns ``nll`` and ``tokens``, the number of tokens that were scored. UserError where the text is too short.
     """
     windows = [window for window in _stream(tokenizer, source, tokens).split(WINDOW) if len(window) > 1]
+    if not windows:
+        raise UserError(
+            f"{source.origin_of('text')} (test) has fewer than the 2 tokens that general text is measured on; "
+            "put more text there."
+        )
     whole = [window for window in windows if len(window) == WINDOW]
     step = max(1, batch_tokens // WINDOW)
     groups = [torch.stack(whole[start : start + step]) for start in range(0, len(whole), step)]

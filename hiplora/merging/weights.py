@@ -26,6 +26,9 @@ def files(folder: Path) -> dict[str, Path]:
 
     if (folder / INDEX).is_file():
         table = json.loads((folder / INDEX).read_text())["weight_map"]
+        absent = sorted(file for file in set(table.values()) if not (folder / file).is_file())
+        if absent:
+            raise UserError(f"{folder} has no {absent[0]}, which its {INDEX} names; give a complete checkpoint.")
         return {name: folder / file for name, file in table.items()}
     if (folder / SINGLE).is_file():
         with safe_open(folder / SINGLE, framework="pt") as handle:

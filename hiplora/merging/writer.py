@@ -6,9 +6,7 @@ import json
 import math
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +39,6 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
     held = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if held and not (REPORT in held and held <= MERGED):
         raise UserError(f"--out {out} holds something else than a merged adapter; give another or an empty folder.")
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to that takes the place of ``out`` when the block ends without an error, and else vanishes.
-
-    What ``out`` held is gone then: :func:`check_out` first.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    temporary = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        yield temporary
-        temporary.chmod(0o755)
-        for path in temporary.iterdir():
-            path.chmod(0o644)  # safetensors lets nobody else read what it writes
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_lora(

@@ -64,7 +64,6 @@ class Adalora(Method):
         require(self.orthogonality >= 0, f"method.orthogonality={self.orthogonality} must be 0 (no term) or above")
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        super().check(shapes)
         check_rank("method.init_r", self.init_r, shapes)
 
     def peft_config(self, *, config: RunConfig) -> AdaLoraConfig:

@@ -44,11 +44,6 @@ class Method:
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Check the options against the (out, in) shapes of the matrices to adapt. Raises UserError."""
-        if not shapes:
-            raise UserError(
-                "model.target_modules names no linear layer of this backbone: "
-                "give the last part of module names, such as [q_proj,k_proj,v_proj,o_proj]"
-            )
 
     def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
         """A fresh adapter on the backbone; the caller has seeded the generators."""

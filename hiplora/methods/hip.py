@@ -51,7 +51,6 @@ class Hip(Method):
         )
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        super().check(shapes)
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 

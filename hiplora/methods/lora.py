@@ -29,7 +29,6 @@ class Lora(Method):
         check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        super().check(shapes)
         check_rank("method.r", self.r, shapes)
 
     def peft_config(self, *, config: RunConfig) -> LoraConfig:

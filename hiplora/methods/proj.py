@@ -35,7 +35,6 @@ class Proj(Method):
         require(self.k >= 1, f"method.k={self.k} excludes no subspace: give a whole number from 1, such as 32")
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        super().check(shapes)
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 

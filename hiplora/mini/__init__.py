@@ -3,20 +3,19 @@
     from hiplora.mini import materialise
     folder = materialise(Path("outputs/cache"))  # folder/mmlu/test.jsonl, folder/gsm8k/train.jsonl, …
 
-Standard library only. The same files on every machine: all choices come from hashes and from the frozen tables in
-facts/.
+The generators need the standard library only. The same files on every machine: all choices come from hashes and from
+the frozen tables in facts/.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+
+from hiplora.records import lock, new_folder
 
 VERSION = 1
 
@@ -65,21 +64,12 @@ def write(folder: Path) -> None:
 def materialise(cache_dir: Path) -> Path:
     """The folder `cache_dir`/mini-<version>-<key> with every file in it, written once.
 
-    It is written under another name and then renamed, so a folder of that name is always complete. Raises OSError where
-    the disk refuses.
+    A folder of that name is always complete. Raises UserError where the disk refuses.
     """
     target = Path(cache_dir) / f"mini-{VERSION}-{key()}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write(draft)
-        draft.chmod(0o755)
-        os.rename(draft, target)
-    except OSError:
-        if not target.is_dir():  # another process may have finished first
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    if not target.is_dir():
+        with lock(target):
+            if not target.is_dir():
+                with new_folder(target) as draft:
+                    write(draft)
     return target

@@ -41,7 +41,13 @@ class BackboneScores(Pipeline):
         from hiplora import models
 
         backbone = models.load(config.model)
-        metrics, samples, timings = scoring.score(backbone.model, backbone.tokenizer, config)
+        metrics, samples, timings = scoring.score(
+            backbone.model,
+            backbone.tokenizer,
+            config,
+            subject=f"the backbone {config.model.name}",
+            remedy="check its weights, or try model.dtype=float32",
+        )
         return Result(
             {
                 "metrics": {"base": metrics},

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from hiplora.config import digest
 from hiplora.errors import UserError
 from hiplora.pipelines import scoring
+from hiplora.pipelines.adapter import trained
 from hiplora.pipelines.base import Pipeline, Result
 from hiplora.pipelines.single import Single, outdated
-from hiplora.records import adapter_dir, find_record, partial_path, read_json, records_dir, write_json
+from hiplora.records import find_record, partial_path, read_json, records_dir, write_json
 from hiplora.tasks import ORDER
 
 if TYPE_CHECKING:
@@ -174,13 +175,8 @@ class _Updates:
 
     def __getitem__(self, member: Member) -> dict[str, Update]:
         if member not in self._loaded:
-            method = self.config.method
-            folder = adapter_dir(self.config.outputs_dir, self.identity(member))
-            adapted = method.load(self.backbone.model, folder)
-            try:
-                self._loaded[member] = method.updates(adapted)
-            finally:
-                method.detach(adapted)
+            with trained(self.config, self.backbone, self.identity(member)) as adapted:
+                self._loaded[member] = self.config.method.updates(adapted)
         return self._loaded[member]
 
 
@@ -214,16 +210,19 @@ def _merged_scores(config: RunConfig, backbone: Backbone, updates: _Updates, ins
     # What is drawn depends on the adapters alone: rows of a table that differ in a calibration share their masks.
     drawn = digest({"draws": DRAWS, "adapters": [updates.identity(member) for member in instance]})
     generator = torch.Generator().manual_seed(int(drawn, 16))
+    labels = [f"{task} (seed {seed})" for task, seed in instance]
     merged: MergeResult = apply(
-        config.merge,
-        [updates[member] for member in instance],
-        generator=generator,
-        labels=[f"{task} (seed {seed})" for task, seed in instance],
+        config.merge, [updates[member] for member in instance], generator=generator, labels=labels
     )
     with attached(backbone.model, merged.updates):
         merge_s = time.perf_counter() - started
         metrics, _, timings = scoring.score(
-            backbone.model, backbone.tokenizer, _asked(config), tasks=[task for task, _ in instance]
+            backbone.model,
+            backbone.tokenizer,
+            _asked(config),
+            tasks=[task for task, _ in instance],
+            subject=f"the merge={config.merge.name} of {', '.join(labels)}",
+            remedy="choose another operator or a lower merge.scale, or lower training.lr if one of them has diverged",
         )
     return {"metrics": metrics, "report": merged.report, "merge_s": round(merge_s, 2), **timings}
 

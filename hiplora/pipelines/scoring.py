@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hiplora.errors import UserError
 from hiplora.tasks import ORDER, task_class
 
 if TYPE_CHECKING:
@@ -65,12 +67,25 @@ def check(config: RunConfig) -> None:
 
 
 def score(
-    model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] | None = None
+    model: Any,
+    tokenizer: Any,
+    config: RunConfig,
+    *,
+    subject: str,
+    remedy: str,
+    tasks: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """Score a model that is already in memory, on all its :func:`benchmarks` or some, and on general text.
 
+    Args:
+        subject: what the model is, for the sentence that refuses outputs that are not finite.
+        remedy: what to do about them.
+
     Returns:
         Metrics by benchmark (fractions, nats per token), per-sample predictions, and how they were made.
+
+    Raises:
+        UserError: a metric is nan or infinite.
     """
     from hiplora.evaluation.engine import evaluate
     from hiplora.evaluation.text import text_cross_entropy
@@ -79,13 +94,26 @@ def score(
     started = time.perf_counter()
     source = Source(config.data)
     asked = _tasks(config, benchmarks(config) if tasks is None else tasks)
+    # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
+    text = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
+    _check_finite({"text": text}, subject, remedy)
     scores = evaluate(
         model, tokenizer, tasks=asked, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
     )
     metrics: dict[str, Any] = {name: {**score.metrics, "n": score.n} for name, score in scores.items()}
-    metrics["text"] = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
+    _check_finite(metrics, subject, remedy)
+    metrics["text"] = text
     samples = [{"benchmark": name, **sample} for name, score in scores.items() for sample in score.samples]
     return metrics, samples, {"evaluate_s": round(time.perf_counter() - started, 2)}
+
+
+def _check_finite(metrics: Mapping[str, Mapping[str, float | None]], subject: str, remedy: str) -> None:
+    for benchmark, scores in metrics.items():
+        for metric, value in scores.items():
+            if value is not None and not math.isfinite(value):
+                raise UserError(
+                    f"The {metric} of {benchmark} is {value}: the outputs of {subject} are not finite; {remedy}."
+                )
 
 
 def sandbox_name(config: RunConfig) -> str:

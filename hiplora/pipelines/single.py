@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.pipelines import scoring
+from hiplora.pipelines.adapter import trained
 from hiplora.pipelines.base import Pipeline, Result
 from hiplora.records import adapter_dir, find_record, records_dir
 
@@ -38,13 +39,16 @@ class Single(Pipeline):
         from hiplora import models
         from hiplora.evaluation.retention import retention
 
-        trained, base = needs
+        training, base = needs
         backbone = models.load(config.model)
-        adapted = config.method.load(backbone.model, adapter_dir(config.outputs_dir, trained["id"]))
-        try:
-            metrics, samples, timings = scoring.score(adapted, backbone.tokenizer, config)
-        finally:
-            config.method.detach(adapted)
+        with trained(config, backbone, training["id"]) as adapted:
+            metrics, samples, timings = scoring.score(
+                adapted,
+                backbone.tokenizer,
+                config,
+                subject=f"the adapter {training['id']} ({config.method.name}, {config.task.name}, seed {config.seed})",
+                remedy="it has diverged: lower training.lr, which trains another",
+            )
         before = base["metrics"]["base"]
         return Result(
             {
@@ -53,9 +57,9 @@ class Single(Pipeline):
                     "adapted": metrics,
                     "retain": retention(before, metrics, trained_on=config.task.name),
                 },
-                "training": trained["training"],
-                "needs": {"train": trained["id"], "backbone": base["id"]},
-                "timings": {**trained["timings"], **timings},
+                "training": training["training"],
+                "needs": {"train": training["id"], "backbone": base["id"]},
+                "timings": {**training["timings"], **timings},
                 "sandbox": scoring.sandbox_name(config),
                 "device": models.describe(backbone),
             },

@@ -10,10 +10,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.errors import UserError
+from hiplora.pipelines.adapter import ADAPTER_CONFIG, adapted, check_complete, trained
 from hiplora.pipelines.base import Pipeline, Result
-from hiplora.records import adapter_dir, checkpoint_dir, disk_errors, lock, lock_path, write_atomically
+from hiplora.records import (
+    adapter_dir,
+    checkpoint_dir,
+    disk_errors,
+    lock,
+    lock_path,
+    new_folder,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import PeftModel
     from torch import nn
 
@@ -23,7 +35,6 @@ if TYPE_CHECKING:
 VERSION = 1
 # Fields of the training section that do not change the adapter.
 BOOKKEEPING = ("checkpoint_every", "log_every")
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Train(Pipeline):
@@ -62,15 +73,10 @@ class Train(Pipeline):
         config.method.check(_target_shapes(backbone.model, config.model.target_modules))
         encoded = trained_task(config).encoded_examples(Source(config.data), backbone.tokenizer)
         set_seed(config.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
-        try:
-            adapted = config.method.attach(backbone.model, config=config)
-        except BaseException:
-            models.forget()  # half an adapter may be in it, and the next job of a sweep would take it
-            raise
-        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        try:
+        with adapted(config.method, lambda: config.method.attach(backbone.model, config=config)) as model:
+            trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             result = train(
-                adapted,
+                model,
                 backbone.tokenizer,
                 encoded,
                 method=config.method,
@@ -80,10 +86,9 @@ class Train(Pipeline):
                 tracker=tracking.tracker(config, labels=self.labels(config), identity=identity),
             )
             target = self.directory(config, identity)
-            _save(adapted, config, target)
-            sizes = {"trainable_parameters": trainable, **_sizes(adapted, config, target)}
-        finally:
-            config.method.detach(adapted)
+            with new_folder(target) as folder:
+                config.method.save(model, folder)
+            sizes = {"trainable_parameters": trainable, **_sizes(model, config, target)}
         summary = {key: value for key, value in asdict(result).items() if key != "curve"}
         return Result(
             {
@@ -106,36 +111,39 @@ class Train(Pipeline):
         shutil.rmtree(checkpoint_dir(config.outputs_dir, identity), ignore_errors=True)
 
 
-def _target_shapes(model: nn.Module, targets: list[str]) -> dict[str, tuple[int, int]]:
-    """Shapes (out, in) of the linear layers that an adapter will be attached to."""
+def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Shapes (out, in) of the linear layers that an adapter will be attached to.
+
+    Raises:
+        UserError: a target that is no linear layer's; PEFT would leave it out in silence.
+    """
     from torch import nn
 
-    return {
+    shapes = {
         name: (module.out_features, module.in_features)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
+        if isinstance(module, nn.Linear)
     }
+    known = {_last(name) for name in shapes}
+    absent = [target for target in targets if target not in known]
+    if absent:
+        raise UserError(
+            f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone is called so; "
+            f"choose among {', '.join(sorted(known))}."
+        )
+    return {name: shape for name, shape in shapes.items() if _last(name) in targets}
 
 
-def _save(adapted: PeftModel, config: RunConfig, target: Path) -> None:
-    """Save the adapter so that its folder is complete if it exists."""
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            config.method.save(adapted, temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.chmod(0o755)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _lacks_basis(folder: Path) -> bool:
     """Whether an adapter is there that could carry its singular directions and does not; others have no such option."""
-    path = folder / ADAPTER_CONFIG
-    return path.is_file() and json.loads(path.read_text()).get("save_basis") is False
+    if not folder.is_dir():
+        return False
+    check_complete(folder)
+    return json.loads((folder / ADAPTER_CONFIG).read_text()).get("save_basis") is False
 
 
 def _add_basis(config: RunConfig, folder: Path) -> None:
@@ -143,21 +151,18 @@ def _add_basis(config: RunConfig, folder: Path) -> None:
     from hiplora import models
     from hiplora.methods.base import active_adapter
 
-    adapted = config.method.load(models.load(config.model).model, folder)
-    try:
-        options: Any = adapted.peft_config[active_adapter(adapted)]
+    with trained(config, models.load(config.model), folder.name) as model:
+        options: Any = model.peft_config[active_adapter(model)]
         options.save_basis = True
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as again:
-            config.method.save(adapted, Path(again))
+            config.method.save(model, Path(again))
             # The configuration last: it says that the weights beside it carry the directions.
             for path in sorted(Path(again).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG):
                 write_atomically(folder / path.name, path.read_bytes())
-    finally:
-        config.method.detach(adapted)
 
 
-def _sizes(adapted: PeftModel, config: RunConfig, target: Path) -> dict[str, int]:
+def _sizes(model: PeftModel, config: RunConfig, target: Path) -> dict[str, int]:
     return {
-        "deployed_parameters": config.method.deployed_parameters(adapted),
+        "deployed_parameters": config.method.deployed_parameters(model),
         "adapter_bytes": sum(path.stat().st_size for path in target.glob("*.safetensors")),
     }

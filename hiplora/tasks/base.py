@@ -116,8 +116,14 @@ class Task(ABC):
         return source.load(self.benchmark, split).to_list()
 
     def limited(self, source: Source, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
-        """The items that a run asks: one split, its first ``evaluation.limit``."""
-        return self.test_items(source, evaluation.splits)[: evaluation.limit]
+        """The items that a run asks: one split, its first ``evaluation.limit``. UserError where there is none."""
+        items = self.test_items(source, evaluation.splits)[: evaluation.limit]
+        if not items:
+            raise UserError(
+                f"{self.name} has no item to ask in evaluation.splits={evaluation.splits} of its data; put more there, "
+                "or choose the other split."
+            )
+        return items
 
     def gold(self, items: Sequence[Item], name: str) -> Requests:
         """Requests for the log-likelihood of the right answer to each item."""

@@ -43,10 +43,13 @@ class Code(Task):
         return instruction_examples(source, self.training, split)
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
-        """HumanEval's problems; for ``validation``, held-out training pairs in the same two columns."""
+        """HumanEval's problems; for ``validation``, held-out training pairs in the same two columns.
+
+        CodeAlpaca has pairs with an empty output. Nothing can be measured on those: they are left out.
+        """
         if split != "validation":
             return [item | {"id": item["task_id"]} for item in source.load(self.benchmark, split).to_list()]
-        pairs = self.training_pairs(source, split)
+        pairs = [pair for pair in self.training_pairs(source, split) if pair.answer]
         return [{"id": pair.id, "prompt": pair.prompt, "canonical_solution": pair.answer} for pair in pairs]
 
     def prompt(self, item: Item) -> str:

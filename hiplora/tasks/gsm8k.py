@@ -78,6 +78,13 @@ class GSM8K(Task):
         }
 
 
+def solution(value: Any, item: Item) -> str | None:
+    """A column that holds a worked solution with its number."""
+    if isinstance(value, str) and "####" in value and last_number(final_answer({"answer": value})) is not None:
+        return None
+    return "which must be a worked solution that ends with #### and the number, such as '3 + 2 = 5\\n#### 5'"
+
+
 def final_answer(item: Item) -> str:
     """The number behind ``####``, without thousands separators."""
     return item["answer"].rsplit("####", 1)[-1].strip().replace(",", "")

@@ -8,12 +8,14 @@ reads ``<root>/<dataset>/<split>.jsonl``; ``data=hub`` loads repository ids (fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.errors import UserError
+from hiplora.tasks import choice, gsm8k
+from hiplora.tasks.columns import Check, anything, complaint, optional_text, text, text_or_blank
 from hiplora.tasks.files import digest, read_jsonl
 
 if TYPE_CHECKING:
@@ -24,23 +26,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set's place on the Hub, the columns it must have and the column that decides its held-out part."""
+    """A data set's place on the Hub, what its columns must hold and the column that decides its held-out part."""
 
     repository: str
-    columns: tuple[str, ...]
+    columns: Mapping[str, Check]
     subset: str | None = None
     held_out_by: str | None = None
 
 
-INSTRUCTIONS = ("instruction", "input", "output")
+INSTRUCTIONS = {"instruction": text, "input": optional_text, "output": text_or_blank}
+PROBLEM = {"task_id": text, "prompt": text, "canonical_solution": text, "test": text, "entry_point": text}
+CHOICE = {"choices": choice.options, "answer": choice.index}
 ORIGINS = {
-    "gsm8k": Origin("openai/gsm8k", ("question", "answer"), subset="main", held_out_by="question"),
-    "mmlu": Origin("cais/mmlu", ("question", "subject", "choices", "answer"), subset="all"),
-    "scienceqa": Origin("derek-thomas/ScienceQA", ("image", "question", "choices", "answer", "hint")),
-    "humaneval": Origin("openai/openai_humaneval", ("task_id", "prompt", "canonical_solution", "test", "entry_point")),
+    "gsm8k": Origin(
+        "openai/gsm8k", {"question": text, "answer": gsm8k.solution}, subset="main", held_out_by="question"
+    ),
+    "mmlu": Origin("cais/mmlu", {"question": text, "subject": text, **CHOICE}, subset="all"),
+    "scienceqa": Origin(
+        "derek-thomas/ScienceQA", {"image": anything, "question": text, **CHOICE, "hint": optional_text}
+    ),
+    "humaneval": Origin("openai/openai_humaneval", PROBLEM),
     "codealpaca": Origin("sahil2801/CodeAlpaca-20k", INSTRUCTIONS, held_out_by="instruction"),
     "alpaca": Origin("tatsu-lab/alpaca", INSTRUCTIONS, held_out_by="instruction"),
-    "text": Origin("Salesforce/wikitext", ("text",), subset="wikitext-2-raw-v1"),
+    "text": Origin("Salesforce/wikitext", {"text": text_or_blank}, subset="wikitext-2-raw-v1"),
 }
 HELD_OUT_PERCENT = 5
 
@@ -157,14 +165,7 @@ class Source:
         )
 
     def _read(self, dataset: str, split: str) -> Dataset:
-        origin = self._origin(dataset)
         rows = self._read_folder(dataset, split) if self._folder_root(dataset) else self._read_hub(dataset, split)
-        missing = [column for column in origin.columns if column not in rows.column_names]
-        if missing:
-            raise UserError(
-                f"{self.origin_of(dataset)} ({split}) has no column {', '.join(missing)}; "
-                f"{dataset} needs {', '.join(origin.columns)}."
-            )
         if "id" in rows.column_names:
             rows = rows.remove_columns("id")
         return rows.add_column("id", [f"{split}/{row}" for row in range(len(rows))])
@@ -172,10 +173,13 @@ class Source:
     def _read_folder(self, dataset: str, split: str) -> Dataset:
         from datasets import Dataset
 
-        path = self._folder(dataset) / f"{split}.jsonl"
+        folder = self._folder(dataset)
+        path = folder / f"{split}.jsonl"
         if not path.is_file():
             raise UserError(f"{path} is missing; {dataset} needs its {split} split there, one JSON object per line.")
-        rows = read_jsonl(path, self._origin(dataset).columns)
+        ours = folder.parent == self._mini
+        remedy = f"delete {folder.parent}, which is then written anew" if ours else "repair or remove this line"
+        rows = read_jsonl(path, self._origin(dataset).columns, remedy=remedy)
         try:
             return Dataset.from_list(rows)
         except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
@@ -186,7 +190,22 @@ class Source:
 
         origin = self._origin(dataset)
         where = self._repository(origin)
-        return _hub(origin, lambda: load_dataset(where, origin.subset, split=split, **self._revision(dataset)))
+        rows = _hub(origin, lambda: load_dataset(where, origin.subset, split=split, **self._revision(dataset)))
+        missing = [column for column in origin.columns if column not in rows.column_names]
+        if missing:
+            raise UserError(
+                f"{self.origin_of(dataset)} ({split}) has no column {', '.join(missing)}; "
+                f"{dataset} needs {', '.join(origin.columns)}."
+            )
+        read = {column: check for column, check in origin.columns.items() if check is not anything}
+        for number, item in enumerate(rows.select_columns([*read]).to_list()):
+            wrong = complaint(item, read)
+            if wrong is not None:
+                raise UserError(
+                    f"{self.origin_of(dataset)} ({split}, row {number}) {wrong}; take another data.revisions, or "
+                    "a repaired copy with data.root=DIR or data=local data.root=DIR."
+                )
+        return rows
 
     def _repository(self, origin: Origin) -> str:
         return origin.repository if self.data.root is None else str(Path(self.data.root) / origin.repository)

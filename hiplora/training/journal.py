@@ -44,7 +44,8 @@ class Journal:
             self._tracked = self._tracker.start(resumed=bool(self.curve))
             self._tracked.curve(self.curve)
         write_atomically(self.path, "".join(map(_line, self.curve)).encode())
-        self._file = self.path.open("a", buffering=1)
+        with disk_errors(self.path):
+            self._file = self.path.open("a", buffering=1)
         self._bar = tqdm(total=self.steps, initial=len(self.curve), desc="train", unit="step", disable=None)
         self._redirect = logging_redirect_tqdm()
         self._redirect.__enter__()

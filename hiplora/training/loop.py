@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NonFiniteLossError(UserError):
-    """The loss or a gradient became nan or infinite; the step was not taken, earlier checkpoints stay."""
+    """The loss, a gradient or what a step left became nan or infinite; earlier checkpoints stay."""
 
 
 @dataclass
@@ -205,8 +205,19 @@ class Session(TrainerCallback):
             setattr(progress, key, getattr(progress, key) + count)
         self.journal.add({**self.trainer.entry, "tokens": progress.tokens}, seconds=progress.seconds)
         if progress.step % self.checkpoint_every == 0 or progress.step == state.max_steps:
+            self._check_finite()
             checkpoint.save(self.folder, tensors=self._tensors(), progress=asdict(progress))
         self._mark = time.perf_counter()
+
+    def _check_finite(self) -> None:
+        """The last step has no loss after it that would tell; nor shall a checkpoint hold what cannot go on."""
+        named = self.trainer.adapted.named_parameters()
+        broken = next((name for name, p in named if p.requires_grad and not p.isfinite().all()), None)
+        if broken is not None:
+            raise NonFiniteLossError(
+                f"training stopped after step {self.progress.step}, which left values that are not finite in {broken}; "
+                "the adapter is not saved, checkpoints before it are kept, try a lower training.lr"
+            )
 
     def _tensors(self) -> dict[str, Any]:
         model = self.trainer.adapted

@@ -78,7 +78,7 @@ def train(
     that gets the curve, or None.
 
     Raises:
-        NonFiniteLossError: the loss or a gradient is not finite; nothing was stepped.
+        NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
         UserError: no example fits a row, the folder belongs to another training, the disk is full.
     """
     examples = _fitting(encoded, training)

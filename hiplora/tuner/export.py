@@ -18,11 +18,13 @@ import torch
 from peft import LoraConfig, PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import hiplora.tuner  # noqa: F401  (registers the method, so that PEFT can read its configuration)
 from hiplora.errors import UserError
+from hiplora.records import new_folder
 from hiplora.spectral import load_or_compute
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipLoraConfig
@@ -30,6 +32,7 @@ from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, save
 from hiplora.updates import LowRank, Principal
 
 Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
+EXPORTED = {CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, "README.md"}
 _CARRIED = (
     *(
         "task_type",
@@ -52,21 +55,31 @@ def export_lora(
     B' = [U diag(φ), s B], A' = [Vᵀ; A], in fp32; ``modules_to_save`` and whatever else was saved go along.
     U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these
     two, ``backbone`` is a loaded model, a folder, or, if None, the adapter's ``base_model_name_or_path``.
-    Returns ``out_dir``. UserError where the folder holds no HiP-LoRA adapter or the backbone is another.
+    Returns ``out_dir``, which is complete or as it was. UserError where the folder holds no HiP-LoRA adapter, the
+    backbone is another, ``out_dir`` holds something else than an earlier export, or the disk is full.
     """
     source, out = Path(adapter_dir), Path(out_dir)
-    if source.resolve() == out.resolve():
-        raise UserError(f"{out} is the adapter itself; name another folder for the exported LoRA.")
+    _check_out(out, source)
     config, updates, exported = read_hiplora(source, backbone=backbone)
     for name, update in updates.items():
         factors = update.factors()
         exported[f"{PREFIX}{name}.lora_A.weight"] = factors.A.contiguous()
         exported[f"{PREFIX}{name}.lora_B.weight"] = factors.B.contiguous()
     ranks = {name: update.rank for name, update in updates.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(exported, out / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    _lora_config(config, ranks).save_pretrained(str(out))
+    with new_folder(out, elsewhere="another OUT") as folder:
+        save_file(exported, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        _lora_config(config, ranks).save_pretrained(str(folder))
     return out
+
+
+def _check_out(out: Path, source: Path) -> None:
+    """Refuse a place where writing would lose something: an earlier export is replaced as a whole."""
+    if source.resolve() == out.resolve():
+        raise UserError(f"{out} is the adapter itself; name another folder for the exported LoRA.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder for the exported LoRA, which is created where there is none.")
+    if out.is_dir() and not {path.name for path in out.iterdir()} <= EXPORTED:
+        raise UserError(f"{out} holds something else than an exported LoRA; name another or an empty folder.")
 
 
 def read_hiplora(
@@ -78,7 +91,10 @@ def read_hiplora(
     together. UserError where the folder holds no HiP-LoRA adapter or the backbone is another.
     """
     config = _read_config(source)
-    tensors = saved_tensors(config)
+    try:
+        tensors = saved_tensors(config)
+    except SafetensorError as error:
+        raise UserError(f"the weights in {source} are torn ({error}); save the adapter again.") from error
     if tensors is None:
         raise UserError(f"{source} holds no adapter weights; name a folder written by save_pretrained.")
     names = [key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")]
@@ -92,7 +108,10 @@ def _read_config(folder: Path) -> HipLoraConfig:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise UserError(f"{folder} has no {CONFIG_NAME}; name a folder written by save_pretrained.")
-    method = json.loads(path.read_text()).get("peft_type")
+    try:
+        method = json.loads(path.read_text()).get("peft_type")
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
     if method != "HIPLORA":
         raise UserError(f"{folder} holds a {method} adapter; only HIPLORA adapters need to be exported.")
     return HipLoraConfig.from_pretrained(str(folder))

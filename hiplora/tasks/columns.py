@@ -1,0 +1,48 @@
+"""What a column of a data set must hold: checked as it is read, where its place can still be named.
+
+A check says what is wrong with a value, or None. It is given the whole item, since some columns speak of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Check: TypeAlias = Callable[[Any, Mapping[str, Any]], str | None]
+
+
+def complaint(item: Mapping[str, Any], columns: Mapping[str, Check]) -> str | None:
+    """The first thing that is wrong with an item, as ``<column> <what is wrong>``; None where nothing is."""
+    missing = [name for name in columns if name not in item]
+    if missing:
+        return f"has no {', '.join(missing)}; it needs {', '.join(columns)}"
+    for name, check in columns.items():
+        wrong = check(item[name], item)
+        if wrong is not None:
+            return f"has {name}={shown(item[name])}, {wrong}"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence can quote it."""
+    words = repr(value)
+    return words if len(words) <= 60 else f"{words[:59]}…"
+
+
+def anything(value: Any, item: Mapping[str, Any]) -> None:
+    """A column whose values are not read as text."""
+
+
+def text(value: Any, item: Mapping[str, Any]) -> str | None:
+    """Text that is not blank."""
+    return None if isinstance(value, str) and value.strip() else "which must be a text that is not blank"
+
+
+def text_or_blank(value: Any, item: Mapping[str, Any]) -> str | None:
+    """Text that may be empty."""
+    return None if isinstance(value, str) else "which must be a text"
+
+
+def optional_text(value: Any, item: Mapping[str, Any]) -> str | None:
+    """Text that may be empty or null."""
+    return None if value is None else text_or_blank(value, item)
