@@ -86,3 +86,47 @@ def test_a_second_process_waits(tmp_path: Path) -> None:
     first.stdin.close()
     assert second.communicate("")[0] == "in\n"
     first.wait()
+
+
+LIMITED = """
+import resource, signal, sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from hiplora.errors import UserError
+from hiplora.records import new_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    with new_folder(Path(sys.argv[1]) / "adapter") as folder:
+        save_file({"a": torch.zeros(1 << 20)}, folder / "adapter_model.safetensors")
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file sizes are limited in Linux's way")
+def test_what_safetensors_says_of_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Cannot write" in done.stdout
+    assert "larger than is allowed" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_appears_whole_and_readable(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    with records.new_folder(target) as folder:
+        (folder / "weights").write_text("old")
+        (folder / "weights").chmod(0o600)
+        assert not target.exists()
+    assert (target / "weights").stat().st_mode & 0o777 == 0o644
+
+    def half() -> None:
+        with records.new_folder(target) as folder:
+            (folder / "weights").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (target / "weights").read_text() == "old"

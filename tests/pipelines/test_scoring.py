@@ -10,6 +10,7 @@ import pytest
 
 from hiplora.compose import compose
 from hiplora.config import RunConfig
+from hiplora.errors import UserError
 from hiplora.evaluation import engine, text
 from hiplora.evaluation.retention import retention
 from hiplora.pipelines import scoring
@@ -42,7 +43,7 @@ def test_a_further_benchmark_is_scored_by_the_runs_that_train_on_it_and_changes_
     asked: list[str] = []
     monkeypatch.setattr(engine, "evaluate", lambda *_, tasks, **__: asked.extend(task.name for task in tasks) or {})
     monkeypatch.setattr(text, "text_cross_entropy", lambda *_, **__: {})
-    scoring.score(None, None, on_toy(config))
+    scoring.score(None, None, on_toy(config), subject="a model", remedy="")
     assert asked == [*ORDER, "toy"]
 
     base = {name: {"acc": 0.5, "pass@1": 0.5, "nll": 1.0} for name in (*ORDER, "toy", "text")}
@@ -50,3 +51,15 @@ def test_a_further_benchmark_is_scored_by_the_runs_that_train_on_it_and_changes_
     forgotten = retention(base, adapted, trained_on="toy")
     assert forgotten["retain_pp"] == pytest.approx(10)
     assert forgotten["retain_nll"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("where", ["text", "mmlu"])
+def test_outputs_that_are_not_finite_are_named(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    found = {name: float("nan") if name == where else 1.0 for name in ("text", "mmlu")}
+    scores = {"mmlu": engine.TaskScore({"acc": 0.5, "nll": found["mmlu"]}, 1)}
+    monkeypatch.setattr(text, "text_cross_entropy", lambda *_, **__: {"nll": found["text"], "tokens": 1})
+    monkeypatch.setattr(engine, "evaluate", lambda *_, **__: scores)
+    with pytest.raises(
+        UserError, match=f"The nll of {where} is nan: the outputs of this model are not finite; do that"
+    ):
+        scoring.score(None, None, compose([]), subject="this model", remedy="do that", tasks=["mmlu"])

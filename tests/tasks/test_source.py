@@ -82,11 +82,16 @@ def test_fingerprint_loads_neither_torch_nor_datasets(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"question": "q", "answer": "1"}\n{"question": \n', r"train\.jsonl:2 is not valid JSON"),
+        (b'{"question": "q", "answer": "#### 1"}\n{"question": \n', r"train\.jsonl:2 is not valid JSON"),
         (b'["q"]\n', r"train\.jsonl:1 is not a JSON object"),
         (b'{"question": "q"}\n', r"train\.jsonl:1 has no answer"),
         (b'{"question": "\xff"}\n', r"train\.jsonl:1 is not valid JSON"),
-        (b'{"question": "q", "answer": "1"}\n{"question": "q", "answer": ["1"]}\n', r"changes its type"),
+        (
+            b'{"question": "q", "answer": "#### 1"}\n{"question": "q", "answer": ["1"]}\n',
+            r"train\.jsonl:2 has answer=\['1'\]",
+        ),
+        (b'{"question": "q", "answer": "one"}\n', r"train\.jsonl:1 has answer='one', which must be .* ####"),
+        (b'{"question": " ", "answer": "#### 1"}\n', r"train\.jsonl:1 has question=' ', which must be a text"),
         (b"\n", r"holds no items"),
     ],
 )
@@ -217,3 +222,22 @@ def test_the_real_benchmarks_read(name):
     assert len({example.id for example in examples}) == len(examples) > 400
     assert len({item["id"] for item in items}) == len(items) > 100
     assert all(task.prompt(item) and task.answer(item) for item in items[:50])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"answer": 2}, r"train\.jsonl:1 has answer=2, which must be the index .* from 0 to 1"),
+        ({"answer": "A"}, r"has answer='A'"),
+        ({"choices": ["one"]}, r"has choices=\['one'\], which must be a list of 2 to"),
+        ({"choices": ["one", ""]}, r"has choices="),
+        ({"hint": 3}, r"has hint=3"),
+    ],
+)
+def test_a_choice_that_cannot_be_asked_is_named_with_its_line(tmp_path, change, said):
+    item = {"image": None, "question": "q", "choices": ["a", "b"], "answer": 1, "hint": ""}
+    write(tmp_path, "scienceqa/train", [item])
+    assert len(local(tmp_path).load("scienceqa", "train")) == 1
+    write(tmp_path, "scienceqa/train", [item | change])
+    with pytest.raises(UserError, match=said):
+        local(tmp_path).load("scienceqa", "train")
