@@ -85,7 +85,15 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
     """Ctrl-C in the second of three jobs."""
     wanted = ["pipeline=train", "method=lora", "training.steps=40", "seed=42,100,2024"]
     command = [sys.executable, "-m", "hiplora.run", "-m", *arguments, *wanted]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it puts in the background with Ctrl-C ignored, and these tests may have been started so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     outputs, deadline = tmp_path / "outputs", time.monotonic() + 120
 
     def second_trains() -> bool:
