@@ -31,7 +31,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval"
 
 def default_cache_dir() -> Path:
     """Folder of what can be recomputed (models, SVDs, mini-benchmarks): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
-    return Path(os.environ.get("HIPLORA_CACHE", "outputs/cache"))
+    return Path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
 
 
 def records_dir(results_dir: str | Path, pipeline: str) -> Path:
@@ -76,11 +76,11 @@ _REFUSED = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
     errno.EFBIG: "the file is larger than is allowed here; raise the limit (ulimit -f)",
-    errno.EACCES: "permission denied; choose another folder with {elsewhere}",
-    errno.EPERM: "permission denied; choose another folder with {elsewhere}",
-    errno.EROFS: "the file system is read-only; choose another folder with {elsewhere}",
-    errno.ENOTDIR: "a part of this path is a file, no folder; choose another folder with {elsewhere}",
-    errno.EEXIST: "a part of this path is a file, no folder; choose another folder with {elsewhere}",
+    errno.EACCES: "permission denied; choose another folder ({elsewhere})",
+    errno.EPERM: "permission denied; choose another folder ({elsewhere})",
+    errno.EROFS: "the file system is read-only; choose another folder ({elsewhere})",
+    errno.ENOTDIR: "a part of this path is a file, no folder; choose another folder ({elsewhere})",
+    errno.EEXIST: "a part of this path is a file, no folder; choose another folder ({elsewhere})",
 }
 
 
@@ -182,9 +182,17 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is not valid JSON.
     """
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json_object(path)
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and type the command again.") from None
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, whoever wrote it. Raises ValueError where it holds none."""
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, no object")
+    return value
 
 
 def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:

@@ -128,6 +128,25 @@ def test_a_broken_folder_is_refused_in_words(tmp_path: Path) -> None:
         models.load(config(broken))
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("tokenizer.json", lambda text: text[:50], "does not hold an intact"),
+        ("tokenizer.json", lambda text: "{}", "does not hold an intact"),
+        ("config.json", lambda text: text.replace('"num_attention_heads": 4', '"num_attention_heads": "x"'), "intact"),
+        ("config.json", lambda text: text.replace('"hidden_size": 64', '"hidden_size": 32'), "intact"),
+        ("tokenizer_config.json", lambda text: text.replace("eos_token", "other"), "has no end token"),
+    ],
+)
+def test_each_broken_file_of_a_folder_is_one_sentence(tmp_path: Path, name: str, change, sentence: str) -> None:
+    broken = tiny_llama_folder(tmp_path / "broken")
+    before = (broken / name).read_text()
+    (broken / name).write_text(change(before))
+    assert (broken / name).read_text() != before
+    with pytest.raises(UserError, match=sentence):
+        models.load(config(broken))
+
+
 def test_an_unreachable_hub_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 

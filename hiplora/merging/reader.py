@@ -5,7 +5,6 @@ Whatever changes ΔW in a way that is not handled here is refused: a merge must 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.merging.weights import INDEX, SINGLE, Weights
+from hiplora.records import json_object
 from hiplora.updates import Deferred, LowRank, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -106,8 +106,8 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {path.name}; give the folder that save_pretrained wrote.")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return json_object(path)
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiplora.errors import UserError
-from hiplora.records import adapter_dir
+from hiplora.records import adapter_dir, json_object
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,7 +61,7 @@ def check_complete(folder: Path) -> None:
     try:
         if lacking:
             raise ValueError(f"it has no {' and no '.join(lacking)}")
-        json.loads(configuration.read_text())
+        json_object(configuration)
         with safe_open(weights, framework="np"):  # reads the header, and whether the file is as long as it says
             pass
     except (OSError, ValueError, SafetensorError) as error:

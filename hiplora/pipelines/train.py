@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from hiplora.records import (
     adapter_dir,
     checkpoint_dir,
     disk_errors,
+    json_object,
     lock,
     lock_path,
     new_folder,
@@ -143,7 +143,7 @@ def _lacks_basis(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     check_complete(folder)
-    return json.loads((folder / ADAPTER_CONFIG).read_text()).get("save_basis") is False
+    return json_object(folder / ADAPTER_CONFIG).get("save_basis") is False
 
 
 def _add_basis(config: RunConfig, folder: Path) -> None:

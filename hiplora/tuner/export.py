@@ -6,7 +6,6 @@ The update is exactly a LoRA of rank k + r (``Principal.factors``), so nothing i
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 import hiplora.tuner  # noqa: F401  (registers the method, so that PEFT can read its configuration)
 from hiplora.errors import UserError
-from hiplora.records import new_folder
+from hiplora.records import json_object, new_folder
 from hiplora.spectral import load_or_compute
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipLoraConfig
@@ -66,7 +65,7 @@ def export_lora(
         exported[f"{PREFIX}{name}.lora_A.weight"] = factors.A.contiguous()
         exported[f"{PREFIX}{name}.lora_B.weight"] = factors.B.contiguous()
     ranks = {name: update.rank for name, update in updates.items()}
-    with new_folder(out, elsewhere="another OUT") as folder:
+    with new_folder(out, elsewhere="OUT") as folder:
         save_file(exported, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         _lora_config(config, ranks).save_pretrained(str(folder))
     return out
@@ -109,7 +108,7 @@ def _read_config(folder: Path) -> HipLoraConfig:
     if not path.is_file():
         raise UserError(f"{folder} has no {CONFIG_NAME}; name a folder written by save_pretrained.")
     try:
-        method = json.loads(path.read_text()).get("peft_type")
+        method = json_object(path).get("peft_type")
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
     if method != "HIPLORA":

@@ -18,6 +18,7 @@ from hiplora.merging.__main__ import main
 from hiplora.merging.reader import read_adapter
 from hiplora.merging.writer import write_lora
 from hiplora.updates import Dense, LowRank
+from tests.limits import small_files
 from tests.tiny import tiny_llama_folder
 
 TARGETS = ["q_proj", "v_proj"]
@@ -246,6 +247,15 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     assert run(copy, "--operator", "addition", "--out", out) == 0
     assert (out / "adapter_model.safetensors").read_bytes() != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "full", "out"]
+
+
+@pytest.mark.parametrize("how", [(), ("--fold", "--backbone")], ids=["adapter", "fold"])
+def test_a_full_disk_leaves_nothing_half_written(adapters, backbone, tmp_path, capsys, how):
+    arguments = [adapters["plain"][0], "--operator", "addition", *how, *([backbone] if how else [])]
+    with small_files():
+        assert run(*arguments, "--out", tmp_path / "out") == 2
+    assert f"Cannot write {tmp_path / 'out'}: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_quantised_backbone_is_not_folded_into(adapters, backbone, tmp_path, capsys):

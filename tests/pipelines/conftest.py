@@ -24,7 +24,7 @@ class Scores:
         self.interrupted = False
 
     def __call__(
-        self, model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] = ORDER, **_: str
+        self, model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] = ORDER, **told: str
     ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
         if self.interrupted:
             raise KeyboardInterrupt

@@ -140,6 +140,16 @@ def test_a_non_finite_number_stops_before_the_step(
     assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("name", ["lora", "hip"])
+def test_what_the_last_step_leaves_is_checked(tiny: Path, tmp_path: Path, name: str) -> None:
+    """No loss comes after it."""
+    method = OPTIONS[name]
+    with pytest.raises(NonFiniteLossError, match=r"after step 1, .* not finite in .*lora_\w+.*not saved.*training\.lr"):
+        fit(attached(tiny, method), tiny, method, tmp_path, steps=1, lr=1e39)
+    assert list(tmp_path.glob("step-*")) == []
+    fit(attached(tiny, method), tiny, method, tmp_path / "right", steps=1)
+
+
 def test_recomputing_activations_changes_no_bit_and_is_switched_off_again(tiny: Path, tmp_path: Path) -> None:
     method = OPTIONS["hip"]
     plain, recomputed = attached(tiny, method), attached(tiny, method)

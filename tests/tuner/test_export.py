@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from peft import PeftModel, get_peft_model
 
 from hiplora.errors import UserError
 from hiplora.tuner.export import export_lora, main
+from tests.limits import small_files
 from tests.tuner.helpers import K, R, config, logits, make_llama, make_mlp, mlp_config, perturb, trained
 
 VARIANTS = {
@@ -93,3 +95,34 @@ def test_export_refuses_what_it_cannot_do_exactly(tmp_path):
     with pytest.raises(UserError, match="the adapter itself"):
         export_lora(tmp_path / "adapter", tmp_path / "adapter")
     assert not (tmp_path / "lora").exists()
+
+
+def test_an_export_is_whole_or_as_it_was(tmp_path, capsys):
+    """Where the disk is full, where something else lies, where the adapter is torn."""
+    make_llama().save_pretrained(tmp_path / "backbone")
+    trained(make_llama()).save_pretrained(tmp_path / "adapter")
+    out, backbone = tmp_path / "lora", str(tmp_path / "backbone")
+    arguments = [str(tmp_path / "adapter"), str(out), "--backbone", backbone]
+    assert main(arguments) == 0
+    weights = out / "adapter_model.safetensors"
+    assert stat.S_IMODE(weights.stat().st_mode) == 0o644
+    for place, held in ((tmp_path / "other", []), (out, ["adapter_config.json", "adapter_model.safetensors"])):
+        with small_files():
+            assert main([arguments[0], str(place), *arguments[2:]]) == 2
+        assert f"Cannot write {place}: " in capsys.readouterr().err
+        assert sorted(path.name for path in place.glob("*")) == held
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "backbone", "lora"]
+    assert main(arguments) == 0, "an earlier export is replaced"
+
+    (out / "notes.txt").write_text("mine")
+    for place, sentence in ((out, "something else"), (out / "notes.txt", "is a file")):
+        assert main([arguments[0], str(place), *arguments[2:]]) == 2
+        assert sentence in capsys.readouterr().err
+    torn = tmp_path / "adapter" / "adapter_model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    assert main([arguments[0], str(tmp_path / "again"), *arguments[2:]]) == 2
+    assert "are torn" in capsys.readouterr().err
+    for text in ("{", "[]"):
+        (tmp_path / "adapter" / "adapter_config.json").write_text(text)
+        assert main([arguments[0], str(tmp_path / "again"), *arguments[2:]]) == 2
+        assert "adapter_config.json is not valid JSON" in capsys.readouterr().err
