@@ -10,6 +10,8 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -236,10 +238,11 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     print(f"Converting {gguf.name} once, into {folder}.", file=sys.stderr, flush=True)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-        ).to(getattr(torch, dtype))
+        with _parsed_once():
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            ).to(getattr(torch, dtype))
     except Exception as error:  # as in _load
         raise UserError(f"{gguf} cannot be read as a GGUF model ({error}); reinstall its package.") from error
     # transformers refuses to save what it still takes for a quantised model.
@@ -248,6 +251,32 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     with new_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Within the context transformers gets the same parsed GGUF and name map each time it asks.
+
+    It parses the file for the tokenizer, the configuration and the weights, and builds the name map anew for every
+    module, which together is more than half of the time of a conversion.
+    """
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):
+        """Cuts its hundred thousand small pieces out of a plain view of the file: a memmap is slow to cut."""
+
+        data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
+
+    quick = {"GGUFReader": cache(Reader), "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
+    theirs = {name: getattr(gguf, name) for name in quick}
+    try:
+        for name, call in quick.items():
+            setattr(gguf, name, call)
+        yield
+    finally:
+        for name, call in theirs.items():
+            setattr(gguf, name, call)
 
 
 def _file_digest(path: Path) -> str:
