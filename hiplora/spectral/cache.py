@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,30 +125,45 @@ def _key(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> str:
 
 
 def _compute(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> dict[str, Basis]:
-    bases = {}
     workspace = _workspace(weights)
-    for name, weight in tqdm(weights.items(), desc="SVD of the backbone", unit="matrix", delay=2.0):
-        recipe = resolve_recipe(weight.shape, recipe=options["recipe"], exact_up_to=options["exact_up_to"])
+
+    def basis_of(name: str) -> Basis:
+        weight = weights[name]
         try:
-            with _one_thread() if recipe == "exact" and weight.device.type == "cpu" else nullcontext():
-                basis = truncated_svd(weight, k=min(k_max, *weight.shape), workspace=workspace, **options)
+            basis = truncated_svd(weight, k=min(k_max, *weight.shape), workspace=workspace, **options)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        bases[name] = Basis(basis.U.cpu(), basis.S.cpu(), basis.V.cpu(), basis.residual)
-    return bases
+        return Basis(basis.U.cpu(), basis.S.cpu(), basis.V.cpu(), basis.residual)
+
+    recipe, exact_up_to = options["recipe"], options["exact_up_to"]
+    small = [
+        name
+        for name, weight in weights.items()
+        if weight.device.type == "cpu"
+        and resolve_recipe(weight.shape, recipe=recipe, exact_up_to=exact_up_to) == "exact"
+    ]
+    others = [name for name in weights if name not in set(small)]
+    bases: dict[str, Basis] = {}
+    with tqdm(total=len(weights), desc="SVD of the backbone", unit="matrix", delay=2.0) as bar:
+        for name, basis in chain(_side_by_side(basis_of, small), ((name, basis_of(name)) for name in others)):
+            bases[name] = basis
+            bar.update()
+    return {name: bases[name] for name in weights}
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """LAPACK's last bits depend on the number of threads, and training amplifies them to other scores.
+def _side_by_side(basis_of: Callable[[str], Basis], names: Sequence[str]) -> Iterator[tuple[str, Basis]]:
+    """Exact SVDs on the CPU, several at a time, each on one thread.
 
-    The exact SVDs are small: several threads would gain little on a quiet machine and lose much on a busy one.
+    LAPACK's last bits depend on the number of threads, and training amplifies them to other scores. Besides, the
+    matrices are small: several threads at one of them gain little.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(min(8, before), initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield
+        yield from zip(names, pool.map(basis_of, names), strict=True)
     finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
 
