@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from hiplora.evaluation.ending import Ending
 from hiplora.evaluation.forward import causal_lm, hidden_states, logits
+from hiplora.evaluation.rows import Asked, batches, collate, pack
 from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
 from hiplora.evaluation.slots import SlotCache, bytes_per_token
 
@@ -136,27 +137,23 @@ class _Batch:
         self.hidden = torch.empty(0)
 
     def prefill(self, batch_tokens: int) -> None:
-        """Run every prefix once, padded on the left so that all end in the same column; the longest come first."""
-        states, start = [], 0
-        while start < len(self.live):
-            rows = max(1, batch_tokens // _length(self.asked, self.live[start]))
-            states.append(self._prefill_rows(start, start + rows))
-            start += rows
-        self.hidden = torch.cat(states)
+        """Run every distinct beginning once, as scoring does, and give each branch its keys and values.
 
-    def _prefill_rows(self, start: int, stop: int) -> Tensor:
-        prefixes = [self.asked[branch.owner].prompt + branch.tokens for branch in self.live[start:stop]]
-        width = len(prefixes[0])
-        ids = torch.tensor([[0] * (width - len(prefix)) + prefix for prefix in prefixes], device=self.device)
-        columns = torch.arange(width, device=self.device)
-        offsets = columns - torch.tensor([[width - len(prefix)] for prefix in prefixes], device=self.device)
-        causal = columns[:, None] >= columns
-        itself = columns[:, None] == columns  # a padded query must see something, or its state is not a number
-        allowed = (((offsets >= 0)[:, None, :] & causal) | itself)[:, None]
-        self.cache.window(slot=start, begin=self.written - width, written=self.written - width)
-        positions = offsets.clamp(min=0)
-        states = hidden_states(self.model, ids, allowed=allowed, positions=positions, cache=self.cache)
-        return states[:, -1].clone()
+        All end in the same column, so that shorter ones have padding on the left.
+        """
+        paths = [self.asked[branch.owner].prompt + branch.tokens for branch in self.live]
+        states: dict[int, Tensor] = {}
+        for rows in batches(pack([Asked(path, [0]) for path in paths]), tokens=batch_tokens):
+            batch = collate(rows, device=self.device)
+            computed = DynamicCache()
+            hidden = hidden_states(
+                self.model, batch.ids, allowed=batch.allowed, positions=batch.positions, cache=computed
+            )
+            for line, row in enumerate(rows):
+                for slot, read in zip(row.owners, row.reads, strict=True):
+                    self.cache.take(slot, computed, line, row.ancestry(read), written=self.written)
+                    states[slot] = hidden[line, read]
+        self.hidden = torch.stack([states[slot] for slot in range(len(self.live))])
 
     def step(self) -> list[Branch]:
         """Draw a token for every completion and run the branches that go on; returns those that ended."""

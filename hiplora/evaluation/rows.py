@@ -58,6 +58,13 @@ class Row:
         self.owners.extend([owner] * len(asked.continuation))
         return places
 
+    def ancestry(self, place: int) -> list[int]:
+        """The indices of a token's ancestors, from the root on, and its own."""
+        path = [place]
+        while (parent := self.parents[path[-1]]) >= 0:
+            path.append(parent)
+        return path[::-1]
+
     @property
     def branches(self) -> bool:
         """Whether plain causal attention would be wrong."""

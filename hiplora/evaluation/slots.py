@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 
 class SlotLayer(CacheLayerMixin):
@@ -39,6 +39,15 @@ class SlotLayer(CacheLayerMixin):
         self.keys[window, :, self.written : end] = key_states
         self.values[window, :, self.written : end] = value_states
         return self.keys[window, :, self.begin : end], self.values[window, :, self.begin : end]
+
+    def take(self, slot: int, keys: Tensor, values: Tensor, *, written: int) -> None:
+        """Put a sequence's (heads, L, dim) into a slot, so that it ends before column ``written``."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys[None], values[None])
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys[slot, :, written - keys.shape[1] : written] = keys
+        self.values[slot, :, written - keys.shape[1] : written] = values
 
     def copy(self, sources: Tensor, targets: Tensor, *, columns: int) -> None:
         """Copy the first columns of some slots to others; no slot is both."""
@@ -74,6 +83,15 @@ class SlotCache(Cache):
         padding of all its rows, are not read."""
         for layer in self.slot_layers:
             layer.slot, layer.begin, layer.written = slot, begin, written
+
+    def take(self, slot: int, computed: DynamicCache, row: int, places: list[int], *, written: int) -> None:
+        """Fill a slot, up to column ``written``, with the tokens ``places`` of a row of another cache."""
+        for mine, theirs in zip(self.slot_layers, computed.layers, strict=True):
+            assert isinstance(theirs, DynamicLayer)
+            keys, values = theirs.keys, theirs.values
+            assert keys is not None
+            assert values is not None
+            mine.take(slot, keys[row][:, places], values[row][:, places], written=written)
 
     def copy(self, moves: list[tuple[int, int]], *, columns: int) -> None:
         """Copy slots, as pairs (source, target)."""
