@@ -127,6 +127,7 @@ class TrainingConfig:
     max_grad_norm: float
     checkpoint_every: int
     gradient_checkpointing: bool
+    share_prefixes: bool
     log_every: int
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ transformers gives packed rows to SDPA with a mask over whole rows, of which mos
 pass of SDPA in bf16 on a CPU is slow. Here the examples of all rows, found by their position ids, are gathered
 into batches of similar length, and attention there is a handful of small matrix products: the scores and their
 softmax in fp32, the rest in the model's dtype. It is causal within the example, and what lies outside an example
-cannot be seen, as it is not there.
+cannot be seen, as it is not there. A prefix that several examples share may stand once (rows.py).
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ NAME = "hiplora_blocks"
 
 @dataclass(frozen=True)
 class Bucket:
-    """Examples of similar length: ``index`` (E, T) their positions in the flattened rows.
+    """Examples of similar length, each alone or behind one prefix that they share.
 
-    Slots past an example's end repeat its first position and are marked in ``padding`` (flat indices).
-    ``causal`` (T, T) is 0 where a query may look and −inf where not; it hides the padding, which comes last.
+    ``prefix`` (P,) and ``index`` (E, T) are positions in the flattened rows: of the prefix, and of each example
+    without it. Slots past an example's end repeat its first position and are marked in ``padding`` (flat indices
+    into ``index``). ``causal`` (T, P + T) is 0 where a query may look and −inf where not; it hides the padding,
+    which comes last.
     """
 
+    prefix: Tensor
     index: Tensor
     padding: Tensor
     causal: Tensor
+
+    @property
+    def keys(self) -> Tensor:
+        """(E, P + T): what the queries of ``index`` may see."""
+        return torch.cat([self.prefix.expand(len(self.index), -1), self.index], dim=1)
 
 
 @dataclass(frozen=True)
@@ -43,24 +51,33 @@ class Blocks:
 
 
 def find_blocks(position_ids: Tensor) -> Blocks:
-    """Blocks of (R, L) position ids: a block starts where a row starts or the position is not one up."""
+    """Blocks of (R, L) position ids: a block starts where a row starts or the position is not one up.
+
+    One that starts at P > 0 continues the first P positions of the last one that started at 0 (rows.py).
+    """
     rows, length = position_ids.shape
     restart = torch.ones_like(position_ids, dtype=torch.bool)
     restart[:, 1:] = position_ids.diff(dim=1) != 1
     starts = restart.flatten().nonzero().flatten()
     lengths = torch.diff(starts, append=torch.tensor([rows * length]))
+    skipped = position_ids.flatten()[starts]
+    whole = torch.where(skipped == 0, starts, 0).cummax(0).values
     sizes = (lengths - 1).clamp_min(1).log2().floor().long()  # buckets by powers of two
+    alike = torch.stack([torch.where(skipped == 0, 0, whole), skipped, sizes], dim=1)
     place = torch.empty(rows * length, dtype=torch.long)
     buckets, offset = [], 0
-    for size in sizes.unique().tolist():
-        first, count = starts[sizes == size, None], lengths[sizes == size, None]
+    for key in alike.unique(dim=0):
+        chosen = (alike == key).all(dim=1)
+        first, count = starts[chosen, None], lengths[chosen, None]
         slots = torch.arange(int(count.max()))
         inside = slots < count
         index = torch.where(inside, first + slots, first)
         place[index[inside]] = offset + inside.flatten().nonzero().flatten()
         offset += index.numel()
-        causal = torch.full((len(slots), len(slots)), -torch.inf).triu(1)
-        buckets.append(Bucket(index, (~inside).flatten().nonzero().flatten(), causal))
+        shared = int(key[1])
+        causal = torch.full((len(slots), shared + len(slots)), -torch.inf).triu(shared + 1)
+        padding = (~inside).flatten().nonzero().flatten()
+        buckets.append(Bucket(key[0] + torch.arange(shared), index, padding, causal))
     return Blocks(tuple(buckets), place)
 
 
@@ -76,8 +93,11 @@ class _BlockAttention(torch.autograd.Function):
         ctx.scale, ctx.blocks = scale, blocks
         parts = []
         for bucket in blocks.buckets:
-            Q, K, V = (_gather(x, bucket.index, k.shape[1]) for x in (q, k, v))
-            parts.append(_ungather(_probabilities(Q, K, scale, bucket).to(V.dtype) @ V, bucket.index, q))
+            Q = _gather(q, bucket.index, k.shape[1])
+            K, V = (_gather(x, bucket.keys, k.shape[1]) for x in (k, v))
+            parts.append(
+                _ungather(_probabilities(Q, K, scale, bucket).to(V.dtype) @ V, len(bucket.index), q).flatten(0, 1)
+            )
         return _joined(parts, blocks, q)
 
     @staticmethod
@@ -85,18 +105,31 @@ class _BlockAttention(torch.autograd.Function):
         q, k, v = ctx.saved_tensors
         grad = upstream[0].reshape(q.shape)
         parts: tuple[list[Tensor], ...] = ([], [], [])
+        of_prefixes: list[tuple[Tensor, Tensor, Tensor]] = []
         for bucket in ctx.blocks.buckets:
             Q, K, V, dO = (
-                _gather(x, bucket.index, k.shape[1], padding)
-                for x, padding in ((q, None), (k, None), (v, None), (grad, bucket.padding))
+                _gather(x, index, k.shape[1], padding)
+                for x, index, padding in (
+                    (q, bucket.index, None),
+                    (k, bucket.keys, None),
+                    (v, bucket.keys, None),
+                    (grad, bucket.index, bucket.padding),
+                )
             )
             P = _probabilities(Q, K, ctx.scale, bucket)
             dP = (dO @ V.mT).float()
             dS = (P * (dP - (P * dP).sum(-1, keepdim=True)) * ctx.scale).to(Q.dtype)
             P = P.to(Q.dtype)
-            for out, piece, like in zip(parts, (dS @ K, dS.mT @ Q, P.mT @ dO), (q, k, v), strict=True):
-                out.append(_ungather(piece, bucket.index, like))
+            examples, shared = len(bucket.index), len(bucket.prefix)
+            parts[0].append(_ungather(dS @ K, examples, q).flatten(0, 1))
+            dK, dV = (_ungather(piece, examples, like) for piece, like in ((dS.mT @ Q, k), (P.mT @ dO, v)))
+            parts[1].append(dK[:, shared:].flatten(0, 1))
+            parts[2].append(dV[:, shared:].flatten(0, 1))
+            of_prefixes.append((bucket.prefix, dK[:, :shared].sum(0), dV[:, :shared].sum(0)))
         dq, dk, dv = (_joined(part, ctx.blocks, like) for part, like in zip(parts, (q, k, v), strict=True))
+        for prefix, dK, dV in of_prefixes:
+            dk.index_add_(0, prefix, dK)
+            dv.index_add_(0, prefix, dV)
         return dq, dk, dv, None, None
 
 
@@ -110,12 +143,12 @@ def _gather(x: Tensor, index: Tensor, groups: int, padding: Tensor | None = None
     return split.reshape(E * groups, -1, x.shape[-1])
 
 
-def _ungather(y: Tensor, index: Tensor, like: Tensor) -> Tensor:
-    """(E·G, H/G·T, D) → (E·T, H, D) in the dtype of ``like``."""
-    E, T = index.shape
+def _ungather(y: Tensor, examples: int, like: Tensor) -> Tensor:
+    """(E·G, H/G·T, D) → (E, T, H, D) in the dtype of ``like``."""
     H, D = like.shape[1:]
-    groups = y.shape[0] // E
-    return y.to(like.dtype).view(E, groups, H // groups, T, D).permute(0, 3, 1, 2, 4).reshape(E * T, H, D)
+    groups = y.shape[0] // examples
+    split = y.to(like.dtype).view(examples, groups, H // groups, -1, D)
+    return split.permute(0, 3, 1, 2, 4).reshape(examples, -1, H, D)
 
 
 def _joined(parts: list[Tensor], blocks: Blocks, like: Tensor) -> Tensor:
@@ -124,8 +157,8 @@ def _joined(parts: list[Tensor], blocks: Blocks, like: Tensor) -> Tensor:
 
 
 def _probabilities(Q: Tensor, K: Tensor, scale: float, bucket: Bucket) -> Tensor:
-    """(E·G, H/G·T, T) fp32, causal."""
-    causal = bucket.causal.repeat(Q.shape[1] // K.shape[1], 1)
+    """(E·G, H/G·T, P + T) fp32, causal."""
+    causal = bucket.causal.repeat(Q.shape[1] // len(bucket.causal), 1)
     return torch.softmax(torch.baddbmm(causal, Q.float(), K.mT.float(), alpha=scale), dim=-1)
 
 

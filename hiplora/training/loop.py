@@ -71,13 +71,13 @@ class AdapterTrainer(Trainer):
         batches: BatchStream,
         method: Method,
         optimizers: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR],
-        unpadded: bool,
+        compact: bool,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=batches, optimizers=optimizers)
         self.remove_callback(PrinterCallback)
         self.adapted, self.batches = model, batches
         self.adamw, self.schedule = optimizers
-        self.method, self.unpadded = method, unpadded
+        self.method, self.compact = method, compact
         self.entry: dict[str, float] = {}  # of the last optimizer step
         self.counts: dict[str, int] = {}
         self._losses: list[torch.Tensor] = []
@@ -99,8 +99,8 @@ class AdapterTrainer(Trainer):
         return window, labels
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of a micro-batch; without padding, dropout is drawn as with it, in both."""
-        if not self.unpadded:
+        """Forward and backward of a micro-batch; where it is compact, dropout is drawn for all of it, in both."""
+        if not self.compact:
             return super().training_step(model, inputs, *args, **kwargs)
         with drawn_as_padded(inputs["places"], inputs["input_ids"].numel()):
             return super().training_step(model, inputs, *args, **kwargs)
@@ -115,7 +115,7 @@ class AdapterTrainer(Trainer):
         """This micro-batch's share of the step's loss."""
         assert num_items_in_batch is not None  # always counted by get_batch_samples
         self.method.before_micro_batch(self.adapted, inputs["shard"])
-        loss = label_loss(model, inputs, unpadded=self.unpadded) / num_items_in_batch
+        loss = label_loss(model, inputs, compact=self.compact) / num_items_in_batch
         self._losses.append(loss.detach())
         extra = self.method.extra_loss(self.adapted)
         if extra is not None:

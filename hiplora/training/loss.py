@@ -58,20 +58,23 @@ def causal_lm(model: nn.Module) -> Any:
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, unpadded: bool = False) -> torch.Tensor:
+def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, compact: bool = False) -> torch.Tensor:
     """Sum, in fp32 nats, of the cross-entropy over the label tokens of a collated micro-batch.
 
     The hidden states are flattened to a contiguous (N, hidden) before the selection: a 3-D slice would make
     the CPU linear copy the vocabulary matrix once per row. The caller divides by the label tokens of the
     whole optimizer step, so that the gradient does not depend on how the step is split. No attention mask
-    and no cache: see rows.py. ``unpadded`` runs the rows as one without their padding, for an attention that
-    costs no more for it (attention.py); the same tokens see each other.
+    and no cache: see rows.py. ``compact`` runs only ``places``, as one row, for the attention that knows what
+    stands there (attention.py): the same tokens see each other.
     """
     lm = causal_lm(model)
     ids, positions, index = batch["input_ids"], batch["position_ids"], batch["label_index"]
-    if unpadded:
-        index = torch.searchsorted(batch["places"], index)
-        ids, positions = (values.flatten()[batch["places"]][None] for values in (ids, positions))
+    if compact:
+        places = batch["places"]
+        order = places.new_empty(ids.numel())
+        order[places] = torch.arange(len(places), device=places.device)
+        index = order[index]
+        ids, positions = (values.flatten()[places][None] for values in (ids, positions))
     hidden = lm.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     at_labels = hidden.reshape(-1, hidden.shape[-1]).index_select(0, index)
     return cross_entropy_sum(at_labels, lm.get_output_embeddings(), batch["label_ids"])

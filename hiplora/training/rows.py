@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 OPEN_ROWS = 32  # rows that still take examples while packing; more fill rows better and shuffle less
+SHORTEST_PREFIX = 16  # tokens in which prompts must agree for their common prefix to be computed once
 
 
 @dataclass(frozen=True)
@@ -121,24 +122,24 @@ def micro_batches(rows: Iterator[Row], *, rows_per_step: int, micro_batch_rows: 
             yield list(islice(rows, min(micro_batch_rows, rows_per_step - start)))
 
 
-def collate(rows: Sequence[Row], *, pad_id: int) -> dict[str, Any]:
+def collate(rows: Sequence[Row], *, pad_id: int, share_prefixes: bool = False) -> dict[str, Any]:
     """One micro-batch.
 
     Returns ``input_ids`` and ``position_ids`` of shape (rows, L), L the longest row, and the label positions
     of the flattened batch: ``label_index`` (n,) into its rows × L positions and ``label_ids`` (n,), the tokens
-    to be predicted there; ``places`` (N,) are the positions that are no padding; ``tokens`` and ``examples`` are
-    counts. Padding is a block of its own at the end of a row: nothing attends to it.
+    to be predicted there; ``places`` (N,) are the positions that need to be computed, see :func:`_places`;
+    ``tokens`` and ``examples`` are counts. Padding is a block of its own at the end of a row: nothing attends to it.
     """
     length = max(row.inputs for row in rows)
     ids: list[int] = []
     positions: list[int] = []
     index: list[int] = []
     labels: list[int] = []
-    places: list[int] = []
+    placed: list[tuple[int, Encoded]] = []
     for number, row in enumerate(rows):
         start = number * length
-        places += range(start, start + row.inputs)
         for example in row.examples:
+            placed.append((start, example))
             sequence = example.prompt + example.answer
             first = max(len(example.prompt) - 1, 0)  # the last prompt token predicts the first answer token
             ids += sequence[:-1]
@@ -154,7 +155,34 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> dict[str, Any]:
         "position_ids": torch.tensor(positions).view(shape),
         "label_index": torch.tensor(index),
         "label_ids": torch.tensor(labels),
-        "places": torch.tensor(places),
+        "places": torch.tensor(_places(placed, share_prefixes=share_prefixes)),
         "tokens": sum(row.tokens for row in rows),
         "examples": sum(len(row.examples) for row in rows),
     }
+
+
+def _places(placed: Sequence[tuple[int, Encoded]], *, share_prefixes: bool) -> list[int]:
+    """The positions of the examples, given with their first one, that need to be computed: no padding.
+
+    With ``share_prefixes``, where prompts agree in their first ``SHORTEST_PREFIX`` tokens, what all of these have
+    in common (but for the last token of a prompt, which predicts) is computed once: the first example is whole and
+    of the others, right behind it, stands what comes after. So an example whose position ids begin at P > 0
+    continues the first P positions of the last one that begins at 0.
+    """
+    alike: dict[object, list[tuple[int, Encoded]]] = {}
+    for start, example in placed:
+        shared = share_prefixes and len(example.prompt) > SHORTEST_PREFIX
+        alike.setdefault(tuple(example.prompt[:SHORTEST_PREFIX]) if shared else start, []).append((start, example))
+    places: list[int] = []
+    for group in alike.values():
+        prefix = _common_prefix([example.prompt[:-1] for _, example in group])
+        for number, (start, example) in enumerate(group):
+            places += range(start + (prefix if number else 0), start + example.inputs)
+    return places
+
+
+def _common_prefix(sequences: Sequence[list[int]]) -> int:
+    """Length of what all sequences begin with: of the least and the greatest, as lists are ordered."""
+    least, greatest = min(sequences), max(sequences)
+    pairs = enumerate(zip(least, greatest, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(least), len(greatest)))

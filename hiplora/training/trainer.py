@@ -46,6 +46,8 @@ class TrainResult:
 
     ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
     is the mean over the last ``log_every`` steps in nats per label token; ``seconds`` is the time in steps.
+    ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
+    one dropout mask for each instead of one per example.
     """
 
     steps: int
@@ -56,6 +58,7 @@ class TrainResult:
     curve: list[dict[str, float]]
     seconds: float
     tokens_per_second: float
+    share_prefixes: bool
     resumed_from: int | None
 
 
@@ -91,14 +94,14 @@ def train(
 
     shards = _dealt(examples, method.shards, training, seed=seed)
     stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
-    with _training_mode(peft_model, training) as unpadded:
+    with _training_mode(peft_model, training) as compact:
         trainer = AdapterTrainer(
             peft_model,
             _arguments(training, peft_model, shards=len(shards), seed=seed, folder=checkpoint_dir),
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
-            unpadded=unpadded,
+            compact=compact,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -122,7 +125,7 @@ def train(
             if progress.step < training.steps:
                 trainer.train()
     method.finish(peft_model)
-    return _result(progress, examples, training, resumed_from)
+    return _result(progress, examples, training, shared=compact and training.share_prefixes, resumed_from=resumed_from)
 
 
 def _fitting(encoded: Sequence[Encoded], training: TrainingConfig) -> list[Encoded]:
@@ -192,7 +195,8 @@ def _batches(
     while True:
         for shard, stream in enumerate(streams):
             for micro_batch in islice(stream, math.ceil(share / training.micro_batch_rows)):
-                yield {**collate(micro_batch, pad_id=pad_id), "shard": shard}
+                batch = collate(micro_batch, pad_id=pad_id, share_prefixes=training.share_prefixes)
+                yield {**batch, "shard": shard}
 
 
 def _arguments(
@@ -238,7 +242,7 @@ def _optimizers(
 def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[bool]:
     """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too.
 
-    Yields whether padding may be left out: attention is by blocks, and every dropout can be drawn as if it were there.
+    Yields whether micro-batches may be compact: attention is by blocks, and every dropout can be drawn for all of them.
     """
     lm = causal_lm(model)
     use_cache = lm.config.use_cache
@@ -286,6 +290,8 @@ def _result(
     progress: Progress,
     examples: Sequence[Encoded],
     training: TrainingConfig,
+    *,
+    shared: bool,
     resumed_from: int | None,
 ) -> TrainResult:
     last = [entry["loss"] for entry in progress.curve[-training.log_every :]]
@@ -298,5 +304,6 @@ def _result(
         curve=progress.curve,
         seconds=progress.seconds,
         tokens_per_second=progress.tokens / progress.seconds,
+        share_prefixes=shared,
         resumed_from=resumed_from,
     )

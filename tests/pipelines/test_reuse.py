@@ -54,6 +54,13 @@ def test_a_merge_is_made_again_when_a_member_was(configured, scores, capsys) -> 
     assert resolve(merge).made == []
 
 
+def test_how_a_training_is_computed_asks_for_no_other(configured, scores) -> None:
+    assert len(resolve(configured("pipeline=train")).made) == 1
+    for setting in ("share_prefixes=false", "log_every=2", "checkpoint_every=1"):
+        assert resolve(configured("pipeline=train", f"training.{setting}")).made == []
+    assert len(resolve(configured("pipeline=train", "training.micro_batch_rows=2")).made) == 1
+
+
 def test_an_adapter_gets_its_directions_without_being_trained_again(
     configured, scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,21 +69,70 @@ def test_models_it_was_not_made_for_keep_their_attention(tiny: Path) -> None:
         assert model.config._attn_implementation == "sdpa"
 
 
+TEMPLATE, OTHER = list(range(2, 22)), list(range(22, 40))
+ALIKE = [
+    *(Encoded([*TEMPLATE, *range(40, 40 + n)], [50, *range(1, 1 + n % 3)]) for n in (1, 4, 9, 9)),
+    *(Encoded([*OTHER, *range(40, 40 + n)], [51, 1]) for n in (2, 3)),
+    Encoded([*TEMPLATE, 60], [61]),
+    Encoded(TEMPLATE[:16], [1]),  # too short to share
+    Encoded([], [5, 6]),
+    Encoded(list(range(9, 30)), [7]),  # begins like no other
+]
+
+
+def batch_of(encoded: list[Encoded], *, share_prefixes: bool = False) -> dict:
+    rows = pack(encoded, row_tokens=64, order=range(len(encoded)))
+    return collate(rows, pad_id=0, share_prefixes=share_prefixes)
+
+
+def test_prefixes_are_computed_once_and_by_everybody_who_has_them() -> None:
+    batch = batch_of(ALIKE, share_prefixes=True)
+    whole, places = batch_of(ALIKE)["places"].tolist(), batch["places"].tolist()
+    # The five of the first kind have 20 tokens in common, the two of the second 19.
+    assert len(places) == len(set(places)) == len(whole) - 4 * 20 - 19
+    assert set(batch["label_index"].tolist()) <= set(places) < set(whole)
+    ids, positions = (batch[name].flatten()[batch["places"]] for name in ("input_ids", "position_ids"))
+    seen = []
+    for bucket in find_blocks(positions[None]).buckets:
+        padding = torch.zeros(bucket.index.numel(), dtype=torch.bool).index_fill_(0, bucket.padding, True)
+        for keys, missing in zip(bucket.keys, padding.view_as(bucket.index).sum(1).tolist(), strict=True):
+            mine = keys[: len(keys) - missing]
+            seen.append(ids[mine].tolist())
+            assert positions[mine].tolist() == list(range(len(mine)))
+    assert sorted(seen) == sorted((e.prompt + e.answer)[:-1] for e in ALIKE)
+
+
+def losses_and_gradients(
+    model: torch.nn.Module, batch: dict, *, compact: bool
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    with drawn_as_padded(batch["places"], batch["input_ids"].numel()):
+        loss = label_loss(model.train(), batch, compact=compact)
+        loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("method", ["hip", "lora", "proj"])
+def test_shared_prefixes_change_neither_loss_nor_gradients(tiny: Path, method: str) -> None:
+    model = attached(tiny, replace(OPTIONS[method], dropout=0.0))
+    with fused_lora(model), packed_attention(model.get_base_model()):
+        loss, expected = losses_and_gradients(model, batch_of(ALIKE), compact=False)
+        shared, gradients = losses_and_gradients(model, batch_of(ALIKE, share_prefixes=True), compact=True)
+    assert shared == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["hip", "lora", "proj"])
 def test_left_out_padding_changes_neither_loss_nor_gradients_nor_dropout(tiny: Path, method: str) -> None:
     model = attached(tiny, OPTIONS[method])
-    batch = collate(pack(ENCODED, row_tokens=64, order=range(len(ENCODED))), pad_id=0)
+    batch = batch_of(ENCODED)
     assert len(batch["places"]) < batch["input_ids"].numel()
     found = []
     with fused_lora(model), packed_attention(model.get_base_model()):
-        for unpadded in (False, True):
+        for compact in (False, True):
             torch.manual_seed(1)
-            model.zero_grad()
-            with drawn_as_padded(batch["places"], batch["input_ids"].numel()):
-                loss = label_loss(model.train(), batch, unpadded=unpadded)
-                loss.backward()
-            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-            found.append((loss.item(), gradients, torch.get_rng_state()))
+            found.append((*losses_and_gradients(model, batch, compact=compact), torch.get_rng_state()))
     (padded, expected, before), (loss, gradients, after) = found
     assert loss == pytest.approx(padded, rel=1e-6)
     assert torch.equal(before, after)

@@ -15,8 +15,9 @@ from hiplora.methods import METHODS
 from hiplora.methods.hip import Hip
 from hiplora.training import NonFiniteLossError, checkpoint, train
 from hiplora.training.loss import label_loss
-from hiplora.training.rows import collate, epoch_rows
+from hiplora.training.rows import Encoded, collate, epoch_rows
 from hiplora.training.trainer import _optimizers
+from tests.training import worker
 from tests.training.worker import HIP, OPTIONS, adapter, attached, examples, fit, interrupted_fit, training
 
 
@@ -73,6 +74,23 @@ def test_interrupted_training_ends_with_the_same_bits(tiny: Path, tmp_path: Path
     assert same(adapter(whole), adapter(again))
     timeless: dict[str, Any] = {"seconds": 0, "tokens_per_second": 0, "resumed_from": None}
     assert replace(resumed, **timeless) == replace(result, **timeless)
+
+
+def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = list(range(2, 22))
+    alike = [Encoded([*template, *example.prompt], example.answer) for example in examples()]
+    monkeypatch.setattr(worker, "examples", lambda: alike)
+    method = replace(OPTIONS["hip"], dropout=0.0)
+    results, adapters = [], []
+    for share in (True, False):
+        model = attached(tiny, method)
+        results.append(fit(model, tiny, method, tmp_path / str(share), share_prefixes=share))
+        adapters.append(adapter(model))
+    assert [result.share_prefixes for result in results] == [True, False]
+    assert results[0].tokens == results[1].tokens
+    assert results[0].final_loss == pytest.approx(results[1].final_loss, rel=1e-4)
+    for name, value in adapters[0].items():
+        torch.testing.assert_close(value, adapters[1][name], rtol=1e-2, atol=1e-4)
 
 
 def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ TRAINING = TrainingConfig(
     max_grad_norm=1.0,
     checkpoint_every=3,
     gradient_checkpointing=False,
+    share_prefixes=True,
     log_every=2,
 )
 # What conf/method/<name>.yaml says, smaller: options that a method does not have are left out.
