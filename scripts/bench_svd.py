@@ -10,7 +10,7 @@ weights do; making them is not timed, converting them from bf16 is. Reported:
 - ``converged_seconds``, ``max_residual``: the converged recipe at k_max = 64, all 128;
 - ``over_svd_lowrank``: our randomised time over ``torch.svd_lowrank``'s at the same k, extra columns and
   iterations, medians of interleaved repetitions summed over one matrix per shape, both from bf16;
-  ours also measures its residual; ``svd_lowrank_seconds``: its time for all 128;
+  ``svd_lowrank_seconds``: its time for all 128;
 - ``*_excess_error``, ``*_angle``, ``*_sigma_error``: against the exact fp64 SVD of one 1024×4096 matrix:
   ``‖W − W_k‖_F`` over the best possible minus 1, worst principal angle in degrees at k = 32, and worst
   relative error of a singular value; with ``*_exact_seconds``, the seconds that the exact SVD took.

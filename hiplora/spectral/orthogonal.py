@@ -20,7 +20,7 @@ def ritz_triplets(matrix: Tensor, right: Tensor) -> Triplets:
     return Q @ U.to(Q), S.to(Q), right @ Vh.T.to(Q)
 
 
-def right_residual(matrix: Tensor, triplets: Triplets) -> float:
+def _right_residual(matrix: Tensor, triplets: Triplets) -> float:
     """``max_i ‖A v_i − σ_i u_i‖ / σ_1`` of triplets (U, S, V) in descending order; 0 where σ_1 is 0."""
     U, S, V = triplets
     if S[0] == 0:
@@ -34,4 +34,4 @@ def two_sided_residual(matrix: Tensor, triplets: Triplets) -> float:
     Both sides, since the side that a solver finished with is zero by construction.
     """
     U, S, V = triplets
-    return max(right_residual(matrix, triplets), right_residual(matrix.T, (V, S, U)))
+    return max(_right_residual(matrix, triplets), _right_residual(matrix.T, (V, S, U)))

@@ -40,14 +40,13 @@ def test_directions_are_those_of_the_exact_svd(recipe: str, shape: tuple[int, in
     assert_orthonormal(basis)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", SOLVERS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_residual_is_the_worst_of_both_sides(recipe: str, shape: tuple[int, int]) -> None:
     weight, _, _ = known_svd(*shape, decaying(min(shape)))
     basis = truncated_svd(weight, k=8, recipe=recipe)
     assert basis.residual == pytest.approx(both_residuals(weight, basis), rel=1e-2, abs=1e-6)
-    if recipe != "randomized":
-        assert both_residuals(weight, basis) <= 1e-3
+    assert both_residuals(weight, basis) <= 1e-3
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -78,7 +77,7 @@ def test_rank_deficient_weights_keep_an_orthonormal_basis(recipe: str, rank: int
     assert basis.S[rank:].abs().max() < 1e-4 if rank < 32 else basis.S.min() > 0
     if rank <= 32:
         assert torch.dist((basis.U * basis.S) @ basis.V.T, weight) < 1e-4
-        assert basis.residual < 1e-5
+        assert basis.residual < 1e-5 or recipe == "randomized"  # which does not measure it
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
