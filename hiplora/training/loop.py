@@ -19,7 +19,7 @@ from hiplora.errors import UserError
 from hiplora.training import checkpoint
 from hiplora.training.journal import Journal
 from hiplora.training.loss import label_loss
-from hiplora.tuner.product import drawn_as_padded
+from hiplora.tuner.product import drawn_for_all
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -102,7 +102,7 @@ class AdapterTrainer(Trainer):
         """Forward and backward of a micro-batch; where it is compact, dropout is drawn for all of it, in both."""
         if not self.compact:
             return super().training_step(model, inputs, *args, **kwargs)
-        with drawn_as_padded(inputs["places"], inputs["input_ids"].numel()):
+        with drawn_for_all(inputs["places"], inputs["input_ids"].numel()):
             return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(

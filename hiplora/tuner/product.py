@@ -21,27 +21,27 @@ class Dropout(NamedTuple):
     gain: float
 
 
-class _Padded(NamedTuple):
-    """Where the positions of an unpadded batch (N,) stood among the ``total`` of its padded rows."""
+class _Computed(NamedTuple):
+    """The positions (N,) of a micro-batch that are computed, among the ``total`` of its padded rows."""
 
     places: Tensor
     total: int
 
 
-_PADDED: ContextVar[_Padded | None] = ContextVar("padded", default=None)
+_COMPUTED: ContextVar[_Computed | None] = ContextVar("computed", default=None)
 
 
 @contextmanager
-def drawn_as_padded(places: Tensor, total: int) -> Iterator[None]:
+def drawn_for_all(places: Tensor, total: int) -> Iterator[None]:
     """Within the context the CPU's masks of (…, N, n) are drawn for ``total`` positions, of which ``places`` (N,) stay.
 
-    So a seed drops the same entries whether padding is computed or left out.
+    So a seed drops the same entries there, whether padding and repeated prefixes are computed or left out.
     """
-    token = _PADDED.set(_Padded(places, total))
+    token = _COMPUTED.set(_Computed(places, total))
     try:
         yield
     finally:
-        _PADDED.reset(token)
+        _COMPUTED.reset(token)
 
 
 def sample_dropout(x: Tensor, p: float) -> Dropout:
@@ -55,13 +55,13 @@ def sample_dropout(x: Tensor, p: float) -> Dropout:
     if x.device.type != "cpu":
         return Dropout(torch.empty_like(x).bernoulli_(1.0 - p), 1.0 / (1.0 - p))
     dropped = round(p * _LEVELS)
-    padded, width = _PADDED.get(), x.shape[-1]
-    if padded is not None and x.numel() != len(padded.places) * width:
-        padded = None  # a layer that sees some of the positions only, such as an adapted head
-    count = x.numel() if padded is None else padded.total * width
+    computed, width = _COMPUTED.get(), x.shape[-1]
+    if computed is not None and x.numel() != len(computed.places) * width:
+        computed = None  # a layer that sees some of the positions only, such as an adapted head
+    count = x.numel() if computed is None else computed.total * width
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     levels = draws.view(torch.int16)[:count].view(-1, width)
-    levels = (levels if padded is None else levels[padded.places]).view(x.shape)
+    levels = (levels if computed is None else levels[computed.places]).view(x.shape)
     mask = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(levels, dropped - _LEVELS // 2, out=mask)
     return Dropout(mask, _LEVELS / (_LEVELS - dropped))

@@ -12,7 +12,7 @@ from hiplora.training.attention import NAME, find_blocks, packed_attention
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import Encoded, collate, pack
-from hiplora.tuner.product import drawn_as_padded
+from hiplora.tuner.product import drawn_for_all
 from tests.training.worker import OPTIONS, attached, examples
 
 ENCODED = [*examples(), Encoded([], [5, 6]), Encoded([7], [8]), Encoded(list(range(2, 60)), [3, 4])]
@@ -106,7 +106,7 @@ def losses_and_gradients(
     model: torch.nn.Module, batch: dict, *, compact: bool
 ) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
-    with drawn_as_padded(batch["places"], batch["input_ids"].numel()):
+    with drawn_for_all(batch["places"], batch["input_ids"].numel()):
         loss = label_loss(model.train(), batch, compact=compact)
         loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
