@@ -54,6 +54,11 @@ def partial_path(outputs_dir: str | Path, key: str) -> Path:
     return Path(outputs_dir) / "partial" / f"{key}.json"
 
 
+def answers_dir(outputs_dir: str | Path, identity: str) -> Path:
+    """Folder of the answers of an evaluation that is under way; removed when its record is written."""
+    return Path(outputs_dir) / "answers" / identity
+
+
 def wandb_parent(outputs_dir: str | Path) -> Path:
     """Folder given to W&B, which makes its own ``wandb`` inside; nothing of ours ever removes that."""
     return Path(outputs_dir)

@@ -59,6 +59,7 @@ def generate(
     decoding: Decoding,
     batch_tokens: int,
     done: Callable[[int], object] = lambda count: None,
+    finished: Callable[[int, list[str]], object] = lambda index, texts: None,
 ) -> list[list[str]]:
     """Completions of every prompt, as text up to the first stop.
 
@@ -66,8 +67,10 @@ def generate(
         model: a causal language model, plain or PEFT, in evaluation mode.
         batch_tokens: padded prompt tokens per forward pass.
         done: told how many completions each ended branch holds.
+        finished: told the completions of a prompt, by its index, when the last of them has ended.
     """
     results = [[""] * item.copies for item in wanted]
+    missing = [item.copies for item in wanted]
     asked = [Request(w.prompt, uniforms(w.prompt, copies=w.copies, decoding=decoding)) for w in wanted]
     ending = Ending(model, tokenizer, decoding)
     waiting = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
@@ -85,6 +88,9 @@ def generate(
                 for copy in branch.copies:
                     results[branch.owner][copy] = text
                 done(len(branch.copies))
+                missing[branch.owner] -= len(branch.copies)
+                if not missing[branch.owner]:
+                    finished(branch.owner, results[branch.owner])
         waiting += batch.postponed
     return results
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hiplora.config import EvaluationConfig
+    from hiplora.evaluation.answers import Answers
     from hiplora.tasks.source import Source
 
 Logged = dict[str, dict[str, Any]]
@@ -49,12 +50,14 @@ def evaluate(
     evaluation: EvaluationConfig,
     seed: int,
     progress: bool = True,
+    answers: Answers | None = None,
 ) -> dict[str, TaskScore]:
     """Evaluate a causal language model, plain or PEFT, as it is; its training flags are left as found.
 
     Args:
         tasks: names, asked in the form that ``evaluation`` gives, or tasks with settings of their own.
         seed: of the sampled completions; no global random state is used.
+        answers: that this model has given already, and where new ones are kept.
     """
     from hiplora.evaluation.forward import evaluating
     from hiplora.evaluation.lm import InMemoryLM
@@ -62,7 +65,9 @@ def evaluate(
     chosen = [task_class(task)(scoring=evaluation.scoring) if isinstance(task, str) else task for task in tasks]
     asked = {task.name: task.requests(source, evaluation) for task in chosen}
     with evaluating(model), _quiet():
-        lm = InMemoryLM(model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress)
+        lm = InMemoryLM(
+            model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress, answers=answers
+        )
         results = _run(lm, [requests for group in asked.values() for requests in group])
     return {
         task.name: _score(task, asked[task.name], results, evaluation=evaluation, progress=progress) for task in chosen

@@ -8,12 +8,14 @@ alike are computed once (:mod:`hiplora.evaluation.rows`), and generation is ours
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
+from hiplora.evaluation.answers import Answers, key
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.forward import causal_lm
 from hiplora.evaluation.rows import Asked
@@ -48,6 +50,7 @@ class InMemoryLM(HFLM):
         batch_tokens: padded tokens per forward pass.
         seed: of sampled completions.
         progress: show progress bars.
+        answers: of the same model to the same settings; what is there is not asked again, what is new is added.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class InMemoryLM(HFLM):
         batch_tokens: int,
         seed: int = 0,
         progress: bool = True,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
         self.batch_tokens, self.seed, self.progress = batch_tokens, seed, progress
+        self.answers = Answers(None) if answers is None else answers
 
     @property
     def max_length(self) -> int:
@@ -83,9 +88,24 @@ class InMemoryLM(HFLM):
             Asked(list(prompt)[-(self.max_length - len(continuation) + 1) :], list(continuation))
             for _, prompt, continuation in requests
         ]
-        with tqdm(total=len(requests), desc="scoring", unit="answer", disable=not self.progress) as bar:
-            scored = score_continuations(self.model, asked, batch_tokens=self.batch_tokens, done=bar.update)
-        return [Answer(score) for score in scored]
+        keys = [key("score", each.prompt, each.continuation) for each in asked]
+        missing = [index for index, name in enumerate(keys) if self.answers.get(name) is None]
+        with tqdm(
+            total=len(asked),
+            initial=len(asked) - len(missing),
+            desc="scoring",
+            unit="answer",
+            disable=not self.progress,
+        ) as bar:
+
+            def done(finished: Mapping[int, Scored]) -> None:
+                self.answers.keep({keys[missing[place]]: astuple(scored) for place, scored in finished.items()})
+                bar.update(len(finished))
+
+            score_continuations(
+                self.model, [asked[index] for index in missing], batch_tokens=self.batch_tokens, done=done
+            )
+        return [Answer(Scored(*self.answers.get(name))) for name in keys]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Completions; requests with the same prompt and settings are samples of one distribution."""
@@ -105,18 +125,27 @@ class InMemoryLM(HFLM):
             places.setdefault(prompt, []).append(index)
         room = self.max_length - settings.max_new_tokens
         wanted = [Wanted(self.tokenizer.encode(prompt)[-room:], len(where)) for prompt, where in places.items()]
-        with tqdm(total=len(prompts), desc="generating", unit="answer", disable=not self.progress) as bar:
-            found = generate(
+        keys = [key("generate", asdict(settings), item.prompt, item.copies) for item in wanted]
+        missing = [index for index, name in enumerate(keys) if self.answers.get(name) is None]
+        with tqdm(
+            total=len(prompts),
+            initial=len(prompts) - sum(wanted[index].copies for index in missing),
+            desc="generating",
+            unit="answer",
+            disable=not self.progress,
+        ) as bar:
+            generate(
                 self.model,
                 self.tokenizer,
-                wanted,
+                [wanted[index] for index in missing],
                 decoding=settings,
                 batch_tokens=self.batch_tokens,
                 done=bar.update,
+                finished=lambda place, completions: self.answers.keep({keys[missing[place]]: completions}),
             )
         texts = [""] * len(prompts)
-        for where, completions in zip(places.values(), found, strict=True):
-            for index, text in zip(where, completions, strict=True):
+        for where, name in zip(places.values(), keys, strict=True):
+            for index, text in zip(where, self.answers.get(name), strict=True):
                 texts[index] = text
         return texts
 

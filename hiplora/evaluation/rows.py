@@ -93,7 +93,7 @@ def pack(sequences: Sequence[Asked], *, row_tokens: int = ROW_TOKENS) -> list[Ro
             shared = 0
         places = rows[-1].add(sequences[owner], owner, places[:shared])
         last = path
-    return rows
+    return rows if sequences else []
 
 
 def _common(first: list[int], second: list[int]) -> int:

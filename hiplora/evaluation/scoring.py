@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +32,14 @@ def score_continuations(
     sequences: Sequence[Asked],
     *,
     batch_tokens: int,
-    done: Callable[[int], object] = lambda count: None,
+    done: Callable[[Mapping[int, Scored]], object] = lambda finished: None,
 ) -> list[Scored]:
     """Score every continuation behind its prompt.
 
     Args:
         model: a causal language model, plain or PEFT, in evaluation mode.
         batch_tokens: padded tokens per forward pass.
-        done: told how many continuations each batch has finished.
+        done: told what each batch has finished, by index.
     """
     results = [Scored() for _ in sequences]
     for rows in batches(pack(sequences), tokens=batch_tokens):
@@ -47,7 +47,7 @@ def score_continuations(
         owners = [owner for row in rows for owner in row.owners]
         for owner, log_prob, greedy in zip(owners, scores.log_probs.tolist(), scores.greedy.tolist(), strict=True):
             results[owner].take(log_prob, greedy)
-        done(len(set(owners)))
+        done({owner: results[owner] for owner in owners})
     return results
 
 

@@ -47,6 +47,7 @@ class BackboneScores(Pipeline):
             config,
             subject=f"the backbone {config.model.name}",
             remedy="check its weights, or try model.dtype=float32",
+            answers=scoring.answers_path(config, identity, models.describe(backbone)),
         )
         return Result(
             {
@@ -57,6 +58,9 @@ class BackboneScores(Pipeline):
             },
             samples,
         )
+
+    def clean(self, config: RunConfig, identity: str) -> None:
+        scoring.forget_answers(config, identity)
 
 
 def _device(config: RunConfig) -> str:

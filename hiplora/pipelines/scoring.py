@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.config import digest
 from hiplora.errors import UserError
+from hiplora.records import answers_dir
 from hiplora.tasks import ORDER, task_class
 
 if TYPE_CHECKING:
@@ -74,19 +78,22 @@ def score(
     subject: str,
     remedy: str,
     tasks: Sequence[str] | None = None,
+    answers: Path | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """Score a model that is already in memory, on all its :func:`benchmarks` or some, and on general text.
 
     Args:
         subject: what the model is, for the sentence that refuses outputs that are not finite.
         remedy: what to do about them.
+        answers: file that keeps the model's answers until the caller has its scores, and gives those it has.
 
     Returns:
-        Metrics by benchmark (fractions, nats per token), per-sample predictions, and how they were made.
+        Metrics by benchmark (fractions, nats per token), per-sample predictions, and the seconds of this process.
 
     Raises:
         UserError: a metric is nan or infinite.
     """
+    from hiplora.evaluation.answers import Answers
     from hiplora.evaluation.engine import evaluate
     from hiplora.evaluation.text import text_cross_entropy
     from hiplora.tasks.source import Source
@@ -95,16 +102,35 @@ def score(
     source = Source(config.data)
     asked = _tasks(config, benchmarks(config) if tasks is None else tasks)
     # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
-    text = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
+    kept = Answers(answers)
+    text = kept.get("text") or text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
     _check_finite({"text": text}, subject, remedy)
+    kept.keep({"text": text})
     scores = evaluate(
-        model, tokenizer, tasks=asked, source=source, evaluation=config.evaluation, seed=config.evaluation.seed
+        model,
+        tokenizer,
+        tasks=asked,
+        source=source,
+        evaluation=config.evaluation,
+        seed=config.evaluation.seed,
+        answers=kept,
     )
     metrics: dict[str, Any] = {name: {**score.metrics, "n": score.n} for name, score in scores.items()}
     _check_finite(metrics, subject, remedy)
     metrics["text"] = text
     samples = [{"benchmark": name, **sample} for name, score in scores.items() for sample in score.samples]
     return metrics, samples, {"evaluate_s": round(time.perf_counter() - started, 2)}
+
+
+def answers_path(config: RunConfig, identity: str, *model: Any) -> Path:
+    """The file of a run's answers. ``model`` is what tells it from others that the run may have scored before it was
+    stopped, such as an adapter that was trained anew since; JSON-serialisable."""
+    return answers_dir(config.outputs_dir, identity) / f"{digest({'model': model})}.jsonl"
+
+
+def forget_answers(config: RunConfig, identity: str) -> None:
+    """Remove them, once a record holds what came of them."""
+    shutil.rmtree(answers_dir(config.outputs_dir, identity), ignore_errors=True)
 
 
 def _check_finite(metrics: Mapping[str, Mapping[str, float | None]], subject: str, remedy: str) -> None:

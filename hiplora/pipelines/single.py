@@ -48,6 +48,7 @@ class Single(Pipeline):
                 config,
                 subject=f"the adapter {training['id']} ({config.method.name}, {config.task.name}, seed {config.seed})",
                 remedy="it has diverged: lower training.lr, which trains another",
+                answers=scoring.answers_path(config, identity, models.describe(backbone), training["training"]),
             )
         before = base["metrics"]["base"]
         return Result(
@@ -65,6 +66,9 @@ class Single(Pipeline):
             },
             samples,
         )
+
+    def clean(self, config: RunConfig, identity: str) -> None:
+        scoring.forget_answers(config, identity)
 
 
 def outdated(config: RunConfig, record: dict[str, Any]) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from hiplora import models, training
 from hiplora.errors import UserError
+from hiplora.evaluation import engine, forward
 from hiplora.pipelines import train
 from hiplora.records import write_atomically
 from hiplora.scheduler import resolve
@@ -52,6 +54,28 @@ def test_a_merge_is_made_again_when_a_member_was(configured, scores, capsys) -> 
     assert [line.split()[0] for line in made.made] == ["merge"]
     assert made.record["metrics"]["instances"][0]["before"][task] == single["metrics"]["adapted"][task]
     assert resolve(merge).made == []
+
+
+def test_an_evaluation_that_was_stopped_goes_on_behind_its_answers(
+    configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(configured("pipeline=backbone"))
+    kept = tmp_path / "outputs/answers"
+    assert list(kept.iterdir()) == [], "the record is written, its answers are not needed any more"
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_score", interrupted)  # when the model has answered everything
+        for words, files in (((), 1), (("force=true",), 2)):  # forced: another adapter under the same name
+            with pytest.raises(KeyboardInterrupt):
+                resolve(configured("method=lora", *words))
+            assert len(list(kept.glob("*/*.jsonl"))) == files
+
+    monkeypatch.setattr(forward, "causal_lm", lambda model: pytest.fail("the model was asked again"))
+    assert resolve(configured("method=lora")).record["metrics"]["adapted"]["text"]["tokens"] > 0
+    assert list(kept.iterdir()) == []
 
 
 def test_how_a_training_is_computed_asks_for_no_other(configured, scores) -> None:
