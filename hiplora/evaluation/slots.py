@@ -41,13 +41,17 @@ class SlotLayer(CacheLayerMixin):
         return self.keys[window, :, self.begin : end], self.values[window, :, self.begin : end]
 
     def take(self, slot: int, keys: Tensor, values: Tensor, *, written: int) -> None:
-        """Put a sequence's (heads, L, dim) into a slot, so that it ends before column ``written``."""
+        """Put a sequence's (heads, L, dim) into a slot, so that it ends before column ``written``.
+
+        The columns before it are set to 0: they are masked, but what a fresh buffer holds may be nan, and 0 · nan is.
+        """
         if not self.is_initialized:
             self.lazy_initialization(keys[None], values[None])
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys[slot, :, written - keys.shape[1] : written] = keys
-        self.values[slot, :, written - keys.shape[1] : written] = values
+        begin = written - keys.shape[1]
+        for buffer, states in ((self.keys, keys), (self.values, values)):
+            assert buffer is not None
+            buffer[slot, :, :begin] = 0
+            buffer[slot, :, begin:written] = states
 
     def copy(self, sources: Tensor, targets: Tensor, *, columns: int) -> None:
         """Copy the first columns of some slots to others; no slot is both."""
