@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Answers:
     def get(self, key: str) -> Any:
         """The answer, or None."""
         return self._known.get(key)
+
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Which of the keys have no answer yet, by index."""
+        return [index for index, key in enumerate(keys) if key not in self._known]
 
     def keep(self, answers: Mapping[str, Any]) -> None:
         """Add answers, JSON-serialisable.

@@ -89,7 +89,7 @@ class InMemoryLM(HFLM):
             for _, prompt, continuation in requests
         ]
         keys = [key("score", each.prompt, each.continuation) for each in asked]
-        missing = [index for index, name in enumerate(keys) if self.answers.get(name) is None]
+        missing = self.answers.missing(keys)
         with tqdm(
             total=len(asked),
             initial=len(asked) - len(missing),
@@ -126,7 +126,7 @@ class InMemoryLM(HFLM):
         room = self.max_length - settings.max_new_tokens
         wanted = [Wanted(self.tokenizer.encode(prompt)[-room:], len(where)) for prompt, where in places.items()]
         keys = [key("generate", asdict(settings), item.prompt, item.copies) for item in wanted]
-        missing = [index for index, name in enumerate(keys) if self.answers.get(name) is None]
+        missing = self.answers.missing(keys)
         with tqdm(
             total=len(prompts),
             initial=len(prompts) - sum(wanted[index].copies for index in missing),

@@ -103,9 +103,11 @@ def score(
     asked = _tasks(config, benchmarks(config) if tasks is None else tasks)
     # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
     kept = Answers(answers)
-    text = kept.get("text") or text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
-    _check_finite({"text": text}, subject, remedy)
-    kept.keep({"text": text})
+    text = kept.get("text")
+    if text is None:
+        text = text_cross_entropy(model, tokenizer, source, tokens=config.evaluation.text_tokens)
+        _check_finite({"text": text}, subject, remedy)
+        kept.keep({"text": text})
     scores = evaluate(
         model,
         tokenizer,
