@@ -142,7 +142,7 @@ def _compute(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> dic
         if weight.device.type == "cpu"
         and resolve_recipe(weight.shape, recipe=recipe, exact_up_to=exact_up_to) == "exact"
     ]
-    others = [name for name in weights if name not in set(small)]
+    others = [name for name in weights if name not in small]
     bases: dict[str, Basis] = {}
     with tqdm(total=len(weights), desc="SVD of the backbone", unit="matrix", delay=2.0) as bar:
         for name, basis in chain(_side_by_side(basis_of, small), ((name, basis_of(name)) for name in others)):
