@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 VERSION = 1
-DRAWS = 2  # raise it when random operators draw in another way; records of the others stay
+DRAWS = 3  # raise it when random operators draw in another way; records of the others stay
 Member = tuple[str, int]  # (task, training seed)
 Instance = tuple[Member, ...]
 
@@ -207,8 +207,8 @@ def _merged_scores(config: RunConfig, backbone: Backbone, updates: _Updates, ins
     from hiplora.merging.attached import attached
 
     started = time.perf_counter()
-    # What is drawn depends on the adapters alone: rows of a table that differ in a calibration share their masks.
-    drawn = digest({"draws": DRAWS, "adapters": [updates.identity(member) for member in instance]})
+    # What is drawn depends on tasks and training seeds alone, so that the rows of a table share their masks.
+    drawn = digest({"draws": DRAWS, "adapters": [[task, seed] for task, seed in instance]})
     generator = torch.Generator().manual_seed(int(drawn, 16))
     labels = [f"{task} (seed {seed})" for task, seed in instance]
     merged: MergeResult = apply(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Raise it when a change of the code changes what is trained: old adapters are then no longer taken for new ones.
 VERSION = 1
 # Fields of the training section that do not tell one adapter from another.
-BOOKKEEPING = ("checkpoint_every", "log_every", "share_prefixes")
+BOOKKEEPING = ("checkpoint_every", "log_every")
 
 
 class Train(Pipeline):
