@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.disk import default_cache_dir, lock, new_folder, write_atomically
 from hiplora.errors import UserError
-from hiplora.records import default_cache_dir, lock, new_folder, write_atomically
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from hiplora import records, tracking
+from hiplora import disk, records, tracking
 from hiplora.config import RunConfig, digest
+from hiplora.environment import environment
 from hiplora.pipelines import pipeline
 
 
@@ -40,8 +41,8 @@ def resolve(config: RunConfig) -> Outcome:
         kind = pipeline(config.pipeline)
         kind.check(config)
         tracking.check(config)
-        records.check_writable(kind.directory(config, identity))
-        with records.lock(records.lock_path(config.outputs_dir, identity)):
+        disk.check_writable(kind.directory(config, identity))
+        with disk.lock(records.lock_path(config.outputs_dir, identity)):
             # Another process may have made it meanwhile.
             outcome = _stored(config, identity, tell=True) or _make(config, identity)
     _complete(config)
@@ -87,7 +88,7 @@ def _make(config: RunConfig, identity: str) -> Outcome:
         "labels": kind.labels(config),
         "config": config.resolved(),
         "identity": kind.identity(config),
-        "environment": records.environment(fields.pop("device")),
+        "environment": environment(fields.pop("device")),
         "started": started,
         **fields,
     }
@@ -95,7 +96,7 @@ def _make(config: RunConfig, identity: str) -> Outcome:
     kind.clean(config, identity)
     tracking.publish(config, record)
     return Outcome(
-        records.read_json(path),
+        disk.read_json(path),
         reused=[line for outcome in outcomes for line in outcome.reused],
         made=[*(line for outcome in outcomes for line in outcome.made), f"{config.pipeline} {name}"],
     )

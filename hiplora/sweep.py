@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 
 from hiplora.compose import impossible
+from hiplora.disk import read_json, write_atomically, write_json
 from hiplora.errors import UserError
-from hiplora.records import read_json, write_atomically, write_json
 
 STATUS = "status.json"
 ROOM = 1 << 16  # bytes; more than Hydra's configuration files and log need

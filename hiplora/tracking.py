@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from hiplora.disk import disk_errors
 from hiplora.errors import UserError
-from hiplora.records import disk_errors, stem, wandb_parent
+from hiplora.records import stem, wandb_parent
 
 if TYPE_CHECKING:
     from hiplora.config import RunConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hiplora import records
+from hiplora import disk, records
 from hiplora.errors import UserError
 
 RECORD = {"id": "0123456789ab", "pipeline": "single", "labels": {"method": "hip", "task": "gsm8k", "seed": 42}}
@@ -41,21 +41,21 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch, code: int) -> None:
     path = tmp_path / "record.json"
-    records.write_json(path, {"kept": True})
+    disk.write_json(path, {"kept": True})
 
     def full(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(disk.os, "fsync", full)
     with pytest.raises(UserError, match="free some space"):
-        records.write_json(path, {"kept": False})
-    assert records.read_json(path) == {"kept": True}
+        disk.write_json(path, {"kept": False})
+    assert disk.read_json(path) == {"kept": True}
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_nan_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        records.write_json(tmp_path / "x.json", {"loss": float("nan")})
+        disk.write_json(tmp_path / "x.json", {"loss": float("nan")})
 
 
 def test_a_corrupt_record_is_named(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_corrupt_record_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_process_waits(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom hiplora import records\n"
-    code += "with records.lock(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    code = "import sys\nfrom pathlib import Path\nfrom hiplora import disk\n"
+    code += "with disk.lock(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "x")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -93,7 +93,7 @@ import resource, signal, sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from hiplora.errors import UserError
-from hiplora.records import new_folder
+from hiplora.disk import new_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
@@ -115,14 +115,14 @@ def test_what_safetensors_says_of_a_full_disk_is_one_sentence_and_leaves_nothing
 
 def test_a_new_folder_appears_whole_and_readable(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with records.new_folder(target) as folder:
+    with disk.new_folder(target) as folder:
         (folder / "weights").write_text("old")
         (folder / "weights").chmod(0o600)
         assert not target.exists()
     assert (target / "weights").stat().st_mode & 0o777 == 0o644
 
     def half() -> None:
-        with records.new_folder(target) as folder:
+        with disk.new_folder(target) as folder:
             (folder / "weights").write_text("half")
             raise RuntimeError
 

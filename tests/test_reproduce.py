@@ -10,7 +10,8 @@ import pytest
 from hiplora import compose as composition
 from hiplora import reproduce, scheduler
 from hiplora.config import digest
-from hiplora.records import records_dir, write_json
+from hiplora.disk import write_json
+from hiplora.records import records_dir
 from hiplora.report.experiment import Wanted
 from hiplora.report.grid import compose_all
 from tests.report.evidence import fixture_records

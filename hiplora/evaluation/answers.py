@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiplora.records import disk_errors
+from hiplora.disk import disk_errors
 
 
 def key(*asked: Any) -> str:

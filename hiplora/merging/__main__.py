@@ -105,8 +105,8 @@ def write(
     updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+    from hiplora.disk import new_folder
     from hiplora.merging.writer import write_folded, write_lora, write_report
-    from hiplora.records import new_folder
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")

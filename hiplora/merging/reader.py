@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiplora.disk import json_object
 from hiplora.errors import UserError
 from hiplora.merging.weights import INDEX, SINGLE, Weights
-from hiplora.records import json_object
 from hiplora.updates import Deferred, LowRank, Update, dora
 
 TENSORS = ("adapter_model.safetensors", "adapter_model.bin")

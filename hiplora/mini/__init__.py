@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from hiplora.records import lock, new_folder
+from hiplora.disk import lock, new_folder
 
 VERSION = 1
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiplora.disk import json_object
 from hiplora.errors import UserError
-from hiplora.records import adapter_dir, json_object
+from hiplora.records import adapter_dir
 
 if TYPE_CHECKING:
     from peft import PeftModel

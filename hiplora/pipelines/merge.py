@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.config import digest
+from hiplora.disk import read_json, write_json
 from hiplora.errors import UserError
 from hiplora.pipelines import scoring
 from hiplora.pipelines.adapter import trained
 from hiplora.pipelines.base import Pipeline, Result
 from hiplora.pipelines.single import Single, outdated
-from hiplora.records import find_record, partial_path, read_json, records_dir, write_json
+from hiplora.records import find_record, partial_path, records_dir
 from hiplora.tasks import ORDER
 
 if TYPE_CHECKING:

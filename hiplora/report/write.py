@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hiplora.records import write_atomically
+from hiplora.disk import write_atomically
 from hiplora.report.cells import Table, to_csv
 from hiplora.report.render import latex, markdown
 

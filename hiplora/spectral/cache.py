@@ -23,8 +23,8 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from hiplora.disk import default_cache_dir, lock, write_atomically
 from hiplora.errors import UserError
-from hiplora.records import default_cache_dir, lock, write_atomically
 from hiplora.spectral.recipes import Basis, resolve_recipe, truncated_svd
 
 _FORMAT = 2  # raise it when a recipe changes its directions, so that no old file answers for new code

@@ -139,8 +139,8 @@ class Source:
 
     def _mini_root(self) -> Path:
         if self._mini is None:
+            from hiplora.disk import default_cache_dir
             from hiplora.mini import materialise
-            from hiplora.records import default_cache_dir
 
             self._mini = materialise(self._cache_dir or default_cache_dir())
         return self._mini

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hiplora.disk import disk_errors
 from hiplora.errors import UserError
-from hiplora.records import disk_errors
 
 logger = logging.getLogger(__name__)
 

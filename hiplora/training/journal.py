@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hiplora.records import disk_errors, write_atomically
+from hiplora.disk import disk_errors, write_atomically
 from hiplora.tracking import Run, Tracker
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import hiplora.tuner  # noqa: F401  (registers the method, so that PEFT can read its configuration)
+from hiplora.disk import json_object, new_folder
 from hiplora.errors import UserError
-from hiplora.records import json_object, new_folder
 from hiplora.spectral import load_or_compute
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipLoraConfig

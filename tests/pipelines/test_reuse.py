@@ -10,10 +10,10 @@ import pytest
 from safetensors.torch import load_file
 
 from hiplora import models, training
+from hiplora.disk import write_atomically
 from hiplora.errors import UserError
 from hiplora.evaluation import engine, forward
 from hiplora.pipelines import train
-from hiplora.records import write_atomically
 from hiplora.scheduler import resolve
 
 MERGE = ["pipeline=merge", "method=lora", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]

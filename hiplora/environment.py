@@ -1,0 +1,49 @@
+"""What a number depends on besides its configuration: machine, versions, commit. A leaf."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "numpy", "hiplora")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a number depends on besides the configuration: machine, versions, commit."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "cores": os.cpu_count(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        **_git(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@lru_cache
+def _git() -> dict[str, Any]:
+    """Commit and dirty flag of the source tree, untracked files included; None where it is not a git checkout."""
+
+    def git(*arguments: str) -> str:
+        root = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".", "../conf")
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
