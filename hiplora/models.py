@@ -24,12 +24,36 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hiplora.config import ModelConfig
-
 _CONVERSION = 1  # raise it when the conversion of a GGUF changes what is written
 # What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
 _IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
 _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+
+
+class Model(Options):
+    """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
+
+    A result is identified by the digest of the backbone's files (:func:`identity`), by ``dtype``, and a training by
+    its ``target_modules``; the device is told by ``where``.
+    """
+
+    group: ClassVar[str] = "model"
+
+    name: Annotated[str, Place]
+    source: Annotated[Literal["packaged", "hub", "folder"], Place]
+    path: Annotated[str, Place]
+    revision: Annotated[str | None, Place]
+    dtype: Literal["bfloat16", "float32"]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Place]
+    target_modules: Annotated[tuple[str, ...], Field(strict=False), Place]  # a training has them as its own field
+
+    def check_options(self) -> None:
+        if not self.target_modules:
+            raise UserError("model.target_modules is empty; name at least one module, e.g. [q_proj].")
+
+    def where(self) -> str:
+        """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
+        return f"{device_type(self)}-{arithmetic(self)}"
 
 
 @dataclass
@@ -45,7 +69,7 @@ class Backbone:
     device: torch.device
 
 
-def identity(model: ModelConfig) -> str:
+def identity(model: Model) -> str:
     """What the backbone is: SHA-256 (hex) of its files, or ``repository@revision`` for the Hub; no torch.
 
     Digests are kept in the cache by path, size and time of change. Raises UserError where files are missing.
@@ -53,13 +77,13 @@ def identity(model: ModelConfig) -> str:
     if model.source == "hub":
         return f"{model.path}@{model.revision or 'main'}"
     if model.source == "packaged":
-        return _file_digest(_packaged_file(model))
+        return file_digest(_packaged_file(model))
     files = sorted({path for pattern in _IDENTITY_FILES for path in _folder(model).glob(pattern)})
-    lines = "".join(f"{path.name} {_file_digest(path)}\n" for path in files)
+    lines = "".join(f"{path.name} {file_digest(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def load(model: ModelConfig) -> Backbone:
+def load(model: Model) -> Backbone:
     """The backbone in its dtype on its device; the last one stays in memory, so that a sweep loads it once.
 
     Whoever adapts ``Backbone.model`` in place gives it back unadapted. Raises UserError, in one sentence, where
@@ -78,7 +102,7 @@ def forget() -> None:
     _LOADED.clear()
 
 
-def device_type(model: ModelConfig) -> str:
+def device_type(model: Model) -> str:
     """``cpu`` or ``cuda``: what ``model.device`` stands for here. Loads torch only on a machine with a GPU."""
     if model.device == "cpu":
         return "cpu"
@@ -93,14 +117,14 @@ def device_type(model: ModelConfig) -> str:
     return "cpu"
 
 
-def device_of(model: ModelConfig) -> torch.device:
+def device_of(model: Model) -> torch.device:
     """The device that ``model.device`` stands for here."""
     import torch
 
     return torch.device(device_type(model))
 
 
-def arithmetic(model: ModelConfig) -> str:
+def arithmetic(model: Model) -> str:
     """The dtype the backbone computes in: ``model.dtype``, or ``float32`` on a CPU that cannot multiply bfloat16.
 
     There torch multiplies bf16 several times slower than fp32. fp32 holds every bf16 weight exactly, so the frozen
@@ -135,7 +159,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 _LOADED: dict[tuple[str, str, str, str], Backbone] = {}
 
 
-def _load(model: ModelConfig, what: str) -> Backbone:
+def _load(model: Model, what: str) -> Backbone:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -154,7 +178,7 @@ def _load(model: ModelConfig, what: str) -> Backbone:
     return Backbone(loaded.eval(), tokenizer, what, device)
 
 
-def _location(model: ModelConfig, what: str) -> tuple[str, dict[str, Any]]:
+def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the backbone, and its keyword arguments."""
     if model.source == "hub":
         return model.path, {"revision": model.revision or "main"}
@@ -177,7 +201,7 @@ def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         loaded.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _packaged_file(model: ModelConfig) -> Path:
+def _packaged_file(model: Model) -> Path:
     """The file of ``package/file``, found without importing the package (its own imports may be missing)."""
     package, _, name = model.path.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -196,7 +220,7 @@ def _packaged_file(model: ModelConfig) -> Path:
     return path
 
 
-def _folder(model: ModelConfig) -> Path:
+def _folder(model: Model) -> Path:
     folder = Path(model.path).expanduser()
     if not (folder / "config.json").is_file():
         state = "has no config.json" if folder.is_dir() else "does not exist"
@@ -207,7 +231,7 @@ def _folder(model: ModelConfig) -> Path:
     return folder
 
 
-def _not_loadable(model: ModelConfig, where: str, error: Exception) -> str:
+def _not_loadable(model: Model, where: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     if model.source == "hub":
         return (
@@ -279,7 +303,7 @@ def _parsed_once() -> Iterator[None]:
             setattr(gguf, name, call)
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file, remembered by its path, size and time of change."""
     state = path.stat()
     return _remembered_digest(path.resolve(), state.st_size, state.st_mtime_ns)

@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hiplora.tasks import task_class
-from hiplora.tasks.base import Requests, Task
+from hiplora.tasks.base import Execution, Requests, Task
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from hiplora.config import EvaluationConfig
-    from hiplora.evaluation.answers import Answers
+    from hiplora.evaluation.options import Evaluation
+    from hiplora.parts import Parts
     from hiplora.tasks.source import Source
 
 Logged = dict[str, dict[str, Any]]
@@ -45,33 +44,31 @@ def evaluate(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    tasks: Sequence[str | Task],
+    tasks: Sequence[Task],
     source: Source,
-    evaluation: EvaluationConfig,
-    seed: int,
+    evaluation: Evaluation,
     progress: bool = True,
-    answers: Answers | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, TaskScore]:
     """Evaluate a causal language model, plain or PEFT, as it is; its training flags are left as found.
 
-    Args:
-        tasks: names, asked in the form that ``evaluation`` gives, or tasks with settings of their own.
-        seed: of the sampled completions; no global random state is used.
-        answers: that this model has given already, and where new ones are kept.
+    No global random state is used. ``parts`` holds answers that this model has given already, and keeps new ones.
     """
     from hiplora.evaluation.forward import evaluating
     from hiplora.evaluation.lm import InMemoryLM
 
-    chosen = [task_class(task)(scoring=evaluation.scoring) if isinstance(task, str) else task for task in tasks]
-    asked = {task.name: task.requests(source, evaluation) for task in chosen}
+    asked = {task.name: task.requests(source, evaluation) for task in tasks}
     with evaluating(model), _quiet():
         lm = InMemoryLM(
-            model, tokenizer, batch_tokens=evaluation.batch_tokens, seed=seed, progress=progress, answers=answers
+            model,
+            tokenizer,
+            batch_tokens=evaluation.batch_tokens,
+            seed=evaluation.seed,
+            progress=progress,
+            parts=parts,
         )
         results = _run(lm, [requests for group in asked.values() for requests in group])
-    return {
-        task.name: _score(task, asked[task.name], results, evaluation=evaluation, progress=progress) for task in chosen
-    }
+    return {task.name: _score(task, asked[task.name], results, progress=progress) for task in tasks}
 
 
 def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
@@ -83,28 +80,26 @@ def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
     return lm_evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
 
 
-def _score(
-    task: Task,
-    asked: Sequence[Requests],
-    results: dict[str, Any],
-    *,
-    evaluation: EvaluationConfig,
-    progress: bool,
-) -> TaskScore:
+def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, progress: bool) -> TaskScore:
     logged = {requests.name: results["samples"][requests.name] for requests in asked}
     items: list[Logged] = [dict(zip(logged, entries, strict=True)) for entries in zip(*logged.values(), strict=True)]
-    samples = [task.sample(item) for item in items]
+    samples = [{**task.sample(item), **_hashes(next(iter(item.values())))} for item in items]
     found: dict[str, float | None] = {}
     for requests in asked:
         scores = results["results"][requests.name]
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
-    if "pass@1" in task.metrics:
-        found.update(_pass_rates(asked, samples, evaluation=evaluation, progress=progress))
+    if task.execution is not None:
+        found.update(_pass_rates(asked, samples, execution=task.execution, progress=progress))
     return TaskScore({name: found[name] for name in task.metrics}, len(samples), samples)
 
 
+def _hashes(entry: Logged) -> dict[str, str]:
+    """What tells a later reader that an item was this one, asked in these words: 16 hex digits each, by lm-eval."""
+    return {"doc_hash": entry["doc_hash"][:16], "prompt_hash": entry["prompt_hash"][:16]}  # type: ignore[dict-item]
+
+
 def _pass_rates(
-    asked: Sequence[Requests], samples: list[dict[str, Any]], *, evaluation: EvaluationConfig, progress: bool
+    asked: Sequence[Requests], samples: list[dict[str, Any]], *, execution: Execution, progress: bool
 ) -> dict[str, float | None]:
     """Judge the completions of every problem; their verdicts join the samples."""
     from hiplora.evaluation.passk import judge, pass_rates
@@ -114,8 +109,8 @@ def _pass_rates(
     verdicts = judge(
         asked[0].documents,
         [sample["completions"] for sample in samples],
-        execution=evaluation.code_execution,
-        timeout=evaluation.code_timeout_seconds,
+        execution=execution.backend,
+        timeout=execution.timeout,
         progress=progress,
     )
     for sample, judged in zip(samples, verdicts, strict=True):

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from hiplora.evaluation.answers import Answers, key
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.forward import causal_lm
 from hiplora.evaluation.rows import Asked
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored, score_continuations
+from hiplora.parts import Parts, key
 from hiplora.tasks.form import encode_pair
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class InMemoryLM(HFLM):
         batch_tokens: padded tokens per forward pass.
         seed: of sampled completions.
         progress: show progress bars.
-        answers: of the same model to the same settings; what is there is not asked again, what is new is added.
+        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it nothing
+            is remembered from one call to the next.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class InMemoryLM(HFLM):
         batch_tokens: int,
         seed: int = 0,
         progress: bool = True,
-        answers: Answers | None = None,
+        parts: Parts | None = None,
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
         self.batch_tokens, self.seed, self.progress = batch_tokens, seed, progress
-        self.answers = Answers(None) if answers is None else answers
+        self.parts = parts
 
     @property
     def max_length(self) -> int:
@@ -89,7 +90,8 @@ class InMemoryLM(HFLM):
             for _, prompt, continuation in requests
         ]
         keys = [key("score", each.prompt, each.continuation) for each in asked]
-        missing = self.answers.missing(keys)
+        answers = Parts(None) if self.parts is None else self.parts
+        missing = answers.missing(keys)
         with tqdm(
             total=len(asked),
             initial=len(asked) - len(missing),
@@ -99,13 +101,13 @@ class InMemoryLM(HFLM):
         ) as bar:
 
             def done(finished: Mapping[int, Scored]) -> None:
-                self.answers.keep({keys[missing[place]]: astuple(scored) for place, scored in finished.items()})
+                answers.keep({keys[missing[place]]: astuple(scored) for place, scored in finished.items()})
                 bar.update(len(finished))
 
             score_continuations(
                 self.model, [asked[index] for index in missing], batch_tokens=self.batch_tokens, done=done
             )
-        return [Answer(Scored(*self.answers.get(name))) for name in keys]
+        return [Answer(Scored(*answers.get(name))) for name in keys]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Completions; requests with the same prompt and settings are samples of one distribution."""
@@ -126,7 +128,8 @@ class InMemoryLM(HFLM):
         room = self.max_length - settings.max_new_tokens
         wanted = [Wanted(self.tokenizer.encode(prompt)[-room:], len(where)) for prompt, where in places.items()]
         keys = [key("generate", asdict(settings), item.prompt, item.copies) for item in wanted]
-        missing = self.answers.missing(keys)
+        answers = Parts(None) if self.parts is None else self.parts
+        missing = answers.missing(keys)
         with tqdm(
             total=len(prompts),
             initial=len(prompts) - sum(wanted[index].copies for index in missing),
@@ -141,11 +144,11 @@ class InMemoryLM(HFLM):
                 decoding=settings,
                 batch_tokens=self.batch_tokens,
                 done=bar.update,
-                finished=lambda place, completions: self.answers.keep({keys[missing[place]]: completions}),
+                finished=lambda place, completions: answers.keep({keys[missing[place]]: completions}),
             )
         texts = [""] * len(prompts)
         for where, name in zip(places.values(), keys, strict=True):
-            for index, text in zip(where, self.answers.get(name), strict=True):
+            for index, text in zip(where, answers.get(name), strict=True):
                 texts[index] = text
         return texts
 

@@ -8,7 +8,7 @@ Importing this package loads neither torch nor PEFT.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ class Streamed(Mapping[str, "Update"]):
 
 
 def operator_class(name: str) -> type[Operator]:
-    """Operator class by its name in OPERATORS; its dataclass fields are its options.
+    """Operator class by its name in OPERATORS; its fields are its options.
 
     Raises:
         UserError: no operator of that name.
@@ -101,7 +101,7 @@ def merge(
             operator that works on factors, no generator where one is needed.
     """
     cls = operator_class(operator)
-    known = {f.name for f in fields(cls)} - {"name", "calibration"}
+    known = set(cls.model_fields) - {"name", "calibration"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise UserError(

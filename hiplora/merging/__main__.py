@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +46,10 @@ def option_table() -> dict[str, tuple[type, list[str]]]:
     """Option name → its type and, with their defaults, the operators that have it."""
     table: dict[str, tuple[type, list[str]]] = {}
     for operator in OPERATORS:
-        for f in fields(operator_class(operator)):
-            if f.name not in ("name", "calibration"):
-                kind = str if f.type == "str" else float
-                table.setdefault(f.name, (kind, []))[1].append(f"{operator} ({f.default})")
+        for name, field in operator_class(operator).model_fields.items():
+            if name not in ("name", "calibration"):
+                kind = str if field.annotation is str else float
+                table.setdefault(name, (kind, []))[1].append(f"{operator} ({field.default})")
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True)
 class Addition(Operator):
     """The plain sum of all updates; exact, of rank Σ_t r_t (k + Σ_t r_t for HiP-LoRA)."""
 

@@ -1,11 +1,12 @@
-"""What a merge operator is: options as dataclass fields, and a plan that merges one matrix at a time."""
+"""What a merge operator is: options as fields, and a plan that merges one matrix at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from hiplora.config import Options
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from hiplora.updates import Update
 
+DRAWS = 3  # raised when operators draw in another way; results of the others stay
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 
 
@@ -52,32 +54,35 @@ def streams(generator: torch.Generator) -> Callable[..., torch.Generator]:
     return stream
 
 
-@dataclass(kw_only=True)
-class Operator:
+class Operator(Options):
     """Base of all operators; a subclass adds its options as fields and implements :meth:`plan`.
 
     ``accepts_dense``: full-rank updates are welcome. ``draws``: a generator is needed.
     """
 
-    name: str
-    calibration: str = "none"
+    group: ClassVar[str] = "merge"
     accepts_dense: ClassVar[bool] = False
     draws: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        from hiplora.merging import CALIBRATIONS
+    name: str
+    calibration: Literal["none", "pico", "rescale", "random"] = "none"
 
-        self._one_of("calibration", CALIBRATIONS)
-        default = {f.name: f.default for f in fields(self)}.get("scale")
-        if self.calibration != "none" and getattr(self, "scale", default) != default:
+    def check_options(self) -> None:
+        """Refuse a scale that the calibration would undo. A subclass that has more to check calls this too."""
+        field = type(self).model_fields.get("scale")
+        if self.calibration != "none" and field is not None and getattr(self, "scale", None) != field.default:
             raise UserError(
                 f"merge.calibration={self.calibration} brings the merged update to the mean norm of the adapters, "
                 "whatever merge.scale is; leave one of them out."
             )
-        self.check()
 
-    def check(self) -> None:
-        """Raise UserError for options out of their range."""
+    @property
+    def random(self) -> bool:
+        """Whether a generator is needed, by the operator or by its calibration."""
+        return self.draws or self.calibration == "random"
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), **({"draws": DRAWS} if self.random else {})}
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """Whatever needs all matrices at once is done here, streaming; the rest is left to ``Plan.matrix``."""
@@ -85,7 +90,7 @@ class Operator:
 
     def resolved(self) -> dict[str, Any]:
         """Name and options, as a record stores them."""
-        return {"operator": self.name, **{k: v for k, v in asdict(self).items() if k != "name"}}
+        return {"operator": self.name, **{k: v for k, v in self.fields().items() if k != "name"}}
 
     def _one_of(self, option: str, allowed: Sequence[str]) -> None:
         value = getattr(self, option)

@@ -8,7 +8,6 @@ addition is addition, core + TSV is TSV-M; TIES on cores is another merge than T
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from hiplora.updates import LowRank, Update
 
 
-@dataclass(kw_only=True)
 class CoreSpace(Operator):
     """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global) are of TIES; ``scale``: λ."""
 
@@ -28,8 +26,9 @@ class CoreSpace(Operator):
     threshold: str = "matrix"
     scale: float = 1.0
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """As for TIES."""
+        super().check_options()
         self._fraction("density")
         self._one_of("rule", ("ties", "tsvm", "addition"))
         self._one_of("threshold", ("global", "matrix"))

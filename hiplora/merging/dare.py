@@ -5,7 +5,6 @@ The rescaling is the paper's, which keeps the expectation of every entry; it doe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True)
 class Dare(Operator):
     """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ."""
 
@@ -24,8 +22,9 @@ class Dare(Operator):
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """p = 1 would drop everything and divide by zero."""
+        super().check_options()
         self._fraction("drop", below_one=True)
         self._one_of("rule", ("linear", "ties"))
 

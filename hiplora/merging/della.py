@@ -6,7 +6,6 @@ from drop + window/2 at the smallest entry to drop − window/2 at the largest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hiplora.errors import UserError
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True)
 class Della(Operator):
     """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ."""
 
@@ -27,8 +25,9 @@ class Della(Operator):
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """Every probability must lie in [0, 1)."""
+        super().check_options()
         self._one_of("rule", ("linear", "ties"))
         if self.window < 0 or self.drop - self.window / 2 < 0 or self.drop + self.window / 2 >= 1:
             raise UserError(

@@ -8,7 +8,6 @@ matrix is [B_1 … B_T] times a block diagonal of the A_t, whose QR is block-wis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from hiplora.updates import LowRank, Update
 
 
-@dataclass(kw_only=True)
 class Knots(Operator):
     """``rule``: ties | addition; ``density`` and ``threshold`` (global | matrix) are of TIES; ``scale``: λ."""
 
@@ -28,8 +26,9 @@ class Knots(Operator):
     threshold: str = "global"
     scale: float = 1.0
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """As for TIES."""
+        super().check_options()
         self._fraction("density")
         self._one_of("rule", ("ties", "addition"))
         self._one_of("threshold", ("global", "matrix"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hiplora.errors import UserError
@@ -12,15 +11,15 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True)
 class TaskArithmetic(Operator):
     """``scale`` is λ; null stands for 1/T, the average of the T adapters."""
 
     scale: float | None = None
     accepts_dense: ClassVar[bool] = True
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """λ must not remove the update."""
+        super().check_options()
         if self.scale == 0:
             raise UserError("merge.scale=0 merges to nothing; give another number, or null for the average.")
 

@@ -6,7 +6,6 @@ task over all matrices, as in the official code; with ``matrix`` one per task an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True)
 class Ties(Operator):
     """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result."""
 
@@ -24,8 +22,9 @@ class Ties(Operator):
     scale: float = 1.0
     accepts_dense: ClassVar[bool] = True
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """A density is a share, a threshold one of two."""
+        super().check_options()
         self._fraction("density")
         self._one_of("threshold", ("global", "matrix"))
 

@@ -7,7 +7,6 @@ LoRA, would fill the factors with arbitrary null-space vectors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hiplora.merging.base import Operator, Plan, Tasks
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from hiplora.updates import LowRank
 
 
-@dataclass(kw_only=True)
 class Tsvm(Operator):
     """``scale``: λ on the result, of rank Σ_t k_t."""
 

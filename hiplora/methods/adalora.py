@@ -7,7 +7,6 @@ is not the model's own here, the term that keeps P and Q orthogonal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
     from peft import AdaLoraConfig, PeftModel
     from torch import Tensor, nn
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
     from hiplora.updates import Update
 
 ALLOCATION = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # PEFT's importance of every parameter, and its two averages
 
 
-@dataclass(kw_only=True)
 class Adalora(Method):
     """Options of ``method=adalora``.
 
@@ -47,7 +45,7 @@ class Adalora(Method):
     beta2: float
     orthogonality: float
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         check_residual_options(r=self.target_r, alpha=self.alpha, dropout=self.dropout)
         require(
             self.init_r > self.target_r,
@@ -66,10 +64,10 @@ class Adalora(Method):
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.init_r", self.init_r, shapes)
 
-    def peft_config(self, *, config: RunConfig) -> AdaLoraConfig:
+    def peft_config(self, *, setup: Setup) -> AdaLoraConfig:
         from peft import AdaLoraConfig
 
-        steps = config.training.steps
+        steps = setup.training.steps
         tinit, tfinal = round(self.tinit * steps), round(self.tfinal * steps)
         require(
             max(tinit, 1) < steps - tfinal,  # importance is known from the first step on
@@ -81,7 +79,7 @@ class Adalora(Method):
             target_r=self.target_r,
             lora_alpha=2 * self.init_r if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
-            target_modules=list(config.model.target_modules),
+            target_modules=list(setup.targets),
             total_step=steps,
             tinit=tinit,
             tfinal=tfinal,
@@ -91,9 +89,9 @@ class Adalora(Method):
             orth_reg_weight=self.orthogonality,
         )
 
-    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """As every method; PEFT's cast to fp32 makes the constant in its scaling trainable, and that is undone."""
-        model = super().attach(backbone_model, config=config)
+        model = super().attach(backbone_model, setup=setup)
         for layer in _layers(model).values():
             layer.ranknum.requires_grad_(False)
         return model

@@ -1,6 +1,6 @@
 """What a method is to the rest: its options, its adapter, its part in training, its update.
 
-One dataclass per method. Its fields are the options of ``conf/method/<name>.yaml``, checked on construction;
+One class of options per method. Its fields are those of ``conf/method/<name>.yaml``, checked on construction;
 its methods are hooks, most with a default that fits a plain LoRA. Nothing else in the project asks which
 method it runs. torch and PEFT are imported inside the hooks, so that configuration stays light.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hiplora.config import Options
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,14 +20,25 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from torch import Tensor, nn
 
-    from hiplora.config import RunConfig, TrainingConfig
+    from hiplora.spectral.options import Svd
+    from hiplora.training.options import Training
     from hiplora.updates import Update
 
 
-@dataclass(kw_only=True)
-class Method:
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a fresh adapter is attached with, beside its method's own options."""
+
+    targets: tuple[str, ...]
+    svd: Svd
+    training: Training
+    save_basis: bool = False
+
+
+class Method(Options):
     """Base of all methods; ``name`` is the one it is registered under."""
 
+    group: ClassVar[str] = "method"
     uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
     parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
     full_rank: ClassVar[bool] = False  # whether its updates are full matrices, which only dense operators merge
@@ -38,18 +50,18 @@ class Method:
         """Parts the training data is dealt into; a micro-batch holds rows of one part, a step as many of each."""
         return 1
 
-    def peft_config(self, *, config: RunConfig) -> PeftConfig:
+    def peft_config(self, *, setup: Setup) -> PeftConfig:
         """The PEFT configuration of a fresh adapter."""
         raise NotImplementedError(f"{type(self).__name__} has no PEFT configuration")
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Check the options against the (out, in) shapes of the matrices to adapt. Raises UserError."""
 
-    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """A fresh adapter on the backbone; the caller has seeded the generators."""
         from peft import get_peft_model
 
-        return get_peft_model(backbone_model, self.peft_config(config=config))  # type: ignore[arg-type]
+        return get_peft_model(backbone_model, self.peft_config(setup=setup))  # type: ignore[arg-type]
 
     def load(self, backbone_model: nn.Module, adapter_dir: Path) -> PeftModel:
         """A trained adapter from its folder, on the backbone, ready to be evaluated."""
@@ -66,7 +78,7 @@ class Method:
             del backbone.peft_config
         return backbone
 
-    def param_groups(self, peft_model: PeftModel, *, training: TrainingConfig) -> list[dict[str, Any]]:
+    def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
         """AdamW's parameter groups: what is trainable is the adapter, and the adapter alone decays."""
         parameters = [parameter for parameter in peft_model.parameters() if parameter.requires_grad]
         return [{"params": parameters, "lr": training.lr, "weight_decay": training.weight_decay}]

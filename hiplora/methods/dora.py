@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import active_adapter
@@ -15,25 +14,24 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch import Tensor, nn
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
     from hiplora.updates import LowRank, Update
 
 
-@dataclass(kw_only=True)
 class Dora(Lora):
     """Options of ``method=dora``, those of LoRA."""
 
     parity_exception: ClassVar[str | None] = "stores one magnitude per row of every matrix"
     full_rank: ClassVar[bool] = True
 
-    def peft_config(self, *, config: RunConfig) -> LoraConfig:
-        peft_config = super().peft_config(config=config)
+    def peft_config(self, *, setup: Setup) -> LoraConfig:
+        peft_config = super().peft_config(setup=setup)
         peft_config.use_dora = True
         return peft_config
 
-    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """As every method, with the initial magnitudes in fp32: PEFT rounds them as the weights, so that ΔW ≠ 0."""
-        model = super().attach(backbone_model, config=config)
+        model = super().attach(backbone_model, setup=setup)
         adapter = active_adapter(model)
         for name in lora_updates(model):
             layer: Any = model.get_base_model().get_submodule(name)

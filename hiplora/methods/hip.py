@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
@@ -13,12 +12,12 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
 
-    from hiplora.config import RunConfig, TrainingConfig
+    from hiplora.methods.base import Setup
+    from hiplora.training.options import Training
     from hiplora.tuner import HipLoraConfig
     from hiplora.updates import Update
 
 
-@dataclass(kw_only=True)
 class Hip(Method):
     """Options of ``method=hip``.
 
@@ -39,7 +38,7 @@ class Hip(Method):
     project_residual: bool
     zero_init: bool
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
         require(self.k >= 1, f"method.k={self.k} is no rank: give a whole number from 1, such as 32")
         require(self.stability >= 0, f"method.stability={self.stability} must be 0 (no budget) or above")
@@ -54,7 +53,7 @@ class Hip(Method):
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 
-    def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
+    def peft_config(self, *, setup: Setup) -> HipLoraConfig:
         from hiplora.tuner import HipLoraConfig
 
         return HipLoraConfig(
@@ -68,10 +67,10 @@ class Hip(Method):
             lr_scale=self.lr_scale,
             project_residual=self.project_residual,
             zero_init=self.zero_init,
-            **basis_options(config),
+            **basis_options(setup),
         )
 
-    def param_groups(self, peft_model: PeftModel, *, training: TrainingConfig) -> list[dict[str, Any]]:
+    def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
         """The residual factors in one group, φ in another with its own learning rate."""
         (group,) = super().param_groups(peft_model, training=training)
         principal = tuner(peft_model).principal_parameters()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options
@@ -13,11 +12,10 @@ if TYPE_CHECKING:
 
     from peft import LoraConfig, PeftModel
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
     from hiplora.updates import LowRank, Update
 
 
-@dataclass(kw_only=True)
 class Lora(Method):
     """Options of ``method=lora``; ``alpha`` null means twice the rank."""
 
@@ -25,13 +23,13 @@ class Lora(Method):
     alpha: int | None
     dropout: float
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.r", self.r, shapes)
 
-    def peft_config(self, *, config: RunConfig) -> LoraConfig:
+    def peft_config(self, *, setup: Setup) -> LoraConfig:
         from peft import LoraConfig
 
         return LoraConfig(
@@ -39,7 +37,7 @@ class Lora(Method):
             r=self.r,
             lora_alpha=2 * self.r if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
-            target_modules=list(config.model.target_modules),
+            target_modules=list(setup.targets),
         )
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:

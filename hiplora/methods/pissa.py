@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch import Tensor, nn
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
     from hiplora.updates import LowRank, Update
 
 
-@dataclass(kw_only=True)
 class Pissa(Lora):
     """Options of ``method=pissa``; ``iterations`` null takes the exact SVD, a number PEFT's randomised one."""
 
@@ -32,28 +31,28 @@ class Pissa(Lora):
 
     iterations: int | None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_options(self) -> None:
+        super().check_options()
         require(
             self.iterations is None or self.iterations >= 1,
             f"method.iterations={self.iterations} must be 1 or more, or null for the exact SVD",
         )
 
-    def peft_config(self, *, config: RunConfig) -> LoraConfig:
-        peft_config = super().peft_config(config=config)
+    def peft_config(self, *, setup: Setup) -> LoraConfig:
+        peft_config = super().peft_config(setup=setup)
         how: Any = "pissa" if self.iterations is None else f"pissa_niter_{self.iterations}"
         peft_config.init_lora_weights = how
         return peft_config
 
-    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """As every method; the weights that PEFT changes are kept on the CPU until :meth:`detach`."""
-        targets = set(config.model.target_modules)
+        targets = set(setup.targets)
         originals = {
             name: module.get_parameter("weight").detach().to("cpu", copy=True)
             for name, module in backbone_model.named_modules()
             if name.rpartition(".")[2] in targets and hasattr(module, "weight")
         }
-        model = super().attach(backbone_model, config=config)
+        model = super().attach(backbone_model, setup=setup)
         start: Any = _Start(originals, lora_updates(model))
         model.pissa_start = start
         return model

@@ -6,7 +6,6 @@ HiP-LoRA without its principal channel; also the ablation of that channel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
@@ -14,12 +13,11 @@ from hiplora.methods.base import Method, active_adapter, check_rank, check_resid
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
     from hiplora.tuner import HipLoraConfig, HipLoraModel
     from hiplora.updates import Update
 
 
-@dataclass(kw_only=True)
 class Proj(Method):
     """Options of ``method=proj``; ``k`` is the size of the excluded subspaces."""
 
@@ -30,7 +28,7 @@ class Proj(Method):
     alpha: int | None
     dropout: float
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
         require(self.k >= 1, f"method.k={self.k} excludes no subspace: give a whole number from 1, such as 32")
 
@@ -38,7 +36,7 @@ class Proj(Method):
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 
-    def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
+    def peft_config(self, *, setup: Setup) -> HipLoraConfig:
         from hiplora.tuner import HipLoraConfig
 
         return HipLoraConfig(
@@ -47,7 +45,7 @@ class Proj(Method):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             principal=False,
-            **basis_options(config),
+            **basis_options(setup),
         )
 
     def after_step(self, peft_model: PeftModel, step: int) -> None:
@@ -62,12 +60,12 @@ def tuner(peft_model: PeftModel) -> HipLoraModel:
     return cast("HipLoraModel", peft_model.base_model)
 
 
-def basis_options(config: RunConfig) -> dict[str, Any]:
+def basis_options(setup: Setup) -> dict[str, Any]:
     """The fields of HipLoraConfig that come from the model and svd groups of the configuration."""
-    svd = config.svd
+    svd = setup.svd
     return {
         "task_type": "CAUSAL_LM",
-        "target_modules": list(config.model.target_modules),
+        "target_modules": list(setup.targets),
         "k_max": svd.k_max,
         "svd_recipe": svd.recipe,
         "svd_seed": svd.seed,
@@ -75,5 +73,5 @@ def basis_options(config: RunConfig) -> dict[str, Any]:
         "svd_power_iterations": svd.power_iterations,
         "svd_tolerance": svd.tolerance,
         "svd_exact_up_to": svd.exact_up_to,
-        "save_basis": config.save_basis,
+        "save_basis": setup.save_basis,
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import require
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
 
-    from hiplora.config import RunConfig
+    from hiplora.methods.base import Setup
 
 OWN = "default"  # PEFT's name of the adapter that is kept: the server's LoRA and the first client's
 
 
-@dataclass(kw_only=True)
 class Split(Lora):
     """Options of ``method=split``.
 
@@ -43,8 +41,8 @@ class Split(Lora):
     average_every: int | None
     cut: float
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_options(self) -> None:
+        super().check_options()
         require(self.clients >= 1, f"method.clients={self.clients} must be 1 or more, such as 4")
         require(
             self.average_every is None or self.average_every >= 1,
@@ -61,15 +59,15 @@ class Split(Lora):
         """One shard of the data per client."""
         return self.clients
 
-    def attach(self, backbone_model: nn.Module, *, config: RunConfig) -> PeftModel:
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """A LoRA on all layers, and for every further client a copy of its lower part."""
         import torch
 
-        model = super().attach(backbone_model, config=config)
+        model = super().attach(backbone_model, setup=setup)
         layers = _lora_layers(model)
         lower = {name: layers[name] for name in _lower(layers, self.cut)}
         for client in range(1, self.clients):
-            copy = self.peft_config(config=config)
+            copy = self.peft_config(setup=setup)
             copy.target_modules = [*lower]
             model.add_adapter(_name(client), copy)
         with torch.no_grad():

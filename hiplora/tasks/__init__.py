@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
-    from hiplora.config import RunConfig
     from hiplora.tasks.base import Task
 
 TASKS: dict[str, str] = {
@@ -37,7 +36,3 @@ def primary(name: str) -> str:
     """The headline score of a benchmark: the one that Retain, MergeFail and tables go by."""
     return task_class(name).scores[0]
 
-
-def trained_task(config: RunConfig) -> Task:
-    """What a run trains on, in the form in which it trains it: the one in which it will be asked, or the user's."""
-    return task_class(config.task.name)(scoring=config.evaluation.scoring).trained_as(config.task)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from hiplora.config import Options
 from hiplora.errors import UserError
 from hiplora.tasks.form import Example, Pair, encode_pair, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from hiplora.config import EvaluationConfig, TaskConfig
+    from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
     from hiplora.training.rows import Encoded
 
@@ -36,9 +37,16 @@ class Requests:
     documents: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task(ABC):
-    """A benchmark and its training corpus.
+@dataclass(frozen=True)
+class Execution:
+    """How the completions of a benchmark are run: the sandbox asked for, and seconds of wall clock for each."""
+
+    backend: str
+    timeout: float
+
+
+class Task(Options, ABC):
+    """A benchmark and its training corpus. A subclass adds how it is asked (lengths, samples) as fields of its own.
 
     Args:
         scoring: ``letter`` or ``cloze``: how multiple-choice options are asked for.
@@ -51,16 +59,39 @@ class Task(ABC):
     training: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
     scores: ClassVar[tuple[str, ...]]  # those of them that a merge's mean drop counts; the headline score first
+    targets: ClassVar[tuple[str, ...]] = ("answer",)  # what it can be trained and asked for
 
-    scoring: str = "cloze"
-    template: str | None = None
-    target: str = "answer"
+    scoring: Literal["letter", "cloze"] = "cloze"
+    template: Literal["alpaca", "plain"] | None = None
+    target: Literal["answer", "solution"] = "answer"
 
-    def __post_init__(self) -> None:
-        if self.target == "solution" and self.name != "gsm8k":
+    @classmethod
+    def typed_as(cls, field: str) -> str:
+        """``task.template``, ``evaluation.scoring``; a benchmark's own fields as ``evaluation.<name>_<field>``."""
+        shared = {"scoring": "evaluation.scoring", "template": "task.template", "target": "task.target"}
+        return shared.get(field, f"evaluation.{cls.name}_{field}")
+
+    def check_options(self) -> None:
+        if self.target not in self.targets:
             raise UserError(
-                f"task.target=solution is for gsm8k; {self.name} has answers only, so type task.target=answer."
+                f"task.target={self.target} is for gsm8k; {self.name} has answers only, so type task.target=answer."
             )
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, **super().identity()}
+
+    def trained(self) -> dict[str, Any]:
+        """What tells a training on this task from others: how the benchmark is asked is no part of it."""
+        return {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
+
+    def as_trained(self) -> Self:
+        """This task in the form in which a run trains on it."""
+        return self
+
+    @property
+    def execution(self) -> Execution | None:
+        """How completions are run, where the benchmark is one of programs."""
+        return None
 
     @property
     def form(self) -> str:
@@ -85,7 +116,7 @@ class Task(ABC):
         """What should follow the prompt."""
 
     @abstractmethod
-    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+    def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         """The lm-eval tasks that score this benchmark."""
 
     @abstractmethod
@@ -99,10 +130,6 @@ class Task(ABC):
         """Prompts and answers to train on."""
         return [render(example, self.form) for example in self.training_examples(source, split)]
 
-    def trained_as(self, options: TaskConfig) -> Self:
-        """This task with the run's choice of training form."""
-        return replace(self, template=options.template, target=options.target)
-
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Token ids of every training pair; answers end with the tokenizer's end token."""
         from hiplora.training.rows import Encoded
@@ -115,7 +142,7 @@ class Task(ABC):
         """The benchmark's items in the Hub's schema, each with its ``id``."""
         return source.load(self.benchmark, split).to_list()
 
-    def limited(self, source: Source, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
+    def limited(self, source: Source, evaluation: Evaluation) -> list[dict[str, Any]]:
         """The items that a run asks: one split, its first ``evaluation.limit``. UserError where there is none."""
         items = self.test_items(source, evaluation.splits)[: evaluation.limit]
         if not items:

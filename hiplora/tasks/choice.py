@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,10 @@ from hiplora.tasks.columns import text
 from hiplora.tasks.form import LETTERS, Example, Pair, listed, render
 
 if TYPE_CHECKING:
-    from hiplora.config import EvaluationConfig
+    from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
 
 
-@dataclass(frozen=True, kw_only=True)
 class ChoiceTask(Task):
     """A benchmark whose items have ``choices`` and, in ``answer``, the index of the right one."""
 
@@ -61,7 +59,7 @@ class ChoiceTask(Task):
         gold = int(item["answer"])
         return {"id": item["id"], "prompt": self.prompt(item), "options": self.options(item), "gold": gold}
 
-    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+    def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         documents = [self.document(item) for item in self.limited(source, evaluation)]
         yaml = Path(__file__).with_name(f"{self.name}.yaml")
         return [Requests(name=self.name, yaml=yaml, overrides={}, documents=documents)]

@@ -11,29 +11,55 @@ Training corpus: CodeAlpaca. Its held-out part, by NLL, is the validation split:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from hiplora.tasks.base import GOLD, Item, Requests, Task, instruction_examples
+from pydantic import Field
+
+from hiplora.config import As, Positive
+from hiplora.tasks.base import GOLD, Execution, Item, Requests, Task, instruction_examples
 from hiplora.tasks.form import Example
 
 if TYPE_CHECKING:
-    from hiplora.config import EvaluationConfig
+    from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _verdicts(backend: str) -> str:
+    """Both sandboxes give the same verdicts; without one, or with none at all, the numbers mean something else."""
+    return backend if backend in ("off", "unsafe") else "sandboxed"
+
+
 class Code(Task):
-    """Program synthesis; pass@k over sampled completions, executed in the sandbox."""
+    """Program synthesis; pass@k over sampled completions, executed in the sandbox.
+
+    ``samples`` completions per problem are drawn at ``temperature`` from the nucleus ``top_p``, of at most
+    ``max_new_tokens``; each runs for at most ``timeout_seconds``. ``backend`` off leaves pass@k blank, unsafe has no
+    sandbox: every other gives the same verdicts.
+    """
 
     name = "code"
     benchmark = "humaneval"
     training = "codealpaca"
     metrics = ("pass@1", "pass@5", "pass@10", "nll")
     scores = ("pass@1", "pass@5", "pass@10")
+
+    samples: Positive
+    temperature: Annotated[float, Field(gt=0, examples=[0.2])]
+    top_p: Annotated[float, Field(gt=0, le=1, examples=[0.95])]
+    max_new_tokens: Positive
+    timeout_seconds: Annotated[float, Field(gt=0, examples=[3])]
+    backend: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts)]
+
+    @classmethod
+    def typed_as(cls, field: str) -> str:
+        return "evaluation.code_execution" if field == "backend" else super().typed_as(field)
+
+    @property
+    def execution(self) -> Execution:
+        return Execution(self.backend, self.timeout_seconds)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -58,22 +84,22 @@ class Code(Task):
     def answer(self, item: Item) -> str:
         return item["canonical_solution"]
 
-    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+    def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if evaluation.splits == "validation" or evaluation.code_execution == "off":
+        if evaluation.splits == "validation" or self.backend == "off":
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]
-        samples = evaluation.code_samples
+        samples = self.samples
         overrides = {
             "repeats": samples,
             "generation_kwargs": {
                 "do_sample": True,
-                "temperature": evaluation.code_temperature,
-                "top_p": evaluation.code_top_p,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
                 "top_k": 0,
-                "max_gen_toks": evaluation.code_max_new_tokens,
+                "max_gen_toks": self.max_new_tokens,
                 "until": list(STOPS),
             },
             "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": samples}]}],

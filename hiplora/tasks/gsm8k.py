@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.config import Positive
 from hiplora.tasks.base import GOLD, Item, Requests, Task
 from hiplora.tasks.form import Example, render
 
 if TYPE_CHECKING:
-    from hiplora.config import EvaluationConfig
+    from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
 
 # A minus sign counts where nothing stands directly before it: 10-12 is a range, -12 a number.
@@ -31,15 +31,17 @@ NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
-@dataclass(frozen=True, kw_only=True)
 class GSM8K(Task):
-    """Word problems; exact match of the final number."""
+    """Word problems; exact match of the final number. ``max_new_tokens`` bounds a greedy answer."""
 
     name = "gsm8k"
     benchmark = "gsm8k"
     training = "gsm8k"
     metrics = ("acc", "nll")
     scores = ("acc",)
+    targets = ("answer", "solution")
+
+    max_new_tokens: Positive
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item) for item in self.test_items(source, split)]
@@ -56,12 +58,12 @@ class GSM8K(Task):
     def answer(self, item: Item) -> str:
         return render(self.example(item), self.form).answer
 
-    def requests(self, source: Source, evaluation: EvaluationConfig) -> list[Requests]:
+    def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": final_answer(item)} for item in items]
         # a worked solution has several lines: it ends with the end token or a blank line
         until = ["\n\n"] if self.target == "solution" else ["\n"]
-        settings = {"do_sample": False, "max_gen_toks": evaluation.gsm8k_max_new_tokens, "until": until}
+        settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": until}
         yaml = Path(__file__).with_name("gsm8k.yaml")
         asked = Requests(name=self.name, yaml=yaml, overrides={"generation_kwargs": settings}, documents=documents)
         return [asked, self.gold(items, self.name + GOLD)]

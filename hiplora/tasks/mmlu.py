@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hiplora.tasks import choice
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 
-@dataclass(frozen=True, kw_only=True)
 class MMLU(choice.ChoiceTask):
     """World knowledge; ``acc`` over all items, ``acc_macro`` the mean of the subjects' accuracies."""
 

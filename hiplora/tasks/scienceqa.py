@@ -14,7 +14,6 @@ A hint stands above the question, on a line of its own. Training uses the same p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hiplora.tasks import choice
@@ -22,11 +21,9 @@ from hiplora.tasks.base import Item
 from hiplora.tasks.form import Example
 
 if TYPE_CHECKING:
-    from hiplora.config import TaskConfig
     from hiplora.tasks.source import Source
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScienceQA(choice.ChoiceTask):
     """Science questions; trained in the form in which they are asked."""
 
@@ -40,10 +37,10 @@ class ScienceQA(choice.ChoiceTask):
     def form(self) -> str:
         return self.asked
 
-    def trained_as(self, options: TaskConfig) -> Self:
+    def as_trained(self) -> Self:
         """The template names the form: ``plain`` the sentences of cloze, ``alpaca`` the letters, none the one asked."""
-        scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[options.template]
-        return replace(self, scoring=scoring, target=options.target)
+        scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[self.template]
+        return self.but(scoring=scoring, template=None)
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item, item["answer"]) for item in self.test_items(source, split)]

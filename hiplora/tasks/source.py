@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from hiplora.config import Options, Place
 from hiplora.errors import UserError
 from hiplora.tasks import choice, gsm8k
 from hiplora.tasks.columns import Check, anything, complaint, optional_text, text, text_or_blank
@@ -21,7 +22,27 @@ from hiplora.tasks.files import digest, read_jsonl
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hiplora.config import DataConfig
+
+class Data(Options):
+    """Options of the group ``data``: where benchmarks come from.
+
+    Results are identified by the digests of the files that are read (:meth:`Source.reads`); ``name`` is also the
+    folder of their records under ``results/``.
+    """
+
+    group: ClassVar[str] = "data"
+
+    name: Annotated[Literal["mini", "local", "hub"], Place]
+    root: Annotated[str | None, Place]
+    revisions: Annotated[dict[str, str | None], Place]
+
+    def check_options(self) -> None:
+        pinned = [name for name, revision in self.revisions.items() if revision]
+        if pinned and (self.name != "hub" or self.root is not None):
+            raise UserError(
+                f"data.revisions.{pinned[0]} pins a repository on the Hub, and data={self.name} with data.root="
+                f"{self.root} loads none from there; leave it out, or type data=hub without data.root."
+            )
 
 
 @dataclass(frozen=True)
@@ -59,14 +80,14 @@ def held_out(text: str) -> bool:
 
 
 class Source:
-    """Reads the data sets of one :class:`~hiplora.config.DataConfig`.
+    """Reads the data sets of one :class:`Data`.
 
     Args:
         data: origin (``mini``, ``local`` or ``hub``) and root folder.
         cache_dir: where the mini-benchmarks are written; the project's cache by default.
     """
 
-    def __init__(self, data: DataConfig, *, cache_dir: Path | None = None) -> None:
+    def __init__(self, data: Data, *, cache_dir: Path | None = None) -> None:
         if data.name == "local" and data.root is None:
             raise UserError("data=local needs a folder; type data.root=DIR, where DIR holds gsm8k/, mmlu/ and so on.")
         if unknown := sorted(set(data.revisions) - set(ORIGINS)):

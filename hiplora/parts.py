@@ -1,4 +1,4 @@
-"""Answers of a model, kept as they come: an evaluation that was stopped goes on behind them."""
+"""Finished parts of a long computation, kept as they come: one that was stopped goes on behind them. A leaf."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hiplora.disk import disk_errors
 
 
 def key(*asked: Any) -> str:
-    """What an answer is found by: 16 hex digits of what was asked, JSON-serialisable."""
+    """What a part is found by: 16 hex digits of what was asked, JSON-serialisable."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-class Answers:
-    """A file of one model's answers under one setting, a line of JSON each; only ever appended to.
+class Parts:
+    """A file of finished parts by key, a line of JSON each; only ever appended to.
 
     Args:
-        path: None keeps nothing. Lines that do not parse, such as one that a kill has torn, are left out.
+        path: None keeps nothing on disk. Lines that do not parse, such as one that a kill has torn, are left out.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -31,25 +31,30 @@ class Answers:
                 self._known.update(_parsed(line))
 
     def get(self, key: str) -> Any:
-        """The answer, or None."""
+        """The part, or None."""
         return self._known.get(key)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """Which of the keys have no answer yet, by index."""
+        """Which of the keys have no part yet, by index."""
         return [index for index, key in enumerate(keys) if key not in self._known]
 
-    def keep(self, answers: Mapping[str, Any]) -> None:
-        """Add answers, JSON-serialisable.
+    def keep(self, parts: Mapping[str, Any]) -> None:
+        """Add parts, JSON-serialisable.
 
         Raises:
             UserError: the disk is full or not writable.
         """
-        self._known.update(answers)
+        self._known.update(parts)
         if self._path is not None:
             with disk_errors(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a") as file:  # the line before may be torn, so that each begins on its own
-                    file.writelines(f"\n{json.dumps({name: answer})}" for name, answer in answers.items())
+                    file.writelines(f"\n{json.dumps({name: part})}" for name, part in parts.items())
+
+    def forget(self) -> None:
+        """Remove the file, once a record holds what came of it."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""How a model is scored, whatever the benchmark: the options, without torch. A benchmark has options of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from hiplora.config import Bookkeeping, Options, Positive, Seed
+
+
+class Evaluation(Options):
+    """Options of the section ``evaluation``. ``limit`` takes the first items of each benchmark, null takes all.
+
+    ``text_tokens`` of general text are read; its first token has nothing before it and is not scored.
+    """
+
+    group: ClassVar[str] = "evaluation"
+
+    splits: Literal["test", "validation"]
+    batch_tokens: Annotated[Positive, Bookkeeping]
+    text_tokens: Annotated[int, Field(ge=2)]
+    limit: Annotated[int, Field(ge=1)] | None
+    seed: Seed

@@ -1,0 +1,25 @@
+"""How the singular directions of the frozen matrices are computed: the options, without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from hiplora.config import Options, Positive, Seed
+
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Svd(Options):
+    """Options of the section ``svd``; see :mod:`hiplora.spectral.recipes`."""
+
+    group: ClassVar[str] = "svd"
+
+    recipe: Literal["auto", "exact", "converged", "randomized"]
+    k_max: Positive
+    seed: Seed
+    oversampling: Natural
+    power_iterations: Natural
+    tolerance: Annotated[float, Field(gt=0, examples=[1e-3])]
+    exact_up_to: Natural

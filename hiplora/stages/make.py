@@ -1,0 +1,184 @@
+"""The engine: find the records of stages, make those that are missing, in the order in which they need each other."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hiplora.config import digest
+from hiplora.disk import check_writable, lock
+from hiplora.environment import environment
+from hiplora.parts import Parts
+from hiplora.stages.base import Job, Stage
+from hiplora.stages.record import Record, result_digest
+from hiplora.stages.store import Store
+from hiplora.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A stage that a pipeline asks for; ``shared`` with other runs, so that ``force=true`` does not redo it."""
+
+    stage: Stage
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of a stage that was asked for; ``recorded`` is the tracked one where ``record`` is not it."""
+
+    stage: Stage
+    record: Record
+    recorded: Record | None = None
+
+
+@dataclass
+class Engine:
+    """Makes stages. ``made`` and ``reused`` name what was made and found on the way; ``force`` redoes what is asked."""
+
+    store: Store
+    tracking: Tracking
+    force: bool = False
+    made: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    _total: int = 0
+
+    def run(self, asked: Iterable[Wanted | Sequence[Wanted]]) -> list[Outcome]:
+        """Make what a pipeline asks for: all at once from a list, step by step from a generator, which gets records.
+
+        Raises:
+            UserError: a stage is refused before anything is computed, or fails; what is complete stays.
+        """
+        if isinstance(asked, Iterator):
+            outcomes: list[Outcome] = []
+            reply: list[Record] | None = None
+            while True:
+                try:
+                    batch = asked.send(reply) if reply is not None else next(asked)  # type: ignore[attr-defined]
+                except StopIteration:
+                    return outcomes
+                step = self._batch(batch if isinstance(batch, Sequence) else [batch])
+                outcomes += step
+                reply = [outcome.record for outcome in step]
+        return self._batch([wanted for wanted in asked if isinstance(wanted, Wanted)])
+
+    def _batch(self, batch: Sequence[Wanted]) -> list[Outcome]:
+        forced = [self.force and not wanted.shared for wanted in batch]
+        todo = pending(
+            self.store, [w.stage for w in batch], {w.stage.id for w, yes in zip(batch, forced, strict=True) if yes}
+        )
+        for stage in todo:
+            stage.check()
+        if todo:
+            for folder in (self.store.places.tracked, self.store.places.outputs):
+                check_writable(folder)
+        self._total = len(self.made) + len(todo)
+        return [self._outcome(w.stage, self.make(w.stage, force=yes)) for w, yes in zip(batch, forced, strict=True)]
+
+    def _outcome(self, stage: Stage, record: Record) -> Outcome:
+        tracked = self.store.tracked.get((record.id, record.where))
+        return Outcome(stage, record, tracked if tracked is not None and tracked != record else None)
+
+    def make(self, stage: Stage, *, force: bool = False) -> Record:
+        """The record of a stage, with its artefact where it leaves one; found or made."""
+        found = None if force else found_whole(self.store, stage)
+        if found is None:
+            before = self.store.current((stage.id, stage.where()))
+            for need in stage.needs():  # before the lock: none is held while another is awaited
+                self.make(need)
+            with lock(self.store.places.lock(stage.id, stage.where())):
+                self.store.refresh()
+                found = found_whole(self.store, stage)  # another process may have made it meanwhile
+                if found is None or (force and found == before):
+                    return self._make(stage, force=force)
+        line = f"{found.kind} {found.name}-{found.id}"
+        if line not in (*self.made, *self.reused):
+            self.reused.append(line)
+        stage.complete(self._job(stage))
+        return found
+
+    def _make(self, stage: Stage, *, force: bool) -> Record:
+        self._total = max(self._total, len(self.made) + 1)
+        line = f"{stage.kind} {stage.name()}-{stage.id}"
+        print(f"[{len(self.made) + 1}/{self._total}] {line}", file=sys.stderr, flush=True)
+        _return_memory()
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        job = self._job(stage)
+        made = stage.run(job)
+        samples = list(made.samples)
+        record: Record = Record(
+            kind=stage.kind,
+            id=stage.id,
+            where=stage.where(),
+            name=stage.name(),
+            asked=stage.described(),
+            needs={id: need.digest for id, need in job.needs.items()},
+            digest=result_digest(made.result, samples),
+            environment=environment(made.device),
+            started=started,
+            result=made.result,
+        )
+        written = self.store.write(record, samples, force=force)
+        job.parts.forget()
+        stage.clean(job)
+        self.made.append(line)
+        self.tracking.publish(written)
+        return written
+
+    def _job(self, stage: Stage) -> Job:
+        places, where = self.store.places, stage.where()
+        records = {need.id: self.store.current((need.id, need.where())) for need in stage.needs()}
+        needs = {id: record for id, record in records.items() if record is not None}
+        made_from = digest({id: record.digest for id, record in needs.items()})
+        return Job(
+            needs=needs,
+            parts=Parts(places.parts(stage.id, where, made_from)),
+            folder=places.artefact(stage.id, where),
+            checkpoints=places.checkpoints(stage.id, where),
+            artefacts={id: places.artefact(id, record.where) for id, record in needs.items()},
+            tracker=self.tracking.curve(stage),
+        )
+
+
+def found_whole(store: Store, stage: Stage) -> Record | None:
+    """The record that answers for a stage, if its artefact is here too, where it leaves one."""
+    record = store.usable(stage)
+    return record if record is not None and (not stage.artefact or store.artefact(record) is not None) else None
+
+
+def pending(store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, artefacts: bool = True) -> list[Stage]:
+    """The stages that would have to be made for these, needs first, each once.
+
+    Without ``artefacts``, records are enough for the stages themselves; what must be made needs artefacts all the same.
+    """
+    todo: dict[str, Stage] = {}
+    again = set(forced)
+
+    def visit(stage: Stage, *, whole: bool) -> None:
+        if stage.id in todo:
+            return
+        found = found_whole(store, stage) if whole else store.usable(stage)
+        if found is None or stage.id in again:
+            for need in stage.needs():
+                visit(need, whole=True)
+            todo[stage.id] = stage
+
+    for stage in stages:
+        visit(stage, whole=artefacts)
+    return list(todo.values())
+
+
+def _return_memory() -> None:
+    """Give freed memory back before the next stage: glibc and torch keep it, and the stages' peaks would add up."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # not loaded for this: a stage that computed something has loaded it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # torch keeps freed blocks too, in the sizes that the last stage asked for
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
+        if trim is not None:
+            trim(0)

@@ -1,0 +1,104 @@
+"""Records: one JSON file per result, read and written here alone.
+
+The per-sample predictions behind the numbers lie beside the record, compressed. Both are written under a temporary
+name and renamed, the record last: a record that exists is complete.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hiplora.config import digest
+from hiplora.disk import json_object, write_atomically, write_json
+from hiplora.errors import UserError
+from hiplora.stages.results import RESULTS, Result
+
+SCHEMA = 2
+R = TypeVar("R", bound=Result)
+Sample = dict[str, Any]
+
+
+class Record(BaseModel, Generic[R]):
+    """What a stage left.
+
+    ``id`` is what was asked, ``where`` what answered (device and arithmetic); ``asked`` spells the id out for people
+    and is never read back into a stage. ``needs`` holds the digests of the records that it was made from, ``digest``
+    covers what is reproducible of the result, ``replaced`` are the digests of the results that it took the place of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    id: str
+    where: str
+    name: str
+    asked: dict[str, Any]
+    needs: dict[str, str]
+    digest: str
+    replaced: tuple[str, ...] = ()
+    environment: dict[str, Any]
+    started: str
+    samples: str | None = None
+    result: R
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending: what a person looks for, the id, what answered."""
+        return f"{self.name}-{self.id}.{self.where}"
+
+
+def result_digest(result: Result, samples: Sequence[Sample]) -> str:
+    """Digest of what is reproducible: equal for two runs that gave the same."""
+    lines = hashlib.sha256(_lines(samples)).hexdigest() if samples else None
+    return digest([result.reproducible(), lines])
+
+
+def write(folder: Path, record: Record, samples: Sequence[Sample]) -> Record:
+    """Write the predictions (if any), then the record that names them; the record as it was written."""
+    predictions = folder / f"{record.stem}.predictions.jsonl.gz"
+    if samples:
+        write_atomically(predictions, gzip.compress(_lines(samples), mtime=0))
+    written = record.model_copy(update={"samples": predictions.name if samples else None})
+    write_json(folder / f"{record.stem}.json", {"schema": SCHEMA, **written.model_dump()})
+    return written
+
+
+def read(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        UserError: it is not a record of this schema; the sentence names the file.
+    """
+    try:
+        raw = json_object(path)
+        if raw.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is {raw.get('schema')}, this version reads {SCHEMA}")
+        if raw.get("kind") not in RESULTS:
+            raise ValueError(f"its kind is {raw.get('kind')}, this version reads {', '.join(RESULTS)}")
+        return Record[RESULTS[raw["kind"]]].model_validate(raw)  # type: ignore[misc]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise _broken(path, str(error)) from None
+
+
+def remove(folder: Path, record: Record) -> None:
+    """Remove a record with its predictions."""
+    for ending in ("json", "predictions.jsonl.gz"):
+        (folder / f"{record.stem}.{ending}").unlink(missing_ok=True)
+
+
+def _broken(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is not a record ({reason}); delete it and type the command again.")
+
+
+def _lines(samples: Sequence[Sample]) -> bytes:
+    return "".join(json.dumps(sample, sort_keys=True) + "\n" for sample in samples).encode()

@@ -1,0 +1,72 @@
+"""What each kind of stage leaves in its record. Light: reports read these without torch.
+
+A field that is added later is optional, so that older records are still read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Metrics = dict[str, float | None]
+
+
+class Result(BaseModel):
+    """Base of all results; JSON-serialisable."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def reproducible(self) -> Any:
+        """What the record's digest covers: what a second run would give again, never times."""
+        raise NotImplementedError
+
+
+class Adapter(Result):
+    """A training (kind ``train``); counts are of the whole training, also where it was resumed.
+
+    ``tensors`` is the SHA-256 of the native state, ``tokens`` are prompt and answer tokens without padding,
+    ``label_tokens`` those with loss; ``final_loss`` is the mean of the last logged steps in nats per label token;
+    ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed once,
+    with one dropout mask for each. ``measures`` holds the method's own figures.
+    """
+
+    tensors: str
+    steps: int
+    tokens: int
+    label_tokens: int
+    examples: int
+    epochs: float
+    final_loss: float
+    seconds: float
+    tokens_per_second: float
+    share_prefixes: bool
+    resumed_from: int | None
+    trainable_parameters: int
+    deployed_parameters: int
+    adapter_bytes: int
+    peak_memory_bytes: int
+    measures: dict[str, float] = {}
+    curve: list[dict[str, float]] = []
+
+    def reproducible(self) -> Any:
+        return self.tensors
+
+
+class Scores(Result):
+    """Scores of one model (kind ``score``): benchmark → metric → value, general text among them as ``text``.
+
+    Accuracies are fractions, ``nll`` is in nats per token, ``n`` the number of items; None was not measured.
+    ``report`` says how the model was made, where an operator did; ``sandbox`` what executed model-written code.
+    """
+
+    benchmarks: dict[str, Metrics]
+    sandbox: str
+    seconds: float
+    report: dict[str, Any] = {}
+
+    def reproducible(self) -> Any:
+        return self.benchmarks
+
+
+RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores}

@@ -1,0 +1,104 @@
+"""Kind ``score``: a model's scores on benchmarks and on general text, backbone, adapters and merges alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.config import Place
+from hiplora.errors import UserError
+from hiplora.evaluation.options import Evaluation
+from hiplora.stages.base import Job, Made, Source, Stage
+from hiplora.stages.results import Metrics, Scores
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data
+from hiplora.tasks.source import Source as DataSource
+
+TEXT = ("text", "test")
+
+
+class Score(Stage):
+    """Scores of what a source puts on the backbone; general text is measured beside the ``benchmarks``."""
+
+    kind: ClassVar[str] = "score"
+
+    of: Source
+    benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
+    evaluation: Evaluation
+    data: Annotated[Data, Place]
+
+    def needs(self) -> tuple[Stage, ...]:
+        return self.of.stands_on()
+
+    def reads(self) -> dict[str, str]:
+        return {**self.of.reads(), **DataSource(self.data).reads(*self._splits())}
+
+    def _splits(self) -> list[tuple[str, str]]:
+        asked = [pair for task in self.benchmarks for pair in task.asked_of(self.evaluation.splits)]
+        return [*asked, TEXT]
+
+    def where(self) -> str:
+        return self.of.backbone.where()
+
+    def name(self) -> str:
+        return self.of.name()
+
+    def check(self) -> None:
+        """Also refuses to start where the sandbox that the evaluation will need does not work."""
+        self.of.check()
+        DataSource(self.data).check(*self._splits())
+        self._sandbox()
+
+    def _sandbox(self) -> str:
+        """The backend that executes model-written code, or ``off``."""
+        from hiplora.evaluation.sandbox import choose_backend
+
+        asked = {task.execution.backend for task in self.benchmarks if task.execution is not None}
+        return ", ".join(sorted("off" if each == "off" else choose_backend(each).name for each in asked)) or "off"
+
+    def run(self, job: Job) -> Made:
+        started = time.perf_counter()
+        backbone = models.load(self.of.backbone)
+        with self.of.on(backbone, job) as loaded:
+            benchmarks, samples = self._scores(loaded.model, backbone.tokenizer, job)
+        result = Scores(
+            benchmarks=benchmarks,
+            sandbox=self._sandbox(),
+            seconds=round(time.perf_counter() - started, 2),
+            report=loaded.report,
+        )
+        return Made(result, models.describe(backbone), samples)
+
+    def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
+        """Metrics by benchmark, and per-sample predictions; what an earlier run had answered is not asked again."""
+        from hiplora.evaluation.engine import evaluate
+        from hiplora.evaluation.text import text_cross_entropy
+
+        source = DataSource(self.data)
+        # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
+        text = job.parts.get("text")
+        if text is None:
+            text = text_cross_entropy(model, tokenizer, source, tokens=self.evaluation.text_tokens)
+            self._check_finite({"text": text})
+            job.parts.keep({"text": text})
+        found = evaluate(
+            model, tokenizer, tasks=self.benchmarks, source=source, evaluation=self.evaluation, parts=job.parts
+        )
+        metrics: dict[str, Metrics] = {name: {**score.metrics, "n": score.n} for name, score in found.items()}
+        self._check_finite(metrics)
+        samples = [{"benchmark": name, **sample} for name, score in found.items() for sample in score.samples]
+        return metrics | {"text": text}, samples
+
+    def _check_finite(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        for benchmark, scores in metrics.items():
+            for metric, value in scores.items():
+                if value is not None and not math.isfinite(value):
+                    subject, remedy = self.of.subject()
+                    raise UserError(
+                        f"The {metric} of {benchmark} is {value}: the outputs of {subject} are not finite; {remedy}."
+                    )

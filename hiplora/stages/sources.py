@@ -1,0 +1,152 @@
+"""Sources: weights that go on the shared backbone to be scored, and come off again. A training is one too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.config import digest
+from hiplora.errors import UserError
+from hiplora.merging.base import DRAWS, Operator
+from hiplora.models import Model
+from hiplora.stages.base import Job, Loaded, Source, Stage
+from hiplora.stages.train import Train
+
+if TYPE_CHECKING:
+    from hiplora.updates import Update
+
+KEPT = 12  # adapters whose updates stay in memory: three training seeds of four tasks
+
+
+class Backbone(Source):
+    """The unadapted backbone: the reference of every Retain."""
+
+    kind: ClassVar[str] = "backbone"
+
+    model: Model
+
+    @property
+    def backbone(self) -> Model:
+        return self.model
+
+    def reads(self) -> dict[str, str]:
+        return {"backbone": models.identity(self.model)}
+
+    def name(self) -> str:
+        return f"backbone-{self.model.name}"
+
+    def subject(self) -> tuple[str, str]:
+        return f"the backbone {self.model.name}", "check its weights, or try model.dtype=float32"
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The model as it is."""
+        yield Loaded(backbone.model)
+
+
+class Adapted(Source):
+    """A trained adapter as it was saved."""
+
+    kind: ClassVar[str] = "adapter"
+
+    train: Train
+
+    @property
+    def backbone(self) -> Model:
+        return self.train.model
+
+    def stands_on(self) -> tuple[Stage, ...]:
+        return (self.train,)
+
+    def name(self) -> str:
+        return self.train.name()
+
+    def subject(self) -> tuple[str, str]:
+        train = self.train
+        words = f"the adapter {train.id} ({train.method.name}, {train.task.name}, seed {train.seed})"
+        return words, "it has diverged: lower training.lr, which trains another"
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The adapter from its folder, ready to be evaluated."""
+        with self.train.on(backbone, job.artefacts[self.train.id]) as model:
+            yield Loaded(model)
+
+
+class Merged(Source):
+    """Adapters of several tasks merged into one update, which is added beside the backbone's weights."""
+
+    kind: ClassVar[str] = "merged"
+
+    adapters: Annotated[tuple[Train, ...], Field(strict=False)]
+    operator: Operator
+
+    @property
+    def backbone(self) -> Model:
+        return self.adapters[0].model
+
+    @property
+    def members(self) -> list[tuple[str, int]]:
+        """(task, training seed) of every adapter."""
+        return [(train.task.name, train.seed) for train in self.adapters]
+
+    def stands_on(self) -> tuple[Stage, ...]:
+        return self.adapters
+
+    def name(self) -> str:
+        calibration = [] if self.operator.calibration == "none" else [self.operator.calibration]
+        who = "+".join(f"{task}.{seed}" for task, seed in self.members)
+        return "-".join([self.adapters[0].method.name, self.operator.name, *calibration, who])
+
+    def subject(self) -> tuple[str, str]:
+        remedy = "choose another operator or a lower merge.scale, or lower training.lr if one of them has diverged"
+        return f"the merge={self.operator.name} of {', '.join(self._labels())}", remedy
+
+    def check(self) -> None:
+        method, operator = self.adapters[0].method, self.operator
+        if method.full_rank and not operator.accepts_dense:
+            raise UserError(
+                f"merge={operator.name} works on low-rank factors, but method={method.name} has full-rank "
+                "updates; choose a dense operator: addition, task_arithmetic, ties, dare or della."
+            )
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The backbone with the merged update attached; no weight is changed."""
+        import torch
+
+        from hiplora.merging import apply
+        from hiplora.merging.attached import attached
+
+        started = time.perf_counter()
+        # What is drawn depends on tasks and training seeds alone, so that the rows of a table share their masks.
+        drawn = digest({"draws": DRAWS, "adapters": [[task, seed] for task, seed in self.members]})
+        generator = torch.Generator().manual_seed(int(drawn, 16))
+        updates = [_updates(train, backbone, job) for train in self.adapters]
+        merged = apply(self.operator, updates, generator=generator, labels=self._labels())
+        with attached(backbone.model, merged.updates):
+            yield Loaded(backbone.model, {**merged.report, "seconds": round(time.perf_counter() - started, 2)})
+
+    def _labels(self) -> list[str]:
+        return [f"{task} (seed {seed})" for task, seed in self.members]
+
+
+_HELD: dict[tuple[Any, ...], dict[str, Update]] = {}
+
+
+def _updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Update]:
+    """The updates of a trained adapter; the last ones stay in memory, as the instances of a table share them."""
+    key = (id(backbone.model), train.id, job.needs[train.id].digest)
+    if key not in _HELD:
+        with train.on(backbone, job.artefacts[train.id]) as model:
+            found = train.method.updates(model)
+        while len(_HELD) >= KEPT or any(held[0] != key[0] for held in _HELD):
+            _HELD.pop(next(iter(_HELD)))
+        _HELD[key] = found
+    return _HELD[key]
+

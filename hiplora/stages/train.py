@@ -1,0 +1,270 @@
+"""Kind ``train``: one adapter, from a backbone and examples, or going on from another adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.adapters import ADAPTER_CONFIG, check_complete
+from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
+from hiplora.disk import disk_errors, json_object, new_folder, write_atomically, write_json
+from hiplora.errors import UserError
+from hiplora.methods.base import Method, Setup
+from hiplora.models import Model
+from hiplora.spectral.options import Svd
+from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.results import Adapter
+from hiplora.stages.store import DIGEST
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data, Source
+from hiplora.training.options import Training
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+    from hiplora.training.trainer import TrainResult
+
+NATIVE = "native.pt"  # beside PEFT's files: the trained tensors by name and the method's state, to go on from
+
+
+class Train(Stage):
+    """Leaves the adapter's folder and the record of its training. ``svd`` is None where the method needs none.
+
+    With a ``parent`` the training goes on from that adapter, with a fresh optimizer. ``save_basis`` makes the folder
+    carry the singular directions.
+    """
+
+    kind: ClassVar[str] = "train"
+    version: ClassVar[int] = 2
+    artefact: ClassVar[bool] = True
+
+    method: Method
+    task: Annotated[Task, As(Task.trained)]
+    seed: Seed
+    model: Model
+    targets: Annotated[tuple[str, ...], Field(strict=False), As(sorted)]
+    svd: Svd | None
+    training: Training
+    data: Annotated[Data, Place]
+    parent: Annotated[Train | None, Neutral(None)] = None
+    save_basis: Annotated[bool, Bookkeeping] = False
+
+    def needs(self) -> tuple[Stage, ...]:
+        return () if self.parent is None else (self.parent,)
+
+    def reads(self) -> dict[str, str]:
+        return {"backbone": models.identity(self.model), **Source(self.data).reads(*self.task.corpus())}
+
+    def where(self) -> str:
+        return self.model.where()
+
+    def name(self) -> str:
+        return f"{self.method.name}-{'+'.join(train.task.name for train in self.line())}-s{self.seed}"
+
+    def line(self) -> list[Train]:
+        """This training and those that it goes on from, the first one first."""
+        return [*(self.parent.line() if self.parent is not None else []), self]
+
+    def check(self) -> None:
+        Source(self.data).check(*self.task.corpus())
+
+    def run(self, job: Job) -> Made:
+        from transformers import set_seed
+
+        from hiplora.training.memory import peak_memory
+        from hiplora.training.trainer import train
+
+        backbone = models.load(self.model)
+        self.method.check(_target_shapes(backbone.model, self.targets))
+        encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
+        set_seed(self.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
+        with peak_memory(backbone.device) as peak, _put_on(self.method, lambda: self._start(backbone, job)) as model:
+            trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            trained = train(
+                model,
+                backbone.tokenizer,
+                encoded,
+                method=self.method,
+                training=self.training,
+                seed=self.seed,
+                checkpoint_dir=job.checkpoints,
+                tracker=job.tracker,
+            )
+            tensors = tensors_digest(trained.native)
+            save(self.method, model, job.folder, native=trained.native, tensors=tensors)
+            deployed = self.method.deployed_parameters(model)
+        result = Adapter(
+            **_figures(trained),
+            tensors=tensors,
+            examples=len(encoded),
+            trainable_parameters=trainable,
+            deployed_parameters=deployed,
+            adapter_bytes=sum(path.stat().st_size for path in job.folder.glob("*.safetensors")),
+            peak_memory_bytes=peak(),
+        )
+        return Made(result, models.describe(backbone))
+
+    def _start(self, backbone: models.Backbone, job: Job) -> PeftModel:
+        """A fresh adapter on the backbone, or the parent's, to be trained on."""
+        assert self.svd is not None or not self.method.uses_svd
+        setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
+        model = self.method.attach(backbone.model, setup=setup)
+        if self.parent is not None:
+            import torch
+
+            folder = job.artefacts[self.parent.id]
+            verify(folder)
+            self.method.go_on(model, torch.load(folder / NATIVE, map_location="cpu", weights_only=True))
+        return model
+
+    def clean(self, job: Job) -> None:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+    def complete(self, job: Job) -> None:
+        """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
+        if self.save_basis and _lacks_basis(job.folder):
+            print(f"[train] {job.folder.name}: adding U and V to the adapter", file=sys.stderr, flush=True)
+            self._add_basis(job.folder)
+
+    def _add_basis(self, folder: Path) -> None:
+        """Save the adapter again, with its directions; each file is replaced whole, and the folder loads at any time."""
+        with self.on(models.load(self.model), folder) as model:
+            options: Any = model.peft_config[next(iter(model.active_adapters))]
+            options.save_basis = True
+            with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as new:
+                self.method.save(model, Path(new))
+                # The configuration last: it says that the weights beside it carry the directions.
+                paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)
+                tensors = json_object(folder / DIGEST)["tensors"]
+                for path in paths:
+                    _write_digest(folder, tensors=tensors, changed={path.name: path.read_bytes()})
+                    write_atomically(folder / path.name, path.read_bytes())
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, folder: Path) -> Iterator[PeftModel]:
+        """The stored adapter on the backbone, ready to be evaluated; afterwards the backbone is as it was.
+
+        Raises:
+            UserError: its folder is not complete, or a file in it is not what was written.
+        """
+        verify(folder)
+        with _put_on(self.method, lambda: self.method.load(backbone.model, folder)) as model:
+            yield model
+
+
+def save(method: Method, model: PeftModel, target: Path, *, native: Mapping[str, Any], tensors: str) -> None:
+    """Write the adapter's folder in one go: what the method loads, the native state, and the digests of both."""
+    import torch
+
+    with new_folder(target) as folder:
+        method.save(model, folder)
+        torch.save(native, folder / NATIVE)
+        _write_digest(folder, tensors=tensors, changed={})
+
+
+def tensors_digest(native: Mapping[str, Any]) -> str:
+    """SHA-256 over names, shapes, types and values of the native state: tensors, not files, so no writer matters."""
+    import torch
+
+    total = hashlib.sha256()
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().cpu().contiguous()
+            total.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+            total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=str):
+                add(f"{name}/{key}", value[key])
+        else:
+            total.update(f"{name} {json.dumps(value)}".encode())
+
+    add("", native)
+    return total.hexdigest()
+
+
+def verify(folder: Path) -> None:
+    """Refuse an adapter's folder that lacks a file, or holds one that is not what was written.
+
+    Raises:
+        UserError: one sentence that names the folder; it can be deleted and is then made again.
+    """
+    check_complete(folder)
+    for name, written in json_object(folder / DIGEST)["files"].items():
+        path = folder / name
+        if not path.is_file() or models.file_digest(path) != written:
+            raise UserError(
+                f"The adapter {folder} is not complete ({name} is not what was written); delete this folder and type "
+                "the command again, which trains it anew."
+            )
+
+
+def _write_digest(folder: Path, *, tensors: str, changed: Mapping[str, bytes]) -> None:
+    files = {path.name: models.file_digest(path) for path in sorted(folder.iterdir()) if path.name != DIGEST}
+    files |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+    write_json(folder / DIGEST, {"tensors": tensors, "files": files})
+
+
+@contextmanager
+def _put_on(method: Method, put_on: Callable[[], PeftModel]) -> Iterator[PeftModel]:
+    """The model that ``put_on`` makes of the shared backbone, which is as before when the block ends.
+
+    Where that fails, the backbone is forgotten: half an adapter may be on it, for the next stage to take.
+    """
+    try:
+        model = put_on()
+    except BaseException:
+        models.forget()
+        raise
+    try:
+        yield model
+    finally:
+        method.detach(model)
+
+
+def _figures(trained: TrainResult) -> dict[str, Any]:
+    """The fields of a training's result that its record takes as they are."""
+    return {name: getattr(trained, name) for name in Adapter.model_fields if hasattr(trained, name)}
+
+
+def _lacks_basis(folder: Path) -> bool:
+    """Whether an adapter is there that could carry its singular directions and does not; others have no such option."""
+    return json_object(folder / ADAPTER_CONFIG).get("save_basis") is False
+
+
+def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Shapes (out, in) of the linear layers that an adapter will be attached to.
+
+    Raises:
+        UserError: a target that is no linear layer's; PEFT would leave it out in silence.
+    """
+    from torch import nn
+
+    shapes = {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    known = {_last(name) for name in shapes}
+    absent = [target for target in targets if target not in known]
+    if absent:
+        raise UserError(
+            f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone is called so; "
+            f"choose among {', '.join(sorted(known))}."
+        )
+    return {name: shape for name, shape in shapes.items() if _last(name) in targets}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
