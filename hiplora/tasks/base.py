@@ -103,6 +103,15 @@ class Task(Options, ABC):
         """Data sets that the evaluation reads, for the fingerprint."""
         return (self.benchmark,)
 
+    def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
+        """(Data set, split) pairs that an evaluation on ``split`` reads."""
+        return ((self.benchmark, split),)
+
+    @property
+    def trains_on(self) -> tuple[str, str]:
+        """(Data set, split) pair that a training reads."""
+        return self.training, "train"
+
     @abstractmethod
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         """Instruction, input and output of every training example; ``split`` is ``train`` or ``validation``."""

@@ -65,6 +65,10 @@ class Code(Task):
     def datasets(self) -> tuple[str, ...]:
         return (self.benchmark, self.training)
 
+    def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
+        """HumanEval alone; its validation is the held-out part of CodeAlpaca alone."""
+        return ((self.training if split == "validation" else self.benchmark, split),)
+
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return instruction_examples(source, self.training, split)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,37 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); make it readable.") from error
+
+
+def stamp(path: Path) -> tuple[Path, int, int]:
+    """Path, size and time of change: two equal stamps are taken for the same content."""
+    with _reading(path):
+        state = path.stat()
+    return path.resolve(), state.st_size, state.st_mtime_ns
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content; a file that has not changed is read once per process."""
+    return _sha256(*stamp(path))
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with _reading(path), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree(folder: Path) -> list[Path]:
+    """The files below a folder in order, without what git and the Hub's client keep there for themselves."""
+    own = {".git", ".cache"}
+    files = (path for path in folder.rglob("*") if not own & {*path.relative_to(folder).parts})
+    return sorted(path for path in files if path.is_file())
+
+
+def tree_sha256(folder: Path) -> str:
+    """SHA-256 (hex) over the relative paths and contents of the files below a folder."""
+    lines = "".join(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in tree(folder))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def digest(parts: Sequence[str | Path]) -> str:

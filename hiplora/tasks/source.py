@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from hiplora.config import Options, Place
 from hiplora.errors import UserError
 from hiplora.tasks import choice, gsm8k
 from hiplora.tasks.columns import Check, anything, complaint, optional_text, text, text_or_blank
-from hiplora.tasks.files import digest, read_jsonl
+from hiplora.tasks.files import digest, read_jsonl, sha256, stamp, tree, tree_sha256
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,12 +48,16 @@ class Data(Options):
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set's place on the Hub, what its columns must hold and the column that decides its held-out part."""
+    """A data set's place on the Hub, what its columns must hold, and what is validation where no split is called so.
+
+    That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``.
+    """
 
     repository: str
     columns: Mapping[str, Check]
     subset: str | None = None
     held_out_by: str | None = None
+    validation: str | None = None
 
 
 INSTRUCTIONS = {"instruction": text, "input": optional_text, "output": text_or_blank}
@@ -62,7 +67,7 @@ ORIGINS = {
     "gsm8k": Origin(
         "openai/gsm8k", {"question": text, "answer": gsm8k.solution}, subset="main", held_out_by="question"
     ),
-    "mmlu": Origin("cais/mmlu", {"question": text, "subject": text, **CHOICE}, subset="all"),
+    "mmlu": Origin("cais/mmlu", {"question": text, "subject": text, **CHOICE}, subset="all", validation="dev"),
     "scienceqa": Origin(
         "derek-thomas/ScienceQA", {"image": anything, "question": text, **CHOICE, "hint": optional_text}
     ),
@@ -77,6 +82,21 @@ HELD_OUT_PERCENT = 5
 def held_out(text: str) -> bool:
     """Whether an item belongs to the held-out 5 %: decided by a hash of its text, so that no order matters."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100 < HELD_OUT_PERCENT
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one split as it lies there: all, or those that are held out, or those that are not."""
+
+    split: str
+    held_out: bool | None = None
+
+    def __str__(self) -> str:
+        """Its name in what identifies the data."""
+        share = f"held-out {HELD_OUT_PERCENT} %"
+        if self.held_out is None:
+            return self.split
+        return f"{self.split}'s {share}" if self.held_out else f"{self.split} without its {share}"
 
 
 class Source:
@@ -105,17 +125,37 @@ class Source:
         Raises:
             UserError: missing folder or file, a broken line, a column that is not there.
         """
-        origin = self._origin(dataset)
-        if split in self._splits(dataset):
-            whole = self._read(dataset, split)
-            if split == "train" and origin.held_out_by and "validation" not in self._splits(dataset):
-                return _keep(whole, origin.held_out_by, lambda text: not held_out(text))
-            return whole
-        if split == "validation" and origin.held_out_by:
-            return _keep(self._read(dataset, "train"), origin.held_out_by, held_out)
-        if split == "validation" and dataset == "mmlu":
-            return self._read(dataset, "dev")
-        return self._read(dataset, split)
+        part = self._part(dataset, split)
+        rows = self._read(dataset, part.split)
+        column = self._origin(dataset).held_out_by
+        if part.held_out is None or column is None:
+            return rows
+        return rows.select([row for row, text in enumerate(rows[column]) if held_out(text) == part.held_out])
+
+    def reads(self, *wanted: tuple[str, str]) -> dict[str, str]:
+        """What identifies the data of these (data set, split) pairs: a name and a digest for each.
+
+        In a folder the name is that of the file, with the part of it that is read, and the digest its SHA-256
+        (``gsm8k/train without its held-out 5 %``). On the Hub the name is repository, subset and split, and the
+        digest the revision; in a mirror the digest is the SHA-256 of the repository's files. Nothing depends on where
+        a folder lies. Loads neither torch nor datasets.
+
+        Raises:
+            UserError: a folder or file is missing.
+        """
+        return dict(sorted(self._identified(dataset, split) for dataset, split in wanted))
+
+    def check(self, *wanted: tuple[str, str]) -> None:
+        """Read the files of these (data set, split) pairs, so that a broken line is reported before a run starts.
+
+        :meth:`load` then reads none of them again. Splits on the Hub or in a mirror of it are left alone.
+
+        Raises:
+            UserError: missing folder or file, a broken line, a column that is not there.
+        """
+        for dataset, split in wanted:
+            if self._folder_root(dataset) is not None:
+                self._read(dataset, self._part(dataset, split).split)
 
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@revision`` on the Hub."""
@@ -133,8 +173,33 @@ class Source:
         origin = self._origin(dataset)
         if self.data.root is None:
             return f"{origin.repository}/{origin.subset}@{self._revision(dataset)['revision']}"
-        files = sorted(path for path in Path(self._repository(origin)).rglob("*") if path.is_file())
-        return digest([path for path in files if ".cache" not in path.parts and ".git" not in path.parts])
+        return digest(tree(Path(self._repository(origin))))
+
+    def _identified(self, dataset: str, split: str) -> tuple[str, str]:
+        """Name and digest of what is read for one split."""
+        origin = self._origin(dataset)
+        if self._folder_root(dataset) is not None:
+            part = self._part(dataset, split)
+            path = self._file(dataset, part.split)
+            lent = self.data.name == "local" and path.parents[1] == self._mini
+            return f"{dataset}/{part}{' of the mini data' if lent else ''}", sha256(path)
+        # A revision decides which splits there are, and so what validation is taken from: no need to ask.
+        name = "/".join(filter(None, (origin.repository, origin.subset, split)))
+        if self.data.root is None:
+            return name, self._revision(dataset)["revision"]
+        folder = Path(self._repository(origin))
+        if not folder.is_dir():
+            raise UserError(f"{folder} is missing; put a copy of the repository there, or change data.root.")
+        return name, tree_sha256(folder)
+
+    def _part(self, dataset: str, split: str) -> Part:
+        """Which rows of which split are read for ``split``."""
+        origin, splits = self._origin(dataset), self._splits(dataset)
+        if "validation" in splits or split not in ("train", "validation"):
+            return Part(split)
+        if origin.held_out_by:
+            return Part("train", held_out=split == "validation")
+        return Part(origin.validation or split if split == "validation" else split)
 
     def _origin(self, dataset: str) -> Origin:
         if dataset not in ORIGINS:
@@ -186,25 +251,19 @@ class Source:
         )
 
     def _read(self, dataset: str, split: str) -> Dataset:
-        rows = self._read_folder(dataset, split) if self._folder_root(dataset) else self._read_hub(dataset, split)
-        if "id" in rows.column_names:
-            rows = rows.remove_columns("id")
-        return rows.add_column("id", [f"{split}/{row}" for row in range(len(rows))])
+        """All rows of a split with their ids."""
+        if self._folder_root(dataset) is None:
+            return _with_ids(self._read_hub(dataset, split), split)
+        path = self._file(dataset, split)
+        ours = path.parents[1] == self._mini
+        remedy = f"delete {path.parents[1]}, which is then written anew" if ours else "repair or remove this line"
+        return _rows(*stamp(path), shown=path, dataset=dataset, remedy=remedy)
 
-    def _read_folder(self, dataset: str, split: str) -> Dataset:
-        from datasets import Dataset
-
-        folder = self._folder(dataset)
-        path = folder / f"{split}.jsonl"
+    def _file(self, dataset: str, split: str) -> Path:
+        path = self._folder(dataset) / f"{split}.jsonl"
         if not path.is_file():
             raise UserError(f"{path} is missing; {dataset} needs its {split} split there, one JSON object per line.")
-        ours = folder.parent == self._mini
-        remedy = f"delete {folder.parent}, which is then written anew" if ours else "repair or remove this line"
-        rows = read_jsonl(path, self._origin(dataset).columns, remedy=remedy)
-        try:
-            return Dataset.from_list(rows)
-        except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
-            raise UserError(f"{path}: a column changes its type between lines ({error}); give it one type.") from error
+        return path
 
     def _read_hub(self, dataset: str, split: str) -> Dataset:
         from datasets import load_dataset
@@ -248,5 +307,23 @@ def _hub(origin: Origin, load: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _keep(rows: Dataset, column: str, wanted: Callable[[str], bool]) -> Dataset:
-    return rows.select([row for row, text in enumerate(rows[column]) if wanted(text)])
+@cache
+def _rows(path: Path, size: int, mtime_ns: int, *, shown: Path, dataset: str, remedy: str) -> Dataset:
+    """The rows of a file with their ids; a file that has not changed is read once per process.
+
+    Args:
+        shown: the path as errors name it.
+    """
+    from datasets import Dataset
+
+    rows = read_jsonl(shown, ORIGINS[dataset].columns, remedy=remedy)
+    try:
+        return _with_ids(Dataset.from_list(rows), shown.stem)
+    except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
+        raise UserError(f"{shown}: a column changes its type between lines ({error}); give it one type.") from error
+
+
+def _with_ids(rows: Dataset, split: str) -> Dataset:
+    if "id" in rows.column_names:
+        rows = rows.remove_columns("id")
+    return rows.add_column("id", [f"{split}/{row}" for row in range(len(rows))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -68,12 +69,14 @@ def test_fingerprint_follows_the_files(tmp_path):
     assert local(tmp_path).fingerprint("gsm8k", "alpaca") != first
 
 
-def test_fingerprint_loads_neither_torch_nor_datasets(tmp_path):
+def test_identity_loads_neither_torch_nor_datasets(tmp_path):
     write(tmp_path, "gsm8k/train", problems(3))
     code = (
         "import sys; from hiplora.tasks.source import Source; from hiplora.config import DataConfig\n"
         f"Source(DataConfig(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
+        f"Source(DataConfig(name='local', root={str(tmp_path)!r}, revisions={{}})).reads(('gsm8k', 'train'))\n"
         "Source(DataConfig(name='hub', root=None, revisions={})).fingerprint('gsm8k')\n"
+        "Source(DataConfig(name='hub', root=None, revisions={'gsm8k': 40 * 'a'})).reads(('gsm8k', 'train'))\n"
         "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -115,6 +118,82 @@ def test_what_is_missing_is_named(tmp_path):
         local(tmp_path).load("gsm9k", "test")
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_is_read_is_named_split_by_split(tmp_path):
+    train = write(tmp_path, "gsm8k/train", problems(30))
+    test = write(tmp_path, "gsm8k/test", problems(3))
+    dev = write(tmp_path, "mmlu/dev", [{"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 0}])
+    splits = [("gsm8k", "train"), ("gsm8k", "validation"), ("gsm8k", "test"), ("mmlu", "validation")]
+    before = local(tmp_path).reads(*splits)
+    assert before == {
+        "gsm8k/train without its held-out 5 %": sha256(train),
+        "gsm8k/train's held-out 5 %": sha256(train),
+        "gsm8k/test": sha256(test),
+        "mmlu/dev": sha256(dev),
+    }
+    validation = write(tmp_path, "gsm8k/validation", problems(3))
+    assert local(tmp_path).reads(*splits[:2]) == {
+        "gsm8k/train": sha256(train),
+        "gsm8k/validation": sha256(validation),
+    }
+    assert local(tmp_path).reads(("gsm8k", "test")) == {"gsm8k/test": sha256(test)}, "other splits do not enter"
+    write(tmp_path, "gsm8k/train", problems(31))
+    assert local(tmp_path).reads(("gsm8k", "train")) == {"gsm8k/train": sha256(train)}, "and the change is seen"
+
+
+def test_borrowed_text_is_named_as_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("hiplora.mini.write", lambda folder: write(folder, "text/test", [{"text": "mini"}]))
+    borrowed = local(tmp_path).reads(("text", "test"))
+    mini = Source(DataConfig(name="mini", root=None, revisions={})).reads(("text", "test"))
+    assert borrowed == {"text/test of the mini data": mini["text/test"]}
+    own = write(tmp_path, "text/test", [{"text": "own"}])
+    assert local(tmp_path).reads(("text", "test")) == {"text/test": sha256(own)}
+
+
+def test_a_file_is_hashed_and_read_once(tmp_path, monkeypatch):
+    write(tmp_path, "gsm8k/train", problems(100))
+    first = local(tmp_path)
+    first.reads(("gsm8k", "train"))
+    first.check(("gsm8k", "train"))
+    monkeypatch.setattr("hiplora.tasks.files.hashlib.file_digest", None)
+    monkeypatch.setattr("hiplora.tasks.source.read_jsonl", None)
+    again = local(tmp_path)
+    assert len(again.reads(("gsm8k", "train"), ("gsm8k", "validation"))) == 2
+    assert len(again.load("gsm8k", "train")) + len(again.load("gsm8k", "validation")) == 100
+
+
+def test_check_names_a_broken_line_and_a_missing_file(tmp_path, hub):
+    write(tmp_path, "gsm8k/train", problems(3))
+    write(tmp_path, "gsm8k/test", [{"question": "q", "answer": "one"}])
+    source = local(tmp_path)
+    source.check(("gsm8k", "train"), ("gsm8k", "validation"))
+    with pytest.raises(UserError, match=r"test\.jsonl:1 has answer='one'"):
+        source.check(("gsm8k", "train"), ("gsm8k", "test"))
+    write(tmp_path, "mmlu/test", [])
+    for name in (source.check, source.reads):
+        with pytest.raises(UserError, match=r"dev\.jsonl is missing"):
+            name(("mmlu", "validation"))
+    hub.check(("gsm8k", "test"))  # not there, which is found when it is loaded
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_names_what_it_reads(tmp_path, monkeypatch, name):
+    task, loaded = task_class(name)(), []
+    source = local(tmp_path)
+    monkeypatch.setattr(source, "load", lambda *wanted: loaded.append(wanted))
+    for split in ("test", "validation"):
+        with pytest.raises(AttributeError):
+            task.test_items(source, split)
+        assert task.reads(split) == (loaded.pop(),)
+    with pytest.raises(AttributeError):
+        task.training_examples(source)
+    assert task.trains_on == loaded.pop()
+
+
 CARD = "---\nconfigs:\n- config_name: {subset}\n  data_files:\n  - split: {split}\n    path: {path}\n---\n"
 
 
@@ -151,6 +230,16 @@ def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
     assert hub.load("mmlu", "validation").to_list() == [
         {"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 1, "id": "dev/0"}
     ]
+    splits = [("gsm8k", "train"), ("mmlu", "validation"), ("codealpaca", "train")]
+    reads = hub.reads(*splits)
+    assert sorted(reads) == ["cais/mmlu/all/validation", "openai/gsm8k/main/train", "sahil2801/CodeAlpaca-20k/train"]
+    (root / "openai/gsm8k/.cache").mkdir()
+    (root / "openai/gsm8k/.cache/lock").touch()
+    assert hub.reads(*splits) == reads
+    (root / "openai/gsm8k/README.md").write_text("")
+    assert {name for name, value in hub.reads(*splits).items() if value != reads[name]} == {"openai/gsm8k/main/train"}
+    with pytest.raises(UserError, match=r"openai_humaneval is missing"):
+        hub.reads(("humaneval", "test"))
     examples = task_class("code")().training_examples(hub)
     assert 240 < len(examples) < 300
     assert examples[0].output == "o"
