@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora.config import RunConfig, build
+from hiplora.config import Options
 from hiplora.errors import UserError
+from hiplora.evaluation.options import Evaluation
 from hiplora.merging import operator_class
 from hiplora.methods import method_class
+from hiplora.models import Model
+from hiplora.pipelines import pipeline_class
+from hiplora.pipelines.base import Config
+from hiplora.spectral.options import Svd
+from hiplora.tasks import ORDER, TASKS, task_class
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data
+from hiplora.training.options import Training
 
 if TYPE_CHECKING:
     from hydra.errors import HydraException
@@ -56,7 +65,7 @@ def _quoted(override: str) -> str:
     return f"{group}=" + ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)
 
 
-def typed(config: DictConfig) -> RunConfig:
+def typed(config: DictConfig) -> Config:
     """Typed configuration from what Hydra composed.
 
     Raises:
@@ -70,10 +79,82 @@ def typed(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a field"
         raise UserError(f"{key} has no value; add {key}=… to the command.") from None
-    return build(raw, method_class=method_class, operator_class=operator_class)
+    return build(raw)
 
 
-def compose(overrides: Sequence[str]) -> RunConfig:
+SECTIONS: dict[str, type[Options]] = {
+    "model": Model,
+    "data": Data,
+    "svd": Svd,
+    "training": Training,
+}
+CHOICES: dict[str, Callable[[str], type[Options]]] = {
+    "pipeline": pipeline_class,
+    "method": method_class,
+    "merge": operator_class,
+}
+PLAIN = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
+BUDGETS = ("merging",)  # sections of conf/scale that options of a pipeline are taken from
+
+
+def build(raw: Mapping[str, Any]) -> Config:
+    """Typed configuration from the plain, resolved dictionary that Hydra composed.
+
+    Raises:
+        UserError: an unknown or missing key, a value of the wrong type or out of its range.
+    """
+    groups = (*SECTIONS, *CHOICES, "task", "evaluation", "seed")
+    if unknown := sorted(set(raw) - {*groups, *PLAIN, *BUDGETS}):
+        raise UserError(f"{', '.join(unknown)}: no such key; see conf/config.yaml for the ones there are.")
+    if absent := [key for key in (*groups, *PLAIN) if raw.get(key) is None]:
+        raise UserError(f"{', '.join(absent)}: no value; leave out what removes it, or see conf/config.yaml.")
+    for group in groups:
+        if not isinstance(raw[group], Mapping):
+            raise UserError(f"{group}={raw[group]} is not an option; see conf/{group} for those there are.")
+    evaluation, task, benchmarks = _benchmarks(raw)
+    values: dict[str, Any] = {name: cls(**raw[name]) for name, cls in SECTIONS.items()}
+    values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
+    values |= {name: raw[name] for name in PLAIN}
+    return Config(task=task, benchmarks=benchmarks, evaluation=evaluation, seed=_seed(raw["seed"]), **values)
+
+
+def _benchmarks(raw: Mapping[str, Any]) -> tuple[Evaluation, Task, tuple[Task, ...]]:
+    """Evaluation, the task that is trained, and the benchmarks that are scored: the four, and the trained one.
+
+    ``evaluation.<benchmark>_<field>`` is an option of that benchmark; the group ``task`` may set its own task's too.
+    """
+    shared = dict(raw["evaluation"])
+    scoring = shared.pop("scoring", None)
+    own: dict[str, dict[str, Any]] = {name: {} for name in TASKS}
+    for key in list(shared):
+        owner = next((name for name in TASKS if key.startswith(f"{name}_")), None)
+        if owner is not None:
+            own[owner][key.removeprefix(f"{owner}_")] = shared.pop(key)
+    chosen = {key: value for key, value in raw["task"].items() if key != "name"}
+    name = _name(raw, "task")
+    task = task_class(name)(scoring=scoring, **{**own[name], **chosen})
+    names = ORDER if name in ORDER else (*ORDER, name)
+    others = {each: task_class(each)(scoring=scoring, **own[each]) for each in names if each != name}
+    return Evaluation(**shared), task, tuple(task.but(template=None) if n == name else others[n] for n in names)
+
+
+def _name(raw: Mapping[str, Any], group: str) -> str:
+    name = raw[group].get("name")
+    if not isinstance(name, str):
+        raise UserError(f"{group}.name={name} must be a name; see conf/{group} for those there are.")
+    return name
+
+
+def _seed(raw: Mapping[str, Any]) -> int:
+    value = raw.get("value")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise UserError(
+            f"seed.value={value} must be a whole number from 0 to {2**32 - 1}; type seed=custom seed.value=7."
+        )
+    return value
+
+
+def compose(overrides: Sequence[str]) -> Config:
     """Compose ``conf/`` with Hydra overrides such as ``["method=lora", "seed=42"]``.
 
     Raises:

@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from hiplora.config import Options, Place
 from hiplora.disk import default_cache_dir, lock, new_folder, write_atomically
 from hiplora.errors import UserError
 

@@ -21,10 +21,26 @@ from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
-from hiplora.scheduler import resolve
+from hiplora.stages.make import Engine
+from hiplora.stages.store import Store
+from hiplora.tracking import Tracking
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from hiplora.pipelines.base import Config
+
+
+def answer(config: Config) -> str:
+    """Make what a configuration asks for; what to print of it.
+
+    Raises:
+        UserError: the configuration or the machine does not allow the run; nothing complete is lost.
+    """
+    tracking = Tracking(enabled=config.logging == "wandb", folder=Path(config.outputs_dir))
+    tracking.check()
+    engine = Engine(Store(config.places), tracking, force=config.force)
+    return describe(engine.run(config.stages()), engine)
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
@@ -36,7 +52,7 @@ def _hydra_main(config: DictConfig) -> None:
         _job(config)
         return
     try:
-        print(describe(resolve(typed(config))))
+        print(answer(typed(config)))
     except UserError as error:
         sys.exit(_refusal(error))
 
@@ -45,7 +61,7 @@ def _job(config: DictConfig) -> None:
     """One job of a sweep: leaves its outcome in its own folder, where the summary finds it, whatever the launcher."""
     failed = None
     try:
-        print(describe(resolve(typed(config))))
+        print(answer(typed(config)))
     except UserError as error:
         failed = str(error)
         print(f"error: {failed}", file=sys.stderr)

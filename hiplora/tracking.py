@@ -12,14 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hiplora.disk import disk_errors
 from hiplora.errors import UserError
-from hiplora.records import stem, wandb_parent
-
-if TYPE_CHECKING:
-    from hiplora.config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -92,34 +89,54 @@ class Run:
             logger.warning("W&B failed and is left alone from here on (%s); our own files are whole", _reason(error))
 
 
-def check(config: RunConfig) -> None:
-    """Refuse, before anything is computed, to track without W&B.
+@dataclass(frozen=True)
+class Tracking:
+    """Whether and where runs are tracked; ``folder`` is given to W&B, which makes its own ``wandb`` inside."""
 
-    Raises:
-        UserError: it is not installed.
-    """
-    if config.logging == "wandb":
-        _wandb_init()
+    enabled: bool
+    folder: Path
 
+    def check(self) -> None:
+        """Refuse, before anything is computed, to track without W&B.
 
-def tracker(config: RunConfig, *, labels: Mapping[str, Any], identity: str) -> Tracker | None:
-    """The W&B run of a training; None unless ``logging=wandb``."""
-    return _tracker(config, labels=labels, identity=identity, train=identity)
+        Raises:
+            UserError: it is not installed.
+        """
+        if self.enabled:
+            _wandb_init()
 
+    def curve(self, *, name: str, id: str, kind: str, asked: Mapping[str, Any]) -> Tracker | None:
+        """The W&B run of a training, by its name and id; None where nothing is tracked."""
+        return self._tracker(name=name, id=id, group=f"{name}-{id}", kind=kind, asked=asked)
 
-def publish(config: RunConfig, record: Mapping[str, Any]) -> None:
-    """Give the scores of a written record to W&B, beside the training they are of; nothing without scores."""
-    train = record.get("needs", {}).get("train", record["id"])
-    chosen = _tracker(config, labels=record["labels"], identity=record["id"], train=train)
-    if chosen is None or "metrics" not in record:
-        return
-    try:
-        run = chosen.start()
-    except UserError as error:
-        logger.warning("the record is written, but not on W&B: %s", error)
-        return
-    run.summary(flat(record["metrics"]))
-    run.finish()
+    def publish(self, *, name: str, id: str, train: str, kind: str, asked: Mapping[str, Any], numbers: Any) -> None:
+        """Give the scores of a written record to W&B, in the group of the training ``train`` that they are of."""
+        chosen = self._tracker(name=name, id=id, group=f"{name}-{train}", kind=kind, asked=asked)
+        if chosen is None:
+            return
+        try:
+            run = chosen.start()
+        except UserError as error:
+            logger.warning("the record is written, but not on W&B: %s", error)
+            return
+        run.summary(flat(numbers))
+        run.finish()
+
+    def _tracker(self, *, name: str, id: str, group: str, kind: str, asked: Mapping[str, Any]) -> Tracker | None:
+        if not self.enabled:
+            return None
+        return Tracker(
+            {
+                "project": PROJECT,
+                "name": f"{name}-{id}",
+                "id": id,
+                "group": group,
+                "job_type": kind,
+                "config": dict(asked),
+                "dir": str(self.folder),
+                "reinit": "create_new",  # a run of the caller's own is left alone
+            }
+        )
 
 
 def flat(metrics: Any, prefix: str = "") -> dict[str, float]:
@@ -135,24 +152,6 @@ def flat(metrics: Any, prefix: str = "") -> dict[str, float]:
     for key, value in inside:
         found |= flat(value, f"{prefix}/{key}" if prefix else str(key))
     return found
-
-
-def _tracker(config: RunConfig, *, labels: Mapping[str, Any], identity: str, train: str) -> Tracker | None:
-    """Runs of one training share the group: its curve, and every record of its adapter's scores."""
-    if config.logging != "wandb":
-        return None
-    return Tracker(
-        {
-            "project": PROJECT,
-            "name": stem(labels, identity),
-            "id": identity,
-            "group": stem(labels, train),
-            "job_type": config.pipeline,
-            "config": config.resolved(),
-            "dir": str(wandb_parent(config.outputs_dir)),
-            "reinit": "create_new",  # a run of the caller's own is left alone
-        }
-    )
 
 
 def _wandb_init() -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hiplora.tasks.base import Execution, Requests, Task
+from hiplora.tasks.base import Programs, Requests, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,18 +88,18 @@ def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, pr
     for requests in asked:
         scores = results["results"][requests.name]
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
-    if task.execution is not None:
-        found.update(_pass_rates(asked, samples, execution=task.execution, progress=progress))
+    if task.programs is not None:
+        found.update(_pass_rates(asked, samples, programs=task.programs, progress=progress))
     return TaskScore({name: found[name] for name in task.metrics}, len(samples), samples)
 
 
-def _hashes(entry: Logged) -> dict[str, str]:
+def _hashes(entry: dict[str, Any]) -> dict[str, str]:
     """What tells a later reader that an item was this one, asked in these words: 16 hex digits each, by lm-eval."""
-    return {"doc_hash": entry["doc_hash"][:16], "prompt_hash": entry["prompt_hash"][:16]}  # type: ignore[dict-item]
+    return {"doc_hash": entry["doc_hash"][:16], "prompt_hash": entry["prompt_hash"][:16]}
 
 
 def _pass_rates(
-    asked: Sequence[Requests], samples: list[dict[str, Any]], *, execution: Execution, progress: bool
+    asked: Sequence[Requests], samples: list[dict[str, Any]], *, programs: Programs, progress: bool
 ) -> dict[str, float | None]:
     """Judge the completions of every problem; their verdicts join the samples."""
     from hiplora.evaluation.passk import judge, pass_rates
@@ -109,8 +109,8 @@ def _pass_rates(
     verdicts = judge(
         asked[0].documents,
         [sample["completions"] for sample in samples],
-        execution=execution.backend,
-        timeout=execution.timeout,
+        execution=programs.backend,
+        timeout=programs.timeout,
         progress=progress,
     )
     for sample, judged in zip(samples, verdicts, strict=True):

@@ -50,8 +50,8 @@ class InMemoryLM(HFLM):
         batch_tokens: padded tokens per forward pass.
         seed: of sampled completions.
         progress: show progress bars.
-        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it nothing
-            is remembered from one call to the next.
+        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it
+            nothing is remembered from one call to the next.
     """
 
     def __init__(

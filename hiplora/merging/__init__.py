@@ -108,7 +108,8 @@ def merge(
             f"merge={operator} has no option {', '.join(unknown)}; "
             + (f"it has {', '.join(sorted(known))}." if known else "it has none.")
         )
-    instance = cls(name=operator, calibration=calibration, **options)
+    given: dict[str, Any] = {"name": operator, "calibration": calibration, **options}
+    instance = cls(**given)
     return apply(instance, updates, generator=generator, labels=labels)
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a fresh adapter is attached with, beside its method's own options."""
+    """What a fresh adapter is attached with, beside its method's own options; ``svd`` where the method uses it."""
 
     targets: tuple[str, ...]
-    svd: Svd
+    svd: Svd | None
     training: Training
     save_basis: bool = False
 
@@ -102,6 +102,19 @@ class Method(Options):
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
+
+    def go_on(self, peft_model: PeftModel, native: Mapping[str, Any]) -> None:
+        """Put the native state of a trained adapter on a fresh one, to be trained on with a fresh optimizer.
+
+        ``native`` is what a training leaves: ``adapter``, its trained tensors by name, and ``method``, its ``state``.
+        """
+        import torch
+
+        parameters = dict(peft_model.named_parameters())
+        with torch.no_grad():
+            for name, value in native["adapter"].items():
+                parameters[name].copy_(value)
+        self.load_state(peft_model, native["method"])
 
     def finish(self, peft_model: PeftModel) -> None:
         """Called once after the last step: leave the one adapter that is saved and evaluated."""

@@ -63,6 +63,7 @@ def tuner(peft_model: PeftModel) -> HipLoraModel:
 def basis_options(setup: Setup) -> dict[str, Any]:
     """The fields of HipLoraConfig that come from the model and svd groups of the configuration."""
     svd = setup.svd
+    assert svd is not None  # a method that uses it is given it
     return {
         "task_type": "CAUSAL_LM",
         "target_modules": list(setup.targets),

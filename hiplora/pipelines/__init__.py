@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from hiplora.pipelines.base import Pipeline
 
 PIPELINES: dict[str, str] = {
-    "train": "hiplora.pipelines.train:Train",
-    "backbone": "hiplora.pipelines.backbone:BackboneScores",
+    "train": "hiplora.pipelines.train:TrainOnly",
+    "backbone": "hiplora.pipelines.backbone:BackboneOnly",
     "single": "hiplora.pipelines.single:Single",
     "merge": "hiplora.pipelines.merge:Merge",
 }
 
 
-def pipeline(name: str) -> Pipeline:
-    """The pipeline of this name.
+def pipeline_class(name: str) -> type[Pipeline]:
+    """The class of a pipeline; its fields are its options.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none of this name.
     """
     if name not in PIPELINES:
         raise UserError(f"pipeline={name} is not known; choose one of {', '.join(PIPELINES)}.")
     module, attribute = PIPELINES[name].split(":")
-    return getattr(import_module(module), attribute)()
+    return getattr(import_module(module), attribute)

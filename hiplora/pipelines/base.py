@@ -1,65 +1,106 @@
-"""The interface of a pipeline: what identifies its result, what it needs, how it is made."""
+"""What a pipeline is: options of its own, and the stages that a configuration asks for.
+
+A pipeline computes nothing. It gives the stages it wants, all at once as a list, or as a generator where the next ones
+depend on results: it yields stages, and receives their records.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, ClassVar, Literal
 
-if TYPE_CHECKING:
-    from hiplora.config import RunConfig
+from pydantic import Field
+
+from hiplora.config import Options, Seed
+from hiplora.errors import UserError
+from hiplora.evaluation.options import Evaluation
+from hiplora.merging.base import Operator
+from hiplora.methods.base import Method
+from hiplora.models import Model
+from hiplora.spectral.options import Svd
+from hiplora.stages.make import Wanted
+from hiplora.stages.record import Record
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Adapted, Backbone
+from hiplora.stages.store import Places
+from hiplora.stages.train import Train
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data
+from hiplora.training.options import Training
+
+Stages = Sequence[Wanted] | Generator[Wanted | Sequence[Wanted], list[Record], None]
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a pipeline hands to its record: JSON-serialisable fields, and per-sample predictions."""
+class Pipeline(Options):
+    """Base of all pipelines; a subclass adds its options as fields and implements :meth:`stages`."""
 
-    fields: dict[str, Any]
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    group: ClassVar[str] = "pipeline"
 
+    name: str
 
-class Pipeline:
-    """One kind of run. A pipeline never calls another: it names what it requires and is given the records."""
-
-    def labels(self, config: RunConfig) -> dict[str, Any]:
-        """Words a person looks a record up by; they do not identify it."""
-        return {
-            "method": config.method.name,
-            "task": config.task.name,
-            "seed": config.seed,
-            "scale": config.scale,
-            "model": config.model.name,
-            "data": config.data.name,
-        }
-
-    def check(self, config: RunConfig) -> None:
-        """Refuse, before anything is computed, what could not be finished."""
-
-    def identity(self, config: RunConfig) -> dict[str, Any]:
-        """Everything that determines the result, and nothing else."""
+    def stages(self, config: Config) -> Stages:
+        """What the configuration asks for, in the order in which it should be made; computes nothing."""
         raise NotImplementedError
 
-    def requires(self, config: RunConfig) -> list[RunConfig]:
-        """Configurations of the runs whose records :meth:`run` is given, in this order."""
-        return []
 
-    def directory(self, config: RunConfig, identity: str) -> Path:
-        """Where the record lies."""
-        raise NotImplementedError
+class Config(Options):
+    """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs."""
 
-    def stale(self, config: RunConfig, record: dict[str, Any]) -> str | None:
-        """Why a record that exists no longer stands for the run, in words; None where it does.
+    pipeline: Pipeline
+    method: Method
+    task: Task
+    benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
+    merge: Operator
+    seed: Seed
+    scale: str
+    model: Model
+    data: Data
+    svd: Svd
+    training: Training
+    evaluation: Evaluation
+    logging: Literal["plain", "wandb"]
+    force: bool
+    save_basis: bool
+    outputs_dir: str
+    results_dir: str
 
-        It does not where the run also leaves files that are gone, or where what it was made from was made anew.
-        """
-        return None
+    def check_options(self) -> None:
+        for field in ("outputs_dir", "results_dir"):
+            if not getattr(self, field).strip():
+                raise UserError(f"{field}= is empty; leave it out, or type {field}=DIR.")
 
-    def complete(self, config: RunConfig, identity: str) -> None:
-        """Add to a finished run's files what is asked for and not part of its identity; nothing where there is none."""
+    @property
+    def places(self) -> Places:
+        """Where records and artefacts of this run lie."""
+        return Places(outputs=Path(self.outputs_dir), results=Path(self.results_dir) / self.data.name)
 
-    def run(self, config: RunConfig, needs: list[dict[str, Any]], identity: str) -> Result:
-        """Compute the result from the configuration and the records of what it requires."""
-        raise NotImplementedError
+    def stages(self) -> Stages:
+        """What this configuration asks for."""
+        return self.pipeline.stages(self)
 
-    def clean(self, config: RunConfig, identity: str) -> None:
-        """Remove what is of no use once the record is written."""
+
+def training(config: Config, *, task: Task | None = None, seed: int | None = None) -> Train:
+    """The training that a configuration asks for, or of another benchmark or seed with everything else the same."""
+    chosen = (config.task if task is None else task).as_trained()
+    return Train(
+        method=config.method,
+        task=chosen,
+        seed=config.seed if seed is None else seed,
+        model=config.model,
+        targets=config.model.target_modules,
+        svd=config.svd if config.method.uses_svd else None,
+        training=config.training,
+        data=config.data,
+        save_basis=config.save_basis,
+    )
+
+
+def scores(config: Config, of: Backbone | Train) -> Score:
+    """Scores of the backbone or of an adapter on all benchmarks of a configuration."""
+    return Score(
+        of=Adapted(train=of) if isinstance(of, Train) else of,
+        benchmarks=config.benchmarks,
+        evaluation=config.evaluation,
+        data=config.data,
+    )

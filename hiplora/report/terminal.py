@@ -5,35 +5,80 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hiplora.evaluation.retention import retention
+from hiplora.stages.record import Record
+from hiplora.stages.results import Adapter, Metrics
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Adapted, Backbone, Merged
 from hiplora.tasks import primary
 
 if TYPE_CHECKING:
-    from hiplora.scheduler import Outcome
+    from hiplora.stages.make import Engine, Outcome
 
 
-def describe(outcome: Outcome) -> str:
+def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
-    record = outcome.record
-    metrics = record.get("metrics", {})
-    parts = [_scores(metrics) if "base" in metrics else "", _training(record.get("training"))]
-    if "retain" in metrics:
-        parts.append(_retain(metrics["retain"], record["labels"]["task"]))
-    if "instances" in metrics:
-        parts.append(_merges(metrics["instances"]))
-    if outcome.reused:
-        parts.append("Reused: " + "; ".join(outcome.reused) + ". force=true redoes the run.")
-    parts.append(f"Record: {record['pipeline']} {record['id']}")
+    scored = {type(outcome.stage.of): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
+    merged = [outcome for outcome in outcomes if _source(outcome) is Merged]
+    parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get(Backbone), scored.get(Adapted))]
+    parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
+    if not merged and {Backbone, Adapted} <= scored.keys():
+        parts.append(_retain(scored[Backbone], scored[Adapted]))
+    if engine.reused:
+        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
+    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
     return "\n".join(part for part in parts if part)
 
 
-def _merges(instances: Sequence[Mapping[str, Any]]) -> str:
+def _source(outcome: Outcome) -> type | None:
+    return type(outcome.stage.of) if isinstance(outcome.stage, Score) else None
+
+
+def _place(record: Record, *, restored: bool) -> str:
+    if not restored:
+        return f"Record: {record.kind} {record.id} ({record.where})"
+    return (
+        f"Record: {record.kind} {record.id} ({record.where}), of an adapter that was restored here; the tracked record "
+        "stays as it is, and its scores are shown as recorded."
+    )
+
+
+def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
+    """Every score before and after; beside them the tracked record's, where what was scored here is not it."""
+    columns: dict[str, Mapping[str, Metrics]] = {}
+    if base is not None:
+        columns["base"] = base.record.result.benchmarks  # type: ignore[attr-defined]
+    if adapted is not None:
+        columns["adapted"] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
+        if adapted.recorded is not None:
+            columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
+    if not columns:
+        return ""
+    lines = [f"{'benchmark':<12}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
+    for benchmark, scores in next(iter(columns.values())).items():
+        for metric in scores:
+            if metric not in ("n", "tokens"):
+                numbers = [_number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
+                lines.append(f"{benchmark:<12}{metric:<12}" + "".join(f"{number:>9}" for number in numbers))
+    return "\n".join(lines)
+
+
+def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
+    """Each task's headline score alone and in the merged model."""
+    alone = {
+        outcome.stage.of.train.id: outcome.record.result.benchmarks  # type: ignore[attr-defined]
+        for outcome in outcomes
+        if _source(outcome) is Adapted
+    }
     lines = [f"{'merged adapters':<58}{'benchmark':<12}{'before':>9}{'after':>9}"]
-    for instance in instances:
-        who = " + ".join(f"{task}/{seed}" for task, seed in instance["adapters"].items())
-        for task in instance["adapters"]:
+    for outcome in merged:
+        source: Any = outcome.stage.of  # type: ignore[attr-defined]
+        who = " + ".join(f"{task}/{seed}" for task, seed in source.members)
+        after: Any = outcome.record.result
+        for train, (task, _) in zip(source.adapters, source.members, strict=True):
             name = primary(task)
-            before, after = (_number(instance[when][task][name]) for when in ("before", "after"))
-            lines.append(f"{who:<58}{task:<12}{before:>9}{after:>9}")
+            before = _number(alone[train.id][task][name])
+            lines.append(f"{who:<58}{task:<12}{before:>9}{_number(after.benchmarks[task][name]):>9}")
             who = ""
     return "\n".join(lines)
 
@@ -42,18 +87,10 @@ def _number(value: Any, pattern: str = ".3f") -> str:
     return "-" if value is None else format(value, pattern)
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
-    base, adapted = metrics["base"], metrics.get("adapted", {})
-    lines = [f"{'benchmark':<12}{'metric':<12}{'base':>9}{'adapted':>9}"]
-    for benchmark, scores in base.items():
-        for name, value in scores.items():
-            if name not in ("n", "tokens"):
-                after = _number(adapted[benchmark][name]) if adapted else ""
-                lines.append(f"{benchmark:<12}{name:<12}{_number(value):>9}{after:>9}")
-    return "\n".join(lines)
-
-
-def _retain(retain: Mapping[str, Any], task: str) -> str:
+def _retain(base: Outcome, adapted: Outcome) -> str:
+    task = adapted.stage.of.train.task.name  # type: ignore[attr-defined]
+    before, after = (outcome.record.result.benchmarks for outcome in (base, adapted))  # type: ignore[attr-defined]
+    retain = retention(before, after, trained_on=task)
     return (
         f"Forgotten outside {task} (lower is better): Retain {_number(retain['retain_pp'], '+.2f')} pp, "
         f"NLL {_number(retain['retain_nll'], '+.3f')}, "
@@ -61,11 +98,10 @@ def _retain(retain: Mapping[str, Any], task: str) -> str:
     )
 
 
-def _training(training: Mapping[str, Any] | None) -> str:
-    if not training:
-        return ""
+def _training(training: Adapter) -> str:
     return (
-        f"Trained {training['steps']} steps, {training['tokens']} tokens ({training['epochs']:.2f} epochs), "
-        f"{training['seconds']:.0f} s, {training['tokens_per_second']:.0f} tokens/s, "
-        f"{training['deployed_parameters']:,} parameters, {training['adapter_bytes'] / 1e6:.1f} MB"
+        f"Trained {training.steps} steps, {training.tokens} tokens ({training.epochs:.2f} epochs), "
+        f"{training.seconds:.0f} s, {training.tokens_per_second:.0f} tokens/s, "
+        f"{training.deployed_parameters:,} parameters, {training.adapter_bytes / 1e6:.1f} MB, "
+        f"peak memory {training.peak_memory_bytes / 1e9:.2f} GB"
     )

@@ -21,7 +21,7 @@ from hiplora.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hiplora.config import RunConfig
+    from hiplora.pipelines.base import Config
     from hiplora.spectral import Directions
 
 
@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
-def _check(options: argparse.Namespace, config: RunConfig) -> None:
+def _check(options: argparse.Namespace, config: Config) -> None:
     if not 1 <= options.k <= config.svd.k_max:
         raise UserError(
             f"--k {options.k} directions cannot be compared, as a run has svd.k_max={config.svd.k_max}; "
@@ -75,15 +75,17 @@ def _check(options: argparse.Namespace, config: RunConfig) -> None:
         raise UserError(f"--limit {options.limit} compares no matrix; give 1 or more, or leave it out.")
 
 
-def _directions(config: RunConfig) -> tuple[dict[str, Tensor], Directions]:
+def _directions(config: Config) -> tuple[dict[str, Tensor], Directions]:
     """Weights and singular directions of every target, found in the way of an adapter that is attached."""
     from hiplora import models
+    from hiplora.methods.base import Setup
     from hiplora.methods.proj import basis_options
     from hiplora.spectral import load_or_compute
     from hiplora.tuner import HipLoraConfig
     from hiplora.tuner.targets import find_targets, weights_of
 
-    adapter = HipLoraConfig(k=1, **basis_options(config))  # k and r of a method leave the directions as they are
+    setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)
+    adapter = HipLoraConfig(k=1, **basis_options(setup))  # k and r of a method leave the directions as they are
     weights = weights_of(find_targets(models.load(config.model).model, adapter))
     return weights, load_or_compute(weights, **adapter.svd_options, cache_dir=adapter.cache_dir)
 

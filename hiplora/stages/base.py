@@ -61,7 +61,7 @@ class Loaded:
 
 
 class Stage(Options):
-    """One unit of work. A subclass is one kind: ``kind`` names it in records, ``artefact`` says that it leaves a folder.
+    """A unit of work. A subclass is one kind: ``kind`` names it in records, ``artefact`` says that it leaves a folder.
 
     A subclass declares its fields and implements ``where``, ``name`` and ``run``.
     """

@@ -15,8 +15,9 @@ from hiplora.environment import environment
 from hiplora.parts import Parts
 from hiplora.stages.base import Job, Stage
 from hiplora.stages.record import Record, result_digest
+from hiplora.stages.results import Scores
 from hiplora.stages.store import Store
-from hiplora.tracking import Tracking
+from hiplora.tracking import Tracker, Tracking
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Engine:
         job.parts.forget()
         stage.clean(job)
         self.made.append(line)
-        self.tracking.publish(written)
+        if isinstance(made.result, Scores):
+            self._publish(written)
         return written
 
     def _job(self, stage: Stage) -> Job:
@@ -140,7 +142,25 @@ class Engine:
             folder=places.artefact(stage.id, where),
             checkpoints=places.checkpoints(stage.id, where),
             artefacts={id: places.artefact(id, record.where) for id, record in needs.items()},
-            tracker=self.tracking.curve(stage),
+            tracker=self._tracker(stage),
+        )
+
+    def _tracker(self, stage: Stage) -> Tracker | None:
+        """A W&B run for the curve of a stage that leaves an artefact: a training."""
+        if not stage.artefact:
+            return None
+        return self.tracking.curve(name=stage.name(), id=stage.id, kind=stage.kind, asked=stage.described())
+
+    def _publish(self, record: Record) -> None:
+        """Scores go to the group of the training that they are of; those of a merge or the backbone to their own."""
+        train = next(iter(record.needs)) if len(record.needs) == 1 else record.id
+        self.tracking.publish(
+            name=record.name,
+            id=record.id,
+            train=train,
+            kind=record.kind,
+            asked=record.asked,
+            numbers=record.result.reproducible(),
         )
 
 
@@ -150,7 +170,9 @@ def found_whole(store: Store, stage: Stage) -> Record | None:
     return record if record is not None and (not stage.artefact or store.artefact(record) is not None) else None
 
 
-def pending(store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, artefacts: bool = True) -> list[Stage]:
+def pending(
+    store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, artefacts: bool = True
+) -> list[Stage]:
     """The stages that would have to be made for these, needs first, each once.
 
     Without ``artefacts``, records are enough for the stages themselves; what must be made needs artefacts all the same.

@@ -82,7 +82,8 @@ def read(path: Path) -> Record:
             raise ValueError(f"its schema is {raw.get('schema')}, this version reads {SCHEMA}")
         if raw.get("kind") not in RESULTS:
             raise ValueError(f"its kind is {raw.get('kind')}, this version reads {', '.join(RESULTS)}")
-        return Record[RESULTS[raw["kind"]]].model_validate(raw)  # type: ignore[misc]
+        typed: Any = Record
+        return typed[RESULTS[raw["kind"]]].model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -39,7 +39,7 @@ class Score(Stage):
         return {**self.of.reads(), **DataSource(self.data).reads(*self._splits())}
 
     def _splits(self) -> list[tuple[str, str]]:
-        asked = [pair for task in self.benchmarks for pair in task.asked_of(self.evaluation.splits)]
+        asked = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
         return [*asked, TEXT]
 
     def where(self) -> str:
@@ -58,7 +58,7 @@ class Score(Stage):
         """The backend that executes model-written code, or ``off``."""
         from hiplora.evaluation.sandbox import choose_backend
 
-        asked = {task.execution.backend for task in self.benchmarks if task.execution is not None}
+        asked = {task.programs.backend for task in self.benchmarks if task.programs is not None}
         return ", ".join(sorted("off" if each == "off" else choose_backend(each).name for each in asked)) or "off"
 
     def run(self, job: Job) -> Made:

@@ -149,4 +149,3 @@ def _updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Upd
             _HELD.pop(next(iter(_HELD)))
         _HELD[key] = found
     return _HELD[key]
-

@@ -17,7 +17,7 @@ from pydantic import Field
 from hiplora import models
 from hiplora.adapters import ADAPTER_CONFIG, check_complete
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
-from hiplora.disk import disk_errors, json_object, new_folder, write_atomically, write_json
+from hiplora.disk import disk_errors, json_object, new_folder, sha256, write_atomically, write_json
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
@@ -64,7 +64,7 @@ class Train(Stage):
         return () if self.parent is None else (self.parent,)
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(*self.task.corpus())}
+        return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
 
     def where(self) -> str:
         return self.model.where()
@@ -77,7 +77,7 @@ class Train(Stage):
         return [*(self.parent.line() if self.parent is not None else []), self]
 
     def check(self) -> None:
-        Source(self.data).check(*self.task.corpus())
+        Source(self.data).check(self.task.trains_on)
 
     def run(self, job: Job) -> Made:
         from transformers import set_seed
@@ -117,7 +117,6 @@ class Train(Stage):
 
     def _start(self, backbone: models.Backbone, job: Job) -> PeftModel:
         """A fresh adapter on the backbone, or the parent's, to be trained on."""
-        assert self.svd is not None or not self.method.uses_svd
         setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
         model = self.method.attach(backbone.model, setup=setup)
         if self.parent is not None:
@@ -138,7 +137,7 @@ class Train(Stage):
             self._add_basis(job.folder)
 
     def _add_basis(self, folder: Path) -> None:
-        """Save the adapter again, with its directions; each file is replaced whole, and the folder loads at any time."""
+        """Save the adapter again, with its directions; each file is replaced whole: the folder always loads."""
         with self.on(models.load(self.model), folder) as model:
             options: Any = model.peft_config[next(iter(model.active_adapters))]
             options.save_basis = True
@@ -203,7 +202,7 @@ def verify(folder: Path) -> None:
     check_complete(folder)
     for name, written in json_object(folder / DIGEST)["files"].items():
         path = folder / name
-        if not path.is_file() or models.file_digest(path) != written:
+        if not path.is_file() or sha256(path) != written:
             raise UserError(
                 f"The adapter {folder} is not complete ({name} is not what was written); delete this folder and type "
                 "the command again, which trains it anew."
@@ -211,7 +210,7 @@ def verify(folder: Path) -> None:
 
 
 def _write_digest(folder: Path, *, tensors: str, changed: Mapping[str, bytes]) -> None:
-    files = {path.name: models.file_digest(path) for path in sorted(folder.iterdir()) if path.name != DIGEST}
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != DIGEST}
     files |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
     write_json(folder / DIGEST, {"tensors": tensors, "files": files})
 

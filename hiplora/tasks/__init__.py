@@ -35,4 +35,3 @@ def task_class(name: str) -> type[Task]:
 def primary(name: str) -> str:
     """The headline score of a benchmark: the one that Retain, MergeFail and tables go by."""
     return task_class(name).scores[0]
-

@@ -38,8 +38,8 @@ class Requests:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How the completions of a benchmark are run: the sandbox asked for, and seconds of wall clock for each."""
+class Programs:
+    """How a benchmark's completions are run as programs: the sandbox asked for, and seconds of wall clock for each."""
 
     backend: str
     timeout: float
@@ -89,8 +89,8 @@ class Task(Options, ABC):
         return self
 
     @property
-    def execution(self) -> Execution | None:
-        """How completions are run, where the benchmark is one of programs."""
+    def programs(self) -> Programs | None:
+        """How completions are run, where the benchmark asks for programs."""
         return None
 
     @property

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from hiplora.config import As, Positive
-from hiplora.tasks.base import GOLD, Execution, Item, Requests, Task, instruction_examples
+from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
 from hiplora.tasks.form import Example
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
 
-def _verdicts(backend: str) -> str:
+def _verdicts(execution: str) -> str:
     """Both sandboxes give the same verdicts; without one, or with none at all, the numbers mean something else."""
-    return backend if backend in ("off", "unsafe") else "sandboxed"
+    return execution if execution in ("off", "unsafe") else "sandboxed"
 
 
 class Code(Task):
     """Program synthesis; pass@k over sampled completions, executed in the sandbox.
 
     ``samples`` completions per problem are drawn at ``temperature`` from the nucleus ``top_p``, of at most
-    ``max_new_tokens``; each runs for at most ``timeout_seconds``. ``backend`` off leaves pass@k blank, unsafe has no
+    ``max_new_tokens``; each runs for at most ``timeout_seconds``. ``execution`` off leaves pass@k blank, unsafe has no
     sandbox: every other gives the same verdicts.
     """
 
@@ -51,15 +51,11 @@ class Code(Task):
     top_p: Annotated[float, Field(gt=0, le=1, examples=[0.95])]
     max_new_tokens: Positive
     timeout_seconds: Annotated[float, Field(gt=0, examples=[3])]
-    backend: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts)]
-
-    @classmethod
-    def typed_as(cls, field: str) -> str:
-        return "evaluation.code_execution" if field == "backend" else super().typed_as(field)
+    execution: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts)]
 
     @property
-    def execution(self) -> Execution:
-        return Execution(self.backend, self.timeout_seconds)
+    def programs(self) -> Programs:
+        return Programs(self.execution, self.timeout_seconds)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -91,7 +87,7 @@ class Code(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if evaluation.splits == "validation" or self.backend == "off":
+        if evaluation.splits == "validation" or self.execution == "off":
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]

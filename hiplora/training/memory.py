@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -23,10 +23,8 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
         return
-    try:
+    with suppress(OSError):
         RESET.write_text("5")  # Linux's way to reset the peak of the resident memory
-    except OSError:
-        pass
     yield _resident_peak
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from hiplora.config import TrainingConfig
     from hiplora.methods.base import Method
     from hiplora.tracking import Tracker
+    from hiplora.training.options import Training
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class TrainResult:
     ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
     is the mean over the last ``log_every`` steps in nats per label token; ``seconds`` is the time in steps.
     ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
-    one dropout mask for each instead of one per example.
+    one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
+    ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
     """
 
     steps: int
@@ -60,6 +62,7 @@ class TrainResult:
     tokens_per_second: float
     share_prefixes: bool
     resumed_from: int | None
+    native: dict[str, Any] = field(repr=False)
 
 
 def train(
@@ -68,7 +71,7 @@ def train(
     encoded: Sequence[Encoded],
     *,
     method: Method,
-    training: TrainingConfig,
+    training: Training,
     seed: int,
     checkpoint_dir: Path,
     tracker: Tracker | None = None,
@@ -124,11 +127,23 @@ def train(
         with journal:  # also where no step is left: a killed process may have kept the last ones from W&B
             if progress.step < training.steps:
                 trainer.train()
+    native = native_state(peft_model, method)
     method.finish(peft_model)
-    return _result(progress, examples, training, shared=compact and training.share_prefixes, resumed_from=resumed_from)
+    return TrainResult(
+        **_figures(progress, examples, training),
+        share_prefixes=compact and training.share_prefixes,
+        resumed_from=resumed_from,
+        native=native,
+    )
 
 
-def _fitting(encoded: Sequence[Encoded], training: TrainingConfig) -> list[Encoded]:
+def native_state(model: PeftModel, method: Method) -> dict[str, Any]:
+    """What a training goes on from: the trained tensors by name, copied to the CPU, and the method's own state."""
+    adapter = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+    return {"adapter": adapter, "method": copy.deepcopy(method.state(model))}
+
+
+def _fitting(encoded: Sequence[Encoded], training: Training) -> list[Encoded]:
     fitted = fit(encoded, row_tokens=training.row_tokens)
     if fitted.truncated or fitted.dropped:
         logger.warning(
@@ -143,7 +158,7 @@ def _fitting(encoded: Sequence[Encoded], training: TrainingConfig) -> list[Encod
     return fitted.examples
 
 
-def _announce(examples: Sequence[Encoded], training: TrainingConfig, *, seed: int, resumed_from: int | None) -> None:
+def _announce(examples: Sequence[Encoded], training: Training, *, seed: int, resumed_from: int | None) -> None:
     rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=seed, epoch=0)
     total = training.steps * training.rows_per_step
     logger.info(
@@ -155,7 +170,7 @@ def _announce(examples: Sequence[Encoded], training: TrainingConfig, *, seed: in
         logger.info("resumed from the checkpoint of step %d", resumed_from)
 
 
-def _dealt(examples: Sequence[Encoded], shards: int, training: TrainingConfig, *, seed: int) -> list[Sequence[Encoded]]:
+def _dealt(examples: Sequence[Encoded], shards: int, training: Training, *, seed: int) -> list[Sequence[Encoded]]:
     """The examples in disjoint parts whose sizes differ by one at most; as they are where one part is asked for."""
     if shards == 1:
         return [examples]
@@ -172,7 +187,7 @@ def _dealt(examples: Sequence[Encoded], shards: int, training: TrainingConfig, *
 
 def _batches(
     shards: Sequence[Sequence[Encoded]],
-    training: TrainingConfig,
+    training: Training,
     *,
     seed: int,
     step: int,
@@ -199,9 +214,7 @@ def _batches(
                 yield {**batch, "shard": shard}
 
 
-def _arguments(
-    training: TrainingConfig, model: PeftModel, *, shards: int, seed: int, folder: Path
-) -> TrainingArguments:
+def _arguments(training: Training, model: PeftModel, *, shards: int, seed: int, folder: Path) -> TrainingArguments:
     """Trainer's arguments: its own logging, saving and bars are off, ours replace them."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     arguments = TrainingArguments(
@@ -227,7 +240,7 @@ def _arguments(
 
 
 def _optimizers(
-    groups: list[dict[str, Any]], training: TrainingConfig
+    groups: list[dict[str, Any]], training: Training
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW in one fused call, and a linear warm-up whose first step already moves, then constant."""
     optimizer = torch.optim.AdamW(
@@ -239,7 +252,7 @@ def _optimizers(
 
 
 @contextmanager
-def _training_mode(model: PeftModel, training: TrainingConfig) -> Iterator[bool]:
+def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
     """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too.
 
     Yields whether micro-batches may be compact: attention is by blocks, and every dropout can be drawn for all of them.
@@ -271,12 +284,13 @@ def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
 
 
 def _fingerprint(
-    model: PeftModel, examples: Sequence[Encoded], *, method: Method, training: TrainingConfig, seed: int
+    model: PeftModel, examples: Sequence[Encoded], *, method: Method, training: Training, seed: int
 ) -> str:
     """SHA-256 of what decides the trained adapter, so that a checkpoint is never resumed into another run."""
-    settings = {key: value for key, value in asdict(training).items() if key not in ("log_every", "checkpoint_every")}
     shapes = [(name, [*p.shape], str(p.dtype)) for name, p in model.named_parameters() if p.requires_grad]
-    content = hashlib.sha256(json.dumps([settings, asdict(method), seed, shapes], sort_keys=True).encode())
+    content = hashlib.sha256(
+        json.dumps([training.identity(), method.identity(), seed, shapes], sort_keys=True).encode()
+    )
     for example in examples:
         content.update(array("q", [len(example.prompt), *example.prompt, *example.answer]).tobytes())
     return content.hexdigest()
@@ -286,24 +300,15 @@ def _progress(stored: dict[str, Any]) -> Progress:
     return Progress(**{key: value for key, value in stored.items() if key != "sha256"})
 
 
-def _result(
-    progress: Progress,
-    examples: Sequence[Encoded],
-    training: TrainingConfig,
-    *,
-    shared: bool,
-    resumed_from: int | None,
-) -> TrainResult:
+def _figures(progress: Progress, examples: Sequence[Encoded], training: Training) -> dict[str, Any]:
     last = [entry["loss"] for entry in progress.curve[-training.log_every :]]
-    return TrainResult(
-        steps=progress.step,
-        tokens=progress.tokens,
-        label_tokens=progress.label_tokens,
-        epochs=progress.examples / len(examples),
-        final_loss=sum(last) / len(last),
-        curve=progress.curve,
-        seconds=progress.seconds,
-        tokens_per_second=progress.tokens / progress.seconds,
-        share_prefixes=shared,
-        resumed_from=resumed_from,
-    )
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "label_tokens": progress.label_tokens,
+        "epochs": progress.examples / len(examples),
+        "final_loss": sum(last) / len(last),
+        "curve": progress.curve,
+        "seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds,
+    }
