@@ -71,6 +71,11 @@ def typed(config: DictConfig) -> Config:
     Raises:
         UserError: one sentence on the first thing that is wrong.
     """
+    return build(_plain(config))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Plain, resolved dictionary of what Hydra composed."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -79,7 +84,7 @@ def typed(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a field"
         raise UserError(f"{key} has no value; add {key}=… to the command.") from None
-    return build(raw)
+    return raw
 
 
 SECTIONS: dict[str, type[Options]] = {
@@ -160,8 +165,13 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
     """
+    return build(raw_composition(overrides))
+
+
+def raw_composition(overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain, resolved dictionary that Hydra composes from overrides. Raises as :func:`compose`."""
     check_conf()
-    return typed(_hydra(quoted_options(overrides)))
+    return _plain(_hydra(quoted_options(overrides)))
 
 
 def check_hydra(options: Sequence[str]) -> None:

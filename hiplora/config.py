@@ -94,6 +94,10 @@ class Options(BaseModel):
         """What tells this object's results from others', JSON-serialisable: version and fields by their markers."""
         return _identity(self, lambda inner: inner.reference())
 
+    def more_identity(self) -> dict[str, Any]:
+        """What identifies results beside version and fields, such as the name of a subclass."""
+        return {}
+
     def reference(self) -> Any:
         """How this object enters the identity of another; a stage enters by its id."""
         return self.identity()
@@ -111,7 +115,7 @@ def digest(identity: Any) -> str:
 
 def _identity(options: Options, inner: Callable[[Options], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": options.kind} if options.kind else {}
-    found["version"] = options.version
+    found |= {"version": options.version, **options.more_identity()}
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
         markers = {type(marker) if not isinstance(marker, type) else marker: marker for marker in field.metadata}

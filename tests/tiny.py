@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from hiplora.tasks import task_class
+from hiplora.tasks.base import Task
 
 # Overrides of a run that takes seconds; it also needs model.path, outputs_dir and results_dir.
 SMALL = [
@@ -11,6 +15,25 @@ SMALL = [
     "training.checkpoint_every=2", "training.log_every=1",
     "evaluation.limit=4", "evaluation.code_samples=2", "evaluation.code_max_new_tokens=8", "evaluation.text_tokens=256",
 ]  # fmt: skip
+
+# How each benchmark is asked in tests that build it themselves: short answers, and no code that is executed.
+ASKED: dict[str, dict[str, Any]] = {
+    "gsm8k": {"max_new_tokens": 6},
+    "code": {
+        "samples": 10,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "max_new_tokens": 8,
+        "timeout_seconds": 3.0,
+        "execution": "off",
+    },
+}
+
+
+def benchmark(name: str, **changes: Any) -> Task:
+    """A benchmark by its name, with some of its options changed."""
+    return task_class(name)(**{**ASKED.get(name, {}), **changes})
+
 
 VOCABULARY = 400
 SENTENCES = (

@@ -81,8 +81,8 @@ class Operator(Options):
         """Whether a generator is needed, by the operator or by its calibration."""
         return self.draws or self.calibration == "random"
 
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), **({"draws": DRAWS} if self.random else {})}
+    def more_identity(self) -> dict[str, Any]:
+        return {"draws": DRAWS} if self.random else {}
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """Whatever needs all matrices at once is done here, streaming; the rest is left to ``Plan.matrix``."""

@@ -46,7 +46,6 @@ class Train(Stage):
     """
 
     kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
     artefact: ClassVar[bool] = True
 
     method: Method
@@ -145,10 +144,10 @@ class Train(Stage):
                 self.method.save(model, Path(new))
                 # The configuration last: it says that the weights beside it carry the directions.
                 paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)
-                tensors = json_object(folder / DIGEST)["tensors"]
+                _write_digest(folder, coming=paths)  # until all are there, the old files and the new ones are right
                 for path in paths:
-                    _write_digest(folder, tensors=tensors, changed={path.name: path.read_bytes()})
                     write_atomically(folder / path.name, path.read_bytes())
+                _write_digest(folder)
 
     @contextmanager
     def on(self, backbone: models.Backbone, folder: Path) -> Iterator[PeftModel]:
@@ -169,7 +168,8 @@ def save(method: Method, model: PeftModel, target: Path, *, native: Mapping[str,
     with new_folder(target) as folder:
         method.save(model, folder)
         torch.save(native, folder / NATIVE)
-        _write_digest(folder, tensors=tensors, changed={})
+        write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
+        _write_digest(folder)
 
 
 def tensors_digest(native: Mapping[str, Any]) -> str:
@@ -202,17 +202,21 @@ def verify(folder: Path) -> None:
     check_complete(folder)
     for name, written in json_object(folder / DIGEST)["files"].items():
         path = folder / name
-        if not path.is_file() or sha256(path) != written:
+        if not path.is_file() or sha256(path) not in written:
             raise UserError(
                 f"The adapter {folder} is not complete ({name} is not what was written); delete this folder and type "
                 "the command again, which trains it anew."
             )
 
 
-def _write_digest(folder: Path, *, tensors: str, changed: Mapping[str, bytes]) -> None:
-    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != DIGEST}
-    files |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
-    write_json(folder / DIGEST, {"tensors": tensors, "files": files})
+def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
+    """The SHA-256 of every file of an adapter's folder, beside those of the files that are about to take their place."""
+    written = json_object(folder / DIGEST)
+    files: dict[str, list[str]] = {}
+    for path in [*sorted(folder.iterdir()), *coming]:
+        if path.name != DIGEST:
+            files.setdefault(path.name, []).append(sha256(path))
+    write_json(folder / DIGEST, {**written, "files": files})
 
 
 @contextmanager

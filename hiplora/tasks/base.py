@@ -77,8 +77,8 @@ class Task(Options, ABC):
                 f"task.target={self.target} is for gsm8k; {self.name} has answers only, so type task.target=answer."
             )
 
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name, **super().identity()}
+    def more_identity(self) -> dict[str, Any]:
+        return {"name": self.name}
 
     def trained(self) -> dict[str, Any]:
         """What tells a training on this task from others: how the benchmark is asked is no part of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,17 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.e2e
 
 
-def records(results: Path, pipeline: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((results / "mini/records" / pipeline).glob("*.json"))]
+def records(results: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((results / "mini/records" / kind).glob("*.json"))]
+
+
+def scores(results: Path) -> list[dict[str, Any]]:
+    """Records of adapters' scores."""
+    return [record for record in records(results, "score") if record["asked"]["of"]["kind"] == "adapter"]
+
+
+def tracked(results: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((results / "mini/records").rglob("*.json"))}
 
 
 def adapters(outputs: Path) -> list[Path]:
@@ -28,40 +38,82 @@ def adapters(outputs: Path) -> list[Path]:
 def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
     first = run("method.k=8")
     assert first.returncode == 0, first.stderr
-    (record,) = records(tmp_path / "results", "single")
-    assert record["training"]["steps"] == 6
-    adapted, base = record["metrics"]["adapted"], record["metrics"]["base"]
+    (trained,), (record,) = records(tmp_path / "results", "train"), scores(tmp_path / "results")
+    (base,) = (each for each in records(tmp_path / "results", "score") if each["asked"]["of"]["kind"] == "backbone")
+    assert trained["result"]["steps"] == 6
+    assert trained["result"]["peak_memory_bytes"] > 10_000_000
+    assert trained["where"] == record["where"] == "cpu-float32"
+    assert record["needs"] == {trained["id"]: trained["digest"]}
+    adapted, before = record["result"]["benchmarks"], base["result"]["benchmarks"]
     for task, score in {"mmlu": "acc", "scienceqa": "acc", "gsm8k": "acc", "code": "pass@1"}.items():
-        assert {score, "nll", "n"} <= set(adapted[task]) == set(base[task])
-    forgotten = [adapted[task]["nll"] - base[task]["nll"] for task in ("mmlu", "scienceqa", "code")]
-    assert record["metrics"]["retain"]["retain_nll"] == pytest.approx(sum(forgotten) / 3)
-    assert record["metrics"]["retain"]["retain_text"] == adapted["text"]["nll"] - base["text"]["nll"] != 0
+        assert {score, "nll", "n"} <= set(adapted[task]) == set(before[task])
+    forgotten = [adapted[task]["nll"] - before[task]["nll"] for task in ("mmlu", "scienceqa", "code")]
+    assert f"NLL {sum(forgotten) / 3:+.3f}" in first.stdout
+    assert f"general text {adapted['text']['nll'] - before['text']['nll']:+.3f}" in first.stdout
     assert record["environment"]["versions"]["peft"]
-    path = next((tmp_path / "results/mini/records/single").glob("*.json"))
-    samples = gzip.decompress((path.parent / record["samples"]).read_bytes()).decode().splitlines()
-    assert {json.loads(line)["benchmark"] for line in samples} == {"mmlu", "scienceqa", "gsm8k", "code"}
+    path = tmp_path / "results/mini/records/score" / record["samples"]
+    samples = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+    assert {sample["benchmark"] for sample in samples} == {"mmlu", "scienceqa", "gsm8k", "code"}
+    assert all(len(sample["doc_hash"]) == len(sample["prompt_hash"]) == 16 for sample in samples)
+    assert len({(sample["benchmark"], sample["prompt_hash"]) for sample in samples}) == len(samples)
 
     again = run("method.k=8")
     assert again.returncode == 0
     assert "Reused" in again.stdout
-    assert len(adapters(tmp_path / "outputs")) == len(records(tmp_path / "results", "single")) == 1
+    assert len(adapters(tmp_path / "outputs")) == len(scores(tmp_path / "results")) == 1
 
     evaluated = run("method.k=8", "evaluation.limit=3")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "train hip-gsm8k" in evaluated.stdout  # named among what was reused
     assert len(adapters(tmp_path / "outputs")) == 1
-    assert len(records(tmp_path / "results", "single")) == 2
+    assert len(scores(tmp_path / "results")) == 2
 
     forced = run("method.k=8", "force=true")
     assert forced.returncode == 0
-    assert "Reused: backbone" in forced.stdout
-    redone = [other for other in records(tmp_path / "results", "single") if other["id"] == record["id"]]
+    assert "Reused: score backbone" in forced.stdout
+    redone = [other for other in scores(tmp_path / "results") if other["id"] == record["id"]]
     assert redone[0]["started"] >= record["started"]
-    assert redone[0]["metrics"] == record["metrics"]  # the same command gives the same numbers
+    assert redone[0]["digest"] == record["digest"]  # the same command gives the same numbers
 
     retrained = run("method.k=8", "training.lr=5e-4")
     assert retrained.returncode == 0
     assert len(adapters(tmp_path / "outputs")) == 2
+
+
+def test_on_a_clone_with_records_a_run_changes_none_of_them(run, arguments, tmp_path: Path) -> None:
+    """Its adapter is restored; where it is not the recorded one, both scores are shown and the record stays."""
+    assert run("method.k=8").returncode == 0
+    results, outputs = tmp_path / "results", tmp_path / "outputs"
+    before = tracked(results)
+    shutil.rmtree(outputs)
+    same = run("method.k=8")
+    assert same.returncode == 0, same.stderr
+    assert "recorded" not in same.stdout, "this machine gives what is recorded"
+    assert tracked(results) == before
+
+    shutil.rmtree(outputs)
+    other_machine(results)
+    before = tracked(results)
+    restored = run("method.k=8")
+    assert restored.returncode == 0, restored.stderr
+    assert restored.stdout.splitlines()[0].split() == ["benchmark", "metric", "base", "adapted", "recorded"]
+    assert "restored here" in restored.stdout
+    assert tracked(results) == before
+    assert len(list((outputs / "records/mini").rglob("*.json"))) == 2, "the training and its scores"
+    again = run("method.k=8")
+    assert "[1/" not in again.stderr, "found where it was recorded here"
+    assert again.stdout.splitlines()[0] == restored.stdout.splitlines()[0]
+
+
+def other_machine(results: Path) -> None:
+    """Make the tracked records those of a machine that trains another adapter."""
+    (path,) = (results / "mini/records/train").glob("*.json")
+    trained = json.loads(path.read_text())
+    old = trained["digest"]
+    trained |= {"digest": "0" * 12, "result": {**trained["result"], "tensors": "0" * 64}}
+    path.write_text(json.dumps(trained))
+    for path in (results / "mini/records/score").glob("hip*.json"):
+        path.write_text(path.read_text().replace(old, "0" * 12))
 
 
 def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:

@@ -12,32 +12,33 @@ pytestmark = pytest.mark.e2e
 SMALL = ["method.k=8", "pipeline=merge", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
 
 
-def only_record(results: Path) -> dict[str, Any]:
-    (path,) = (results / "mini/records/merge").glob("*.json")
-    return json.loads(path.read_text())
+def records(results: Path, kind: str) -> list[dict[str, Any]]:
+    """Score records of one kind of source."""
+    found = [json.loads(path.read_text()) for path in (results / "mini/records/score").glob("*.json")]
+    return [record for record in found if record["asked"]["of"]["kind"] == kind]
 
 
 def test_merge_trains_what_it_needs_and_resumes(run, tmp_path: Path) -> None:
     first = run(*SMALL)
     assert first.returncode == 0, first.stderr
-    record = only_record(tmp_path / "results")
-    (instance,) = record["metrics"]["instances"]
-    assert record["metrics"]["planned"] == {"2": 1}
-    assert set(instance["adapters"]) == set(instance["before"]) == set(instance["after"])
-    assert len(instance["adapters"]) == 2
-    for task, run_id in instance["runs"].items():
-        (single,) = (tmp_path / "results/mini/records/single").glob(f"*-{task}-s42-{run_id}.json")
-        assert json.loads(single.read_text())["metrics"]["adapted"][task] == instance["before"][task]
+    (merged,), alone = records(tmp_path / "results", "merged"), records(tmp_path / "results", "adapter")
+    assert len(merged["needs"]) == len(alone) == 2
+    assert all(record["needs"].items() <= merged["needs"].items() for record in alone)
+    tasks = {record["asked"]["of"]["train"]["task"]["name"] for record in alone}
+    assert set(merged["result"]["benchmarks"]) == {*tasks, "text"}
+    assert merged["result"]["report"]["adapters"] == 2
+    assert all(task in first.stdout for task in tasks)
 
     again = run(*SMALL)
     assert again.returncode == 0
-    assert "Reused: merge" in again.stdout
+    assert "score hip-addition-" in again.stdout.split("Reused: ")[1]
 
-    for path in (tmp_path / "results/mini/records/merge").glob("*.json"):
+    for path in (tmp_path / "results/mini/records/score").glob("hip-addition-*.json"):
         path.unlink()
-    resumed = run(*SMALL)  # the finished instance is found, the adapters and their scores too
+    resumed = run(*SMALL)  # the adapters and their scores are found
     assert resumed.returncode == 0
-    assert only_record(tmp_path / "results")["metrics"] == record["metrics"]
+    (redone,) = records(tmp_path / "results", "merged")
+    assert redone["digest"] == merged["digest"]
     assert "train" not in resumed.stderr
     ties = run(*SMALL, "merge=ties", "merge.calibration=pico")
     assert ties.returncode == 0, ties.stderr

@@ -67,20 +67,17 @@ def files(outputs: Path, identity: str) -> list[Path]:
 def test_curve_and_scores_stay_after_the_run(run, tmp_path: Path) -> None:
     done = run(*TRACKED)
     assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "results/mini/records/single").glob("*.json")
-    record = json.loads(path.read_text())
-    needs = record["needs"]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results/mini/records").rglob("*.json")]
+    named = {record["asked"].get("of", record["asked"])["kind"]: record for record in records}
     told = {}
-    for pipeline, identity in {"train": needs["train"], "backbone": needs["backbone"], "single": record["id"]}.items():
-        (file,) = files(tmp_path / "outputs", identity)
-        told[pipeline] = read(file)
-        assert (told[pipeline][0].project, told[pipeline][0].job_type) == ("hiplora", pipeline)
-    assert told["train"][0].run_group == told["single"][0].run_group != told["backbone"][0].run_group
+    for name, record in named.items():
+        (file,) = files(tmp_path / "outputs", record["id"])
+        told[name] = read(file)
+        assert (told[name][0].project, told[name][0].job_type) == ("hiplora", record["kind"])
+    assert told["train"][0].run_group == told["adapter"][0].run_group != told["backbone"][0].run_group
     curve = [(entry["_step"], entry["train/loss"], entry["train/tokens"]) for entry in told["train"][1]]
-    assert curve == [(e["step"], e["loss"], e["tokens"]) for e in record["training"]["curve"]]
-    summary = told["single"][2]
-    assert summary["adapted/gsm8k/acc"] == record["metrics"]["adapted"]["gsm8k"]["acc"]
-    assert summary["retain/retain_nll"] == record["metrics"]["retain"]["retain_nll"]
+    assert curve == [(e["step"], e["loss"], e["tokens"]) for e in named["train"]["result"]["curve"]]
+    assert told["adapter"][2]["gsm8k/nll"] == named["adapter"]["result"]["benchmarks"]["gsm8k"]["nll"]
 
 
 def test_a_killed_training_is_one_whole_curve(arguments, environment, tmp_path: Path) -> None:
@@ -95,12 +92,12 @@ def test_a_killed_training_is_one_whole_curve(arguments, environment, tmp_path: 
     process.wait()
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0, resumed.stderr
-    (path,) = (tmp_path / "outputs/adapters").glob("*/*-s42-*.json")
+    (path,) = (tmp_path / "results/mini/records/train").glob("*.json")
     record = json.loads(path.read_text())
-    assert record["training"]["resumed_from"] is not None
+    assert record["result"]["resumed_from"] is not None
     *_, whole = kept = files(tmp_path / "outputs", record["id"])
     assert len(kept) == 2
     history = read(whole)[1]
     assert [(e["_step"], e["train/loss"]) for e in history] == [
-        (e["step"], e["loss"]) for e in record["training"]["curve"]
+        (e["step"], e["loss"]) for e in record["result"]["curve"]
     ]

@@ -10,7 +10,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hiplora.config import DataConfig, EvaluationConfig
+from hiplora.evaluation.options import Evaluation
+from hiplora.tasks.source import Data
 
 TEXT = (
     "### Instruction:\nName the colour of the sky.\n\n### Response:\nblue\n"
@@ -78,7 +79,7 @@ def model() -> LlamaForCausalLM:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataConfig:
+def data(tmp_path: Path) -> Data:
     """Toy benchmarks in the Hub's schema, read with ``data=local``."""
     choices = {"question": "The capital of Peru is", "choices": ["Lima", "Quito", "La Paz", "Cusco"], "answer": 0}
     pair = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -101,23 +102,9 @@ def data(tmp_path: Path) -> DataConfig:
         path = tmp_path / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return DataConfig(name="local", root=str(tmp_path), revisions={})
+    return Data(name="local", root=str(tmp_path), revisions={})
 
 
 @pytest.fixture
-def evaluation() -> EvaluationConfig:
-    return EvaluationConfig(
-        splits="test",
-        scoring="cloze",
-        batch_tokens=256,
-        gsm8k_max_new_tokens=6,
-        code_samples=10,
-        code_temperature=0.8,
-        code_top_p=0.95,
-        code_max_new_tokens=8,
-        code_timeout_seconds=3.0,
-        code_execution="off",
-        text_tokens=300,
-        limit=None,
-        seed=0,
-    )
+def evaluation() -> Evaluation:
+    return Evaluation(splits="test", batch_tokens=256, text_tokens=300, limit=None, seed=0)

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from hiplora.errors import UserError
 from hiplora.evaluation import decode, rows, scoring
-from hiplora.evaluation.answers import Answers, key
 from hiplora.evaluation.engine import evaluate
+from hiplora.evaluation.forward import evaluating
+from hiplora.evaluation.lm import InMemoryLM
+from hiplora.parts import Parts, key
 from hiplora.tasks import ORDER
 from hiplora.tasks.source import Source
+from tests.tiny import benchmark
 
 
 def test_a_torn_line_loses_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "answers.jsonl"
-    answers = Answers(path)
+    answers = Parts(path)
     answers.keep({"a": [1.5, True, 2], "b": ["x\n", "é"]})
     path.write_bytes(path.read_bytes()[:-4])
-    again = Answers(path)
+    again = Parts(path)
     assert (again.get("a"), again.get("b")) == ([1.5, True, 2], None)
     again.keep({"b": ["y"]})
-    assert (Answers(path).get("a"), Answers(path).get("b")) == ([1.5, True, 2], ["y"])
+    assert (Parts(path).get("a"), Parts(path).get("b")) == ([1.5, True, 2], ["y"])
     assert key("score", [1], [2, 3]) != key("score", [1, 2], [3])
 
 
 def test_no_answer_is_computed_twice(model, tokenizer, data, evaluation, tmp_path, monkeypatch) -> None:
-    evaluation = replace(evaluation, batch_tokens=1)  # a batch is a row, and rows are short: many places to stop at
+    evaluation = evaluation.but(batch_tokens=1)  # a batch is a row, and rows are short: many places to stop at
     monkeypatch.setattr(scoring, "pack", partial(rows.pack, row_tokens=20))
     path = tmp_path / "answers.jsonl"
 
-    def scores(answers: Answers | None) -> dict:
-        source = Source(data)
+    def scores(answers: Parts | None) -> dict:
+        tasks = [benchmark(name) for name in ORDER]
         return evaluate(
-            model, tokenizer, tasks=ORDER, source=source, evaluation=evaluation, seed=0, progress=False, answers=answers
+            model, tokenizer, tasks=tasks, source=Source(data), evaluation=evaluation, progress=False, parts=answers
         )
 
     expected = scores(None)
@@ -57,7 +60,7 @@ def test_no_answer_is_computed_twice(model, tokenizer, data, evaluation, tmp_pat
     stops = 0
     while True:
         try:
-            found = scores(Answers(path))
+            found = scores(Parts(path))
             break
         except KeyboardInterrupt:
             stops += 1
@@ -65,12 +68,22 @@ def test_no_answer_is_computed_twice(model, tokenizer, data, evaluation, tmp_pat
     assert stops == len(computed) - 1 > 2  # each process computed one batch and kept its answers
     assert found == expected
     computed.clear()
-    assert scores(Answers(path)) == expected
+    assert scores(Parts(path)) == expected
     assert computed == []
+
+
+def test_nothing_is_remembered_without_a_file(model, tokenizer) -> None:
+    """The model may change between two calls of one object."""
+    asked = [(("", ""), [2, 3, 4], [5, 6])]
+    lm = InMemoryLM(model, tokenizer, batch_tokens=64, progress=False)
+    with torch.no_grad(), evaluating(model):
+        before = lm._loglikelihood_tokens(asked)
+        model.lm_head.weight.mul_(0.5)
+        assert lm._loglikelihood_tokens(asked) != before
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "answers.jsonl"
     monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UserError, match="disk is full"):
-        Answers(path).keep({"a": 1})
+        Parts(path).keep({"a": 1})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,15 @@ from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.sandbox import Verdict
 from hiplora.tasks import ORDER
 from hiplora.tasks.form import Example, render
-from hiplora.tasks.gsm8k import GSM8K
 from hiplora.tasks.source import Source
+from tests.tiny import benchmark
 
 
-def scores(model, tokenizer, data, evaluation, tasks=ORDER, seed=0):
-    return evaluate(
-        model, tokenizer, tasks=tasks, source=Source(data), evaluation=evaluation, seed=seed, progress=False
-    )
+def scores(model, tokenizer, data, evaluation, tasks=ORDER, **options):
+    """Of the benchmarks by their names, each with those of the options that it has."""
+    asked = [benchmark(name) for name in tasks]
+    asked = [task.but(**{key: value for key, value in options.items() if hasattr(task, key)}) for task in asked]
+    return evaluate(model, tokenizer, tasks=asked, source=Source(data), evaluation=evaluation, progress=False)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def manual_nll(model, tokenizer, prompt, answer):
 
 @pytest.mark.parametrize("scoring", ["cloze", "letter"])
 def test_every_benchmark_reports_its_metrics(model, tokenizer, data, evaluation, scoring):
-    found = scores(model, tokenizer, data, replace(evaluation, scoring=scoring))
+    found = scores(model, tokenizer, data, evaluation, scoring=scoring)
     assert {name: list(score.metrics) for name, score in found.items()} == {
         "mmlu": ["acc", "acc_macro", "nll"],
         "scienceqa": ["acc", "nll"],
@@ -67,7 +67,7 @@ def test_every_benchmark_reports_its_metrics(model, tokenizer, data, evaluation,
 def test_gold_nll_is_the_plain_mean_over_tokens(model, tokenizer, data, evaluation):
     found = scores(model, tokenizer, data, evaluation)
     item = Source(data).load("gsm8k", "test")[1]
-    prompt = GSM8K().prompt(item)
+    prompt = benchmark("gsm8k").prompt(item)
     assert found["gsm8k"].samples[1]["nll"] == pytest.approx(manual_nll(model, tokenizer, prompt, "2"), abs=1e-4)
     means = [
         -manual_nll(model, tokenizer, "The capital of Peru is", f" {name}")
@@ -88,9 +88,7 @@ def test_macro_accuracy_weighs_subjects_alike(model, tokenizer, data, evaluation
 
 
 def test_every_completion_has_its_verdict(model, tokenizer, data, evaluation, executed):
-    found = scores(
-        model, tokenizer, data, replace(evaluation, code_execution="auto", code_temperature=0.3), tasks=["code"]
-    )
+    found = scores(model, tokenizer, data, evaluation, tasks=["code"], execution="auto", temperature=0.3)
     (sample,) = found["code"].samples
     assert len(sample["completions"]) == len(sample["verdicts"]) == 10
     assert [check.completion for check in executed] == sample["completions"]
@@ -105,13 +103,12 @@ def test_evaluation_changes_nothing_around_it(model, tokenizer, data, evaluation
     model.base_model.model.lm_head.eval()
     flags = [module.training for module in model.modules()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    settings = replace(evaluation, code_execution="auto")
-    first = scores(model, tokenizer, data, settings)
+    first = scores(model, tokenizer, data, evaluation, execution="auto")
     assert [module.training for module in model.modules()] == flags
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
-    assert scores(model, tokenizer, data, settings) == first
-    other = scores(model, tokenizer, data, settings, tasks=["code"], seed=1)
+    assert scores(model, tokenizer, data, evaluation, execution="auto") == first
+    other = scores(model, tokenizer, data, evaluation.but(seed=1), tasks=["code"], execution="auto")
     assert other["code"].samples[0]["completions"] != first["code"].samples[0]["completions"]
     loss = model(torch.tensor([[2, 3, 4]]), labels=torch.tensor([[2, 3, 4]])).loss
     loss.backward()  # nothing is left in inference mode
@@ -125,21 +122,21 @@ def test_an_adapter_counts(model, tokenizer, data, evaluation):
 
 
 def test_samples_hold_no_text_of_the_benchmark(model, tokenizer, data, evaluation, executed):
-    found = scores(model, tokenizer, data, replace(evaluation, code_execution="auto"))
+    found = scores(model, tokenizer, data, evaluation, execution="auto")
     saved = json.dumps([sample for score in found.values() for sample in score.samples])
     assert not any(text in saved for text in ("Quito", "La Paz", "What is 1", "candidate", 'HumanEval/0"\n'))
 
 
 def test_limit_takes_the_first_items(model, tokenizer, data, evaluation):
-    limited = scores(model, tokenizer, data, replace(evaluation, limit=2), tasks=["gsm8k"])["gsm8k"]
+    limited = scores(model, tokenizer, data, evaluation.but(limit=2), tasks=["gsm8k"])["gsm8k"]
     assert [sample["id"] for sample in limited.samples] == ["test/0", "test/1"]
 
 
 def test_validation_of_code_has_only_the_nll_of_held_out_training_pairs(model, tokenizer, data, evaluation, executed):
     pairs = [{"instruction": f"Add {n}.", "input": "", "output": f"x + {n}"} for n in range(2)]
     Path(data.root, "codealpaca", "validation.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    settings = replace(evaluation, splits="validation", code_execution="auto")
-    found = scores(model, tokenizer, data, settings, tasks=["code"])["code"]
+    asked = evaluation.but(splits="validation")
+    found = scores(model, tokenizer, data, asked, tasks=["code"], execution="auto")["code"]
     prompts = [render(Example(id="", instruction=f"Add {n}.", output=""), "alpaca").prompt for n in range(2)]
     nlls = [manual_nll(model, tokenizer, prompt, f"x + {n}") for n, prompt in enumerate(prompts)]
     assert [sample["id"] for sample in found.samples] == ["validation/0", "validation/1"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiplora.config import DataConfig
 from hiplora.errors import UserError
 from hiplora.evaluation import text
-from hiplora.tasks.source import Source
+from hiplora.tasks.source import Data, Source
 
 
 def test_cross_entropy_is_the_mean_loss_over_fixed_windows(monkeypatch, model, tokenizer, data):
@@ -28,5 +27,5 @@ def test_a_text_without_two_tokens_is_told(tmp_path, model, tokenizer):
     (tmp_path / "text" / "test.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(UserError, match=r"text \(test\) has fewer than the 2 tokens"):
         text.text_cross_entropy(
-            model, tokenizer, Source(DataConfig(name="local", root=str(tmp_path), revisions={})), tokens=80
+            model, tokenizer, Source(Data(name="local", root=str(tmp_path), revisions={})), tokens=80
         )

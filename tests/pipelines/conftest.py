@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +10,52 @@ import pytest
 
 from hiplora import models
 from hiplora.compose import compose
-from hiplora.config import RunConfig
-from hiplora.pipelines import scoring
-from hiplora.tasks import ORDER, primary
+from hiplora.pipelines.base import Config
+from hiplora.stages.make import Engine, Outcome
+from hiplora.stages.score import Score
+from hiplora.stages.store import Store
+from hiplora.tasks import primary
+from hiplora.tracking import Tracking
 from tests.tiny import SMALL, tiny_llama_folder
 
 
+class Run:
+    """What a configuration led to: outcomes by stage, and the kinds of what was made."""
+
+    def __init__(self, config: Config, *, but_last: bool = False) -> None:
+        tracking = Tracking(enabled=False, folder=Path(config.outputs_dir))
+        engine = Engine(Store(config.places), tracking, force=config.force)
+        stages: Any = config.stages()
+        self.outcomes: list[Outcome] = engine.run(stages[:-1] if but_last else stages)
+        self.made = [line.split()[0] for line in engine.made]
+        self.lines = engine.made
+
+    @property
+    def record(self) -> Any:
+        """The last record, which the run is about."""
+        return self.outcomes[-1].record
+
+
 class Scores:
-    """Stands for ``scoring.score``: other numbers at every call, or Ctrl-C."""
+    """Stands for the evaluation: other numbers at every call, or Ctrl-C."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.interrupted = False
 
-    def __call__(
-        self, model: Any, tokenizer: Any, config: RunConfig, *, tasks: Sequence[str] = ORDER, **told: str
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    def of(self, stage: Score, model: Any, tokenizer: Any, job: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if self.interrupted:
             raise KeyboardInterrupt
         self.calls += 1
         number = self.calls / 100
-        metrics: dict[str, Any] = {task: {primary(task): number, "nll": number, "n": 1} for task in tasks}
-        return metrics | {"text": {"nll": number, "tokens": 1}}, [], {"evaluate_s": 0.0}
+        metrics: dict[str, Any] = {task.name: {primary(task.name): number, "nll": number} for task in stage.benchmarks}
+        return metrics | {"text": {"nll": number, "tokens": 1.0}}, []
 
 
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch) -> Scores:
     counter = Scores()
-    monkeypatch.setattr(scoring, "score", counter)
+    monkeypatch.setattr(Score, "_scores", lambda stage, *rest: counter.of(stage, *rest))
     return counter
 
 
@@ -50,7 +68,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def configured(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., RunConfig]]:
+) -> Iterator[Callable[..., Config]]:
     """The configuration of a small run whose outputs and results go to the test's own folder."""
     backbone, cache = folders
     monkeypatch.setenv("HIPLORA_CACHE", str(cache))

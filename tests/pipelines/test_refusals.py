@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 
 from hiplora import models
+from hiplora.adapters import check_complete
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.evaluation import engine, text
 from hiplora.evaluation.engine import TaskScore
 from hiplora.methods import METHODS
 from hiplora.methods.lora import Lora
-from hiplora.pipelines import pipeline
-from hiplora.pipelines.adapter import check_complete
-from hiplora.scheduler import resolve
 from hiplora.tasks import primary
 from tests.limits import small_files
+from tests.pipelines.conftest import Run
 
 MERGE = ["pipeline=merge", "method=lora", "merging.sizes=[2]", "merging.training_seeds=[42]"]
 USES = {"single": ["method=lora", "task=code", "seed=42"], "merge": [*MERGE, "merging.instances=1"]}
@@ -39,7 +38,7 @@ def is_plain(model: Any) -> bool:
 def test_a_misspelt_target_is_refused_beside_right_ones(configured, name: str, tmp_path: Path) -> None:
     config = configured("method=lora", "pipeline=train", "model.target_modules=[q_proj,k_porj,mlp]")
     with pytest.raises(UserError, match=r"names k_porj, mlp, but no linear layer.*choose among .*k_proj.*q_proj"):
-        resolve(config.but(method=compose([f"method={name}"]).method))
+        Run(config.but(method=compose([f"method={name}"]).method))
     assert adapters(tmp_path / "outputs") == []
 
 
@@ -54,11 +53,11 @@ def test_a_stored_adapter_is_whole_and_everybodys_to_read(configured, tmp_path: 
     with monkeypatch.context() as patch:
         patch.setattr(Lora, "save", without_room)
         with pytest.raises(UserError, match=r"Cannot write .*adapters.*ulimit -f"):
-            resolve(train)
+            Run(train)
     assert list((tmp_path / "outputs/adapters").iterdir()) == [], "no half-written folder"
     assert is_plain(models.load(train.model).model)
 
-    resolve(train)  # goes on from the last checkpoint
+    Run(train)  # goes on from the last checkpoint
     (folder,) = adapters(tmp_path / "outputs")
     for path in (folder, *folder.iterdir()):
         wanted = 0o755 if path.is_dir() else 0o644
@@ -68,8 +67,7 @@ def test_a_stored_adapter_is_whole_and_everybodys_to_read(configured, tmp_path: 
 @pytest.mark.parametrize("use", USES)
 def test_a_torn_adapter_is_named_and_made_again_when_deleted(configured, scores, tmp_path: Path, use: str) -> None:
     config = configured(*USES[use])
-    for need in pipeline(use).requires(config):
-        resolve(need)
+    Run(config, but_last=True)
     folder = adapters(tmp_path / "outputs")[0]
     for path in (folder / "adapter_config.json", folder / "adapter_model.safetensors"):
         whole = path.read_bytes()
@@ -82,17 +80,16 @@ def test_a_torn_adapter_is_named_and_made_again_when_deleted(configured, scores,
         path.write_bytes(whole if path.suffix == ".json" else whole[:-100])
 
     with pytest.raises(UserError, match=rf"The adapter {folder} is not complete .* delete this folder"):
-        resolve(config)
+        Run(config)
     assert is_plain(models.load(config.model).model)
     shutil.rmtree(folder)
-    assert any(line.startswith("train ") for line in resolve(config).made)
+    assert "train" in Run(config).made
 
 
 @pytest.mark.parametrize("use", USES)
 def test_half_an_adapter_never_stays_on_the_backbone(configured, scores, monkeypatch, use: str) -> None:
     config = configured(*USES[use])
-    for need in pipeline(use).requires(config):
-        resolve(need)
+    Run(config, but_last=True)
     load = Lora.load
 
     def half(self: Lora, model: Any, folder: Path) -> Any:
@@ -102,7 +99,7 @@ def test_half_an_adapter_never_stays_on_the_backbone(configured, scores, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Lora, "load", half)
         with pytest.raises(RuntimeError, match="ends here"):
-            resolve(config)
+            Run(config)
     assert is_plain(models.load(config.model).model)
 
 
@@ -116,10 +113,10 @@ def test_a_diverged_adapter_is_told_before_the_benchmarks_are_asked(configured, 
 
     monkeypatch.setattr(engine, "evaluate", evaluate)
     with pytest.raises(UserError, match=r"The nll of text is nan: .*\(lora, gsm8k, seed 42\).*lower training\.lr"):
-        resolve(config)
+        Run(config)
     assert set(asked) <= {True}, "only the backbone was scored"
     assert is_plain(models.load(config.model).model)
-    assert list(tmp_path.glob("results/*/records/single/*")) == []
+    assert list(tmp_path.glob("results/*/records/score/lora*")) == []
 
 
 def test_a_merge_whose_scores_are_not_finite_is_named_and_finished_ones_stay(configured, monkeypatch, tmp_path) -> None:
@@ -135,13 +132,12 @@ def test_a_merge_whose_scores_are_not_finite_is_named_and_finished_ones_stay(con
     monkeypatch.setattr(text, "text_cross_entropy", lambda *_, **__: {"nll": 1.0, "tokens": 1})
     told = r"The nll of \w+ is inf: .*merge=addition of \w+ \(seed 42\), \w+ \(seed 42\).*operator"
     with pytest.raises(UserError, match=told):
-        resolve(configured(*MERGE, "merging.instances=2"))
-    assert list(tmp_path.glob("results/*/records/merge/*")) == []
-    assert len(list(tmp_path.glob("outputs/partial/*.json"))) == 1
+        Run(configured(*MERGE, "merging.instances=2"))
+    assert len(list(tmp_path.glob("results/*/records/score/lora-addition-*.json"))) == 1, "the first instance is kept"
 
 
 def test_a_place_for_results_that_cannot_be_written_is_told_before_the_work(configured, monkeypatch, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("hiplora.training.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("hiplora.training.trainer.train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"Cannot write .*file/x.*a file, no folder; .*results_dir"):
-        resolve(configured("method=lora", f"results_dir={tmp_path}/file/x"))
+        Run(configured("method=lora", f"results_dir={tmp_path}/file/x"))

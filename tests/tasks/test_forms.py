@@ -9,12 +9,13 @@ import pytest
 
 from hiplora.compose import compose
 from hiplora.errors import UserError
-from hiplora.tasks import ORDER, TASKS, primary, task_class, trained_task
+from hiplora.tasks import ORDER, TASKS, primary, task_class
 from hiplora.tasks.form import Example, render
-from hiplora.tasks.gsm8k import GSM8K, last_number
+from hiplora.tasks.gsm8k import last_number
 from hiplora.tasks.mmlu import mean_over_subjects
 from hiplora.tasks.scienceqa import ScienceQA
 from hiplora.tasks.source import Source
+from tests.tiny import benchmark
 
 SCIENCE = {"id": "x", "question": "Which conducts heat?", "choices": ["iron", "wool"], "answer": 1, "hint": "Think."}
 
@@ -81,7 +82,7 @@ def test_science_is_trained_in_the_form_in_which_it_is_asked_unless_told(tmp_pat
     (tmp_path / "scienceqa" / "train.jsonl").write_text(json.dumps({**SCIENCE, "image": None}))
     settings = ["data=local", f"data.root={tmp_path}", f"evaluation.scoring={scoring}", f"task.template={template}"]
     config = compose(["task=scienceqa", *settings])
-    (encoded,) = trained_task(config).encoded_examples(Source(config.data), Characters())
+    (encoded,) = config.task.as_trained().encoded_examples(Source(config.data), Characters())
     asked = ScienceQA(scoring=form)
     assert encoded.prompt == Characters().encode(asked.prompt(SCIENCE))
     assert encoded.answer == [*map(ord, asked.answer(SCIENCE)), -1]
@@ -89,8 +90,8 @@ def test_science_is_trained_in_the_form_in_which_it_is_asked_unless_told(tmp_pat
 
 def test_word_problems_have_two_targets():
     item = {"id": "0", "question": "2 + 1?", "answer": "It is 2+1=<<2+1=1003>>1,003.\n#### 1,003"}
-    assert GSM8K().answer(item) == "1003"
-    assert GSM8K(target="solution").answer(item) == "It is 2+1=1,003.\n#### 1,003"
+    assert benchmark("gsm8k").answer(item) == "1003"
+    assert benchmark("gsm8k", target="solution").answer(item) == "It is 2+1=1,003.\n#### 1,003"
     with pytest.raises(UserError, match=r"task\.target=answer"):
         ScienceQA(target="solution")
 

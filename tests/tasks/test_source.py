@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hiplora.config import DataConfig
 from hiplora.errors import UserError
-from hiplora.tasks import TASKS, task_class
+from hiplora.tasks import TASKS
 from hiplora.tasks.files import digest
-from hiplora.tasks.source import ORIGINS, Source, held_out
+from hiplora.tasks.source import ORIGINS, Data, Source, held_out
+from tests.tiny import benchmark
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -27,7 +27,7 @@ def write(folder: Path, name: str, rows: list[dict]) -> Path:
 
 
 def local(folder: Path) -> Source:
-    return Source(DataConfig(name="local", root=str(folder), revisions={}))
+    return Source(Data(name="local", root=str(folder), revisions={}))
 
 
 def problems(count: int) -> list[dict]:
@@ -72,11 +72,11 @@ def test_fingerprint_follows_the_files(tmp_path):
 def test_identity_loads_neither_torch_nor_datasets(tmp_path):
     write(tmp_path, "gsm8k/train", problems(3))
     code = (
-        "import sys; from hiplora.tasks.source import Source; from hiplora.config import DataConfig\n"
-        f"Source(DataConfig(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
-        f"Source(DataConfig(name='local', root={str(tmp_path)!r}, revisions={{}})).reads(('gsm8k', 'train'))\n"
-        "Source(DataConfig(name='hub', root=None, revisions={})).fingerprint('gsm8k')\n"
-        "Source(DataConfig(name='hub', root=None, revisions={'gsm8k': 40 * 'a'})).reads(('gsm8k', 'train'))\n"
+        "import sys; from hiplora.tasks.source import Data, Source\n"
+        f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
+        f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).reads(('gsm8k', 'train'))\n"
+        "Source(Data(name='hub', root=None, revisions={})).fingerprint('gsm8k')\n"
+        "Source(Data(name='hub', root=None, revisions={'gsm8k': 40 * 'a'})).reads(('gsm8k', 'train'))\n"
         "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -106,9 +106,9 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, content, said):
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"data\.root=/nowhere is not a folder"):
-        Source(DataConfig(name="local", root="/nowhere", revisions={})).fingerprint("gsm8k")
+        Source(Data(name="local", root="/nowhere", revisions={})).fingerprint("gsm8k")
     with pytest.raises(UserError, match=r"data\.root=DIR"):
-        Source(DataConfig(name="local", root=None, revisions={}))
+        Source(Data(name="local", root=None, revisions={}))
     with pytest.raises(UserError, match="gsm8k is missing"):
         local(tmp_path).load("gsm8k", "test")
     write(tmp_path, "gsm8k/train", problems(1))
@@ -148,7 +148,7 @@ def test_borrowed_text_is_named_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hiplora.mini.write", lambda folder: write(folder, "text/test", [{"text": "mini"}]))
     borrowed = local(tmp_path).reads(("text", "test"))
-    mini = Source(DataConfig(name="mini", root=None, revisions={})).reads(("text", "test"))
+    mini = Source(Data(name="mini", root=None, revisions={})).reads(("text", "test"))
     assert borrowed == {"text/test of the mini data": mini["text/test"]}
     own = write(tmp_path, "text/test", [{"text": "own"}])
     assert local(tmp_path).reads(("text", "test")) == {"text/test": sha256(own)}
@@ -182,7 +182,7 @@ def test_check_names_a_broken_line_and_a_missing_file(tmp_path, hub):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_names_what_it_reads(tmp_path, monkeypatch, name):
-    task, loaded = task_class(name)(), []
+    task, loaded = benchmark(name), []
     source = local(tmp_path)
     monkeypatch.setattr(source, "load", lambda *wanted: loaded.append(wanted))
     for split in ("test", "validation"):
@@ -216,7 +216,7 @@ def repository(root: Path, dataset: str, rows: list[dict], *, split: str, parque
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Source:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    return Source(DataConfig(name="hub", root=str(tmp_path / "hub"), revisions={}))
+    return Source(Data(name="hub", root=str(tmp_path / "hub"), revisions={}))
 
 
 def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
@@ -240,10 +240,10 @@ def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
     assert {name for name, value in hub.reads(*splits).items() if value != reads[name]} == {"openai/gsm8k/main/train"}
     with pytest.raises(UserError, match=r"openai_humaneval is missing"):
         hub.reads(("humaneval", "test"))
-    examples = task_class("code")().training_examples(hub)
+    examples = benchmark("code").training_examples(hub)
     assert 240 < len(examples) < 300
     assert examples[0].output == "o"
-    assert hub.fingerprint("gsm8k") != Source(DataConfig(name="hub", root=None, revisions={})).fingerprint("gsm8k")
+    assert hub.fingerprint("gsm8k") != Source(Data(name="hub", root=None, revisions={})).fingerprint("gsm8k")
 
 
 def test_science_items_with_an_image_are_left_out(tmp_path, hub):
@@ -263,7 +263,7 @@ def test_science_items_with_an_image_are_left_out(tmp_path, hub):
     (folder / "data").mkdir(parents=True)
     table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)  # datasets itself would ask for Pillow
     write_table(table, folder / "data" / "test-00000-of-00001.parquet")
-    items = task_class("scienceqa")().test_items(hub)
+    items = benchmark("scienceqa").test_items(hub)
     assert [(item["id"], item["answer"], "image" in item) for item in items] == [("test/1", 1, False)]
 
 
@@ -283,7 +283,7 @@ def test_a_pinned_revision_is_loaded_and_identifies_the_data(monkeypatch):
     monkeypatch.setattr("datasets.get_dataset_split_names", splits)
     monkeypatch.setattr("datasets.load_dataset", rows)
     plain, pinned = (
-        Source(DataConfig(name="hub", root=None, revisions=revisions))
+        Source(Data(name="hub", root=None, revisions=revisions))
         for revisions in ({"gsm8k": None}, {"gsm8k": "abc", "mmlu": ""})
     )
     for source, revision in ((plain, "main"), (pinned, "abc")):
@@ -295,7 +295,7 @@ def test_a_pinned_revision_is_loaded_and_identifies_the_data(monkeypatch):
     assert pinned.fingerprint("mmlu") == plain.fingerprint("mmlu")
     assert pinned.fingerprint("gsm8k") != plain.fingerprint("gsm8k")
     with pytest.raises(UserError, match=r"data\.revisions names gsm9k; choose among gsm8k, mmlu"):
-        Source(DataConfig(name="hub", root=None, revisions={"gsm9k": "abc"}))
+        Source(Data(name="hub", root=None, revisions={"gsm9k": "abc"}))
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
@@ -306,7 +306,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real benchmarks are not beside the checkout")
 @pytest.mark.parametrize("name", TASKS)
 def test_the_real_benchmarks_read(name):
-    task, source = task_class(name)(), Source(DataConfig(name="local", root=str(REAL), revisions={}))
+    task, source = benchmark(name), Source(Data(name="local", root=str(REAL), revisions={}))
     examples, items = task.training_examples(source), task.test_items(source)
     assert len({example.id for example in examples}) == len(examples) > 400
     assert len({item["id"] for item in items}) == len(items) > 100

@@ -1,10 +1,8 @@
-"""A record that exists is complete; a crash, a full disk or a second process cannot change that."""
+"""A file or folder that exists is complete; a crash, a full disk or a second process cannot change that."""
 
 from __future__ import annotations
 
 import errno
-import gzip
-import json
 import os
 import subprocess
 import sys
@@ -13,29 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hiplora import disk, records
+from hiplora import disk
 from hiplora.errors import UserError
-
-RECORD = {"id": "0123456789ab", "pipeline": "single", "labels": {"method": "hip", "task": "gsm8k", "seed": 42}}
-
-
-def test_a_record_is_found_with_its_samples(tmp_path: Path) -> None:
-    directory = records.records_dir(tmp_path, "single")
-    path = records.write_record(directory, RECORD, [{"id": "test/0", "acc": 1.0}])
-    assert path.name == "hip-gsm8k-s42-0123456789ab.json"
-    found = records.find_record(directory, "0123456789ab")
-    assert found is not None
-    assert found["status"] == "ok"
-    lines = gzip.decompress((directory / found["samples"]).read_bytes()).splitlines()
-    assert json.loads(lines[0]) == {"acc": 1.0, "id": "test/0"}
-    assert records.find_record(directory, "ba9876543210") is None
-    assert [record["id"] for record in records.load_records(tmp_path, "single")] == ["0123456789ab"]
-
-
-def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        records.write_samples(tmp_path / name, [{"b": 1, "a": 2}])
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -56,14 +33,6 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypat
 def test_nan_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         disk.write_json(tmp_path / "x.json", {"loss": float("nan")})
-
-
-def test_a_corrupt_record_is_named(tmp_path: Path) -> None:
-    directory = records.records_dir(tmp_path, "single")
-    path = records.write_record(directory, RECORD, [])
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(UserError, match=path.name):
-        records.load_records(tmp_path, "single")
 
 
 def test_a_second_process_waits(tmp_path: Path) -> None:

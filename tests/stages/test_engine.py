@@ -1,0 +1,237 @@
+"""The engine on stages without torch: reuse, restore, force, stale, kill, two processes, plan."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hiplora.errors import UserError
+from hiplora.stages.make import Outcome, Wanted, pending
+from hiplora.stages.store import Status, Store
+from tests.stages.toys import SOIL, Reap, Sow, engine
+
+PLANT = Sow(seed=3)
+ASKED = [Wanted(PLANT), Wanted(Reap(plant=PLANT))]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def garden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(asked=ASKED, *, outputs: str = "outputs", force: bool = False) -> tuple[list[Outcome], list[str]]:
+    """Outcomes, and the kinds of what was made."""
+    made = engine(Path(outputs), Path("results"), force=force)
+    outcomes = made.run(asked)
+    return outcomes, [line.split()[0] for line in made.made]
+
+
+def tracked() -> dict[str, str]:
+    """Every tracked file with its content."""
+    return {str(path): path.read_text() for path in sorted(Path("results").rglob("*.json"))}
+
+
+def status(outcome: Outcome) -> Status:
+    """What a table thinks of a tracked record."""
+    store = Store(engine(Path("outputs"), Path("results")).store.places, local=False)
+    record = store.tracked.get((outcome.record.id, outcome.record.where))
+    assert record is not None
+    return store.status(record)
+
+
+def test_the_same_command_again_makes_nothing() -> None:
+    first, made = run()
+    assert made == ["sow", "reap"]
+    again, made = run()
+    assert made == []
+    assert [o.record for o in again] == [o.record for o in first]
+    assert first[1].record.needs == {PLANT.id: first[0].record.digest}
+    _, made = run([Wanted(Reap(plant=PLANT, parts=2))])
+    assert made == ["reap"], "another question to the same plant"
+
+
+def test_what_does_not_identify_a_stage_makes_no_other() -> None:
+    assert Sow(seed=3, note="tall").id == PLANT.id != Sow(seed=4).id
+    assert Sow(seed=3, after=PLANT).id not in (PLANT.id, Sow(seed=3, after=Sow(seed=4)).id)
+
+
+def test_a_restored_artefact_changes_no_tracked_record() -> None:
+    run()
+    before = tracked()
+    SOIL.write_text("5")  # a machine that gives something else
+    outcomes, made = run(outputs="elsewhere")
+    assert made == ["sow", "reap"], "the artefact is not there, and its harvest is not the recorded one's"
+    assert tracked() == before
+    assert all(outcome.recorded is not None and outcome.recorded != outcome.record for outcome in outcomes)
+    again, made = run(outputs="elsewhere")
+    assert made == []
+    assert [o.record for o in again] == [o.record for o in outcomes], "runs look at what was restored first"
+    assert status(outcomes[1]) is Status.GOOD, "the tracked pair still belongs together"
+
+    SOIL.unlink()  # the same machine again: what is restored is the same, and stands for the record
+    outcomes, made = run(outputs="third")
+    assert made == ["sow"]
+    assert tracked() == before
+    assert all(outcome.recorded is None for outcome in outcomes)
+    assert not list(Path("third/records").rglob("*.json"))
+
+
+def test_a_record_alone_is_enough_for_what_needs_no_artefact() -> None:
+    run()
+    _, made = run(ASKED[1:], outputs="elsewhere")
+    assert made == []
+
+
+def test_what_is_made_from_a_restored_artefact_is_marked() -> None:
+    run(ASKED[:1])
+    SOIL.write_text("5")
+    outcomes, made = run(ASKED[1:], outputs="elsewhere")
+    assert made == ["sow", "reap"]
+    assert status(outcomes[0]) is Status.RESTORED
+    assert len(tracked()) == 2, "the harvest is new and tracked, the plant's record is as it was"
+
+
+def test_a_forced_stage_replaces_its_record_and_what_was_made_of_it_is_stale() -> None:
+    first, _ = run()
+    SOIL.write_text("5")
+    forced, made = run(ASKED[:1], force=True)
+    assert made == ["sow"]
+    assert forced[0].record.replaced == (first[0].record.digest,)
+    assert status(first[1]) is Status.STALE
+    store = engine(Path("outputs"), Path("results")).store
+    assert [stage.kind for stage in pending(store, [ASKED[1].stage], artefacts=False)] == ["reap"]
+
+    redone, made = run()
+    assert made == ["reap"]
+    assert redone[1].record.result.weights == [80, 81, 82]  # type: ignore[attr-defined]
+    assert redone[1].recorded is None, "a stale record gives way to the new one"
+    assert redone[1].record.replaced == (first[1].record.digest,)
+    assert status(redone[1]) is Status.GOOD
+    assert run()[1] == []
+
+
+def test_staleness_reaches_what_stands_on_what_is_stale() -> None:
+    child = Sow(seed=1, after=PLANT)
+    asked = [Wanted(Reap(plant=child))]
+    outcomes, made = run(asked)
+    assert made == ["sow", "sow", "reap"]
+    SOIL.write_text("5")
+    run(ASKED[:1], force=True)
+    assert status(outcomes[0]) is Status.STALE
+    again, made = run(asked)
+    assert made == ["sow", "reap"], "the child and its harvest, but not the parent"
+    assert status(again[0]) is Status.GOOD
+
+
+def test_shared_stages_are_not_forced() -> None:
+    run()
+    _, made = run([Wanted(PLANT, shared=True), ASKED[1]], force=True)
+    assert made == ["reap"]
+
+
+def test_forcing_with_the_same_outcome_replaces_nothing() -> None:
+    run()
+    forced, made = run(force=True)
+    assert made == ["sow", "reap"]
+    assert [outcome.record.replaced for outcome in forced] == [(), ()]
+    assert status(forced[1]) is Status.GOOD
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.stages.toys", str(Path.cwd() / "outputs"), str(Path.cwd() / "results")]
+    return subprocess.Popen([*command, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_stage_goes_on_behind_its_parts() -> None:
+    process = start("slow")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "weighing 2\n":
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(Path("outputs/parts").iterdir())) == 1
+    again = start()
+    printed, _ = again.communicate(timeout=60)
+    assert printed.split() == ["weighing", "2"], "two parts were there"
+    assert list(Path("outputs/parts").iterdir()) == []
+    assert run()[1] == []
+
+
+def test_two_processes_make_a_stage_once() -> None:
+    outputs = [process.communicate(timeout=60) for process in [start("slow"), start("slow")]]
+    assert sorted(len(printed.splitlines()) for printed, _ in outputs) == [0, 3]
+    assert any("Another process is working on" in errors for _, errors in outputs)
+
+
+def test_two_processes_that_force_the_same_end_with_one_record() -> None:
+    run()
+    SOIL.write_text("0")
+    processes = [start("force", "slow"), start("force", "slow")]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert len(tracked()) == 2
+    assert run()[1] == []
+
+
+def test_no_lock_is_held_while_another_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs that need each other's need, in opposite orders, must not wait for each other for ever."""
+    one, other = Sow(seed=1), Sow(seed=2)
+    first = [Wanted(Reap(plant=one)), Wanted(Reap(plant=other))]
+    threads = [threading.Thread(target=run, args=(asked,), daemon=True) for asked in (first, first[::-1])]
+    monkeypatch.setattr("tests.stages.toys.SLOW", 0.05)
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_everything_is_checked_before_anything_is_made() -> None:
+    with pytest.raises(UserError, match="does not grow"):
+        run([Wanted(PLANT), Wanted(Reap(plant=Sow(seed=-1)))])
+    assert tracked() == {}
+
+
+def test_a_broken_record_is_named_and_made_again() -> None:
+    run()
+    path = next(Path("results").rglob("harvest*.json"))
+    for content in ("{", "{}", '{"schema": 1}', '{"schema": 2}', '{"schema": 2, "kind": "reap", "id": "x"}'):
+        path.write_text(content)
+        store = engine(Path("outputs"), Path("results")).store
+        assert len(list(store.tracked)) == 1
+        assert len(store.tracked.broken) == 1
+        assert path.name in store.tracked.broken[0]
+    assert run()[1] == ["reap"]
+    assert json.loads(path.read_text())["kind"] == "reap"
+
+
+def test_a_generator_gets_the_records_of_what_it_asked_for() -> None:
+    seen = []
+
+    def grid():
+        (first,) = yield Wanted(PLANT)
+        seen.append(first.result.height)
+        two = yield [Wanted(Sow(seed=height)) for height in (first.result.height, 7)]
+        seen.extend(record.result.height for record in two)
+
+    outcomes, made = run(grid())
+    assert seen == [3, 3, 7]
+    assert [outcome.stage.seed for outcome in outcomes] == [3, 3, 7]  # type: ignore[attr-defined]
+    assert made == ["sow", "sow"]
+
+
+def test_progress_counts_what_will_be_made(capsys: pytest.CaptureFixture[str]) -> None:
+    run([Wanted(Reap(plant=Sow(seed=1))), Wanted(Reap(plant=Sow(seed=2)))])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
