@@ -13,7 +13,7 @@ _EXPORTS = {
     "HipLoraConfig": "hiplora.tuner",
     "HipLoraModel": "hiplora.tuner",
     "HipLoraCallback": "hiplora.training.callback",
-    "export_lora": "hiplora.tuner.export",
+    "export_lora": "hiplora.adapters.exporting",
     "UserError": "hiplora.errors",
 }
 __all__ = [*_EXPORTS]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hiplora.updates import Update
 
+CALIBRATIONS = ("none", "pico", "rescale", "random")
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 
 
@@ -65,8 +66,6 @@ class Operator:
     draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        from hiplora.merging import CALIBRATIONS
-
         self._one_of("calibration", CALIBRATIONS)
         default = {f.name: f.default for f in fields(self)}.get("scale")
         if self.calibration != "none" and getattr(self, "scale", default) != default:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiplora.disk import json_object
-from hiplora.errors import UserError
+from hiplora.adapters.files import check_complete
 from hiplora.records import adapter_dir
 
 if TYPE_CHECKING:
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from hiplora.config import RunConfig
     from hiplora.methods.base import Method
     from hiplora.models import Backbone
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @contextmanager
@@ -51,22 +47,3 @@ def trained(config: RunConfig, backbone: Backbone, train_id: str) -> Iterator[Pe
     check_complete(folder)
     with adapted(config.method, lambda: config.method.load(backbone.model, folder)) as model:
         yield model
-
-
-def check_complete(folder: Path) -> None:
-    """Refuse a folder that lacks a file or holds a torn one, which each library would tell in its own way."""
-    from safetensors import SafetensorError, safe_open
-
-    configuration, weights = folder / ADAPTER_CONFIG, folder / "adapter_model.safetensors"
-    lacking = [path.name for path in (configuration, weights) if not path.is_file()]
-    try:
-        if lacking:
-            raise ValueError(f"it has no {' and no '.join(lacking)}")
-        json_object(configuration)
-        with safe_open(weights, framework="np"):  # reads the header, and whether the file is as long as it says
-            pass
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"The adapter {folder} is not complete ({error}); delete this folder and type the command again, which "
-            "trains it anew."
-        ) from error

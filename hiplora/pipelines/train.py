@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
 from hiplora.disk import disk_errors, json_object, lock, new_folder, write_atomically
 from hiplora.errors import UserError
-from hiplora.pipelines.adapter import ADAPTER_CONFIG, adapted, check_complete, trained
+from hiplora.pipelines.adapter import adapted, trained
 from hiplora.pipelines.base import Pipeline, Result
 from hiplora.records import adapter_dir, checkpoint_dir, lock_path
 

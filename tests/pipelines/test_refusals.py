@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hiplora import models
+from hiplora.adapters.files import check_complete
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.evaluation import engine, text
@@ -18,7 +19,6 @@ from hiplora.evaluation.engine import TaskScore
 from hiplora.methods import METHODS
 from hiplora.methods.lora import Lora
 from hiplora.pipelines import pipeline
-from hiplora.pipelines.adapter import check_complete
 from hiplora.scheduler import resolve
 from hiplora.tasks import primary
 from tests.limits import small_files
