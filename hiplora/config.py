@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hiplora.errors import UserError
+from hiplora.spectral.names import RECIPES
 
 if TYPE_CHECKING:
     from hiplora.merging.base import Operator
@@ -103,7 +104,7 @@ class SvdConfig:
     exact_up_to: int
 
     def __post_init__(self) -> None:
-        _one_of("svd.recipe", self.recipe, ("auto", "exact", "converged", "randomized"))
+        _one_of("svd.recipe", self.recipe, RECIPES)
         _at_least("svd", self, 1, "k_max")
         _at_least("svd", self, 0, "oversampling", "power_iterations", "exact_up_to")
         _above_zero("svd", self, tolerance=1e-3)

@@ -13,20 +13,20 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 
 # A part may import itself and what stands at a lower level; the leaves import nothing of ours.
 LEVELS = {
-    "errors": 0, "updates": 0, "stats": 0,
-    "config": 1, "disk": 1, "environment": 1, "mini": 2, "records": 2,
+    "errors": 0, "lazy": 0, "updates": 0, "stats": 0,
+    "disk": 1, "environment": 1, "mini": 2, "records": 2, "config": 2,
     "tracking": 2, "spectral": 2, "tuner": 3, "models": 3, "adapters": 4,
     "merging": 5, "tasks": 5, "training": 5, "methods": 6, "evaluation": 6,
     "compose": 7, "pipelines": 7, "report": 8, "scheduler": 8,
     "sweep": 9, "run": 10, "reproduce": 10,
 }  # fmt: skip
-WITHOUT_CIRCLES = ("adapters", "merging", "methods", "pipelines", "report", "spectral", "training")
+WITHOUT_CIRCLES = ("adapters", "merging", "methods", "pipelines", "report", "spectral", "training", "tuner")
 COMMANDS = ("__main__", "hiplora.tuner.export")  # entries, which may import everything and which nothing imports
-LEAVES = ("errors", "updates", "stats")
+LEAVES = ("errors", "lazy", "updates", "stats")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.scheduler", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
-    "hiplora.tracking",
+    "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.adapters.files",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")
 

@@ -11,14 +11,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-import hiplora.tuner  # noqa: F401  (registers the method, so that PEFT can read its configuration)
 from hiplora.adapters.files import read_config
 from hiplora.adapters.lora import scaling
 from hiplora.errors import UserError
-from hiplora.spectral import load_or_compute
+from hiplora.spectral.cache import load_or_compute
 from hiplora.tuner.basis import SingularBasis
-from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.config import HipConfig
 from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, saved_tensors
+from hiplora.tuner.registration import HipLoraConfig
 from hiplora.updates import LowRank, Principal
 
 Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
@@ -26,7 +26,7 @@ Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
 
 def read_hiplora(
     source: Path, *, backbone: Backbone = None
-) -> tuple[HipLoraConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
+) -> tuple[HipConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
     """Configuration, update by module name, and whatever else was saved with them, of a HiP-LoRA adapter folder.
 
     U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these two,
@@ -48,21 +48,21 @@ def read_hiplora(
     return config, {name.removeprefix(PREFIX): update for name, update in updates.items()}, rest
 
 
-def _read_config(folder: Path) -> HipLoraConfig:
+def _read_config(folder: Path) -> HipConfig:
     method = read_config(folder).get("peft_type")
     if method != "HIPLORA":
         raise UserError(f"{folder} holds a {method} adapter; only HIPLORA adapters need to be exported.")
     return HipLoraConfig.from_pretrained(str(folder))
 
 
-def _parts(config: HipLoraConfig) -> tuple[str, ...]:
+def _parts(config: HipConfig) -> tuple[str, ...]:
     return ("lora_A.weight", "lora_B.weight", phi_name(config), *IDENTITY)
 
 
 def _updates(
     names: list[str],
     tensors: Mapping[str, Tensor],
-    config: HipLoraConfig,
+    config: HipConfig,
     backbone: Backbone,
 ) -> dict[str, LowRank | Principal]:
     """The update of every matrix, scaling folded into B; fp32."""
@@ -92,7 +92,7 @@ def _carried(names: list[str], tensors: Mapping[str, Tensor]) -> dict[str, tuple
 def _recomputed(
     names: list[str],
     tensors: Mapping[str, Tensor],
-    config: HipLoraConfig,
+    config: HipConfig,
     backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
@@ -107,7 +107,7 @@ def _recomputed(
     return {PREFIX + name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
 
 
-def _weights(modules: list[str], config: HipLoraConfig, backbone: Backbone) -> Mapping[str, Tensor]:
+def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
     """The weights of the adapted modules, of a mapping given as such one at a time, when asked for."""
     weights: Mapping[str, Tensor]
     if isinstance(backbone, Mapping):
@@ -139,7 +139,7 @@ class _Some(Mapping[str, Tensor]):
         return len(self._names)
 
 
-def _load_backbone(config: HipLoraConfig, backbone: str | Path | None) -> nn.Module:
+def _load_backbone(config: HipConfig, backbone: str | Path | None) -> nn.Module:
     import transformers
 
     path = backbone if backbone is not None else config.base_model_name_or_path
@@ -171,6 +171,6 @@ _AUTO = {
 }
 
 
-def _scaling(name: str, rank: int, config: HipLoraConfig) -> float:
+def _scaling(name: str, rank: int, config: HipConfig) -> float:
     alpha = cast(float, config.lora_alpha)  # set by its own configuration where it was None
     return scaling(name, rank, alpha=alpha, patterns=config.alpha_pattern, rslora=config.use_rslora)

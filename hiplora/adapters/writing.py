@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hiplora.adapters.files import ADAPTER_WEIGHTS
 from hiplora.errors import UserError
-from hiplora.spectral import truncated_svd
+from hiplora.spectral.recipes import truncated_svd
 from hiplora.tuner.identity import PREFIX
 from hiplora.updates import Dense, LowRank, Update, thin_svd, zero
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hiplora.config import RunConfig, TrainingConfig
-    from hiplora.tuner import HipLoraConfig
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
 
 
@@ -55,7 +55,7 @@ class Hip(Method):
         check_rank("method.r", self.r, shapes)
 
     def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
-        from hiplora.tuner import HipLoraConfig
+        from hiplora.tuner.registration import HipLoraConfig
 
         return HipLoraConfig(
             r=self.r,

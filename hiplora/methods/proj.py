@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from hiplora.config import RunConfig
-    from hiplora.tuner import HipLoraConfig, HipLoraModel
+    from hiplora.tuner.model import HipLoraModel
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
 
 
@@ -39,7 +40,7 @@ class Proj(Method):
         check_rank("method.r", self.r, shapes)
 
     def peft_config(self, *, config: RunConfig) -> HipLoraConfig:
-        from hiplora.tuner import HipLoraConfig
+        from hiplora.tuner.registration import HipLoraConfig
 
         return HipLoraConfig(
             r=self.r,

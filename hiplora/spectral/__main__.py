@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hiplora.config import RunConfig
-    from hiplora.spectral import Directions
+    from hiplora.spectral.cache import Directions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,8 +79,8 @@ def _directions(config: RunConfig) -> tuple[dict[str, Tensor], Directions]:
     """Weights and singular directions of every target, found in the way of an adapter that is attached."""
     from hiplora import models
     from hiplora.methods.proj import basis_options
-    from hiplora.spectral import load_or_compute
-    from hiplora.tuner import HipLoraConfig
+    from hiplora.spectral.cache import load_or_compute
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.tuner.targets import find_targets, weights_of
 
     adapter = HipLoraConfig(k=1, **basis_options(config))  # k and r of a method leave the directions as they are

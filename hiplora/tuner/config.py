@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
-from torch import nn
 
 from hiplora.errors import UserError
-from hiplora.tuner.layer import HipLinear
+from hiplora.spectral.names import RECIPES
 
-RECIPES = ("auto", "exact", "converged", "randomized")
 PARAMETERIZATIONS = ("absolute", "relative")
 INITS = (True, False, "gaussian")
 
@@ -35,7 +33,7 @@ class HipPeftType(str, Enum):  # noqa: UP042  (PEFT reads str(member), which mus
 
 
 @dataclass
-class HipLoraConfig(LoraConfig):
+class HipConfig(LoraConfig):
     """ΔW = U diag(φ) Vᵀ + s (I − UUᵀ) B A (I − VVᵀ) on the k leading singular directions of each weight.
 
     Takes LoRA's options too (``target_modules``, ``modules_to_save``, ``rank_pattern`` …), as far as they
@@ -81,7 +79,6 @@ class HipLoraConfig(LoraConfig):
         self._check_refused()  # before PEFT, which drops some of these with no more than a warning
         super().__post_init__()
         self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
-        self._register_custom_module({nn.Linear: HipLinear})
         # Where from_pretrained found this configuration: the saved basis and its checksums lie beside it.
         self._source: tuple[str, dict[str, Any]] | None = None
         self._check_numbers()
@@ -90,7 +87,7 @@ class HipLoraConfig(LoraConfig):
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
-    ) -> HipLoraConfig:
+    ) -> HipConfig:
         """PEFT's ``from_pretrained``, which also remembers where the adapter lies."""
         path = pretrained_model_name_or_path
         config = super().from_pretrained(path, subfolder=subfolder, **kwargs)
