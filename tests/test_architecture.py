@@ -26,7 +26,7 @@ LEAVES = ("errors", "lazy", "updates", "stats")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.scheduler", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
-    "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.adapters.files",
+    "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.tuner.options", "hiplora.adapters.files",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.base import Method, active_adapter, check_rank
 from hiplora.methods.proj import basis_options, tuner
+from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,15 +41,7 @@ class Hip(Method):
     zero_init: bool
 
     def __post_init__(self) -> None:
-        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
-        require(self.k >= 1, f"method.k={self.k} is no rank: give a whole number from 1, such as 32")
-        require(self.stability >= 0, f"method.stability={self.stability} must be 0 (no budget) or above")
-        require(self.gamma >= 0, f"method.gamma={self.gamma} must be 0 (equal weights) or above")
-        require(self.lr_scale > 0, f"method.lr_scale={self.lr_scale} must be above 0")
-        require(
-            self.parameterization in ("absolute", "relative"),
-            f"method.parameterization={self.parameterization} is not known; choose absolute or relative",
-        )
+        check_options(prefix="method.", **vars(self))
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.base import Method, active_adapter, check_rank
+from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,8 +33,7 @@ class Proj(Method):
     dropout: float
 
     def __post_init__(self) -> None:
-        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
-        require(self.k >= 1, f"method.k={self.k} excludes no subspace: give a whole number from 1, such as 32")
+        check_options(prefix="method.", **vars(self))
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)
