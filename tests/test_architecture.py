@@ -18,8 +18,9 @@ LEVELS = {
     "tracking": 2, "spectral": 2, "tuner": 3, "models": 3, "adapters": 4,
     "merging": 5, "tasks": 5, "training": 5, "methods": 6, "evaluation": 6,
     "compose": 7, "pipelines": 7, "report": 8, "scheduler": 8,
-    "sweep": 9, "run": 10, "reproduce": 10,
+    "sweep": 9, "run": 10, "reproduce": 10, "__main__": 11,
 }  # fmt: skip
+LIBRARY = ("errors", "lazy", "updates", "disk", "spectral", "tuner", "adapters", "merging")  # pip install .
 WITHOUT_CIRCLES = ("adapters", "merging", "methods", "pipelines", "report", "spectral", "training", "tuner")
 COMMANDS = ("__main__", "hiplora.tuner.export")  # entries, which may import everything and which nothing imports
 LEAVES = ("errors", "lazy", "updates", "stats")
