@@ -1,26 +1,22 @@
 """HiP-LoRA: budgeted spectral plasticity for low-rank adaptation.
 
-``from hiplora import HipLoraConfig`` registers the tuner with PEFT. Importing the package itself loads
-neither torch nor PEFT, so that reports, plans and ``--help`` answer at once.
+Importing the package loads neither torch nor PEFT, so that reports, plans and ``--help`` answer at once. Importing
+what it exports changes nothing outside it: PEFT learns of the method where a HipLoraConfig is constructed or
+``hiplora.register()`` is called.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from hiplora.lazy import lazily
 
 _EXPORTS = {
-    "HipLoraConfig": "hiplora.tuner",
-    "HipLoraModel": "hiplora.tuner",
-    "HipLoraCallback": "hiplora.training.callback",
-    "export_lora": "hiplora.tuner.export",
+    "HipLoraCallback": "hiplora.tuner.callback",
+    "HipLoraConfig": "hiplora.tuner.registration",
+    "HipLoraModel": "hiplora.tuner.model",
     "UserError": "hiplora.errors",
+    "export_lora": "hiplora.adapters.exporting",
+    "register": "hiplora.tuner.registration",
 }
 __all__ = [*_EXPORTS]
+__getattr__ = lazily(__name__, _EXPORTS)
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'hiplora' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)

@@ -202,6 +202,11 @@ def add(updates: Sequence[Update]) -> Update:
     return _concatenate([u.factors() for u in updates if not isinstance(u, Dense)])
 
 
+def zero(shape: tuple[int, int]) -> LowRank:
+    """The update 0 of shape (m, n), of rank 1."""
+    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
+
+
 def dora(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:
     """DoRA's ΔW (m, n) = diag(m / ‖W + s B A‖_rows) (W + s B A) − W, with W (m, n), s B A and magnitude m (m,)."""
     moved = weight + product.dense()

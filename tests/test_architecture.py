@@ -13,19 +13,21 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 
 # A part may import itself and what stands at a lower level; the leaves import nothing of ours.
 LEVELS = {
-    "errors": 0, "updates": 0, "stats": 0,
-    "config": 1, "disk": 1, "environment": 1, "mini": 2, "records": 2,
-    "tracking": 2, "spectral": 2, "models": 2, "merging": 3,
-    "tuner": 3,
-    "tasks": 4, "training": 4, "methods": 5, "evaluation": 5,
-    "compose": 6, "pipelines": 6, "report": 7, "scheduler": 7,
-    "sweep": 8, "run": 9, "reproduce": 9,
+    "errors": 0, "lazy": 0, "updates": 0, "stats": 0,
+    "disk": 1, "environment": 1, "mini": 2, "records": 2, "config": 2,
+    "tracking": 2, "spectral": 2, "tuner": 3, "models": 3, "adapters": 4,
+    "merging": 5, "tasks": 5, "training": 5, "methods": 6, "evaluation": 6,
+    "compose": 7, "pipelines": 7, "report": 8, "scheduler": 8,
+    "sweep": 9, "run": 10, "reproduce": 10, "__main__": 11,
 }  # fmt: skip
-LEAVES = ("errors", "updates", "stats")
+LIBRARY = ("errors", "lazy", "updates", "disk", "spectral", "tuner", "adapters", "merging")  # pip install .
+WITHOUT_CIRCLES = ("adapters", "merging", "methods", "pipelines", "report", "spectral", "training", "tuner")
+COMMANDS = ("__main__", "hiplora.tuner.export")  # entries, which may import everything and which nothing imports
+LEAVES = ("errors", "lazy", "updates", "stats")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.scheduler", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
-    "hiplora.tracking",
+    "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.tuner.options", "hiplora.adapters.files",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")
 
@@ -48,6 +50,31 @@ def ours(path: Path) -> set[str]:
     return {name for name in found if name in LEVELS}
 
 
+def module(path: Path) -> str:
+    """The dotted name of a file; a package's own for its ``__init__.py``."""
+    parts = ["hiplora", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def files_imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports anywhere in it, for annotations too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in FILES else node.module for name in names)
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return (found & FILES.keys()) - {module(path)}
+
+
+def is_command(name: str) -> bool:
+    return name.rpartition(".")[2] in COMMANDS or name in COMMANDS
+
+
 def typing_only(path: Path) -> set[str]:
     """Parts imported for annotations alone."""
     found = set()
@@ -68,14 +95,25 @@ def test_imports_point_down(path: Path) -> None:
     needed = ours(path) - {name}
     if name in LEAVES:
         assert not needed - typing_only(path)
-    level = max(LEVELS.values()) if path.name == "__main__.py" else LEVELS[name]  # a command, which nothing imports
+    level = max(LEVELS.values()) if is_command(module(path)) else LEVELS[name]
     upward = {other for other in needed if LEVELS[other] > level} - typing_only(path)
     assert not upward, f"{name} imports {upward}, which stand above it"
 
 
 def test_commands_are_imported_by_nothing() -> None:
     for path in PACKAGE.rglob("*.py"):
-        assert "__main__ import" not in path.read_text(), f"{path} imports a command; move what it needs to a module"
+        commands = {name for name in files_imported(path) if is_command(name)}
+        assert not commands, f"{path} imports {commands}; move what it needs to a module"
+
+
+@pytest.mark.parametrize("package", WITHOUT_CIRCLES)
+def test_no_circle_of_files_inside_a_package(package: str) -> None:
+    inside = {name for name in FILES if f"{name}.".startswith(f"hiplora.{package}.")}
+    left = {name: files_imported(FILES[name]) & inside for name in inside}
+    while left:
+        bottom = {name for name, needed in left.items() if not needed & left.keys()}
+        assert bottom, f"these files import each other in a circle, or import one that does: {sorted(left)}"
+        left = {name: needed for name, needed in left.items() if name not in bottom}
 
 
 def test_plans_and_reports_never_load_torch() -> None:

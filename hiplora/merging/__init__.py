@@ -1,4 +1,4 @@
-"""Merging adapters: operators on updates, calibrations in front of them, adapter folders in and out.
+"""Merging adapters: operators on updates, and calibrations in front of them.
 
 ``merge(updates, "ties", density=0.2)`` takes one mapping ``{module name: Update}`` per adapter, of any
 method and rank, and gives the merged mapping. ``python -m hiplora.merging --help`` does the same on folders.
@@ -13,12 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hiplora.errors import UserError
+from hiplora.merging.base import CALIBRATIONS, Operator, Plan
 
 if TYPE_CHECKING:
     import torch
 
-    from hiplora.merging.base import Operator, Plan
     from hiplora.updates import Update
+
+__all__ = ["CALIBRATIONS", "OPERATORS", "MergeResult", "Streamed", "apply", "merge", "operator_class"]
 
 OPERATORS: dict[str, str] = {
     "addition": "hiplora.merging.addition:Addition",
@@ -30,7 +32,6 @@ OPERATORS: dict[str, str] = {
     "knots": "hiplora.merging.knots:Knots",
     "core_space": "hiplora.merging.core_space:CoreSpace",
 }
-CALIBRATIONS = ("none", "pico", "rescale", "random")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hiplora.errors import UserError
 from hiplora.merging import CALIBRATIONS, OPERATORS, merge, operator_class
 
 if TYPE_CHECKING:
-    from hiplora.merging.reader import Adapter
+    from hiplora.adapters.reading import Adapter
     from hiplora.updates import Update
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Read, merge, write; the report."""
     import torch
 
-    from hiplora.merging.reader import read_adapter
+    from hiplora.adapters.reading import read_adapter
 
     refuse(args)
     adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
@@ -85,7 +85,7 @@ def refuse(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from hiplora.merging.writer import check_out
+    from hiplora.merging.output import check_out
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
@@ -104,8 +104,9 @@ def write(
     updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+    from hiplora.adapters.writing import write_lora
     from hiplora.disk import new_folder
-    from hiplora.merging.writer import write_folded, write_lora, write_report
+    from hiplora.merging.output import write_folded, write_report
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
@@ -117,7 +118,7 @@ def write(
                 updates,
                 folder,
                 rank=args.rank,
-                base=report["base"],
+                base_model_name_or_path=report["base"],
                 task_type=like.task_type,
                 fan_in_fan_out=like.fan_in_fan_out,
             )
@@ -132,7 +133,7 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
     An adapter that does not adapt a module has the update 0 there, in every operator. That is told, as it can also be
     a sign of adapters that do not belong together; adapters without a common module are refused as such.
     """
-    from hiplora.merging.checks import zero
+    from hiplora.updates import zero
 
     every = {name: update.shape for adapter in adapters for name, update in adapter.updates.items()}
     if not set.intersection(*(set(adapter.updates) for adapter in adapters)):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 DRAWS = 3  # raised when operators draw in another way; results of the others stay
+CALIBRATIONS = ("none", "pico", "rescale", "random")
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 
 

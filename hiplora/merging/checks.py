@@ -49,7 +49,7 @@ def _same_modules(label: str, adapter: Mapping[str, Update], first: str, referen
     if odd:
         raise UserError(
             f"{label} and {first} adapt different modules ({odd[0]} is in only one of them, {len(odd)} such in all); "
-            "give the update 0 (hiplora.merging.checks.zero) where an adapter has none, if that is what is meant."
+            "give the update 0 (hiplora.updates.zero) where an adapter has none, if that is what is meant."
         )
     for name, update in adapter.items():
         if update.shape != reference[name].shape:
@@ -72,11 +72,6 @@ def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
 def _finite(x: torch.Tensor) -> bool:
     # Extremes carry NaN and infinity along and need no mask of the tensor's size.
     return x.numel() == 0 or bool(torch.isfinite(torch.stack(x.aminmax())).all())
-
-
-def zero(shape: tuple[int, int]) -> LowRank:
-    """The update 0 of shape (m, n), of rank 1."""
-    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
 
 
 def parts(update: Update) -> list[torch.Tensor]:

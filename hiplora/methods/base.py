@@ -67,8 +67,9 @@ class Method(Options):
         """A trained adapter from its folder, on the backbone, ready to be evaluated."""
         from peft import PeftModel
 
-        import hiplora.tuner  # noqa: F401  registers our own type with PEFT
+        from hiplora.tuner.registration import register
 
+        register()
         return PeftModel.from_pretrained(backbone_model, str(adapter_dir))  # type: ignore[arg-type]
 
     def detach(self, peft_model: PeftModel) -> nn.Module:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.base import Method, active_adapter, check_rank
 from hiplora.methods.proj import basis_options, tuner
+from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from hiplora.methods.base import Setup
     from hiplora.training.options import Training
-    from hiplora.tuner import HipLoraConfig
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
 
 
@@ -39,22 +40,14 @@ class Hip(Method):
     zero_init: bool
 
     def check_options(self) -> None:
-        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
-        require(self.k >= 1, f"method.k={self.k} is no rank: give a whole number from 1, such as 32")
-        require(self.stability >= 0, f"method.stability={self.stability} must be 0 (no budget) or above")
-        require(self.gamma >= 0, f"method.gamma={self.gamma} must be 0 (equal weights) or above")
-        require(self.lr_scale > 0, f"method.lr_scale={self.lr_scale} must be above 0")
-        require(
-            self.parameterization in ("absolute", "relative"),
-            f"method.parameterization={self.parameterization} is not known; choose absolute or relative",
-        )
+        check_options(prefix="method.", **self.fields())
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 
     def peft_config(self, *, setup: Setup) -> HipLoraConfig:
-        from hiplora.tuner import HipLoraConfig
+        from hiplora.tuner.registration import HipLoraConfig
 
         return HipLoraConfig(
             r=self.r,

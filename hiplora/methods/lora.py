@@ -46,10 +46,11 @@ class Lora(Method):
 
 def save_as_lora(method: Method, peft_model: PeftModel, folder: Path) -> None:
     """Write the method's low-rank updates as a stock PEFT LoRA for the unchanged backbone, scaling 1, in fp32."""
-    from hiplora.merging.writer import write_lora
+    from hiplora.adapters.writing import write_lora
 
     config: Any = peft_model.peft_config[active_adapter(peft_model)]
-    write_lora(method.updates(peft_model), folder, base=config.base_model_name_or_path, task_type=config.task_type)
+    inherited = {name: getattr(config, name) for name in ("base_model_name_or_path", "task_type")}
+    write_lora(method.updates(peft_model), folder, **inherited)
 
 
 def factor_parameters(updates: Mapping[str, Any]) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.base import Method, active_adapter, check_rank
+from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from hiplora.methods.base import Setup
-    from hiplora.tuner import HipLoraConfig, HipLoraModel
+    from hiplora.tuner.model import HipLoraModel
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
 
 
@@ -29,15 +31,14 @@ class Proj(Method):
     dropout: float
 
     def check_options(self) -> None:
-        check_residual_options(r=self.r, alpha=self.alpha, dropout=self.dropout)
-        require(self.k >= 1, f"method.k={self.k} excludes no subspace: give a whole number from 1, such as 32")
+        check_options(prefix="method.", **self.fields())
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)
         check_rank("method.r", self.r, shapes)
 
     def peft_config(self, *, setup: Setup) -> HipLoraConfig:
-        from hiplora.tuner import HipLoraConfig
+        from hiplora.tuner.registration import HipLoraConfig
 
         return HipLoraConfig(
             r=self.r,

@@ -1,19 +1,22 @@
-"""Singular subspaces of a backbone: recipes, a verified cache, and principal angles."""
+"""Singular subspaces of a backbone: recipes, a verified cache, and principal angles.
+
+Importing the package loads no torch; what it exports does.
+"""
 
 from __future__ import annotations
 
-from hiplora.spectral.angles import principal_angles, sketch
-from hiplora.spectral.cache import Directions, load_or_compute, weights_hash
-from hiplora.spectral.recipes import RECIPES, Basis, resolve_recipe, truncated_svd
+from hiplora.lazy import lazily
+from hiplora.spectral.names import RECIPES
 
-__all__ = [
-    "RECIPES",
-    "Basis",
-    "Directions",
-    "load_or_compute",
-    "principal_angles",
-    "resolve_recipe",
-    "sketch",
-    "truncated_svd",
-    "weights_hash",
-]
+_EXPORTS = {
+    "Basis": "hiplora.spectral.recipes",
+    "Directions": "hiplora.spectral.cache",
+    "load_or_compute": "hiplora.spectral.cache",
+    "principal_angles": "hiplora.spectral.angles",
+    "resolve_recipe": "hiplora.spectral.recipes",
+    "sketch": "hiplora.spectral.angles",
+    "truncated_svd": "hiplora.spectral.recipes",
+    "weights_hash": "hiplora.spectral.cache",
+}
+__all__ = ["RECIPES", *_EXPORTS]
+__getattr__ = lazily(__name__, _EXPORTS)

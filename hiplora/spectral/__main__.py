@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hiplora.pipelines.base import Config
-    from hiplora.spectral import Directions
+    from hiplora.spectral.cache import Directions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,8 +80,8 @@ def _directions(config: Config) -> tuple[dict[str, Tensor], Directions]:
     from hiplora import models
     from hiplora.methods.base import Setup
     from hiplora.methods.proj import basis_options
-    from hiplora.spectral import load_or_compute
-    from hiplora.tuner import HipLoraConfig
+    from hiplora.spectral.cache import load_or_compute
+    from hiplora.tuner.registration import HipLoraConfig
     from hiplora.tuner.targets import find_targets, weights_of
 
     setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from hiplora.config import Options, Positive, Seed
+from hiplora.errors import UserError
+from hiplora.spectral.names import RECIPES
 
 Natural = Annotated[int, Field(ge=0)]
 
@@ -16,10 +18,14 @@ class Svd(Options):
 
     group: ClassVar[str] = "svd"
 
-    recipe: Literal["auto", "exact", "converged", "randomized"]
+    recipe: str
     k_max: Positive
     seed: Seed
     oversampling: Natural
     power_iterations: Natural
     tolerance: Annotated[float, Field(gt=0, examples=[1e-3])]
     exact_up_to: Natural
+
+    def check_options(self) -> None:
+        if self.recipe not in RECIPES:
+            raise UserError(f"svd.recipe={self.recipe} is not known; choose one of {', '.join(RECIPES)}.")

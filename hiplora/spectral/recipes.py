@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.spectral.lanczos import converged_triplets
+from hiplora.spectral.names import RECIPES
 from hiplora.spectral.orthogonal import Triplets, gaussian, ritz_triplets, two_sided_residual
-
-RECIPES: Final = ("auto", "exact", "converged", "randomized")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from hiplora import models
-from hiplora.adapters import ADAPTER_CONFIG, check_complete
+from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
 from hiplora.disk import disk_errors, json_object, new_folder, sha256, write_atomically, write_json
 from hiplora.errors import UserError
@@ -210,7 +210,7 @@ def verify(folder: Path) -> None:
 
 
 def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
-    """The SHA-256 of every file of an adapter's folder, beside those of the files that are about to take their place."""
+    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place."""
     written = json_object(folder / DIGEST)
     files: dict[str, list[str]] = {}
     for path in [*sorted(folder.iterdir()), *coming]:

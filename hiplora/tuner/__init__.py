@@ -1,23 +1,20 @@
-"""HiP-LoRA as a PEFT method: importing this package registers it.
+"""HiP-LoRA as a PEFT method.
 
-PEFT keeps its methods in dictionaries keyed by the string in ``adapter_config.json``. They are not public,
-hence the pinned PEFT version and the tests of every operation that PEFT offers.
+Importing the package loads neither torch nor PEFT; importing what it exports does, and still tells PEFT nothing:
+:func:`register` does, and constructing a HipLoraConfig.
 """
 
 from __future__ import annotations
 
-from peft.mapping import (
-    PEFT_TYPE_TO_CONFIG_MAPPING,
-    PEFT_TYPE_TO_PREFIX_MAPPING,
-    PEFT_TYPE_TO_TUNER_MAPPING,
-)
+from hiplora.lazy import lazily
 
-from hiplora.tuner.config import HipLoraConfig, HipPeftType
-from hiplora.tuner.layer import HipLinear
-from hiplora.tuner.model import HipLoraModel
-
-PEFT_TYPE_TO_CONFIG_MAPPING[HipPeftType.HIPLORA] = HipLoraConfig  # type: ignore[index]
-PEFT_TYPE_TO_TUNER_MAPPING[HipPeftType.HIPLORA] = HipLoraModel  # type: ignore[index]
-PEFT_TYPE_TO_PREFIX_MAPPING[HipPeftType.HIPLORA] = HipLoraModel.prefix  # type: ignore[index]
-
-__all__ = ["HipLinear", "HipLoraConfig", "HipLoraModel", "HipPeftType"]
+_EXPORTS = {
+    "HipLinear": "hiplora.tuner.layer",
+    "HipLoraCallback": "hiplora.tuner.callback",
+    "HipLoraConfig": "hiplora.tuner.registration",
+    "HipLoraModel": "hiplora.tuner.model",
+    "HipPeftType": "hiplora.tuner.config",
+    "register": "hiplora.tuner.registration",
+}
+__all__ = [*_EXPORTS]
+__getattr__ = lazily(__name__, _EXPORTS)

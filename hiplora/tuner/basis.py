@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiplora.spectral import Basis, sketch
+from hiplora.spectral.angles import sketch
+from hiplora.spectral.recipes import Basis
 
 
 class SingularBasis(nn.Module):

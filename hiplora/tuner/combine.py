@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from hiplora.errors import UserError
+from hiplora.tuner.config import HipConfig
 from hiplora.tuner.layer import HipLinear
 from hiplora.updates import LowRank, Principal
 
-if TYPE_CHECKING:
-    from hiplora.tuner.config import HipLoraConfig
 
-
-def combined_config(configs: Sequence[HipLoraConfig], *, target_modules: set[str] | str) -> HipLoraConfig:
+def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | str) -> HipConfig:
     """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, φ as it is."""
     rank = sum(max([config.r, *(config.rank_pattern or {}).values()]) for config in configs)
     return replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
-from torch import nn
 
 from hiplora.errors import UserError
-from hiplora.tuner.layer import HipLinear
-
-RECIPES = ("auto", "exact", "converged", "randomized")
-PARAMETERIZATIONS = ("absolute", "relative")
-INITS = (True, False, "gaussian")
+from hiplora.tuner.options import check_options
 
 # LoRA's own extensions replace the update or the initialisation; combined with ours they would drop φ or
 # move the weights whose singular basis we keep.
@@ -35,7 +29,7 @@ class HipPeftType(str, Enum):  # noqa: UP042  (PEFT reads str(member), which mus
 
 
 @dataclass
-class HipLoraConfig(LoraConfig):
+class HipConfig(LoraConfig):
     """ΔW = U diag(φ) Vᵀ + s (I − UUᵀ) B A (I − VVᵀ) on the k leading singular directions of each weight.
 
     Takes LoRA's options too (``target_modules``, ``modules_to_save``, ``rank_pattern`` …), as far as they
@@ -76,21 +70,19 @@ class HipLoraConfig(LoraConfig):
     svd_key: str | None = field(default=None)
 
     def __post_init__(self) -> None:
+        check_options(**vars(self))
         if self.lora_alpha is None:
             self.lora_alpha = 2 * self.r
         self._check_refused()  # before PEFT, which drops some of these with no more than a warning
         super().__post_init__()
         self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
-        self._register_custom_module({nn.Linear: HipLinear})
         # Where from_pretrained found this configuration: the saved basis and its checksums lie beside it.
         self._source: tuple[str, dict[str, Any]] | None = None
-        self._check_numbers()
-        self._check_choices()
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
-    ) -> HipLoraConfig:
+    ) -> HipConfig:
         """PEFT's ``from_pretrained``, which also remembers where the adapter lies."""
         path = pretrained_model_name_or_path
         config = super().from_pretrained(path, subfolder=subfolder, **kwargs)
@@ -114,42 +106,6 @@ class HipLoraConfig(LoraConfig):
     def cache_dir(self) -> Path | None:
         """Folder of the SVD cache, None for the default one."""
         return None if self.svd_cache_dir is None else Path(self.svd_cache_dir)
-
-    def _check_numbers(self) -> None:
-        whole = dict.fromkeys(("r", "k", "k_max", "svd_exact_up_to"), 1)
-        whole |= dict.fromkeys(("svd_oversampling", "svd_power_iterations", "svd_seed"), 0)
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
-        for name in ("stability", "gamma", "lr_scale", "lora_alpha", "svd_tolerance"):
-            value, zero_allowed = getattr(self, name), name in ("stability", "gamma")
-            bound = "0 or more" if zero_allowed else "more than 0"
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(f"{name}={value!r} must be a finite number, {bound}.")
-            if value < 0 or (value == 0 and not zero_allowed):
-                raise UserError(f"{name}={value!r} must be {bound}.")
-        for name, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
-            bad = {key: v for key, v in (getattr(self, name) or {}).items() if v < least or v == 0}
-            if bad:
-                raise UserError(f"{name} holds {bad}, but its values must be more than 0.")
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"lora_dropout={self.lora_dropout!r} must be at least 0 and less than 1.")
-        if self.k > self.k_max:
-            raise UserError(f"k={self.k} exceeds k_max={self.k_max}, the number of directions computed; raise k_max.")
-
-    def _check_choices(self) -> None:
-        allowed = {"parameterization": PARAMETERIZATIONS, "svd_recipe": RECIPES, "init_lora_weights": INITS}
-        for name, choices in allowed.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"{name}={getattr(self, name)!r} is not known to HiP-LoRA; choose one of "
-                    f"{', '.join(map(repr, choices))}."
-                )
-        if not self.principal and self.zero_init:
-            raise UserError("zero_init=True needs principal=True, since it sets φ; drop one of the two.")
-        if not self.principal and not self.project_residual:
-            raise UserError("principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it.")
 
     def _check_refused(self) -> None:
         for name in REFUSED:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from torch import Tensor
 
 from hiplora.errors import UserError
-from hiplora.spectral import Basis
+from hiplora.spectral.recipes import Basis
 from hiplora.tuner.basis import SingularBasis
-
-if TYPE_CHECKING:
-    from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.config import HipConfig
 
 TOLERANCE = 0.02  # of a sketch, absolute, and of σ, relative to σ_1; another backbone differs by about 1
 IDENTITY = ("lora_sigma", "lora_sketch", "lora_U", "lora_V")
 PREFIX = "base_model.model."  # what a PeftModel puts before the backbone's module names
 
 
-def describe(basis: SingularBasis, config: HipLoraConfig) -> dict[str, Tensor]:
+def describe(basis: SingularBasis, config: HipConfig) -> dict[str, Tensor]:
     """σ (k,), the sketch (2, k) and, with save_basis, U (m, k) and V (n, k), by their names in the file."""
     k = config.k
     tensors = {"lora_sigma": basis.S[:k].clone(), "lora_sketch": basis.sketch(k)}
@@ -30,12 +27,12 @@ def describe(basis: SingularBasis, config: HipLoraConfig) -> dict[str, Tensor]:
     return tensors
 
 
-def phi_name(config: HipLoraConfig) -> str:
+def phi_name(config: HipConfig) -> str:
     """Name of the trained gains in the file: δ has one of its own, so that it is never read as φ."""
     return "lora_delta" if config.parameterization == "relative" else "lora_phi"
 
 
-def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipLoraConfig) -> None:
+def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipConfig) -> None:
     """Refuse a saved adapter that lacks a part or belongs to other singular bases than these."""
     saved = {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()}
     phi = (phi_name(config),) if config.principal else ()
@@ -55,7 +52,7 @@ def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Ten
         _check_sketch(name, basis, saved[f"{name}.lora_sketch"], config)
 
 
-def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipLoraConfig) -> None:
+def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipConfig) -> None:
     difference = (basis.sketch(config.k) - sketch.cpu().float()).abs().max().item()
     if not difference <= TOLERANCE:
         origin = f" ({config.base_model_name_or_path})" if config.base_model_name_or_path else ""
@@ -67,7 +64,7 @@ def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipLo
         )
 
 
-def carried_bases(weights: Mapping[str, Tensor], config: HipLoraConfig) -> dict[str, SingularBasis] | None:
+def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis] | None:
     """The bases saved beside the configuration with save_basis, None where there are none that fit.
 
     They fit where u_iᵀ W v_i, which every recipe makes equal to σ_i, is σ_i for these weights W.
@@ -89,7 +86,7 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipLoraConfig) -> dict[
     return bases
 
 
-def saved_tensors(config: HipLoraConfig) -> dict[str, Tensor] | None:
+def saved_tensors(config: HipConfig) -> dict[str, Tensor] | None:
     """The adapter file beside the configuration, on the CPU; None where the configuration lies alone."""
     if config._source is None:
         return None
@@ -107,6 +104,6 @@ def common_key(bases: Mapping[str, SingularBasis]) -> str | None:
     return keys.pop() if len(keys) == 1 else None
 
 
-def reusable(basis: SingularBasis, config: HipLoraConfig) -> bool:
+def reusable(basis: SingularBasis, config: HipConfig) -> bool:
     """Whether a basis that is there already serves an adapter with this configuration."""
     return basis.options == config.svd_options and basis.size >= config.k

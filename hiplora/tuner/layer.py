@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from hiplora.errors import UserError
 from hiplora.tuner.basis import SingularBasis
+from hiplora.tuner.config import HipConfig
 from hiplora.tuner.product import AdapterProduct, sample_dropout
 from hiplora.updates import LowRank, Principal
-
-if TYPE_CHECKING:
-    from hiplora.tuner.config import HipLoraConfig
 
 
 class HipVariant(LoraVariant):
@@ -23,7 +21,7 @@ class HipVariant(LoraVariant):
 
     @staticmethod
     def init(  # type: ignore[override]
-        module: HipLinear, adapter_name: str, config: HipLoraConfig, **kwargs: Any
+        module: HipLinear, adapter_name: str, config: HipConfig, **kwargs: Any
     ) -> None:
         if config.principal:
             zeros = torch.zeros(config.k, device=module.base_weight.device)
@@ -59,7 +57,7 @@ class HipLinear(LoraLinear):
         self,
         base_layer: nn.Module,
         adapter_name: str,
-        config: HipLoraConfig,
+        config: HipConfig,
         r: int = 0,
         lora_alpha: int = 1,
         **kwargs: Any,
@@ -71,7 +69,7 @@ class HipLinear(LoraLinear):
         self._active_adapter = adapter_name
         self.lora_phi = nn.ParameterDict()
         self.lora_basis = nn.ModuleDict()
-        self.hip_config: dict[str, HipLoraConfig] = {}
+        self.hip_config: dict[str, HipConfig] = {}
         self.nominal_scaling: dict[str, float] = {}
         self._unmerged: Tensor | None = None
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
@@ -81,7 +79,7 @@ class HipLinear(LoraLinear):
         return {("k",): HipVariant}
 
     def update_layer(  # type: ignore[override]
-        self, adapter_name: str, r: int, lora_alpha: int, config: HipLoraConfig, **kwargs: Any
+        self, adapter_name: str, r: int, lora_alpha: int, config: HipConfig, **kwargs: Any
     ) -> None:
         """Add an adapter without a basis; the model attaches one and initialises it afterwards."""
         self.hip_config[adapter_name] = config

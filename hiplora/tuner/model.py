@@ -13,10 +13,10 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
-from hiplora.spectral import load_or_compute
+from hiplora.spectral.cache import load_or_compute
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.combine import check_one_basis, combine, combined_config
-from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.config import HipConfig
 from hiplora.tuner.identity import (
     IDENTITY,
     PREFIX,
@@ -87,11 +87,11 @@ class HipLoraModel(LoraModel):
             if adapter in layer.lora_phi
         ]
 
-    def _hip_config(self, adapter_name: str) -> HipLoraConfig:
+    def _hip_config(self, adapter_name: str) -> HipConfig:
         if adapter_name not in self.peft_config:
             known = ", ".join(self.peft_config)
             raise UserError(f"there is no adapter {adapter_name!r} in this model; it has {known}.")
-        return cast(HipLoraConfig, self.peft_config[adapter_name])
+        return cast(HipConfig, self.peft_config[adapter_name])
 
     # ── adding an adapter ───────────────────────────────────────────────────────────────────────────────
 
@@ -105,10 +105,10 @@ class HipLoraModel(LoraModel):
     ) -> None:
         """PEFT's injection, with targets checked and the bases at hand before the model is touched."""
         config = self.peft_config[adapter_name]
-        if not isinstance(config, HipLoraConfig):
+        if not isinstance(config, HipConfig):
             raise UserError(f"a HiP-LoRA model takes HipLoraConfig adapters, not {type(config).__name__}.")
         bases: dict[str, SingularBasis] = {}
-        config = cast(HipLoraConfig, self._prepare_adapter_config(config, self.get_model_config(model)))
+        config = cast(HipConfig, self._prepare_adapter_config(config, self.get_model_config(model)))
         if config.target_modules != DUMMY_TARGET_MODULES:
             _maybe_include_all_linear_layers(config, model)  # replaces the shorthand in place
             bases = self._bases(find_targets(model, config, state_dict), config)
@@ -119,7 +119,7 @@ class HipLoraModel(LoraModel):
             if layer.factors(adapter_name)[0].device.type != "meta":
                 layer.initialise(adapter_name)
 
-    def _bases(self, targets: Mapping[str, nn.Module], config: HipLoraConfig) -> dict[str, SingularBasis]:
+    def _bases(self, targets: Mapping[str, nn.Module], config: HipConfig) -> dict[str, SingularBasis]:
         """One basis per target: another adapter's, the one saved with this adapter, or cached or computed."""
         shared = {name: _existing(module, config) for name, module in targets.items()}
         ready = {name: basis for name, basis in shared.items() if basis is not None}
@@ -147,7 +147,7 @@ class HipLoraModel(LoraModel):
 
     @staticmethod
     def _create_new_module(  # type: ignore[override]
-        lora_config: HipLoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any
+        lora_config: HipConfig, adapter_name: str, target: nn.Module, **kwargs: Any
     ) -> HipLinear:
         base = base_of(target)
         if not isinstance(base, nn.Linear):  # ties of embeddings to linear layers reach this
@@ -173,7 +173,7 @@ class HipLoraModel(LoraModel):
     def _get_adapter_state_dict(  # type: ignore[override]
         cls,
         model: nn.Module,
-        config: HipLoraConfig,
+        config: HipConfig,
         adapter_name: str,
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
@@ -192,7 +192,7 @@ class HipLoraModel(LoraModel):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(  # type: ignore[override]
-        cls, model: nn.Module, config: HipLoraConfig, adapter_name: str, state_dict: dict[str, Tensor]
+        cls, model: nn.Module, config: HipConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Check the saved identity against the model's basis, then hand φ, A and B to PEFT."""
         layers = adapted_layers(model, adapter_name)
@@ -254,7 +254,7 @@ class HipLoraModel(LoraModel):
             combine(layer, adapters=adapters, weights=weights, target=adapter_name)
 
 
-def _existing(module: nn.Module, config: HipLoraConfig) -> SingularBasis | None:
+def _existing(module: nn.Module, config: HipConfig) -> SingularBasis | None:
     """A basis that another adapter of this module brought and that serves this configuration too."""
     if not isinstance(module, HipLinear):
         return None

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
-
-if TYPE_CHECKING:
-    from hiplora.tuner.config import HipLoraConfig
+from hiplora.tuner.config import HipConfig
 
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def find_targets(
-    model: nn.Module, config: HipLoraConfig, state_dict: Mapping[str, Tensor] | None = None
+    model: nn.Module, config: HipConfig, state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, nn.Module]:
     """Modules that the configuration (or, as in PEFT, a given state dict) selects, by name; all checked.
 
@@ -62,7 +60,7 @@ def _outside_adapters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield name, module
 
 
-def _check_every_target_exists(modules: Mapping[str, nn.Module], config: HipLoraConfig) -> None:
+def _check_every_target_exists(modules: Mapping[str, nn.Module], config: HipConfig) -> None:
     targets = config.target_modules
     if isinstance(targets, str):
         missing = [] if any(re.fullmatch(targets, name) for name in modules) else [targets]
@@ -76,7 +74,7 @@ def _check_every_target_exists(modules: Mapping[str, nn.Module], config: HipLora
         )
 
 
-def _check(model: nn.Module, name: str, config: HipLoraConfig) -> None:
+def _check(model: nn.Module, name: str, config: HipConfig) -> None:
     base = base_of(model.get_submodule(name))
     weight: Any = getattr(base, "weight", None)
     parent = model.get_submodule(name.rpartition(".")[0])

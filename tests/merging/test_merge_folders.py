@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from hiplora.adapters.reading import read_adapter
+from hiplora.adapters.writing import write_lora
 from hiplora.errors import UserError
 from hiplora.merging import merge
 from hiplora.merging.__main__ import main
-from hiplora.merging.reader import read_adapter
-from hiplora.merging.writer import write_lora
 from hiplora.updates import Dense, LowRank
 from tests.limits import small_files
 from tests.tiny import tiny_llama_folder

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from hiplora.adapters.reading import read_adapter
 from hiplora.errors import UserError
-from hiplora.merging.reader import read_adapter
 from tests.tiny import tiny_llama_folder
 from tests.training.worker import CONFIG, OPTIONS, adapter, attached, fit, interrupted_fit, training
 

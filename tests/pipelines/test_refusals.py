@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hiplora import models
-from hiplora.adapters import check_complete
+from hiplora.adapters.files import check_complete
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.evaluation import engine, text

@@ -26,7 +26,7 @@ def steps_told(checkpoints: Path) -> int:
 def test_killed_at_random_moments_the_adapter_is_the_same(tiny: Path, tmp_path: Path) -> None:
     """SIGKILL, several times, wherever it hits: in a step, in a checkpoint, between them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.worker", "hiplora.tuner"])
+    context.set_forkserver_preload(["tests.training.worker", "hiplora.tuner.model"])
 
     def start(name: str) -> BaseProcess:
         where = (tiny, "hip", tmp_path / name, tmp_path / f"{name}.pt", STEPS)

@@ -1,20 +1,38 @@
-"""Adapter folders."""
+"""The files of an adapter folder: their names, the configuration, and whether they are complete."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hiplora.disk import json_object
 from hiplora.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"  # what PEFT wrote in its first year
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of adapter_config.json.
+
+    Raises:
+        UserError: the folder has none, or it is not valid JSON.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} has no {ADAPTER_CONFIG}; name a folder written by save_pretrained.")
+    try:
+        return json_object(path)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
 
 
 def check_complete(folder: Path) -> None:
     """Refuse a folder that lacks a file or holds a torn one, which each library would tell in its own way."""
     from safetensors import SafetensorError, safe_open
 
-    configuration, weights = folder / ADAPTER_CONFIG, folder / "adapter_model.safetensors"
+    configuration, weights = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
     lacking = [path.name for path in (configuration, weights) if not path.is_file()]
     try:
         if lacking:

@@ -1,4 +1,4 @@
-"""Adapter folders in: any stock PEFT LoRA or AdaLoRA, from disk or the Hub, and HiP-LoRA adapters, as exact updates.
+"""PEFT's own LoRA, DoRA and AdaLoRA folders as exact updates.
 
 Whatever changes ΔW in a way that is not handled here is refused: a merge must not guess.
 """
@@ -8,20 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hiplora.disk import json_object
+from hiplora.adapters.files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS
+from hiplora.adapters.weights import Weights
 from hiplora.errors import UserError
-from hiplora.merging.weights import INDEX, SINGLE, Weights
 from hiplora.updates import Deferred, LowRank, Update, dora
 
-TENSORS = ("adapter_model.safetensors", "adapter_model.bin")
-CONFIG = "adapter_config.json"
 KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B|E|magnitude_vector)(?:\.weight)?$")
 COPY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.base_layer\.weight$")
 # Fields that either leave ΔW alone or are handled below; any other one must be empty.
@@ -43,94 +40,21 @@ KINDS = {  # fields of PEFT's other LoRA-like types that leave ΔW alone or are 
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter folder: its update per module, and what a merged adapter inherits."""
-
-    label: str
-    base: str | None
-    task_type: str | None
-    fan_in_fan_out: bool
-    updates: dict[str, Update]
-
-
-def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
-    """Read an adapter folder (or the Hub's ``owner/name``) as updates in float32.
+def read_lora(source: str, folder: Path, config: Mapping[str, Any], *, weights: Weights | None) -> dict[str, Update]:
+    """The updates of a folder whose configuration is of one of the KINDS, by module, in float32.
 
     Args:
-        source: folder with adapter_config.json and adapter_model.safetensors, or a repository on the Hub.
-        backbone: folder of the backbone's weights; needed by DoRA, whose updates are formed from them when asked
-            for, and by HiP-LoRA without a saved basis.
+        source: what to call the adapter in messages.
+        weights: the backbone's; needed by DoRA, and where the folder holds weights of the backbone itself.
 
     Raises:
-        UserError: no adapter there, or one whose update is not understood.
+        UserError: a folder that is torn, or one whose update is not understood.
     """
-    folder = locate(source)
-    config = _json(folder / CONFIG)
-    if config.get("peft_type") not in KINDS:
-        return _foreign(source, folder, config, backbone)
     _refuse_unknown(source, config)
-    weights = Weights(backbone) if backbone else None
     modules = _modules(source, _without_copies(source, _tensors(folder), weights))
     if config.get("use_dora") and weights is None:
         raise UserError(f"{source} is a DoRA adapter, whose update depends on the backbone; add --backbone DIR.")
-    updates = {name: _update(source, name, part, config, weights) for name, part in sorted(modules.items())}
-    return Adapter(
-        label=source,
-        base=config.get("base_model_name_or_path"),
-        task_type=config.get("task_type"),
-        fan_in_fan_out=bool(config.get("fan_in_fan_out")),
-        updates=updates,
-    )
-
-
-def locate(source: str) -> Path:
-    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder but ``owner/name``."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise UserError(f"{source} is neither a folder nor a repository owner/name on the Hub.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["adapter_*"]))
-    except Exception as error:
-        raise UserError(
-            f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
-            "check the path, or the network."
-        ) from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path.parent} holds no {path.name}; give the folder that save_pretrained wrote.")
-    try:
-        return json_object(path)
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
-
-
-def _foreign(source: str, folder: Path, config: Mapping[str, Any], backbone: Path | None) -> Adapter:
-    """A HiP-LoRA adapter, with its principal channel as in memory; anything else is refused."""
-    kind = config.get("peft_type")
-    if kind != "HIPLORA":
-        raise UserError(f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read.")
-    from hiplora.tuner.export import read_hiplora
-
-    read, updates, rest = read_hiplora(folder, backbone=_backbone_of(config, backbone))
-    if rest:
-        raise _beyond_lora(source, *next(iter(rest.items())))
-    return Adapter(source, read.base_model_name_or_path, read.task_type, False, dict(sorted(updates.items())))
-
-
-def _backbone_of(config: Mapping[str, Any], backbone: Path | None) -> Path | Weights | None:
-    """The backbone's checkpoint, read matrix by matrix, where it is a folder of safetensors; else what was given."""
-    named = config.get("base_model_name_or_path")
-    folder = backbone if backbone is not None else Path(named) if named else None
-    if folder is None or not any((folder / name).is_file() for name in (SINGLE, INDEX)):
-        return backbone
-    return Weights(folder)
+    return {name: _update(source, name, part, config, weights) for name, part in modules.items()}
 
 
 def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
@@ -153,7 +77,7 @@ def _refuse_unknown(source: str, config: Mapping[str, Any]) -> None:
 def _tensors(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    for name in TENSORS:
+    for name in (ADAPTER_WEIGHTS, ADAPTER_PICKLE):
         path = folder / name
         if path.is_file():
             try:
@@ -162,7 +86,9 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                 return torch.load(path, weights_only=True, map_location="cpu")
             except Exception as error:  # each format has exceptions of its own for a file that is not what it says
                 raise UserError(f"{path} cannot be read ({_why(path, error)}); fetch or save it again.") from error
-    raise UserError(f"{folder} holds neither {TENSORS[0]} nor {TENSORS[1]}; give the folder save_pretrained wrote.")
+    raise UserError(
+        f"{folder} holds neither {ADAPTER_WEIGHTS} nor {ADAPTER_PICKLE}; give the folder save_pretrained wrote."
+    )
 
 
 def _without_copies(source: str, tensors: Mapping[str, Tensor], weights: Weights | None) -> dict[str, Tensor]:
@@ -188,7 +114,8 @@ def _why(path: Path, error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
+def beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
+    """The refusal of a tensor that is no part of a low-rank update."""
     return UserError(
         f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
         "such an adapter cannot be merged."
@@ -201,7 +128,7 @@ def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, 
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if not match or tensor.ndim > 2:
-            raise _beyond_lora(source, key, tensor)
+            raise beyond_lora(source, key, tensor)
         modules.setdefault(match["module"], {})[match["part"]] = tensor.float()
     for name, part in modules.items():
         if not {"A", "B"} <= set(part):
@@ -219,11 +146,23 @@ def _update(
 ) -> Update:
     if config["peft_type"] == "ADALORA":
         return _adalora(source, name, part, config)
-    product = LowRank(part["B"] * _scaling(name, part["A"].shape[0], config), part["A"])
+    product = LowRank(
+        part["B"]
+        * scaling(
+            name,
+            part["A"].shape[0],
+            alpha=config["lora_alpha"],
+            patterns=config.get("alpha_pattern"),
+            rslora=bool(config.get("use_rslora")),
+        ),
+        part["A"],
+    )
     if "magnitude_vector" not in part:
         return product
     if weights is None:
-        raise UserError(f"{source} holds DoRA magnitudes but its {CONFIG} does not say use_dora; save it again.")
+        raise UserError(
+            f"{source} holds DoRA magnitudes but its {ADAPTER_CONFIG} does not say use_dora; save it again."
+        )
     shape, magnitude = weights.shape(name), part["magnitude_vector"]
     if shape != product.shape or config.get("fan_in_fan_out"):
         raise UserError(
@@ -243,8 +182,7 @@ def _adalora(source: str, name: str, part: Mapping[str, Tensor], config: Mapping
     return LowRank(B * (part["E"].flatten() * scaling), A)
 
 
-def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
+def scaling(name: str, rank: int, *, alpha: float, patterns: Mapping[str, float] | None, rslora: bool) -> float:
     """s = α / r, or α / √r; α from the first pattern that ends the module's name, as PEFT matches it."""
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config["lora_alpha"])
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    own = (value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", name))
+    return next(own, alpha) / (math.sqrt(rank) if rslora else rank)

@@ -1,0 +1,110 @@
+"""Adapter folders out: updates as a stock PEFT LoRA, exact where the rank allows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hiplora.adapters.files import ADAPTER_WEIGHTS
+from hiplora.errors import UserError
+from hiplora.spectral.recipes import truncated_svd
+from hiplora.tuner.identity import PREFIX
+from hiplora.updates import Dense, LowRank, Update, thin_svd, zero
+
+
+def write_lora(
+    updates: Mapping[str, Update],
+    out: Path,
+    *,
+    rank: int | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Write ``out`` as an adapter that stock PEFT loads; fp32, scaling 1, ranks per module where they differ.
+
+    Args:
+        updates: walked once, so a streamed mapping never holds more than one dense matrix.
+        rank: cap on every matrix's rank; None keeps all factors as they are.
+        beside: tensors that are saved along under their own names, such as those of ``modules_to_save``.
+        **fields: of LoraConfig, where they are not what the updates say: ``base_model_name_or_path``, ``task_type``, …
+
+    Returns:
+        ranks, and the relative Frobenius error of the truncation: over all matrices and the worst one.
+
+    Raises:
+        UserError: a full-rank update and no rank to cut it to.
+    """
+    tensors = dict(beside or {})
+    ranks: dict[str, int] = {}
+    truncation = Truncation()
+    for name, update in updates.items():
+        factors, lost, norm = fitted(name, update, rank)
+        truncation.add(name, lost, norm)
+        ranks[name] = factors.rank
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.A.float().cpu().contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = factors.B.float().cpu().contiguous()
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    lora_config(ranks, **fields).save_pretrained(str(out))
+    return {"rank": max(ranks.values()), "min_rank": min(ranks.values()), **truncation.report()}
+
+
+def lora_config(ranks: Mapping[str, int], **fields: Any) -> LoraConfig:
+    """LoraConfig with scaling α / r = 1 everywhere; patterns are anchored, so that none matches another's suffix."""
+    common = max(ranks.values(), key=lambda r: (list(ranks.values()).count(r), r))
+    odd = {f"^{re.escape(name)}": r for name, r in ranks.items() if r != common}
+    derived: dict[str, Any] = {"r": common, "lora_alpha": common, "rank_pattern": odd, "alpha_pattern": dict(odd)}
+    return LoraConfig(**{"target_modules": sorted(ranks), "inference_mode": True, **fields, **derived})
+
+
+def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float, float]:
+    """Factors of an update within a rank, the Frobenius norm of what was cut, and the update's own norm."""
+    if isinstance(update, Dense):
+        if rank is None:
+            raise UserError(
+                f"The merged update of {name} has full rank; give --rank R for a LoRA adapter, or --fold for weights."
+            )
+        return _cut_dense(update.weight, min(rank, *update.shape))
+    factors = update.factors()
+    if rank is None or factors.rank <= rank:
+        return (factors if factors.rank else zero(update.shape)), 0.0, factors.norm()
+    u, s, v = thin_svd(factors.to(torch.float64))
+    # More factors than numerical rank (repeated adapters) are no loss: only what is cut counts.
+    cut = LowRank(u[:, :rank] * s[:rank], v[:, :rank].mT).to(torch.float32)
+    return cut, float(s[rank:].norm()), float(s.norm())
+
+
+def _cut_dense(weight: Tensor, rank: int) -> tuple[LowRank, float, float]:
+    norm = float(torch.linalg.matrix_norm(weight))
+    if norm == 0:
+        return zero((weight.shape[0], weight.shape[1])), 0.0, 0.0
+    basis = truncated_svd(weight, k=rank, recipe="auto")
+    cut = LowRank(basis.U * basis.S, basis.V.mT)
+    return cut, float(torch.linalg.matrix_norm(weight - cut.dense())), norm
+
+
+class Truncation:
+    """Relative Frobenius error of cutting updates to a rank, gathered matrix by matrix."""
+
+    def __init__(self) -> None:
+        self._lost = self._whole = self._worst = 0.0
+        self._name: str | None = None
+
+    def add(self, name: str, lost: float, norm: float) -> None:
+        """Account for one matrix."""
+        self._lost, self._whole = self._lost + lost**2, self._whole + norm**2
+        if norm and lost / norm > self._worst:
+            self._worst, self._name = lost / norm, name
+
+    def report(self) -> dict[str, Any]:
+        """Overall and worst relative error; 0 where nothing was cut."""
+        total = math.sqrt(self._lost / self._whole) if self._whole else 0.0
+        return {"relative_error": total, "worst_relative_error": self._worst, "worst_matrix": self._name}

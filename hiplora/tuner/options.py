@@ -1,0 +1,122 @@
+"""The ranges of HiP-LoRA's options, stated once, for the library and for whoever configures it; loads no PEFT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from hiplora.errors import UserError
+from hiplora.spectral.names import RECIPES
+
+PARAMETERIZATIONS = ("absolute", "relative")
+INITS = (True, False, "gaussian")
+
+Rule: TypeAlias = Callable[[Any], str | None]
+"""What a value must be, as the end of a sentence; None for a value that is so."""
+
+
+def check_options(*, prefix: str = "", **options: Any) -> None:
+    """Refuse options of HiP-LoRA that are out of their range or do not go together.
+
+    Args:
+        prefix: what a user types in front of the name: ``method.`` on the suite's command line, nothing in Python.
+        **options: any of HipLoraConfig's, also without ``lora_`` or ``svd_`` in front, as configurations of runs call
+            them. Those that have no range pass.
+
+    Raises:
+        UserError: one sentence about the first option that is wrong, which begins with its name.
+    """
+    for name, value in options.items():
+        rule = RULES.get(name.removeprefix("svd_").removeprefix("lora_"))
+        wanted = rule(value) if rule else None
+        if wanted:
+            raise UserError(f"{prefix}{name}={value!r} {wanted}.")
+    k, k_max = options.get("k"), options.get("k_max")
+    if k is not None and k_max is not None and k > k_max:
+        raise UserError(
+            f"{prefix}k={k} exceeds {prefix}k_max={k_max}, the number of directions computed; raise {prefix}k_max."
+        )
+    if options.get("principal", True):
+        return
+    if options.get("zero_init", False):
+        raise UserError(f"{prefix}zero_init=True needs principal=True, since it sets φ; drop one of the two.")
+    if not options.get("project_residual", True):
+        raise UserError(
+            f"{prefix}principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it."
+        )
+
+
+def _whole(least: int) -> Rule:
+    def rule(value: Any) -> str | None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return None if fits else f"must be a whole number of at least {least}"
+
+    return rule
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _not_negative(value: Any) -> str | None:
+    return None if _number(value) and value >= 0 else "must be a finite number, 0 or more"
+
+
+def _positive(value: Any) -> str | None:
+    return None if _number(value) and value > 0 else "must be a finite number, more than 0"
+
+
+def _alpha(value: Any) -> str | None:
+    return None if value is None or not _positive(value) else "must be more than 0, or left out for twice the rank"
+
+
+def _dropout(value: Any) -> str | None:
+    return None if _number(value) and 0 <= value < 1 else "must be at least 0 and less than 1"
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def _one_of(*choices: Any) -> Rule:
+    *others, last = map(str, choices)
+
+    def rule(value: Any) -> str | None:
+        return None if value in choices else f"is not known; choose {', '.join(others)} or {last}"
+
+    return rule
+
+
+def _pattern(rule: Rule) -> Rule:
+    def each(pattern: Any) -> str | None:
+        wrong = ((key, rule(value)) for key, value in (pattern or {}).items() if rule(value))
+        return next((f"is out of range at {key}, which {wanted}" for key, wanted in wrong), None)
+
+    return each
+
+
+RULES: dict[str, Rule] = {
+    "r": _whole(1),
+    "alpha": _alpha,
+    "dropout": _dropout,
+    "rank_pattern": _pattern(_whole(1)),
+    "alpha_pattern": _pattern(_positive),
+    "init_lora_weights": _one_of(*INITS),
+    "k": _whole(1),
+    "principal": _flag,
+    "project_residual": _flag,
+    "parameterization": _one_of(*PARAMETERIZATIONS),
+    "zero_init": _flag,
+    "stability": _not_negative,
+    "gamma": _not_negative,
+    "lr_scale": _positive,
+    "save_basis": _flag,
+    "k_max": _whole(1),
+    "recipe": _one_of(*RECIPES),
+    "seed": _whole(0),
+    "oversampling": _whole(0),
+    "power_iterations": _whole(0),
+    "tolerance": _positive,
+    "exact_up_to": _whole(0),
+}
