@@ -84,9 +84,9 @@ class DataConfig:
         _one_of("data.name", self.name, ("mini", "local", "hub"))
         pinned = [name for name, revision in self.revisions.items() if revision]
         _require(
-            not pinned or (self.name == "hub" and self.root is None),
-            f"data.revisions.{''.join(pinned[:1])} pins a repository on the Hub, and data={self.name} with data.root="
-            f"{self.root} loads none from there; leave it out, or type data=hub without data.root.",
+            not pinned or self.name == "hub",
+            f"data.revisions.{''.join(pinned[:1])} pins a repository on the Hub, and data={self.name} loads none from "
+            "there; leave it out, or type data=hub.",
         )
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 # A part may import itself and what stands at a lower level; the leaves import nothing of ours.
 LEVELS = {
     "errors": 0, "updates": 0, "stats": 0,
-    "config": 1, "disk": 1, "environment": 1, "mini": 2, "records": 2,
+    "config": 1, "disk": 1, "environment": 1, "hub": 1, "mini": 2, "records": 2,
     "tracking": 2, "spectral": 2, "models": 2, "merging": 3,
     "tuner": 3,
     "tasks": 4, "training": 4, "methods": 5, "evaluation": 5,
