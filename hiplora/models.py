@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, lock, new_folder, write_atomically
+from hiplora.disk import default_cache_dir, json_object, lock, new_folder, write_atomically
 from hiplora.errors import UserError
+from hiplora.hub import commit
 
 if TYPE_CHECKING:
     import torch
@@ -73,12 +75,13 @@ class Backbone:
 
 
 def identity(model: Model) -> str:
-    """What the backbone is: SHA-256 (hex) of its files, or ``repository@revision`` for the Hub; no torch.
+    """What the backbone is: SHA-256 (hex) of its files, or ``repository@commit`` for the Hub; no torch.
 
-    Digests are kept in the cache by path, size and time of change. Raises UserError where files are missing.
+    Digests are kept in the cache by path, size and time of change. Raises UserError where files are missing, or where
+    the commit of ``model.revision`` cannot be found out.
     """
     if model.source == "hub":
-        return f"{model.path}@{model.revision or 'main'}"
+        return f"{model.path}@{commit(model.path, model.revision, kind='model', field='model.revision')}"
     if model.source == "packaged":
         return file_digest(_packaged_file(model))
     files = sorted({path for pattern in _IDENTITY_FILES for path in _folder(model).glob(pattern)})
@@ -184,7 +187,7 @@ def _load(model: Model, what: str) -> Backbone:
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the backbone, and its keyword arguments."""
     if model.source == "hub":
-        return model.path, {"revision": model.revision or "main"}
+        return model.path, {"revision": what.rpartition("@")[2]}  # the commit, also where a branch was asked for
     if model.source == "folder":
         return str(_folder(model)), {}
     return str(_converted(_packaged_file(model), what, model.dtype)), {}
@@ -316,9 +319,19 @@ def file_digest(path: Path) -> str:
 def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
     note = hashlib.sha256(f"{path} {size} {mtime_ns}".encode()).hexdigest()[:24]
     memo = default_cache_dir() / "digests" / f"{note}.json"
-    if memo.is_file():
-        return json.loads(memo.read_text())["sha256"]
+    noted = _noted_digest(memo)
+    if noted is not None:
+        return noted
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     write_atomically(memo, json.dumps({"path": str(path), "sha256": digest}).encode())
     return digest
+
+
+def _noted_digest(memo: Path) -> str | None:
+    """The digest in a memo; None where there is none, or the file is not what was written."""
+    try:
+        noted = str(json_object(memo).get("sha256"))
+    except (OSError, ValueError):
+        return None
+    return noted if re.fullmatch("[0-9a-f]{64}", noted) else None

@@ -81,14 +81,21 @@ def test_identity_is_that_of_the_files(folder: Path, tmp_path: Path) -> None:
     tokenizer = same / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text().replace("</s>", "<s>"))
     assert models.identity(config(folder)) != models.identity(config(same))
-    assert models.identity(config("org/name", source="hub", revision="abc")) == "org/name@abc"
+    commit = 40 * "a"
+    assert models.identity(config("org/name", source="hub", revision=commit)) == f"org/name@{commit}"
 
 
 def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = models.identity(config(folder))
     models._remembered_digest.cache_clear()
+    digest = models.hashlib.file_digest
     monkeypatch.setattr(models.hashlib, "file_digest", None)
     assert models.identity(config(folder)) == before
+    models._remembered_digest.cache_clear()
+    monkeypatch.setattr(models.hashlib, "file_digest", digest)
+    for number, memo in enumerate(models.default_cache_dir().glob("digests/*.json")):
+        memo.write_text(["", '{"path": ', "[]", "{}", '{"sha256": "abc"}'][number % 5])
+    assert models.identity(config(folder)) == before, "a broken memo is written anew"
 
 
 def test_identity_needs_no_torch(folder: Path) -> None:
@@ -151,12 +158,12 @@ def test_an_unreachable_hub_is_told_in_words(monkeypatch: pytest.MonkeyPatch) ->
     import transformers
 
     def offline(*_, **options):
-        assert options == {"revision": "main"}
+        assert options == {"revision": 40 * "a"}
         raise OSError("We couldn't connect to 'https://huggingface.co'")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
     with pytest.raises(UserError, match="hf auth login"):
-        models.load(config("org/name", source="hub"))
+        models.load(config("org/name", source="hub", revision=40 * "a"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from hiplora.config import Options, Place
 from hiplora.errors import UserError
+from hiplora.hub import commit
 from hiplora.tasks import choice, gsm8k
 from hiplora.tasks.columns import Check, anything, complaint, optional_text, text, text_or_blank
 from hiplora.tasks.files import digest, read_jsonl, sha256, stamp, tree, tree_sha256
@@ -39,10 +40,10 @@ class Data(Options):
 
     def check_options(self) -> None:
         pinned = [name for name, revision in self.revisions.items() if revision]
-        if pinned and (self.name != "hub" or self.root is not None):
+        if pinned and self.name != "hub":
             raise UserError(
-                f"data.revisions.{pinned[0]} pins a repository on the Hub, and data={self.name} with data.root="
-                f"{self.root} loads none from there; leave it out, or type data=hub without data.root."
+                f"data.revisions.{pinned[0]} pins a repository on the Hub, and data={self.name} loads none from "
+                "there; leave it out, or type data=hub."
             )
 
 
@@ -137,11 +138,11 @@ class Source:
 
         In a folder the name is that of the file, with the part of it that is read, and the digest its SHA-256
         (``gsm8k/train without its held-out 5 %``). On the Hub the name is repository, subset and split, and the
-        digest the revision; in a mirror the digest is the SHA-256 of the repository's files. Nothing depends on where
+        digest the commit; in a mirror the digest is the SHA-256 of the repository's files. Nothing depends on where
         a folder lies. Loads neither torch nor datasets.
 
         Raises:
-            UserError: a folder or file is missing.
+            UserError: a folder or file is missing, or the commit of a revision cannot be found out.
         """
         return dict(sorted(self._identified(dataset, split) for dataset, split in wanted))
 
@@ -158,11 +159,11 @@ class Source:
                 self._read(dataset, self._part(dataset, split).split)
 
     def fingerprint(self, *datasets: str) -> str:
-        """What identifies the data: SHA-256 of the files, or ``repository@revision`` on the Hub."""
+        """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
         return digest([self._identity(dataset) for dataset in sorted(datasets)])
 
     def origin_of(self, dataset: str) -> str:
-        """Where a data set is read from, for people: a folder or ``repository@revision``."""
+        """Where a data set is read from, for people: a folder or ``repository@commit``."""
         if self._folder_root(dataset) is not None:
             return str(self._folder(dataset))
         return "@".join([self._repository(self._origin(dataset)), *self._revision(dataset).values()])
@@ -183,7 +184,7 @@ class Source:
             path = self._file(dataset, part.split)
             lent = self.data.name == "local" and path.parents[1] == self._mini
             return f"{dataset}/{part}{' of the mini data' if lent else ''}", sha256(path)
-        # A revision decides which splits there are, and so what validation is taken from: no need to ask.
+        # A commit decides which splits there are, and so what validation is taken from: no need to ask.
         name = "/".join(filter(None, (origin.repository, origin.subset, split)))
         if self.data.root is None:
             return name, self._revision(dataset)["revision"]
@@ -291,8 +292,11 @@ class Source:
         return origin.repository if self.data.root is None else str(Path(self.data.root) / origin.repository)
 
     def _revision(self, dataset: str) -> dict[str, str]:
-        """What to load from the Hub, as a keyword; nothing for a mirror, which holds one."""
-        return {"revision": self.data.revisions.get(dataset) or "main"} if self.data.root is None else {}
+        """What to load from the Hub, as a keyword: a commit. Nothing for a mirror, which holds one."""
+        if self.data.root is not None:
+            return {}
+        asked, repository = self.data.revisions.get(dataset), self._origin(dataset).repository
+        return {"revision": commit(repository, asked, kind="dataset", field=f"data.revisions.{dataset}")}
 
 
 def _hub(origin: Origin, load: Callable[[], Any]) -> Any:

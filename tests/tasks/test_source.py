@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hiplora.errors import UserError
+from hiplora.hub import commit
 from hiplora.tasks import TASKS
 from hiplora.tasks.files import digest
 from hiplora.tasks.source import ORIGINS, Data, Source, held_out
@@ -75,8 +76,8 @@ def test_identity_loads_neither_torch_nor_datasets(tmp_path):
         "import sys; from hiplora.tasks.source import Data, Source\n"
         f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
         f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).reads(('gsm8k', 'train'))\n"
-        "Source(Data(name='hub', root=None, revisions={})).fingerprint('gsm8k')\n"
-        "Source(Data(name='hub', root=None, revisions={'gsm8k': 40 * 'a'})).reads(('gsm8k', 'train'))\n"
+        "hub = Source(Data(name='hub', root=None, revisions={'gsm8k': 40 * 'a'}))\n"
+        "hub.fingerprint('gsm8k'), hub.reads(('gsm8k', 'train'))\n"
         "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -243,7 +244,6 @@ def test_repositories_are_read_in_the_hubs_layout(tmp_path, hub):
     examples = benchmark("code").training_examples(hub)
     assert 240 < len(examples) < 300
     assert examples[0].output == "o"
-    assert hub.fingerprint("gsm8k") != Source(Data(name="hub", root=None, revisions={})).fingerprint("gsm8k")
 
 
 def test_science_items_with_an_image_are_left_out(tmp_path, hub):
@@ -267,8 +267,8 @@ def test_science_items_with_an_image_are_left_out(tmp_path, hub):
     assert [(item["id"], item["answer"], "image" in item) for item in items] == [("test/1", 1, False)]
 
 
-def test_a_pinned_revision_is_loaded_and_identifies_the_data(monkeypatch):
-    loaded = []
+def test_a_commit_is_loaded_and_identifies_the_data(monkeypatch):
+    loaded, main, pin = [], 40 * "a", 40 * "b"
 
     def splits(path, subset, **options):
         loaded.append((path, options))
@@ -280,20 +280,25 @@ def test_a_pinned_revision_is_loaded_and_identifies_the_data(monkeypatch):
 
     from datasets import Dataset
 
+    monkeypatch.setattr("hiplora.hub._cached", lambda repository, name, kind: main if kind == "dataset" else None)
+    commit.cache_clear()
     monkeypatch.setattr("datasets.get_dataset_split_names", splits)
     monkeypatch.setattr("datasets.load_dataset", rows)
     plain, pinned = (
         Source(Data(name="hub", root=None, revisions=revisions))
-        for revisions in ({"gsm8k": None}, {"gsm8k": "abc", "mmlu": ""})
+        for revisions in ({"gsm8k": None}, {"gsm8k": pin, "mmlu": ""})
     )
-    for source, revision in ((plain, "main"), (pinned, "abc")):
+    for source, revision in ((plain, main), (pinned, pin)):
         loaded.clear()
         source.load("gsm8k", "test")
         assert set(map(str, loaded)) == {str(("openai/gsm8k", {"revision": revision}))}
         assert source.origin_of("gsm8k") == f"openai/gsm8k@{revision}"
-    assert plain.fingerprint("gsm8k", "mmlu") == digest(["openai/gsm8k/main@main", "cais/mmlu/all@main"])
+    assert plain.fingerprint("gsm8k", "mmlu") == digest([f"openai/gsm8k/main@{main}", f"cais/mmlu/all@{main}"])
     assert pinned.fingerprint("mmlu") == plain.fingerprint("mmlu")
     assert pinned.fingerprint("gsm8k") != plain.fingerprint("gsm8k")
+    reads = pinned.reads(("gsm8k", "validation"), ("mmlu", "test"))
+    assert reads == {"openai/gsm8k/main/validation": pin, "cais/mmlu/all/test": main}
+    commit.cache_clear()
     with pytest.raises(UserError, match=r"data\.revisions names gsm9k; choose among gsm8k, mmlu"):
         Source(Data(name="hub", root=None, revisions={"gsm9k": "abc"}))
 
