@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from hiplora.evaluation.ending import Ending
+from hiplora.evaluation.ending import Branch, Ending
 from hiplora.evaluation.forward import causal_lm, hidden_states, logits
 from hiplora.evaluation.rows import Asked, batches, collate, pack
 from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
@@ -32,15 +32,6 @@ class Wanted:
 
     prompt: list[int]
     copies: int
-
-
-@dataclass
-class Branch:
-    """A sequence: the index of its prompt, the completions that share it and the tokens generated so far."""
-
-    owner: int
-    copies: list[int]
-    tokens: list[int]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -11,8 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from hiplora.evaluation.forward import causal_lm
 from hiplora.evaluation.sampling import Decoding
 
-if TYPE_CHECKING:
-    from hiplora.evaluation.decode import Branch
+
+@dataclass
+class Branch:
+    """A sequence: the index of its prompt, the completions that share it and the tokens generated so far."""
+
+    owner: int
+    copies: list[int]
+    tokens: list[int]
 
 
 class Ending:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.tasks.base import Item, Requests, Task
-from hiplora.tasks.columns import text
 from hiplora.tasks.form import LETTERS, Example, Pair, listed, render
 
 if TYPE_CHECKING:
@@ -75,22 +74,6 @@ class ChoiceTask(Task):
             "acc": entry["acc"],
             "nll": entry["nll"],
         }
-
-
-def options(value: Any, item: Item) -> str | None:
-    """A column that holds the texts to choose from."""
-    several = isinstance(value, list) and 2 <= len(value) <= len(LETTERS)
-    if several and not any(text(choice, item) for choice in value):
-        return None
-    return f"which must be a list of 2 to {len(LETTERS)} texts that are not blank"
-
-
-def index(value: Any, item: Item) -> str | None:
-    """A column that holds the place of the right one among ``choices``, which is checked before."""
-    last = len(item["choices"]) - 1
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last:
-        return None
-    return f"which must be the index of the right one of the choices, from 0 to {last}"
 
 
 def mean_log_probs(results: Sequence[Any]) -> list[float]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from hiplora.tasks.form import LETTERS
+from hiplora.tasks.numbers import final_answer, last_number
+
 Check: TypeAlias = Callable[[Any, Mapping[str, Any]], str | None]
 
 
@@ -46,3 +49,26 @@ def text_or_blank(value: Any, item: Mapping[str, Any]) -> str | None:
 def optional_text(value: Any, item: Mapping[str, Any]) -> str | None:
     """Text that may be empty or null."""
     return None if value is None else text_or_blank(value, item)
+
+
+def options(value: Any, item: Mapping[str, Any]) -> str | None:
+    """A column that holds the texts to choose from."""
+    several = isinstance(value, list) and 2 <= len(value) <= len(LETTERS)
+    if several and not any(text(choice, item) for choice in value):
+        return None
+    return f"which must be a list of 2 to {len(LETTERS)} texts that are not blank"
+
+
+def index(value: Any, item: Mapping[str, Any]) -> str | None:
+    """A column that holds the place of the right one among ``choices``, which is checked before."""
+    last = len(item["choices"]) - 1
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last:
+        return None
+    return f"which must be the index of the right one of the choices, from 0 to {last}"
+
+
+def solution(value: Any, item: Mapping[str, Any]) -> str | None:
+    """A column that holds a worked solution with its number."""
+    if isinstance(value, str) and "####" in value and last_number(final_answer({"answer": value})) is not None:
+        return None
+    return "which must be a worked solution that ends with #### and the number, such as '3 + 2 = 5\\n#### 5'"

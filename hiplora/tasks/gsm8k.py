@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.config import Positive
 from hiplora.tasks.base import GOLD, Item, Requests, Task
 from hiplora.tasks.form import Example, render
+from hiplora.tasks.numbers import final_answer, last_number
 
 if TYPE_CHECKING:
     from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
 
-# A minus sign counts where nothing stands directly before it: 10-12 is a range, -12 a number.
-NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
@@ -78,27 +76,6 @@ class GSM8K(Task):
             "acc": entry["acc"],
             "nll": logged[self.name + GOLD]["nll"],
         }
-
-
-def solution(value: Any, item: Item) -> str | None:
-    """A column that holds a worked solution with its number."""
-    if isinstance(value, str) and "####" in value and last_number(final_answer({"answer": value})) is not None:
-        return None
-    return "which must be a worked solution that ends with #### and the number, such as '3 + 2 = 5\\n#### 5'"
-
-
-def final_answer(item: Item) -> str:
-    """The number behind ``####``, without thousands separators."""
-    return item["answer"].rsplit("####", 1)[-1].strip().replace(",", "")
-
-
-def last_number(text: str) -> str | None:
-    """The last number of a text, normalised: no currency sign, separator, final full stop or trailing zeros."""
-    found = NUMBER.findall(text)
-    if not found:
-        return None
-    number = Decimal(found[-1].replace("$", "").replace(",", "")).normalize()
-    return f"{number + 0:f}"  # + 0 turns -0 into 0
 
 
 def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

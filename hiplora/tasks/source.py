@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from hiplora.config import Options, Place
 from hiplora.errors import UserError
 from hiplora.hub import commit
-from hiplora.tasks import choice, gsm8k
-from hiplora.tasks.columns import Check, anything, complaint, optional_text, text, text_or_blank
+from hiplora.tasks.columns import (
+    Check,
+    anything,
+    complaint,
+    index,
+    optional_text,
+    options,
+    solution,
+    text,
+    text_or_blank,
+)
 from hiplora.tasks.files import digest, read_jsonl, sha256, stamp, tree, tree_sha256
 
 if TYPE_CHECKING:
@@ -63,11 +72,9 @@ class Origin:
 
 INSTRUCTIONS = {"instruction": text, "input": optional_text, "output": text_or_blank}
 PROBLEM = {"task_id": text, "prompt": text, "canonical_solution": text, "test": text, "entry_point": text}
-CHOICE = {"choices": choice.options, "answer": choice.index}
+CHOICE = {"choices": options, "answer": index}
 ORIGINS = {
-    "gsm8k": Origin(
-        "openai/gsm8k", {"question": text, "answer": gsm8k.solution}, subset="main", held_out_by="question"
-    ),
+    "gsm8k": Origin("openai/gsm8k", {"question": text, "answer": solution}, subset="main", held_out_by="question"),
     "mmlu": Origin("cais/mmlu", {"question": text, "subject": text, **CHOICE}, subset="all", validation="dev"),
     "scienceqa": Origin(
         "derek-thomas/ScienceQA", {"image": anything, "question": text, **CHOICE, "hint": optional_text}

@@ -11,8 +11,8 @@ from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.tasks import ORDER, TASKS, primary, task_class
 from hiplora.tasks.form import Example, render
-from hiplora.tasks.gsm8k import last_number
 from hiplora.tasks.mmlu import mean_over_subjects
+from hiplora.tasks.numbers import last_number
 from hiplora.tasks.scienceqa import ScienceQA
 from hiplora.tasks.source import Source
 from tests.tiny import benchmark

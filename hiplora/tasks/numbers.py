@@ -1,0 +1,25 @@
+"""Numbers in the text of answers: GSM8K's final answer, and the last number that a model wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+# A minus sign counts where nothing stands directly before it: 10-12 is a range, -12 a number.
+NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+
+
+def final_answer(item: Mapping[str, Any]) -> str:
+    """The number behind ``####``, without thousands separators."""
+    return item["answer"].rsplit("####", 1)[-1].strip().replace(",", "")
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text, normalised: no currency sign, separator, final full stop or trailing zeros."""
+    found = NUMBER.findall(text)
+    if not found:
+        return None
+    number = Decimal(found[-1].replace("$", "").replace(",", "")).normalize()
+    return f"{number + 0:f}"  # + 0 turns -0 into 0
