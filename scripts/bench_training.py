@@ -29,7 +29,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,11 +47,12 @@ from transformers import (
 
 from hiplora import models
 from hiplora.compose import compose
-from hiplora.config import RunConfig, TrainingConfig
-from hiplora.tasks import trained_task
+from hiplora.methods.base import Setup
+from hiplora.pipelines.base import Config
 from hiplora.tasks.source import Source
-from hiplora.training import train
+from hiplora.training.options import Training
 from hiplora.training.rows import Encoded, epoch_rows
+from hiplora.training.trainer import train
 
 Run = Callable[[], float]  # trains for some steps and returns tokens per second
 SEED = 0
@@ -80,10 +80,16 @@ def interleaved(variants: dict[str, Run], *, repetitions: int) -> dict[str, floa
     return {name: statistics.median(values[1:]) for name, values in measured.items()}
 
 
-def ours(config: RunConfig, backbone: Any, tokenizer: Any, examples: list[Encoded], training: TrainingConfig) -> Run:
+def attached(config: Config, backbone: Any) -> Any:
+    """A fresh adapter of the configuration's method on a copy of the backbone."""
+    setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)
+    return config.method.attach(copy.deepcopy(backbone), setup=setup)
+
+
+def ours(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded], training: Training) -> Run:
     """Our trainer with the method of the configuration on a copy of the backbone."""
     transformers.set_seed(SEED)
-    model = config.method.attach(copy.deepcopy(backbone), config=config)
+    model = attached(config, backbone)
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -111,10 +117,10 @@ class Clock(TrainerCallback):
         self.seconds = time.perf_counter() - self.begun
 
 
-def stock(config: RunConfig, backbone: Any, tokenizer: Any, examples: list[Encoded], training: TrainingConfig) -> Run:
+def stock(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded], training: Training) -> Run:
     """Transformers' Trainer with PEFT's LoRA on the examples that our trainer packs into its first steps."""
     transformers.set_seed(SEED)
-    model = config.method.attach(copy.deepcopy(backbone), config=config)
+    model = attached(config, backbone)
     rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=SEED, epoch=0)
     packed = list(chain.from_iterable(row.examples for row in rows[: training.steps * training.rows_per_step]))
     per_step = len(packed) // training.steps
@@ -162,8 +168,8 @@ def packaged_model(args: argparse.Namespace) -> dict[str, float]:
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
     config = configs["lora"]
     backbone = models.load(config.model)
-    examples = trained_task(config).encoded_examples(Source(config.data), backbone.tokenizer)
-    training = replace(config.training, steps=args.steps, log_every=args.steps, checkpoint_every=args.steps)
+    examples = config.task.as_trained().encoded_examples(Source(config.data), backbone.tokenizer)
+    training = config.training.but(steps=args.steps, log_every=args.steps, checkpoint_every=args.steps)
     same = (backbone.model, backbone.tokenizer, examples, training)
     variants = {name: ours(each, *same) for name, each in configs.items()}
     variants["stock"] = stock(config, *same)
@@ -184,8 +190,7 @@ def block(args: argparse.Namespace) -> dict[str, float]:
     arithmetic = models.arithmetic(configs["lora"].model)
     backbone = LlamaForCausalLM._from_config(LLAMA_8B_BLOCK, dtype=getattr(torch, arithmetic))
     backbone.to(models.device_of(configs["lora"].model)).enable_input_require_grads()
-    training = replace(
-        configs["lora"].training,
+    training = configs["lora"].training.but(
         steps=args.steps,
         log_every=args.steps,
         checkpoint_every=args.steps,

@@ -80,8 +80,13 @@ class Config(Options):
         return self.pipeline.stages(self)
 
 
-def training(config: Config, *, task: Task | None = None, seed: int | None = None) -> Train:
-    """The training that a configuration asks for, or of another benchmark or seed with everything else the same."""
+def training(
+    config: Config, *, task: Task | None = None, seed: int | None = None, parent: Train | None = None
+) -> Train:
+    """The training that a configuration asks for, or of another benchmark or seed with everything else the same.
+
+    With a ``parent`` it goes on from that adapter.
+    """
     chosen = (config.task if task is None else task).as_trained()
     return Train(
         method=config.method,
@@ -92,6 +97,7 @@ def training(config: Config, *, task: Task | None = None, seed: int | None = Non
         svd=config.svd if config.method.uses_svd else None,
         training=config.training,
         data=config.data,
+        parent=parent,
         save_basis=config.save_basis,
     )
 

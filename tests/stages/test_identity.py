@@ -1,0 +1,122 @@
+"""What identifies a result follows from how fields are declared, and from nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import pytest
+from pydantic import Field
+
+from hiplora.compose import compose
+from hiplora.config import As, Bookkeeping, Neutral, Options, Place, digest
+from hiplora.errors import UserError
+from hiplora.merging import OPERATORS
+from hiplora.methods import METHODS
+from hiplora.tasks import TASKS
+
+
+class Base(Options):
+    """A family of options."""
+
+    group: ClassVar[str] = "toy"
+    size: Annotated[int, Field(ge=1, examples=[3])] = 1
+
+
+class Special(Base):
+    """One with a field of its own, which a plain dump of a field declared as Base would drop."""
+
+    depth: int = 2
+
+
+class Whole(Options):
+    """One of each marker."""
+
+    inner: Base
+    names: Annotated[tuple[str, ...], Field(strict=False), As(sorted)] = ()
+    where: Annotated[str, Place] = "here"
+    log: Annotated[int, Bookkeeping] = 1
+    later: Annotated[int, Neutral(0)] = 0
+
+
+def identity(**fields) -> str:
+    return digest(Whole(**{"inner": Base(), **fields}).identity())
+
+
+def test_fields_enter_by_their_markers() -> None:
+    plain = identity()
+    assert identity(where="there", log=9) == plain
+    assert identity(names=["b", "a"]) == identity(names=["a", "b"]) != plain
+    assert identity(later=0) == plain != identity(later=1)
+    assert "later" not in Whole(inner=Base()).identity(), "a new field orphans no record"
+    assert identity(inner=Base(size=2)) != plain
+
+
+def test_a_subclass_enters_with_its_own_fields() -> None:
+    assert identity(inner=Special()) != identity(inner=Base())
+    assert identity(inner=Special(depth=3)) != identity(inner=Special())
+
+
+def test_a_version_of_its_owner_enters(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity()
+    monkeypatch.setattr(Base, "version", 2)
+    assert identity() != before
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"size": 0}, "toy.size=0 must be at least 1, e.g. 3."),
+        ({"size": 1.5}, "toy.size=1.5 must be a whole number, e.g. 3."),
+        ({"size": "1"}, "toy.size=1 must be a whole number, e.g. 3."),
+        ({"size": None}, "toy.size=None must be a whole number, e.g. 3."),
+        ({"sise": 1}, "toy.sise is not a field; there are toy.size."),
+    ],
+)
+def test_mistakes_are_one_sentence(fields, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Base(**fields)
+    assert str(caught.value) == sentence
+
+
+def test_a_copy_is_checked_again() -> None:
+    with pytest.raises(UserError, match="must be at least 1"):
+        Base().but(size=0)
+    assert Special().but(size=4) == Special(size=4)
+
+
+def all_ids() -> dict[str, str]:
+    """An identity of every option that a registry knows, as conf/ has it."""
+    found = {}
+    for name in METHODS:
+        found[f"method={name}"] = digest(compose([f"method={name}"]).method.identity())
+    for name in OPERATORS:
+        found[f"merge={name}"] = digest(compose([f"merge={name}"]).merge.identity())
+    for name in TASKS:
+        found[f"task={name}"] = digest(compose([f"task={name}"]).task.identity())
+    return found
+
+
+def test_no_two_options_of_a_group_are_one() -> None:
+    found = all_ids()
+    assert len(set(found.values())) == len(found)
+
+
+def test_what_changes_no_number_changes_no_id() -> None:
+    def ids(*words: str) -> list[str]:
+        return [wanted.stage.id for wanted in compose(["method=lora", *words]).stages()]  # type: ignore[union-attr]
+
+    plain = ids()
+    for words in (
+        ["training.log_every=1", "training.checkpoint_every=1", "training.gradient_checkpointing=true"],
+        ["evaluation.batch_tokens=64", "logging=wandb", "save_basis=true", "force=true"],
+        ["outputs_dir=elsewhere", "results_dir=there", "model.name=renamed"],
+        ["model.target_modules=[v_proj,k_proj,q_proj,o_proj]", "evaluation.code_execution=landlock"],
+        ["svd.k_max=32", "merge=ties", "merging.sizes=[2]"],  # LoRA has no SVD, and a single run merges nothing
+    ):
+        assert ids(*words) == plain, words
+    train, base, scores = plain
+    assert [ids("training.share_prefixes=false")[0] != train, ids("training.lr=1e-4")[1] == base] == [True, True]
+    changed = ids("evaluation.limit=3")
+    assert (changed[0] == train, changed[1] != base, changed[2] != scores) == (True, True, True)
+    assert ids("evaluation.code_execution=off")[1:] != [base, scores]
+    assert ids("task.template=alpaca") == plain, "most benchmarks have no other form than Alpaca's"
