@@ -53,14 +53,15 @@ def tiny_llama_folder(folder: Path, *, seed: int = 0) -> Path:
     Use it as ``model.source=folder model.path=<folder>``. The same seed gives the same weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     _model(len(tokenizer), seed=seed).save_pretrained(folder)
     return folder
 
 
-def _tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def tiny_tokenizer(template: str | None = None):
+    """The model's tokenizer; ``template`` says which special tokens stand around a text, such as ``<s> $A``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.BPE())
@@ -73,6 +74,9 @@ def _tokenizer():
         show_progress=False,
     )
     raw.train_from_iterator(SENTENCES, trainer)
+    if template is not None:
+        tokens = [(token, number) for number, token in enumerate(["<s>", "</s>"]) if token in template]
+        raw.post_processor = processors.TemplateProcessing(single=template, special_tokens=tokens)
     # No pad token on purpose: Llama has none either, so that every test runs the path that sets one.
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
 

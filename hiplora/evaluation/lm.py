@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
+from hiplora.errors import UserError
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.forward import causal_lm
 from hiplora.evaluation.rows import Asked
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored, score_continuations
 from hiplora.parts import Parts, key
-from hiplora.tasks.form import encode_pair
+from hiplora.tasks.form import encode_pair, encode_prompt
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -126,7 +127,12 @@ class InMemoryLM(HFLM):
         for index, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(index)
         room = self.max_length - settings.max_new_tokens
-        wanted = [Wanted(self.tokenizer.encode(prompt)[-room:], len(where)) for prompt, where in places.items()]
+        if room < 1:
+            raise UserError(
+                f"max_new_tokens={settings.max_new_tokens} leaves no position for a prompt: the model has "
+                f"{self.max_length}; ask for fewer (evaluation.gsm8k_max_new_tokens, evaluation.code_max_new_tokens)."
+            )
+        wanted = [Wanted(encode_prompt(self.tokenizer, prompt)[-room:], len(where)) for prompt, where in places.items()]
         keys = [key("generate", asdict(settings), item.prompt, item.copies) for item in wanted]
         answers = Parts(None) if self.parts is None else self.parts
         missing = answers.missing(keys)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from hiplora.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -64,8 +66,32 @@ def listed(question: str, choices: list[str]) -> str:
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and answer, encoded apart; the prompt gets the tokenizer's special tokens, if it has any.
+    """Token ids of prompt and answer, encoded apart; the prompt as by :func:`encode_prompt`.
 
     Training appends the end token to the answer's ids; scoring does not.
     """
-    return tokenizer.encode(prompt), tokenizer.encode(answer, add_special_tokens=False)
+    return encode_prompt(tokenizer, prompt), tokenizer.encode(answer, add_special_tokens=False)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Token ids of a prompt with the special tokens that the tokenizer puts in front, and none behind.
+
+    Some tokenizers end every text with the end token, which would stand between prompt and answer.
+    """
+    return [*_in_front(tokenizer), *tokenizer.encode(prompt, add_special_tokens=False)]
+
+
+def _in_front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens in front of a text, found on one that is short.
+
+    Raises:
+        UserError: the special tokens do not stand around the text.
+    """
+    whole, bare = tokenizer.encode("x"), tokenizer.encode("x", add_special_tokens=False)
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start]
+    raise UserError(
+        f"The tokenizer {tokenizer.name_or_path} changes the text that it puts special tokens around; use one whose "
+        "post-processor only adds tokens in front or behind."
+    )

@@ -10,12 +10,14 @@ import pytest
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.tasks import ORDER, TASKS, primary, task_class
-from hiplora.tasks.form import Example, render
+from hiplora.tasks.columns import solution
+from hiplora.tasks.form import Example, encode_pair, encode_prompt, render
+from hiplora.tasks.gsm8k import process_results
 from hiplora.tasks.mmlu import mean_over_subjects
 from hiplora.tasks.numbers import last_number
 from hiplora.tasks.scienceqa import ScienceQA
 from hiplora.tasks.source import Source
-from tests.tiny import benchmark
+from tests.tiny import benchmark, tiny_tokenizer
 
 SCIENCE = {"id": "x", "question": "Which conducts heat?", "choices": ["iron", "wool"], "answer": 1, "hint": "Think."}
 
@@ -103,6 +105,9 @@ def test_word_problems_have_two_targets():
         (" The answer is $1,234.50.", "1234.5"),
         ("3 apples and 5.0 pears.", "5"),
         ("-7", "-7"),
+        ("\u22127", "-7"),
+        ("about \u2013 3 or \uff0d$1,200", "-1200"),
+        ("10\u201312", "12"),
         ("10-12", "12"),
         ("$-3", "-3"),
         ("-$3", "-3"),
@@ -115,6 +120,40 @@ def test_word_problems_have_two_targets():
 )
 def test_last_number(text, number):
     assert last_number(text) == number
+
+
+def test_a_gold_answer_may_use_another_minus_sign():
+    item = {"id": "0", "question": "3 - 10?", "answer": "3 - 10 = \u22127\n#### \u22127"}
+    assert benchmark("gsm8k").answer(item) == "-7"
+    assert solution(item["answer"], item) is None
+    assert (
+        process_results({"answer": "\u22127"}, ["-7"]) == process_results({"answer": "-7"}, ["\u22127"]) == {"acc": 1.0}
+    )
+    assert process_results({"answer": "\u22127"}, ["7"]) == {"acc": 0.0}
+
+
+@pytest.mark.parametrize("name", ["none", "bos", "bos and eos"])
+def test_pairs_are_encoded_as_they_are_meant_whatever_the_post_processor_adds(name):
+    """No end token between prompt and answer, in training, likelihood and generation alike."""
+    ends = {"none": "$A", "bos": "<s> $A", "bos and eos": "<s> $A </s>"}
+    tokenizer = tiny_tokenizer(ends[name])
+    bare = tokenizer.encode("Name the colour.", add_special_tokens=False)
+    begin = [] if name == "none" else [tokenizer.bos_token_id]
+    assert encode_prompt(tokenizer, "Name the colour.") == [*begin, *bare]
+    prompt, answer = encode_pair(tokenizer, "Name the colour.", " blue")
+    assert (prompt, answer) == ([*begin, *bare], tokenizer.encode(" blue", add_special_tokens=False))
+    assert encode_prompt(tokenizer, "") == begin
+
+
+def test_a_post_processor_that_changes_the_prompt_is_refused():
+    class Odd:
+        name_or_path = "odd"
+
+        def encode(self, text, add_special_tokens=True):
+            return [1, 9, 9] if add_special_tokens else [2, 3]
+
+    with pytest.raises(UserError, match="odd .* changes the text"):
+        encode_prompt(Odd(), "x")
 
 
 def test_macro_mean():
