@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split(**changes: Any) -> Any:
-    return replace(OPTIONS["split"], **changes)
+    return OPTIONS["split"].but(**changes)
 
 
 def test_one_client_without_averaging_is_lora(tiny: Path, tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def reference(model: Any) -> dict[str, torch.Tensor]:
 
 def test_clients_and_server_with_their_own_parameters_compute_the_same(tiny: Path, tmp_path: Path) -> None:
     method = split(dropout=0.0, average_every=EVERY, cut=0.5)
-    plain = replace(OPTIONS["lora"], dropout=0.0)  # type: ignore[call-arg]
+    plain = OPTIONS["lora"].but(dropout=0.0)
     expected = reference(attached(tiny, plain))
     model = attached(tiny, method)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
