@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -71,10 +72,10 @@ def examples(count: int = 40, *, seed: int = 0) -> list[Encoded]:
     return [Encoded(ids(3, 25), ids(1, 15)) for _ in range(count)]
 
 
-def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32) -> Any:
+def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     set_seed(7)
-    return method.attach(model, setup=SETUP)
+    return method.attach(model, setup=replace(SETUP, training=training(**changes)))
 
 
 def fit(
