@@ -85,7 +85,7 @@ def check_directions(peft_model: PeftModel, kept: Mapping[str, Tensor]) -> None:
         require(
             difference <= TOLERANCE,
             f"the adapter to go on from was trained with other singular directions of {name} than those computed here "
-            f"(their sketches differ by {difference:.2g}): delete the folder of cached SVDs, or train it anew",
+            f"(their sketches differ by {difference:.2g}): train it anew on this machine",
         )
 
 

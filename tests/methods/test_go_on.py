@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,6 +11,7 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel, VeraConfig
 from peft.tuners.vera import VeraLayer
+from transformers import AutoModelForCausalLM
 
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
@@ -49,78 +51,74 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def fresh(tiny: Path, method: Method, dtype: torch.dtype = torch.bfloat16) -> Any:
-    return attached(tiny, method, dtype=dtype, steps=STEPS)
+def fresh(tiny: Path, method: Method) -> Any:
+    """In bf16, where PEFT rounds and casts some things that it leaves alone in fp32."""
+    return attached(tiny, method, dtype=torch.bfloat16, steps=STEPS)
 
 
-def stored(tiny: Path, method: Method, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
+@pytest.fixture(scope="module")
+def stored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """The native state that a training of five steps leaves in the folder of its adapter, read from there."""
-    model = fresh(tiny, method, dtype)
-    native = fit(model, tiny, method, folder / "first", steps=STEPS).native
-    save(method, model, folder / "adapter", native=native, tensors=tensors_digest(native))
-    return torch.load(folder / "adapter" / NATIVE, weights_only=True)
+    folders: dict[str, Path] = {}
+
+    def load(name: str) -> Any:
+        if name not in folders:
+            method, folder = METHODS[name], tmp_path_factory.mktemp(name)
+            model = fresh(tiny, method)
+            native = fit(model, tiny, method, folder / "checkpoints", steps=STEPS).native
+            save(method, model, folder / "adapter", native=native, tensors=tensors_digest(native))
+            folders[name] = folder / "adapter"
+        return torch.load(folders[name] / NATIVE, weights_only=True)
+
+    return load
 
 
 def dense(method: Method, model: Any) -> dict[str, torch.Tensor]:
     return {name: update.dense() for name, update in method.updates(model).items()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_from_the_folder_and_in_memory_it_goes_on_to_the_same_bits(
-    tiny: Path, tmp_path: Path, name: str, dtype: torch.dtype
+    tiny: Path, tmp_path: Path, stored: Callable[[str], Any], name: str
 ) -> None:
     """In memory, the model that was trained goes on as it is: nothing is rebuilt, finished or copied."""
     method = METHODS[name]
-    held = fresh(tiny, method, dtype)
+    held = fresh(tiny, method)
     with patch.object(type(method), "finish", lambda self, model: None):
         fit(held, tiny, method, tmp_path / "held", steps=STEPS)
     between = adapter(held)
     method.restart(held)
     in_memory = fit(held, tiny, method, tmp_path / "further", steps=STEPS, seed=43)
 
-    kept = stored(tiny, method, tmp_path, dtype)
+    kept = stored(name)
     assert same(kept["adapter"], between)
-    again = fresh(tiny, method, dtype)
+    again = fresh(tiny, method)
     method.go_on(again, kept)
     assert same(adapter(again), between)
     from_folder = fit(again, tiny, method, tmp_path / "second", steps=STEPS, seed=43)
 
-    assert from_folder == in_memory.__class__(**{**vars(in_memory), **times(from_folder)})
+    assert from_folder.curve == in_memory.curve
     assert same(from_folder.native, in_memory.native)
     assert not same(from_folder.native["adapter"], between)
     assert same(adapter(again), adapter(held))
-    assert same(dense(method, again), dense(method, held))
-
-
-def times(result: Any) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in ("seconds", "tokens_per_second")}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_what_went_on_is_saved_loaded_and_taken_off_as_any_adapter(tiny: Path, tmp_path: Path, name: str) -> None:
-    method = METHODS[name]
-    kept = stored(tiny, method, tmp_path)
-    model = fresh(tiny, method)
-    before = {key: value.clone() for key, value in method.detach(model).state_dict().items()}
-    model = fresh(tiny, method)
-    method.go_on(model, kept)
-    fit(model, tiny, method, tmp_path / "second", steps=STEPS, seed=43)
-    updates = dense(method, model)
-    method.save(model, tmp_path / "child")
-    backbone = method.detach(model)
-    assert same(backbone.state_dict(), before)
+    updates = dense(method, again)
+    assert same(updates, dense(method, held))
+    method.save(again, tmp_path / "child")
+    backbone = method.detach(again)
+    before = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16).state_dict()
+    assert same(dict(backbone.state_dict()), dict(before))
     loaded = method.load(backbone, tmp_path / "child")
     for key, update in dense(method, loaded).items():
         torch.testing.assert_close(update, updates[key], rtol=1e-4, atol=1e-5)
-    assert same(method.detach(loaded).state_dict(), before)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_resumed_training_that_went_on_ends_with_the_same_bits(tiny: Path, tmp_path: Path, name: str) -> None:
+def test_a_resumed_training_that_went_on_ends_with_the_same_bits(
+    tiny: Path, tmp_path: Path, stored: Callable[[str], Any], name: str
+) -> None:
     """A checkpoint is of the second training; the adapter below it is put back first, as a run does."""
     method = METHODS[name]
-    kept = stored(tiny, method, tmp_path)
+    kept = stored(name)
 
     def went_on() -> Any:
         model = fresh(tiny, method)
