@@ -168,8 +168,16 @@ def test_what_the_last_step_leaves_is_checked(tiny: Path, tmp_path: Path, name: 
 def test_recomputing_activations_changes_no_bit_and_is_switched_off_again(tiny: Path, tmp_path: Path) -> None:
     method = OPTIONS["hip"]
     plain, recomputed = attached(tiny, method), attached(tiny, method)
+    passes = {id(plain): 0, id(recomputed): 0}
+    for model in (plain, recomputed):
+
+        def count(*_: Any, of: int = id(model)) -> None:
+            passes[of] += 1
+
+        model.get_base_model().model.layers[0].input_layernorm.register_forward_pre_hook(count)
     fit(plain, tiny, method, tmp_path / "plain", steps=2)
     fit(recomputed, tiny, method, tmp_path / "recomputed", steps=2, gradient_checkpointing=True)
+    assert passes[id(recomputed)] > passes[id(plain)], "nothing was computed twice"
     assert same(adapter(plain), adapter(recomputed))
     lm = recomputed.get_base_model()
     assert lm.config.use_cache
