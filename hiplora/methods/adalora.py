@@ -126,6 +126,15 @@ class Adalora(Method):
             setattr(allocator, name, {key: value.to(parameters[key].device) for key, value in state[name].items()})
         _config(peft_model).rank_pattern = state["rank_pattern"]
 
+    def restart(self, peft_model: PeftModel) -> None:
+        """Let a further training allocate afresh: no importance averages, the schedule from step 0, no rank pattern.
+
+        Pruned triplets stay with the value 0 and may grow again until the new schedule prunes. So the old pattern
+        must go: PEFT would save by it, and cut off what has grown.
+        """
+        _allocator(peft_model).reset_ipt()
+        _config(peft_model).rank_pattern = None
+
     def save(self, peft_model: PeftModel, folder: Path) -> None:
         """A stock LoRA with a rank per matrix: PEFT's own folder is rounded to the backbone's dtype when it is read."""
         save_as_lora(self, peft_model, folder)

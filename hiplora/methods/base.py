@@ -98,24 +98,42 @@ class Method(Options):
         """Called right after the optimizer's step number ``step``, counted from 1."""
 
     def state(self, peft_model: PeftModel) -> dict[str, Any]:
-        """What a checkpoint must keep beside the trainable parameters: tensors and plain values."""
+        """What must be kept beside the trainable parameters to train on: tensors and plain values."""
         return {}
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
 
-    def go_on(self, peft_model: PeftModel, native: Mapping[str, Any]) -> None:
-        """Put the native state of a trained adapter on a fresh one, to be trained on with a fresh optimizer.
+    def put_back(self, peft_model: PeftModel, native: Mapping[str, Any]) -> None:
+        """Make a fresh adapter the one that a checkpoint or a finished training kept.
 
-        ``native`` is what a training leaves: ``adapter``, its trained tensors by name, and ``method``, its ``state``.
+        ``native`` holds ``adapter``, the trained tensors by name, and ``method``, what :meth:`state` gave.
+
+        Raises:
+            UserError: the tensors are those of an adapter with other options or on other matrices.
         """
         import torch
 
-        parameters = dict(peft_model.named_parameters())
+        trained = {name: p for name, p in peft_model.named_parameters() if p.requires_grad}
+        kept = native["adapter"]
+        fits = trained.keys() == kept.keys() and all(p.shape == kept[name].shape for name, p in trained.items())
+        require(
+            fits,
+            f"the tensors to go on from are not those of a method={self.name} with these options on these matrices: "
+            "give the options of the training that left them",
+        )
         with torch.no_grad():
-            for name, value in native["adapter"].items():
-                parameters[name].copy_(value)
+            for name, parameter in trained.items():
+                parameter.copy_(kept[name])
         self.load_state(peft_model, native["method"])
+
+    def restart(self, peft_model: PeftModel) -> None:
+        """Forget what belongs to a training that has ended, such as a schedule; the adapter stays as it is."""
+
+    def go_on(self, peft_model: PeftModel, native: Mapping[str, Any]) -> None:
+        """Put a trained adapter on a fresh one, to be trained further with a fresh optimizer; see :meth:`put_back`."""
+        self.put_back(peft_model, native)
+        self.restart(peft_model)
 
     def finish(self, peft_model: PeftModel) -> None:
         """Called once after the last step: leave the one adapter that is saved and evaluated."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import Method, active_adapter, check_rank
-from hiplora.methods.proj import basis_options, tuner
+from hiplora.methods.proj import basis_options, check_directions, directions, tuner
 from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ class Hip(Method):
 
     def after_step(self, peft_model: PeftModel, step: int) -> None:
         tuner(peft_model).retract()
+
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        return {"directions": directions(peft_model)}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        check_directions(peft_model, state["directions"])
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         return tuner(peft_model).updates(active_adapter(peft_model))

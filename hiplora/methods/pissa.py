@@ -4,14 +4,19 @@ PEFT starts ``s B₀A₀`` at the best rank-r approximation of ``W`` and leaves 
 update of the backbone as it was is therefore ``ΔW = s (BA − B₀A₀)``, of rank up to 2 r, and that is what is
 saved, evaluated and merged: a stock LoRA of rank 2 r, which asks for no changed backbone. In bf16 the training
 itself sees ``W − s B₀A₀`` rounded to the backbone's dtype; that rounding is not part of the update.
+
+A training that goes on from another has the start of the first one, so that ``ΔW`` is of the whole line. The start is
+therefore kept with the trained tensors: where it is computed again, an SVD may differ in the last bits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hiplora.methods.base import require
+from hiplora.methods.base import active_adapter, require
 from hiplora.methods.lora import Lora, factor_parameters, lora_updates, save_as_lora
 
 if TYPE_CHECKING:
@@ -52,10 +57,29 @@ class Pissa(Lora):
             for name, module in backbone_model.named_modules()
             if name.rpartition(".")[2] in targets and hasattr(module, "weight")
         }
-        model = super().attach(backbone_model, setup=setup)
-        start: Any = _Start(originals, lora_updates(model))
-        model.pissa_start = start
+        with _factors_taken_out() as taken:
+            model = super().attach(backbone_model, setup=setup)
+        layers = {module: name for name, module in model.get_base_model().named_modules()}
+        _keep(model, _Start(originals, {layers[layer]: factors for layer, factors in taken.items()}))
         return model
+
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        """B₀ and A₀ of every matrix, in fp32 as PEFT has taken their product out of the weights."""
+        start = _start(peft_model)
+        assert start is not None  # it is there while an adapter is trained
+        return {"start": {name: {"B": B, "A": A} for name, (B, A) in start.factors.items()}}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        """Leave ``W − s B₀A₀`` in the backbone, of the kept start."""
+        start, adapter = _start(peft_model), active_adapter(peft_model)
+        assert start is not None
+        factors: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, kept in state["start"].items():
+            layer: Any = peft_model.get_base_model().get_submodule(name)
+            held = layer.get_base_layer().weight
+            B, A = factors[name] = kept["B"].to(held.device), kept["A"].to(held.device)
+            held.data = _without(start.weights[name].to(held.device), B, A, layer.scaling[adapter])
+        _keep(peft_model, replace(start, factors=factors))
 
     def detach(self, peft_model: PeftModel) -> nn.Module:
         start = _start(peft_model)
@@ -75,7 +99,12 @@ class Pissa(Lora):
         trained = lora_updates(peft_model)
         if start is None:  # loaded from its folder: the subtraction is in the factors
             return {**trained}
-        return {name: _difference(update, start.factors[name]) for name, update in trained.items()}
+        adapter = active_adapter(peft_model)
+        updates: dict[str, Update] = {}
+        for name, update in trained.items():
+            layer: Any = peft_model.get_base_model().get_submodule(name)
+            updates[name] = _difference(update, start.trained_from(name, layer.scaling[adapter]))
+        return updates
 
     def deployed_parameters(self, peft_model: PeftModel) -> int:
         return factor_parameters(self.updates(peft_model))
@@ -83,10 +112,47 @@ class Pissa(Lora):
 
 @dataclass(frozen=True)
 class _Start:
-    """What the backbone and the adapter were: W (m, n) by module, and ``s B₀A₀``."""
+    """What was taken out of the backbone: W (m, n) by module, on the CPU, and B₀ (m, r) and A₀ (r, n) in fp32."""
 
     weights: dict[str, Tensor]
-    factors: dict[str, LowRank]
+    factors: dict[str, tuple[Tensor, Tensor]]
+
+    def trained_from(self, name: str, scaling: float) -> LowRank:
+        """``s B₀A₀`` as training began: PEFT rounds the factors to the weight's dtype after it took them out."""
+        from hiplora.updates import LowRank
+
+        B, A = (factor.to(self.weights[name].dtype).float() for factor in self.factors[name])
+        return LowRank(B=B * scaling, A=A)
+
+
+@contextmanager
+def _factors_taken_out() -> Iterator[dict[Any, tuple[Tensor, Tensor]]]:
+    """B₀ and A₀ by layer, of every PiSSA initialisation within the context: PEFT keeps them rounded alone."""
+    from peft.tuners.lora import LoraLayer
+
+    taken: dict[Any, tuple[Tensor, Tensor]] = {}
+    pefts: Any = LoraLayer
+    initialise = pefts.pissa_init
+
+    def pissa_init(layer: Any, adapter: str, how: str) -> None:
+        initialise(layer, adapter, how)
+        B, A = (factors[adapter].weight.detach().clone() for factors in (layer.lora_B, layer.lora_A))
+        taken[layer] = (B, A)
+
+    pefts.pissa_init = pissa_init
+    try:
+        yield taken
+    finally:
+        pefts.pissa_init = initialise
+
+
+def _without(weight: Tensor, B: Tensor, A: Tensor, scaling: float) -> Tensor:
+    """``W − s B₀A₀`` by PEFT's own formula: in fp32, rounded to the dtype of W."""
+    return (weight.float() - scaling * B @ A).to(weight.dtype)
+
+
+def _keep(peft_model: Any, start: _Start) -> None:
+    peft_model.pissa_start = start
 
 
 def _start(peft_model: PeftModel) -> _Start | None:

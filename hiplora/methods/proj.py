@@ -13,6 +13,7 @@ from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
 
     from hiplora.methods.base import Setup
     from hiplora.tuner.model import HipLoraModel
@@ -52,6 +53,12 @@ class Proj(Method):
     def after_step(self, peft_model: PeftModel, step: int) -> None:
         tuner(peft_model).retract()
 
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        return {"directions": directions(peft_model)}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        check_directions(peft_model, state["directions"])
+
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         return tuner(peft_model).updates(active_adapter(peft_model))
 
@@ -59,6 +66,28 @@ class Proj(Method):
 def tuner(peft_model: PeftModel) -> HipLoraModel:
     """The HiP-LoRA tuner inside the PEFT model."""
     return cast("HipLoraModel", peft_model.base_model)
+
+
+def directions(peft_model: PeftModel) -> dict[str, Tensor]:
+    """A sketch (2, k) of the singular directions of every matrix: the trained numbers mean nothing beside others."""
+    from hiplora.tuner.model import adapted_layers
+
+    adapter = active_adapter(peft_model)
+    layers = adapted_layers(peft_model.get_base_model(), adapter)
+    return {name: layer.basis(adapter).sketch(layer.hip_config[adapter].k) for name, layer in layers.items()}
+
+
+def check_directions(peft_model: PeftModel, kept: Mapping[str, Tensor]) -> None:
+    """Refuse to train on with other singular directions than those of the sketches. Raises UserError."""
+    from hiplora.tuner.identity import TOLERANCE
+
+    for name, sketch in directions(peft_model).items():
+        difference = (sketch - kept[name]).abs().max().item()
+        require(
+            difference <= TOLERANCE,
+            f"the adapter to go on from was trained with other singular directions of {name} than those computed here "
+            f"(their sketches differ by {difference:.2g}): train it anew on this machine",
+        )
 
 
 def basis_options(setup: Setup) -> dict[str, Any]:

@@ -26,9 +26,9 @@ class Adapter(Result):
     """A training (kind ``train``); counts are of the whole training, also where it was resumed.
 
     ``tensors`` is the SHA-256 of the native state, ``tokens`` are prompt and answer tokens without padding,
-    ``label_tokens`` those with loss; ``final_loss`` is the mean of the last logged steps in nats per label token;
-    ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed once,
-    with one dropout mask for each. ``measures`` holds the method's own figures.
+    ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
+    token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
+    once, with one dropout mask for each. ``measures`` holds the method's own figures.
     """
 
     tensors: str

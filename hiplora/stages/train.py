@@ -71,6 +71,19 @@ class Train(Stage):
     def name(self) -> str:
         return f"{self.method.name}-{'+'.join(train.task.name for train in self.line())}-s{self.seed}"
 
+    def check_options(self) -> None:
+        """Refuse a parent whose tensors would mean something else here: a line of trainings is of one adapter."""
+        if self.parent is None:
+            return
+        mine, parents = ((t.method, t.model, t.svd, sorted(t.targets)) for t in (self, self.parent))
+        if mine != parents:
+            names = ("method", "model", "svd", "model.target_modules")
+            differ = [name for name, one, other in zip(names, mine, parents, strict=True) if one != other]
+            raise UserError(
+                f"This training goes on from an adapter of another {', '.join(differ)}; give both the same options, or "
+                "train from the backbone."
+            )
+
     def line(self) -> list[Train]:
         """This training and those that it goes on from, the first one first."""
         return [*(self.parent.line() if self.parent is not None else []), self]
@@ -97,7 +110,7 @@ class Train(Stage):
                 method=self.method,
                 training=self.training,
                 seed=self.seed,
-                checkpoint_dir=job.checkpoints,
+                checkpoint_dir=self._checkpoints(job),
                 tracker=job.tracker,
             )
             tensors = tensors_digest(trained.native)
@@ -125,6 +138,10 @@ class Train(Stage):
             verify(folder)
             self.method.go_on(model, torch.load(folder / NATIVE, map_location="cpu", weights_only=True))
         return model
+
+    def _checkpoints(self, job: Job) -> Path:
+        """Where checkpoints lie: those of a training that went on from another result of the parent lie elsewhere."""
+        return job.checkpoints if self.parent is None else job.checkpoints / job.needs[self.parent.id].digest
 
     def clean(self, job: Job) -> None:
         shutil.rmtree(job.checkpoints, ignore_errors=True)

@@ -46,7 +46,7 @@ class TrainResult:
     """What a training was; counts are of the whole training, also where it was resumed.
 
     ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
-    is the mean over the last ``log_every`` steps in nats per label token; ``seconds`` is the time in steps.
+    is the mean over the last tenth of the steps in nats per label token; ``seconds`` is the time in steps.
     ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
     one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
     ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
@@ -62,7 +62,7 @@ class TrainResult:
     tokens_per_second: float
     share_prefixes: bool
     resumed_from: int | None
-    native: dict[str, Any] = field(repr=False)
+    native: dict[str, Any] = field(repr=False, compare=False)  # tensors do not compare as a whole
 
 
 def train(
@@ -274,13 +274,9 @@ def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
 
 def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
     """Everything but the random generators, which Session sets when nothing else can draw from them."""
-    parameters = dict(trainer.adapted.named_parameters())
-    with torch.no_grad():
-        for name, value in tensors["adapter"].items():
-            parameters[name].copy_(value)
+    trainer.method.put_back(trainer.adapted, tensors)
     trainer.adamw.load_state_dict(tensors["optimizer"])
     trainer.schedule.load_state_dict(tensors["scheduler"])
-    trainer.method.load_state(trainer.adapted, tensors["method"])
 
 
 def _fingerprint(
@@ -301,7 +297,7 @@ def _progress(stored: dict[str, Any]) -> Progress:
 
 
 def _figures(progress: Progress, examples: Sequence[Encoded], training: Training) -> dict[str, Any]:
-    last = [entry["loss"] for entry in progress.curve[-training.log_every :]]
+    last = [entry["loss"] for entry in progress.curve[-max(1, training.steps // 10) :]]
     return {
         "steps": progress.step,
         "tokens": progress.tokens,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from hiplora.adapters.reading import read_adapter
 from hiplora.errors import UserError
 from tests.tiny import tiny_llama_folder
-from tests.training.worker import CONFIG, OPTIONS, adapter, attached, fit, interrupted_fit, training
+from tests.training.worker import OPTIONS, SETUP, adapter, attached, fit, interrupted_fit, training
 
 ADALORA: Any = OPTIONS["adalora"]
 
@@ -34,7 +33,7 @@ def test_orthogonality_is_the_term_peft_adds_to_its_own_loss(tiny: Path) -> None
     model.peft_config["default"].orth_reg_weight = 0
     without = model(ids, labels=ids).loss
     torch.testing.assert_close(ADALORA.extra_loss(model), with_term - without, rtol=1e-4, atol=1e-4)
-    assert replace(ADALORA, orthogonality=0.0).extra_loss(model) is None
+    assert ADALORA.but(orthogonality=0.0).extra_loss(model) is None
 
 
 def test_training_ends_at_the_budget(tiny: Path, tmp_path: Path) -> None:
@@ -83,6 +82,28 @@ def test_the_final_ranks_survive_a_restart(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_steps_are_told() -> None:
-    config: Any = SimpleNamespace(model=CONFIG.model, training=training(steps=3))
     with pytest.raises(UserError, match=r"training\.steps=3 leaves AdaLoRA no step to prune in"):
-        ADALORA.peft_config(config=config)
+        ADALORA.peft_config(setup=replace(SETUP, training=training(steps=3)))
+
+
+def test_a_further_training_allocates_afresh_and_ends_at_the_budget(tiny: Path, tmp_path: Path) -> None:
+    first, model = attached(tiny, ADALORA), attached(tiny, ADALORA)
+    native = fit(first, tiny, ADALORA, tmp_path / "first").native
+    values = {name: value for name, value in native["adapter"].items() if "lora_E" in name}
+    pruned = {name: (value == 0).flatten() for name, value in values.items()}
+    assert any(mask.any() for mask in pruned.values())
+
+    ADALORA.go_on(model, native)
+    allocator = model.base_model.rankallocator
+    assert (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc) == ({}, {}, {})
+    assert model.peft_config["default"].rank_pattern is None
+    assert all(torch.equal(value, adapter(model)[name]) for name, value in values.items())
+
+    fit(model, tiny, ADALORA, tmp_path / "second", seed=43)
+    left = {name: (value != 0).flatten() for name, value in adapter(model).items() if "lora_E" in name}
+    assert any((left[name] & mask).any() for name, mask in pruned.items()), "what was pruned may grow again"
+    updates = ADALORA.updates(model)
+    assert sum(update.rank for update in updates.values()) == len(updates) * ADALORA.target_r
+    model.save_pretrained(str(tmp_path / "pefts"))
+    for name, update in read_adapter(str(tmp_path / "pefts")).updates.items():
+        torch.testing.assert_close(update.dense(), updates[name].dense())

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from hiplora.errors import UserError
 from hiplora.methods import METHODS, method_class
 from hiplora.methods.base import Method
 from tests.tiny import tiny_llama_folder
-from tests.training.worker import CONFIG, OPTIONS, TRAINING
+from tests.training.worker import OPTIONS, SETUP, TRAINING
 
 SHAPES = {"q": (64, 64), "k": (32, 64)}
 
@@ -45,7 +43,7 @@ def test_a_method_starts_at_the_backbone_and_trains_factors_alone(tiny: Path, na
     """In the backbone's dtype: PEFT rounds, casts and unfreezes some things there that it leaves alone in fp32."""
     backbone = AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype)
     scale = {key: value.float().norm() for key, value in backbone.state_dict().items()}
-    model = OPTIONS[name].attach(backbone, config=CONFIG)
+    model = OPTIONS[name].attach(backbone, setup=SETUP)
     for key, update in OPTIONS[name].updates(model).items():
         assert update.norm() < 1e-6 * scale[f"{key}.weight"]
     trained = {
@@ -64,7 +62,7 @@ def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str
     ids = torch.arange(2, 20)[None]
     plain = backbone(ids).logits
     torch.manual_seed(0)
-    model = method.attach(backbone, config=CONFIG).eval()
+    model = method.attach(backbone, setup=SETUP).eval()
     assert len(method.param_groups(model, training=TRAINING)) == (2 if name == "hip" else 1)
 
     with torch.no_grad():
@@ -85,7 +83,7 @@ def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         bare = method.detach(model)
-        method.detach(method.attach(bare, config=CONFIG))  # a second adapter is attached without complaint
+        method.detach(method.attach(bare, setup=SETUP))  # a second adapter is attached without complaint
     assert bare.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in bare.state_dict().items())
 
@@ -109,7 +107,7 @@ def test_deployed_parameters_against_lora(tiny: Path) -> None:
     """LoRA's, or the method says why not."""
 
     def counted(name: str) -> int:
-        model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), config=CONFIG)
+        model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
         OPTIONS[name].finish(model)
         return OPTIONS[name].deployed_parameters(model)
 
@@ -121,8 +119,8 @@ def test_deployed_parameters_against_lora(tiny: Path) -> None:
 
 
 def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
-    method: Any = replace(OPTIONS["hip"], lr_scale=10.0)  # type: ignore[call-arg]
-    model = method.attach(AutoModelForCausalLM.from_pretrained(tiny), config=CONFIG)
+    method: Any = OPTIONS["hip"].but(lr_scale=10.0)
+    model = method.attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
     residual, principal = method.param_groups(model, training=TRAINING)
     assert principal["lr"] == pytest.approx(10 * residual["lr"])
     assert {p.ndim for p in principal["params"]} == {1}
@@ -152,18 +150,17 @@ def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
 )
 def test_bad_options_are_told(name: str, change: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        replace(OPTIONS[name], **change)
+        OPTIONS[name].but(**change)
 
 
 def test_options_are_checked_against_the_matrices() -> None:
     OPTIONS["hip"].check(SHAPES)
     with pytest.raises(UserError, match=r"method.k=33 exceeds the smaller side of k \(32 × 64\): choose at most 32"):
-        replace(OPTIONS["hip"], k=33).check(SHAPES)  # type: ignore[call-arg]
+        OPTIONS["hip"].but(k=33).check(SHAPES)
     with pytest.raises(UserError, match=r"method\.r=40"):
-        replace(OPTIONS["lora"], r=40).check(SHAPES)  # type: ignore[call-arg]
+        OPTIONS["lora"].but(r=40).check(SHAPES)
 
 
 def test_plain_lora_configuration() -> None:
-    config: Any = SimpleNamespace(model=CONFIG.model)
-    peft_config: Any = replace(OPTIONS["lora"], alpha=None).peft_config(config=config)  # type: ignore[call-arg]
+    peft_config: Any = OPTIONS["lora"].but(alpha=None).peft_config(setup=SETUP)
     assert (peft_config.r, peft_config.lora_alpha, peft_config.lora_dropout) == (4, 8, 0.05)

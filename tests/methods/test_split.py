@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split(**changes: Any) -> Any:
-    return replace(OPTIONS["split"], **changes)
+    return OPTIONS["split"].but(**changes)
 
 
 def test_one_client_without_averaging_is_lora(tiny: Path, tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def reference(model: Any) -> dict[str, torch.Tensor]:
 
 def test_clients_and_server_with_their_own_parameters_compute_the_same(tiny: Path, tmp_path: Path) -> None:
     method = split(dropout=0.0, average_every=EVERY, cut=0.5)
-    plain = replace(OPTIONS["lora"], dropout=0.0)  # type: ignore[call-arg]
+    plain = OPTIONS["lora"].but(dropout=0.0)
     expected = reference(attached(tiny, plain))
     model = attached(tiny, method)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -92,6 +91,21 @@ def test_clients_and_server_with_their_own_parameters_compute_the_same(tiny: Pat
         torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5)
     lower = sum(value.numel() for name, value in expected.items() if ".layers.0." in name)
     assert trainable == sum(value.numel() for value in expected.values()) + (CLIENTS - 1) * lower
+
+
+def test_a_further_training_has_the_clients_again(tiny: Path, tmp_path: Path) -> None:
+    """Only their average is deployed; each goes on from where it was."""
+    method = split(average_every=None)
+    model, again = attached(tiny, method), attached(tiny, method)
+    native = fit(model, tiny, method, tmp_path, steps=STEPS).native
+    method.go_on(again, native)
+    layer = again.get_base_model().model.layers[0].self_attn.q_proj
+    own = [layer.lora_B[name].weight for name in layer.lora_B]
+    assert len(own) == CLIENTS
+    assert not any(torch.equal(one, other) for one, other in combinations(own, 2))
+    method.finish(again)
+    assert torch.equal(torch.stack(own).mean(dim=0), layer.lora_B["default"].weight)
+    assert all(torch.equal(value, adapter(again)[name]) for name, value in adapter(model).items())
 
 
 def test_what_cannot_be_split_is_told(tiny: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_post_processor_that_changes_the_prompt_is_refused():
         def encode(self, text, add_special_tokens=True):
             return [1, 9, 9] if add_special_tokens else [2, 3]
 
-    with pytest.raises(UserError, match="odd .* changes the text"):
+    with pytest.raises(UserError, match=r"odd .*changes the text"):
         encode_prompt(Odd(), "x")
 
 

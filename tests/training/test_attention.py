@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,7 +113,7 @@ def losses_and_gradients(
 
 @pytest.mark.parametrize("method", ["hip", "lora", "proj"])
 def test_shared_prefixes_change_neither_loss_nor_gradients(tiny: Path, method: str) -> None:
-    model = attached(tiny, replace(OPTIONS[method], dropout=0.0))
+    model = attached(tiny, OPTIONS[method].but(dropout=0.0))
     with fused_lora(model), packed_attention(model.get_base_model()):
         loss, expected = losses_and_gradients(model, batch_of(ALIKE), compact=False)
         shared, gradients = losses_and_gradients(model, batch_of(ALIKE, share_prefixes=True), compact=True)

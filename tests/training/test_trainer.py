@@ -2,44 +2,40 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import PrivateAttr
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hiplora.errors import UserError
 from hiplora.methods import METHODS
 from hiplora.methods.hip import Hip
-from hiplora.training import NonFiniteLossError, checkpoint, train
+from hiplora.training import checkpoint
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import Encoded, collate, epoch_rows
-from hiplora.training.trainer import _optimizers
+from hiplora.training.trainer import NonFiniteLossError, _optimizers, train
 from tests.training import worker
-from tests.training.worker import HIP, OPTIONS, adapter, attached, examples, fit, interrupted_fit, training
+from tests.training.worker import OPTIONS, adapter, attached, examples, fit, interrupted_fit, same, training
 
 
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-@dataclass(kw_only=True)
 class Watched(Hip):
     """HiP that keeps the gradients of each step, and can be made to fail after one."""
 
-    gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    _gradients: list[dict[str, torch.Tensor]] = PrivateAttr(default_factory=list)
 
     def after_step(self, peft_model: Any, step: int) -> None:
         named = peft_model.named_parameters()
-        self.gradients.append({n: p.grad.clone() for n, p in named if p.requires_grad})
+        self._gradients.append({n: p.grad.clone() for n, p in named if p.requires_grad})
         super().after_step(peft_model, step)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows: int) -> None:
-    method = Watched(**{**HIP, "dropout": 0.0, "stability": 5.0})
+    method = Watched(**OPTIONS["hip"].but(dropout=0.0, stability=5.0).fields())
     model = attached(tiny, method)
     with torch.no_grad():
         for parameter in model.base_model.principal_parameters():
@@ -53,7 +49,7 @@ def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows:
     result = fit(model, tiny, method, tmp_path, steps=1, rows_per_step=5, micro_batch_rows=rows, max_grad_norm=0)
     assert result.curve[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert result.curve[0]["penalty"] == pytest.approx(penalty.item(), rel=1e-5)
-    for name, gradient in method.gradients[0].items():
+    for name, gradient in method._gradients[0].items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
@@ -72,6 +68,7 @@ def test_interrupted_training_ends_with_the_same_bits(tiny: Path, tmp_path: Path
     resumed = fit(again, tiny, method, tmp_path / "broken")
     assert resumed.resumed_from == 3
     assert same(adapter(whole), adapter(again))
+    assert same(result.native, resumed.native)
     timeless: dict[str, Any] = {"seconds": 0, "tokens_per_second": 0, "resumed_from": None}
     assert replace(resumed, **timeless) == replace(result, **timeless)
 
@@ -80,7 +77,7 @@ def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monk
     template = list(range(2, 22))
     alike = [Encoded([*template, *example.prompt], example.answer) for example in examples()]
     monkeypatch.setattr(worker, "examples", lambda: alike)
-    method = replace(OPTIONS["hip"], dropout=0.0)
+    method = OPTIONS["hip"].but(dropout=0.0)
     results, adapters = [], []
     for share in (True, False):
         model = attached(tiny, method)
@@ -171,8 +168,16 @@ def test_what_the_last_step_leaves_is_checked(tiny: Path, tmp_path: Path, name: 
 def test_recomputing_activations_changes_no_bit_and_is_switched_off_again(tiny: Path, tmp_path: Path) -> None:
     method = OPTIONS["hip"]
     plain, recomputed = attached(tiny, method), attached(tiny, method)
+    passes = {id(plain): 0, id(recomputed): 0}
+    for model in (plain, recomputed):
+
+        def count(*_: Any, of: int = id(model)) -> None:
+            passes[of] += 1
+
+        model.get_base_model().model.layers[0].input_layernorm.register_forward_pre_hook(count)
     fit(plain, tiny, method, tmp_path / "plain", steps=2)
     fit(recomputed, tiny, method, tmp_path / "recomputed", steps=2, gradient_checkpointing=True)
+    assert passes[id(recomputed)] > passes[id(plain)], "nothing was computed twice"
     assert same(adapter(plain), adapter(recomputed))
     lm = recomputed.get_base_model()
     assert lm.config.use_cache

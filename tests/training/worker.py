@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,13 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hiplora.compose import compose
-from hiplora.config import SvdConfig, TrainingConfig
 from hiplora.methods import METHODS
-from hiplora.methods.base import Method
-from hiplora.training import TrainResult, train
+from hiplora.methods.base import Method, Setup
+from hiplora.spectral.options import Svd
+from hiplora.training.options import Training
 from hiplora.training.rows import Encoded
+from hiplora.training.trainer import TrainResult, train
 
-TRAINING = TrainingConfig(
+TRAINING = Training(
     steps=8,
     rows_per_step=3,
     micro_batch_rows=2,
@@ -40,13 +41,12 @@ TRAINING = TrainingConfig(
 # What conf/method/<name>.yaml says, smaller: options that a method does not have are left out.
 SMALL = {"r": 4, "k": 8, "alpha": None, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2, "cut": 0.5}
 OPTIONS: dict[str, Method] = {
-    name: replace(method, **{option: value for option, value in SMALL.items() if hasattr(method, option)})
+    name: method.but(**{option: value for option, value in SMALL.items() if option in method.fields()})
     for name, method in ((name, compose([f"method={name}"]).method) for name in METHODS)
 }
-HIP: dict[str, Any] = asdict(OPTIONS["hip"])
-CONFIG: Any = SimpleNamespace(
-    model=SimpleNamespace(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]),
-    svd=SvdConfig(
+SETUP = Setup(
+    targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    svd=Svd(
         recipe="auto",
         k_max=16,
         seed=0,
@@ -56,12 +56,11 @@ CONFIG: Any = SimpleNamespace(
         exact_up_to=2048,
     ),
     training=TRAINING,
-    save_basis=False,
 )
 
 
-def training(**changes: Any) -> TrainingConfig:
-    return replace(TRAINING, **changes)
+def training(**changes: Any) -> Training:
+    return TRAINING.but(**changes)
 
 
 def examples(count: int = 40, *, seed: int = 0) -> list[Encoded]:
@@ -73,10 +72,10 @@ def examples(count: int = 40, *, seed: int = 0) -> list[Encoded]:
     return [Encoded(ids(3, 25), ids(1, 15)) for _ in range(count)]
 
 
-def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32) -> Any:
+def attached(folder: Path, method: Method, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     set_seed(7)
-    return method.attach(model, config=CONFIG)
+    return method.attach(model, setup=replace(SETUP, training=training(**changes)))
 
 
 def fit(
@@ -116,6 +115,15 @@ def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path,
 
 def adapter(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two states are equal bit for bit: tensors, plain values, and mappings of them."""
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    return type(left) is type(right) and left == right
 
 
 def run_to_file(folder: Path, method: str, checkpoints: Path, out: Path, steps: int) -> None:
