@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from hiplora.methods.base import Method, active_adapter, check_rank
+from hiplora.methods.base import Method, active_adapter, check_rank, require
 from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
