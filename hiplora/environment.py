@@ -1,10 +1,13 @@
-"""What a number depends on besides its configuration: machine, versions, commit. A leaf."""
+"""The process and its machine: what a number depends on besides its configuration, and memory. A leaf."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,3 +50,15 @@ def _git() -> dict[str, Any]:
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}
+
+
+def return_memory() -> None:
+    """Give freed memory back before the next stage: glibc and torch keep it, and the stages' peaks would add up."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # not loaded for this: a stage that computed something has loaded it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # torch keeps freed blocks too, in the sizes that the last stage asked for
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
+        if trim is not None:
+            trim(0)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hiplora import environment
 from hiplora.evaluation.decode import _cache_bytes
-from hiplora.stages import make
 
 
 @pytest.mark.parametrize("initialized", [True, False])
@@ -17,10 +17,10 @@ def test_freed_blocks_go_back_between_stages(monkeypatch: pytest.MonkeyPatch, in
     emptied: list[bool] = []
     cuda = SimpleNamespace(is_initialized=lambda: initialized, empty_cache=lambda: emptied.append(True))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    make._return_memory()
+    environment.return_memory()
     assert emptied == [True] * initialized
     monkeypatch.delitem(sys.modules, "torch")
-    make._return_memory()
+    environment.return_memory()
     assert "torch" not in sys.modules, "a plan or a reused record loads no torch"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from datetime import UTC, datetime
 
 from hiplora.config import digest
 from hiplora.disk import check_writable, lock
-from hiplora.environment import environment
+from hiplora.environment import environment, return_memory
 from hiplora.parts import Parts
 from hiplora.stages.base import Job, Stage
 from hiplora.stages.record import Record, result_digest
@@ -106,7 +104,7 @@ class Engine:
         self._total = max(self._total, len(self.made) + 1)
         line = f"{stage.kind} {stage.name()}-{stage.id}"
         print(f"[{len(self.made) + 1}/{self._total}] {line}", file=sys.stderr, flush=True)
-        _return_memory()
+        return_memory()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         job = self._job(stage)
         made = stage.run(job)
@@ -192,15 +190,3 @@ def pending(
     for stage in stages:
         visit(stage, whole=artefacts)
     return list(todo.values())
-
-
-def _return_memory() -> None:
-    """Give freed memory back before the next stage: glibc and torch keep it, and the stages' peaks would add up."""
-    gc.collect()
-    torch = sys.modules.get("torch")  # not loaded for this: a stage that computed something has loaded it
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # torch keeps freed blocks too, in the sizes that the last stage asked for
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
-        if trim is not None:
-            trim(0)

@@ -7,21 +7,15 @@ Where an artefact that a tracked record speaks of is gone, it is made again, *re
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from hiplora.disk import json_object
-from hiplora.errors import UserError
-from hiplora.stages import record as files
 from hiplora.stages.base import Stage
-from hiplora.stages.record import Record, Sample
+from hiplora.stages.record import Key, Record, Records, Sample
 
-NAME = re.compile(r"-(?P<id>[0-9a-f]{12})\.(?P<where>[\w-]+)\.json$")
 DIGEST = "digest.json"  # inside an artefact's folder: which result it is, and the SHA-256 of its files
-Key = tuple[str, str]  # id, where
 
 
 class Status(IntEnum):
@@ -64,61 +58,6 @@ class Places:
     def lock(self, id: str, where: str) -> Path:
         """What two processes that want the same record agree on."""
         return self.outputs / "locks" / f"{id}.{where}"
-
-
-class Records:
-    """The records below one folder, each file read once; what is broken is left out and named in ``broken``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.broken: list[str] = []
-        self._paths: dict[Key, Path] = {}
-        self._read: dict[Path, Record | None] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """See what other processes have written."""
-        self._paths = {
-            (found["id"], found["where"]): path
-            for path in sorted(self.folder.glob("*/*.json"))
-            if (found := NAME.search(path.name))
-        }
-        self._read.clear()
-        self.broken.clear()
-
-    def get(self, key: Key) -> Record | None:
-        """The record, or None where there is none that can be read."""
-        path = self._paths.get(key)
-        if path is not None and path not in self._read:
-            try:
-                self._read[path] = files.read(path)
-            except UserError as error:
-                self._read[path] = None
-                self.broken.append(str(error))
-        return self._read[path] if path is not None else None
-
-    def __iter__(self) -> Iterator[Record]:
-        for key in list(self._paths):
-            record = self.get(key)
-            if record is not None:
-                yield record
-
-    def write(self, record: Record, samples: list[Sample]) -> Record:
-        """Write a record in the place of one of the same key."""
-        folder = self.folder / record.kind
-        path = folder / f"{record.stem}.json"
-        old = self._paths.get((record.id, record.where))
-        written = files.write(folder, record, samples)
-        if old is not None and old != path:  # the same result under an older name
-            old.unlink(missing_ok=True)
-        self._paths[record.id, record.where] = path
-        self._read[path] = written
-        return written
-
-    def remove(self, record: Record) -> None:
-        """Remove a record and its predictions."""
-        files.remove(self.folder / record.kind, record)
-        self._paths.pop((record.id, record.where), None)
 
 
 class Store:

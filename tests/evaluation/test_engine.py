@@ -11,8 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from hiplora.config import Bookkeeping
 from hiplora.evaluation import passk
 from hiplora.evaluation.engine import evaluate
+from hiplora.evaluation.options import Evaluation
 from hiplora.evaluation.sandbox import Verdict
 from hiplora.tasks import ORDER
 from hiplora.tasks.form import Example, render
@@ -78,6 +80,17 @@ def test_gold_nll_is_the_plain_mean_over_tokens(model, tokenizer, data, evaluati
     assert found["code"].metrics["nll"] == pytest.approx(
         manual_nll(model, tokenizer, 'def add(a, b):\n    """Sum."""\n', "    return a + b\n"), abs=1e-4
     )
+
+
+def test_bookkeeping_changes_no_number(model, tokenizer, data, evaluation):
+    """Every field that is marked so: two values give the same scores but for rounding."""
+    marked = [name for name, field in Evaluation.model_fields.items() if Bookkeeping in field.metadata]
+    assert marked == ["batch_tokens"]
+    one = scores(model, tokenizer, data, evaluation)
+    other = scores(model, tokenizer, data, evaluation.but(batch_tokens=64))
+    for name, score in one.items():
+        assert other[name].metrics == pytest.approx(score.metrics, abs=1e-5)
+    assert evaluation.identity() == evaluation.but(batch_tokens=64).identity()
 
 
 def test_macro_accuracy_weighs_subjects_alike(model, tokenizer, data, evaluation):
