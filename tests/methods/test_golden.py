@@ -1,7 +1,7 @@
 """Numbers of every method: where a change of the code moves them, its owner's ``version`` must be raised.
 
-A record is found by its id, in which the version stands. If training gives other numbers under the same id, old and new
-results are averaged in one table. ``HIPLORA_WRITE_GOLDEN=1 pytest tests/methods/test_golden.py`` writes the numbers anew.
+A record is found by its id, in which the version stands. If training gives other numbers under the same id, old and
+new results are averaged in one table. ``HIPLORA_WRITE_GOLDEN=1 pytest tests/methods`` writes the numbers anew.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def test_numbers_move_only_with_a_version(tiny: Path, tmp_path: Path, monkeypatc
     for key in ("loss", "norm", "product"):
         scale = max(abs(expected[key]), expected["norm"])
         assert abs(found[key] - expected[key]) <= CLOSE * scale, (
-            f"{key} was {expected[key]} and is {found[key]}; if that is meant, raise `version` of {name}'s class (or of "
-            "Training) and write the numbers anew"
+            f"{key} was {expected[key]} and is {found[key]}; if that is meant, raise `version` of {name}'s class "
+            "(or of Training) and write the numbers anew"
         )
