@@ -38,7 +38,7 @@ def check_conf() -> None:
     if not CONF_DIR.is_dir():
         raise UserError(
             f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds the library alone, so "
-            "type `pip install -e .` in a checkout of the project and run it from there."
+            "type `pip install -c constraints.txt -e '.[suite]'` in a checkout of the project and run it from there."
         )
 
 

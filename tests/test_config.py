@@ -99,7 +99,7 @@ def test_a_copy_without_its_checkout_says_how_to_install_it(command: str, tmp_pa
     words = [sys.executable, "-m", *command.split()]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "pip install -e ." in done.stderr
+    assert "-e '.[suite]'" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
