@@ -36,15 +36,18 @@ $(READY): pyproject.toml constraints.txt
 
 # Nothing in these is fetched from the Hub. Tables are not among them: scale=paper downloads.
 demo test test-unit test-slow: export HF_HUB_OFFLINE ?= 1
+# A test process per core, files dealt out whole: fixtures are shared inside a file. One thread each is quickest.
+PYTEST := $(PY) -m pytest -n auto --dist loadfile
+test test-unit: export OMP_NUM_THREADS ?= 1
 
 demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting (about 5 minutes)
 	$(PY) -m hiplora.run method=hip task=gsm8k seed=42
 
 test: $(READY) ## Unit and end-to-end tests, offline
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-unit: $(READY) ## Unit tests only (about 2 minutes)
-	$(PY) -m pytest -m "not slow and not e2e"
+	$(PYTEST) -m "not slow and not e2e"
 
 test-slow: $(READY) ## The tests that take minutes
 	$(PY) -m pytest -m slow
