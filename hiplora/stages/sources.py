@@ -74,7 +74,7 @@ class Adapted(Source):
     @contextmanager
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
         """The adapter from its folder, ready to be evaluated."""
-        with self.train.on(backbone, job.artefacts[self.train.id]) as model:
+        with self.train.on(backbone, job) as model:
             yield Loaded(model)
 
 
@@ -143,7 +143,7 @@ def _updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Upd
     """The updates of a trained adapter; the last ones stay in memory, as the instances of a table share them."""
     key = (id(backbone.model), train.id, job.needs[train.id].digest)
     if key not in _HELD:
-        with train.on(backbone, job.artefacts[train.id]) as model:
+        with train.on(backbone, job) as model:
             found = train.method.updates(model)
         while len(_HELD) >= KEPT or any(held[0] != key[0] for held in _HELD):
             _HELD.pop(next(iter(_HELD)))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -15,16 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from hiplora import models
-from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
-from hiplora.disk import disk_errors, json_object, new_folder, sha256, write_atomically, write_json
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
+from hiplora.stages.artefact import add_basis, lacks_basis, native, save, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Adapter
-from hiplora.stages.store import DIGEST
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Data, Source
 from hiplora.training.options import Training
@@ -34,8 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hiplora.training.trainer import TrainResult
-
-NATIVE = "native.pt"  # beside PEFT's files: the trained tensors by name and the method's state, to go on from
 
 
 class Train(Stage):
@@ -132,11 +125,8 @@ class Train(Stage):
         setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
         model = self.method.attach(backbone.model, setup=setup)
         if self.parent is not None:
-            import torch
-
-            folder = job.artefacts[self.parent.id]
-            verify(folder)
-            self.method.go_on(model, torch.load(folder / NATIVE, map_location="cpu", weights_only=True))
+            parent = self.parent.id
+            self.method.go_on(model, native(job.artefacts[parent], job.needs[parent]))
         return model
 
     def _checkpoints(self, job: Job) -> Path:
@@ -148,92 +138,27 @@ class Train(Stage):
 
     def complete(self, job: Job) -> None:
         """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
-        if self.save_basis and _lacks_basis(job.folder):
+        if self.save_basis and lacks_basis(job.folder):
             print(f"[train] {job.folder.name}: adding U and V to the adapter", file=sys.stderr, flush=True)
-            self._add_basis(job.folder)
-
-    def _add_basis(self, folder: Path) -> None:
-        """Save the adapter again, with its directions; each file is replaced whole: the folder always loads."""
-        with self.on(models.load(self.model), folder) as model:
-            options: Any = model.peft_config[next(iter(model.active_adapters))]
-            options.save_basis = True
-            with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as new:
-                self.method.save(model, Path(new))
-                # The configuration last: it says that the weights beside it carry the directions.
-                paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)
-                _write_digest(folder, coming=paths)  # until all are there, the old files and the new ones are right
-                for path in paths:
-                    write_atomically(folder / path.name, path.read_bytes())
-                _write_digest(folder)
+            with _put_on(self.method, lambda: self._loaded(models.load(self.model), job.folder)) as model:
+                add_basis(self.method, model, job.folder)
 
     @contextmanager
-    def on(self, backbone: models.Backbone, folder: Path) -> Iterator[PeftModel]:
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[PeftModel]:
         """The stored adapter on the backbone, ready to be evaluated; afterwards the backbone is as it was.
 
+        ``job`` is that of a stage that needs this one.
+
         Raises:
-            UserError: its folder is not complete, or a file in it is not what was written.
+            UserError: its folder is not complete, a file in it is not what was written, or it was trained anew.
         """
-        verify(folder)
-        with _put_on(self.method, lambda: self.method.load(backbone.model, folder)) as model:
+        folder = job.artefacts[self.id]
+        verify(folder, job.needs[self.id])
+        with _put_on(self.method, lambda: self._loaded(backbone, folder)) as model:
             yield model
 
-
-def save(method: Method, model: PeftModel, target: Path, *, native: Mapping[str, Any], tensors: str) -> None:
-    """Write the adapter's folder in one go: what the method loads, the native state, and the digests of both."""
-    import torch
-
-    with new_folder(target) as folder:
-        method.save(model, folder)
-        torch.save(native, folder / NATIVE)
-        write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
-        _write_digest(folder)
-
-
-def tensors_digest(native: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes, types and values of the native state: tensors, not files, so no writer matters."""
-    import torch
-
-    total = hashlib.sha256()
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            plain = value.detach().cpu().contiguous()
-            total.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-            total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        elif isinstance(value, Mapping):
-            for key in sorted(value, key=str):
-                add(f"{name}/{key}", value[key])
-        else:
-            total.update(f"{name} {json.dumps(value)}".encode())
-
-    add("", native)
-    return total.hexdigest()
-
-
-def verify(folder: Path) -> None:
-    """Refuse an adapter's folder that lacks a file, or holds one that is not what was written.
-
-    Raises:
-        UserError: one sentence that names the folder; it can be deleted and is then made again.
-    """
-    check_complete(folder)
-    for name, written in json_object(folder / DIGEST)["files"].items():
-        path = folder / name
-        if not path.is_file() or sha256(path) not in written:
-            raise UserError(
-                f"The adapter {folder} is not complete ({name} is not what was written); delete this folder and type "
-                "the command again, which trains it anew."
-            )
-
-
-def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
-    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place."""
-    written = json_object(folder / DIGEST)
-    files: dict[str, list[str]] = {}
-    for path in [*sorted(folder.iterdir()), *coming]:
-        if path.name != DIGEST:
-            files.setdefault(path.name, []).append(sha256(path))
-    write_json(folder / DIGEST, {**written, "files": files})
+    def _loaded(self, backbone: models.Backbone, folder: Path) -> PeftModel:
+        return self.method.load(backbone.model, folder)
 
 
 @contextmanager
@@ -256,11 +181,6 @@ def _put_on(method: Method, put_on: Callable[[], PeftModel]) -> Iterator[PeftMod
 def _figures(trained: TrainResult) -> dict[str, Any]:
     """The fields of a training's result that its record takes as they are."""
     return {name: getattr(trained, name) for name in Adapter.model_fields if hasattr(trained, name)}
-
-
-def _lacks_basis(folder: Path) -> bool:
-    """Whether an adapter is there that could carry its singular directions and does not; others have no such option."""
-    return json_object(folder / ADAPTER_CONFIG).get("save_basis") is False
 
 
 def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:

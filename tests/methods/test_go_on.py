@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
-from hiplora.stages.train import NATIVE, save, tensors_digest
+from hiplora.stages.artefact import NATIVE, save, tensors_digest
 from hiplora.training.trainer import native_state
 from hiplora.updates import Dense, Update
 from tests.tiny import tiny_llama_folder

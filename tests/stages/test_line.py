@@ -16,10 +16,11 @@ from hiplora.config import digest
 from hiplora.errors import UserError
 from hiplora.methods import METHODS
 from hiplora.pipelines.base import Config, training
+from hiplora.stages.artefact import NATIVE
 from hiplora.stages.make import Engine, Wanted, pending
 from hiplora.stages.record import Record
 from hiplora.stages.store import Status, Store
-from hiplora.stages.train import NATIVE, Train
+from hiplora.stages.train import Train
 from hiplora.tracking import Tracking
 from tests.tiny import SMALL, tiny_llama_folder
 

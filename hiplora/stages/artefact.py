@@ -1,0 +1,110 @@
+"""A trained adapter's folder: what the method loads, the native state to go on from, and the digests of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
+from hiplora.disk import disk_errors, json_object, new_folder, sha256, write_atomically, write_json
+from hiplora.errors import UserError
+from hiplora.methods.base import Method
+from hiplora.stages.record import Record
+from hiplora.stages.store import DIGEST
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+NATIVE = "native.pt"  # beside PEFT's files: the trained tensors by name and the method's state, to go on from
+
+
+def save(method: Method, model: PeftModel, target: Path, *, native: Mapping[str, Any], tensors: str) -> None:
+    """Write the adapter's folder in one go: what the method loads, the native state, and the digests of both."""
+    import torch
+
+    with new_folder(target) as folder:
+        method.save(model, folder)
+        torch.save(native, folder / NATIVE)
+        write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
+        _write_digest(folder)
+
+
+def tensors_digest(native: Mapping[str, Any]) -> str:
+    """SHA-256 over names, shapes, types and values of the native state: tensors, not files, so no writer matters."""
+    import torch
+
+    total = hashlib.sha256()
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().cpu().contiguous()
+            total.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+            total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=str):
+                add(f"{name}/{key}", value[key])
+        else:
+            total.update(f"{name} {json.dumps(value)}".encode())
+
+    add("", native)
+    return total.hexdigest()
+
+
+def verify(folder: Path, record: Record) -> None:
+    """Refuse an adapter's folder that lacks a file, holds one that is not what was written, or is of another training.
+
+    Raises:
+        UserError: one sentence that names the folder and what to do.
+    """
+    check_complete(folder)
+    written = json_object(folder / DIGEST)
+    if written["tensors"] != record.result.reproducible():
+        raise UserError(f"The adapter {folder} was trained anew since this run began; type the same command again.")
+    for name, digests in written["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256(path) not in digests:
+            raise UserError(
+                f"The adapter {folder} is not complete ({name} is not what was written); delete this folder and type "
+                "the command again, which trains it anew."
+            )
+
+
+def native(folder: Path, record: Record) -> dict[str, Any]:
+    """The native state of an adapter, on the CPU. Raises as :func:`verify`."""
+    import torch
+
+    verify(folder, record)
+    return torch.load(folder / NATIVE, map_location="cpu", weights_only=True)
+
+
+def lacks_basis(folder: Path) -> bool:
+    """Whether an adapter could carry its singular directions and does not; other methods' have no such option."""
+    return json_object(folder / ADAPTER_CONFIG).get("save_basis") is False
+
+
+def add_basis(method: Method, model: PeftModel, folder: Path) -> None:
+    """Save a loaded adapter again, with its directions; each file is replaced whole: the folder always loads."""
+    options: Any = model.peft_config[next(iter(model.active_adapters))]
+    options.save_basis = True
+    with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as new:
+        method.save(model, Path(new))
+        # The configuration last: it says that the weights beside it carry the directions.
+        paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)
+        _write_digest(folder, coming=paths)  # until all are there, the old files and the new ones are right
+        for path in paths:
+            write_atomically(folder / path.name, path.read_bytes())
+        _write_digest(folder)
+
+
+def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
+    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place."""
+    written = json_object(folder / DIGEST)
+    files: dict[str, list[str]] = {}
+    for path in [*sorted(folder.iterdir()), *coming]:
+        if path.name != DIGEST:
+            files.setdefault(path.name, []).append(sha256(path))
+    write_json(folder / DIGEST, {**written, "files": files})
