@@ -1,69 +1,56 @@
-"""Records that carry a wanted run's labels and are not it: counted and explained, never averaged in."""
+"""Records that carry a wanted stage's name and are not it: counted and explained, never averaged in."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from hiplora.report.evidence import Record
+from hiplora.stages.base import Stage
+from hiplora.stages.store import Store
 
-# Fields of a configuration that never tell two results apart.
-BOOKKEEPING = {"force", "logging", "save_basis", "outputs_dir", "results_dir", "pipeline"}
-# Values that mean the same: most benchmarks have no other form than Alpaca's.
-SAME = {"task.template": {None, "alpaca"}}
+INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
 
 
-def ignored_notes(wanted: Sequence[tuple[str, Mapping[str, Any]]], records: Sequence[Record]) -> list[str]:
-    """One sentence on the records that agree with a wanted run in its labels and differ in anything else.
-
-    ``wanted`` holds the identity and the resolved configuration of each run.
-    """
-    identities = {identity for identity, _ in wanted}
+def ignored_notes(store: Store, wanted: Sequence[Stage]) -> Iterator[str]:
+    """One sentence on the records that are named as a wanted stage is and differ from it in what was asked."""
+    by_name = defaultdict(list)
+    for stage in wanted:
+        by_name[stage.kind, stage.name()].append(stage)
+    ids = {stage.id for stage in wanted}
     reasons: Counter[str] = Counter()
-    for record in records:
-        if record["id"] in identities:
-            continue
-        alike = [config for _, config in wanted if labels(config) == labels(record["config"])]
-        if alike:
-            reasons[min((difference(record["config"], config) for config in alike), key=len)] += 1
-    if not reasons:
-        return []
-    words = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    return [
-        f"{sum(reasons.values())} other record(s) of the same methods, tasks and seeds are left out, as they were "
-        f"made under other settings: {words}."
-    ]
-
-
-def labels(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a record is looked up by; not enough to identify it."""
-    names = [config[section]["name"] for section in ("method", "task", "model", "data")]
-    # Only some pipelines merge; where they do, the operator is a label too.
-    merge = config.get("merge") or {}
-    operator = (merge.get("name"), merge.get("calibration"))
-    return (config["pipeline"], *names, config["seed"], config["scale"], *operator)
+    for key, name in store.tracked.names().items():
+        if key[0] not in ids and name in by_name and (record := store.tracked.get(key)) is not None:
+            reasons[min((difference(record.asked, stage.described()) for stage in by_name[name]), key=len)] += 1
+    if reasons:
+        yield (
+            f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
+            f"under other settings: {'; '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}."
+        )
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The settings in which a record differs, as ``training.steps=20, not 60``."""
-    left, right = dict(flat(theirs)), dict(flat(ours))
-    keys = [key for key in {**left, **right} if key.split(".")[0] not in BOOKKEEPING]
-    apart = [key for key in keys if left.get(key) != right.get(key) and not _alike(key, left.get(key), right.get(key))]
-    if not apart:
-        return "same settings, but another backbone file, other data or an earlier version of the code"
-    shown = [f"{key}={left.get(key)}, not {right.get(key)}" for key in apart[:3]]
-    return " and ".join([*shown, *([f"{len(apart) - 3} more"] if len(apart) > 3 else [])])
+    """In what two identities differ, as ``training.steps=20, not 60``."""
+    left, right, shown = fields(theirs), fields(ours), []
+    for name in dict.fromkeys([*left, *right]):
+        pairs = zip_longest(left.get(name, []), right.get(name, []))
+        for one, other in [pair for pair in pairs if pair[0] != pair[1]][:1]:
+            file = name.removeprefix("reads.")
+            shown.append(f"{name}={one}, not {other}" if file == name else f"another {file}")
+    return " and ".join([*shown[:3], *([f"{len(shown) - 3} more"] if len(shown) > 3 else [])])
 
 
-def _alike(key: str, one: Any, other: Any) -> bool:
-    return key in SAME and {one, other} <= SAME[key]
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Every field of a configuration by its full name, such as ``training.steps``."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        pairs += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
-    return pairs
+def fields(asked: Any, name: str = "") -> dict[str, list[Any]]:
+    """Values of every field of an identity by its name, such as ``training.steps``; of several adapters, of each."""
+    if isinstance(asked, list) and any(isinstance(item, Mapping) for item in asked):
+        inner = [fields(item, name) for item in asked]
+    elif isinstance(asked, Mapping):
+        names = {key: name if key in INSIDE else f"{name}.{key}" if name else key for key in asked}
+        inner = [fields(value, names[key]) for key, value in asked.items()]
+    else:
+        return {name: [asked]}
+    found: dict[str, list[Any]] = defaultdict(list)
+    for key, values in (pair for part in inner for pair in part.items()):
+        found[key] += values
+    return found

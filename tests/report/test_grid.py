@@ -6,12 +6,12 @@ import itertools
 from dataclasses import dataclass
 
 import pytest
-
-from hiplora.errors import UserError
-from hiplora.report import experiment as experiments
 from hiplora.report.commands import sweeps
 from hiplora.report.grid import compose_all
 from hiplora.report.request import request, with_settings
+
+from hiplora.errors import UserError
+from hiplora.report import experiment as experiments
 
 
 def expand(words: list[str]) -> list[tuple[str, ...]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from hiplora.report.caption import parity_notes
 from hiplora.report.cells import to_csv
 from hiplora.report.instances import Instance, instances, unjudged_notes
 from hiplora.report.merges import Measure, measure_cell, paired
 from hiplora.report.render import latex, markdown
+
 from hiplora.report.tables import TABLES, builder, differences, mergefail, table2, table11, table13
 from tests.report.evidence import HERE, fixture_evidence, golden
 

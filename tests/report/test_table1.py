@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from hiplora.report.cells import from_csv, to_csv
 from hiplora.report.render import latex, markdown
+from hiplora.report.write import write
+
 from hiplora.report.tables import builder
 from hiplora.report.tables.table1 import BASE, build
-from hiplora.report.write import write
 from tests.report.evidence import HERE, fixture_evidence, golden
 
 
