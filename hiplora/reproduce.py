@@ -21,12 +21,10 @@ from collections.abc import Sequence
 
 from hiplora.compose import check_conf, check_hydra
 from hiplora.errors import UserError
-from hiplora.report import experiment as experiments
 from hiplora.report import plan
-from hiplora.report.experiment import shell, sweeps
+from hiplora.report.experiment import load, request, shell, sweeps
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Evidence, Slot
-from hiplora.report.request import request
 from hiplora.report.table import Table, markdown
 from hiplora.report.tables import TABLES, builder
 
@@ -40,7 +38,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         UserError: one sentence on what is wrong with the request.
     """
     check_conf()
-    experiment = experiments.load(name)
+    experiment = load(name)
     asked = request(experiment, overrides)
     # For whoever reads the table: all of it, with whatever launcher is theirs.
     command = shlex.join(["python", "-m", "hiplora.reproduce", name, *asked.settings])

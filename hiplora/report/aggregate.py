@@ -7,57 +7,54 @@ instances share them: differences stay paired.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hiplora import stats
 from hiplora.report.experiment import SEED
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import joined
+from hiplora.report.measures import Measured, joined
 from hiplora.report.table import Cell, Column
 
 BOOTSTRAP_SEED = 20240
-Key = tuple[str, int, tuple[tuple[str, int], ...]]  # sampling seed, size, adapters: the same for every method
 Interval = tuple[float, float] | tuple[None, None]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Values by what they are of, a seed or an instance; ``expected`` is how many there should be.
+    """Measures by what they are of; ``expected`` is how many there should be.
 
-    ``rows`` has the columns value, runs (record ids) and marks.
+    That is a seed, or an instance: sampling seed, size and adapters, the same for every method and operator.
     """
 
-    rows: pd.DataFrame
+    of: dict[Any, Measured]
     expected: int
 
     @property
     def values(self) -> stats.Floats:
         """The values in order."""
-        return self.rows["value"].to_numpy(dtype=float)
+        return np.array([each.value for each in self.of.values()], dtype=float)
 
     def minus(self, other: Sample) -> Sample:
         """Differences of what both have."""
-        both = self.rows.join(other.rows, how="inner", rsuffix="_other")
-        added = both[["runs", "marks"]] + both[["runs_other", "marks_other"]].set_axis(["runs", "marks"], axis=1)
-        return Sample(added.assign(value=both["value"] - both["value_other"]), max(self.expected, other.expected))
+        both = {key: (one, other.of[key]) for key, one in self.of.items() if key in other.of}
+        return Sample({key: _difference(*pair) for key, pair in both.items()}, max(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
         """A cell with some statistic of these values, empty where it is None."""
-        behind = self.rows if value is not None else self.rows[:0]
-        runs = tuple(dict.fromkeys(itertools.chain.from_iterable(behind["runs"])))
-        n = {"n": len(self.rows), "n_expected": self.expected}
-        return Cell(row=row, column=column.label, value=value, **n, marks=joined(behind["marks"]), runs=runs, **more)
+        behind = list(self.of.values()) if value is not None else []
+        runs = tuple(dict.fromkeys(run for each in behind for run in each.runs))
+        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, "runs": runs, **more}
+        return Cell(row=row, column=column.label, value=value, marks=joined(each.marks for each in behind), **shared)
 
     def mean(self, row: str, column: Column, level: str, *, paper: float | None = None) -> Cell:
         """The cell of their mean, with std and interval; ``level`` as for :meth:`interval`."""
-        if self.rows.empty:
+        if not self.of:
             return self.cell(row, column, None, paper=paper)
         summary, (low, high) = stats.summarize(self.values), self.interval(level)
         return self.cell(row, column, summary.mean, std=summary.std, ci_low=low, ci_high=high, paper=paper)
@@ -68,7 +65,7 @@ class Sample:
         None where one value, or instances of one seed, say nothing of their own spread.
         """
         if level == "t":
-            return stats.t_interval(self.values) if len(self.rows) > 1 else (None, None)
+            return stats.t_interval(self.values) if len(self.of) > 1 else (None, None)
         if (means := self._bootstrap(level)) is None:
             return None, None
         low, high = stats.percentile_interval(means)
@@ -78,17 +75,21 @@ class Sample:
         """Two-sided p of a mean of zero: hierarchical bootstrap, exact sign flips of the sampling seeds' means."""
         if (means := self._bootstrap("seed")) is None:
             return None, None
-        by_seed = self.rows["value"].groupby([key[0] for key in self.rows.index], sort=False).mean()
-        return stats.bootstrap_p(means), stats.sign_flip_p(by_seed)
+        by_seed = {seed: [self.of[key].value for key in self.of if key[0] == seed] for seed, *_ in self.of}
+        return stats.bootstrap_p(means), stats.sign_flip_p([float(np.mean(values)) for values in by_seed.values()])
 
     def _bootstrap(self, level: str) -> stats.Floats | None:
-        keys: tuple[Key, ...] = tuple(self.rows.index)
-        spread = {key[0] for key in keys} if level == "seed" else keys
-        return stats.weighted_means(self.values, weights(keys, level)) if len(spread) > 1 else None
+        spread = {key[0] for key in self.of} if level == "seed" else self.of
+        return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
+
+
+def _difference(one: Measured, other: Measured) -> Measured:
+    marks = joined([one.marks, other.marks])
+    return one._replace(value=one.value - other.value, runs=(*one.runs, *other.runs), marks=marks)
 
 
 @lru_cache(maxsize=64)
-def weights(keys: tuple[Key, ...], level: str) -> stats.Floats:
+def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
     """Bootstrap weights of a list of instances: level "seed" (hierarchical) or "adapter" (pigeonhole)."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     if level == "seed":
@@ -98,11 +99,15 @@ def weights(keys: tuple[Key, ...], level: str) -> stats.Floats:
 
 def per_seed(evidence: Evidence, measure: str, **point: str) -> Sample:
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out."""
-    slots = evidence.select("single", **point)
-    wanted = Counter(evidence.slots[slot].run.point[SEED] for slot in slots)
-    seeds = evidence.measure(measure, slots).dropna(subset=["value"]).groupby(SEED, sort=False)
-    rows = seeds.agg(value=("value", "mean"), n=("value", "size"), runs=("id", tuple), marks=("marks", joined))
-    return Sample(rows[rows["n"] == rows.index.map(wanted)], len(evidence.experiment.keys("single", SEED)))
+    found = {}
+    for seed in evidence.experiment.keys("single", SEED):
+        slots = evidence.select("single", seed=seed, **point)
+        rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
+        if slots and len(rows) == len(slots):
+            runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
+            value = sum(each.value for each in rows) / len(rows)
+            found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
+    return Sample(found, len(evidence.experiment.keys("single", SEED)))
 
 
 def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), **point: str) -> Sample:
@@ -110,11 +115,10 @@ def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3,
     slots = evidence.select("merge", **point)
     wanted = [[len(e.members) for e in evidence.slots[slot].entries if e.role == "merged"] for slot in slots]
     expected = sum(sum(size in sizes for size in found) or 1 for found in wanted)
-    rows = evidence.measure(measure, slots).dropna(subset=["value"])
-    rows = rows[rows["size"].isin(sizes)]
-    keys = [(row.seed, row.size, tuple(sorted(row.members))) for row in rows.itertuples()]
-    rows = rows.assign(runs=[(id,) for id in rows["id"]])[["value", "runs", "marks"]]
-    return Sample(rows.set_axis(pd.Index(keys, tupleize_cols=False)), expected)
+    rows = [each for each in evidence.measure(measure, slots) if len(each.members) in sizes]
+    seeds = {slot: evidence.slots[slot].run.point[SEED] for slot in slots}
+    keys = [(seeds[each.slot], len(each.members), tuple(sorted(each.members))) for each in rows]
+    return Sample({key: each for key, each in zip(keys, rows, strict=True) if not math.isnan(each.value)}, expected)
 
 
 def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hiplora.report.experiment import Experiment, Run
-from hiplora.report.measures import DIRTY, MEASURED, RESTORED, STALE, measures
+from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Result, Scores
@@ -120,13 +120,12 @@ class Evidence:
         return long_frame(self.slots)
 
     @cached_property
-    def _measures(self) -> dict[Any, pd.DataFrame]:
-        return dict(iter(measures(self.frame).groupby("measure", sort=False)))
+    def _measures(self) -> dict[str, list[Measured]]:
+        return measures(self.frame)
 
-    def measure(self, name: str, slots: Sequence[int]) -> pd.DataFrame:
-        """The rows of one measure in some slots, in their order; nan where it was not measured."""
-        rows = self._measures.get(name, pd.DataFrame(columns=list(MEASURED)))
-        return rows[rows["slot"].isin(slots)]
+    def measure(self, name: str, slots: Sequence[int]) -> list[Measured]:
+        """One measure of everything in some slots, in their order; nan where it was not measured."""
+        return [each for each in self._measures.get(name, []) if each.slot in slots]
 
 
 def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:

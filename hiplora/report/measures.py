@@ -1,7 +1,7 @@
 """What is derived from the long frame: scores of an adapter, what it forgot, what a merge breaks.
 
-A measure has one row per adapter (pipeline ``single``) or merge instance. Scores and drops are in percent and points,
-negative log-likelihoods in nats per token; nan says that something was not measured, such as code without execution.
+Scores and drops are in percent and points, negative log-likelihoods in nats per token; nan says that something was not
+measured, such as code without execution.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,14 +17,19 @@ from hiplora import stats
 from hiplora.evaluation.retention import retention
 from hiplora.tasks import primary, task_class
 
-MEASURED = ("slot", "seed", "members", "size", "measure", "value", "id", "marks")
 TAUS = (0.85, 0.9, 0.95)
 RESTORED, STALE, DIRTY = "†", "‡", "*"
 
 
-def measures(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per slot, adapter or instance, and measure; ``id`` and ``marks`` of the scores behind it."""
-    return pd.DataFrame([*_adapters(frame), *_instances(frame)], columns=list(MEASURED)).astype({"value": float})
+class Measured(NamedTuple):
+    """A measure of one adapter (pipeline ``single``) or merge instance, with ids and marks of the scores behind it."""
+
+    slot: int
+    members: tuple[tuple[str, int], ...]
+    measure: str
+    value: float
+    runs: tuple[str, ...]
+    marks: str
 
 
 def joined(marks: Iterable[str]) -> str:
@@ -33,13 +38,21 @@ def joined(marks: Iterable[str]) -> str:
     return "".join(mark for mark in (RESTORED, STALE, DIRTY) if mark in occurring)
 
 
-def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+def measures(frame: pd.DataFrame) -> dict[str, list[Measured]]:
+    """Every measure of every adapter and merge instance, in the order of the frame, by measure."""
+    found: dict[str, list[Measured]] = {}
+    for each in (*_adapters(frame), *_instances(frame)):
+        found.setdefault(each.measure, []).append(each)
+    return found
+
+
+def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[Measured]:
     for measure, value in values.items():
         number = math.nan if value is None else value
-        yield row.slot, row.seed, row.members, row.size, measure, number, id, joined(marks)
+        yield Measured(row.slot, row.members, measure, number, (id,), joined(marks))
 
 
-def _adapters(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
     """``own`` score and ``own_nll`` of every adapter of a single run, and what it forgot beside the backbone."""
     single = frame[(frame["pipeline"] == "single") & frame["role"].isin(["backbone", "adapter"])]
     for _, group in groupby(single.itertuples(), key=lambda row: row.slot):
@@ -59,7 +72,7 @@ def _adapters(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
                 yield from _measured(of, lost, of.id, [row.marks for row in rows])
 
 
-def _instances(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
     """Scores of every merge instance before and after, their difference Δ, and what follows from them.
 
     An instance without each member's score alone is left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import cast
@@ -141,23 +142,22 @@ def prefix_notes(evidence: Evidence) -> Iterator[str]:
 
 def unjudged_notes(evidence: Evidence) -> Iterator[str]:
     """How often MergeFail could not be judged: an adapter that scored 0 before the merge, a score not measured."""
-    slots = evidence.select("merge")
-    excluded, failed = (evidence.measure(name, slots).set_index(["slot", "id"]) for name in ("excluded", "fail@0.9"))
-    judged = excluded.dropna(subset=["value"])
-    undecided = int(failed["value"].loc[judged.index].isna().sum())
+    excluded, failed = (evidence.measure(name, evidence.select("merge")) for name in ("excluded", "fail@0.9"))
+    judged = [(one, other) for one, other in zip(excluded, failed, strict=True) if not math.isnan(one.value)]
+    tasks, undecided = sum(len(one.members) for one, _ in judged), sum(math.isnan(other.value) for _, other in judged)
     yield (
-        f"A task whose adapter scored 0 before the merge cannot fall and is not judged: {judged['value'].sum():.0f} of "
-        f"{judged['size'].sum()} task scores here; {undecided} of {len(judged)} instances had no task left and are not "
-        "counted."
+        "A task whose adapter scored 0 before the merge cannot fall and is not judged: "
+        f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} instances "
+        "had no task left and are not counted."
     )
     yield from unmeasured_notes(evidence)
 
 
 def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
     """How many merges lack a score of a merged task; none where all are there."""
-    drops = evidence.measure("drop", evidence.select("merge"))["value"]
-    if short := int(drops.isna().sum()):
+    drops = evidence.measure("drop", evidence.select("merge"))
+    if short := sum(math.isnan(each.value) for each in drops):
         yield (
-            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have "
-            "neither a mean absolute drop nor a MergeFail."
+            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have neither "
+            "a mean absolute drop nor a MergeFail."
         )

@@ -54,12 +54,12 @@ def _pair(evidence: Evidence, ours: str, theirs: str) -> Iterator[Cell]:
         left, right = (per_seed(evidence, measure, method=method) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {words}"
         yield sample.mean(row, DIFFERENCE, "t")
-        if len(sample.rows):
+        if sample.of:
             yield sample.cell(row, P_SEEDS, stats.sign_flip_p(sample.values))
     for operator, (measure, words) in product(evidence.experiment.keys("merge", "merge"), MERGED.items()):
         left, right = (per_instance(evidence, measure, method=method, merge=operator) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {evidence.experiment.label(operator)}, {words}"
-        mean = float(sample.values.mean()) if len(sample.rows) else None
+        mean = float(sample.values.mean()) if sample.of else None
         low, high = sample.interval("seed")
         yield sample.cell(row, DIFFERENCE, mean, ci_low=low, ci_high=high)
         if mean is not None:

@@ -6,11 +6,10 @@ An adapter's own benchmark is its column; Retain is the mean over a seed's four 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from hiplora.report.aggregate import rows
+from hiplora.report.aggregate import Sample, rows
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import joined
+from hiplora.report.measures import Measured
 from hiplora.report.notes import prefix_notes, table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.tasks import primary
@@ -51,15 +50,12 @@ def _base_row(evidence: Evidence) -> Iterator[Cell]:
     frame = evidence.frame[evidence.frame["role"] == "backbone"].drop_duplicates(["id", "benchmark", "metric"])
     for column in COLUMNS[:4]:
         task = column.point["task"]
-        found = frame[(frame["benchmark"] == task) & (frame["metric"] == primary(task))].dropna(subset=["value"])
-        value = 100 * found["value"].mean() if len(found) else None
-        more: dict[str, Any] = {
-            "n": len(found),
-            "n_expected": 1,
-            "marks": joined(found["marks"]),
-            "runs": tuple(found["id"]),
+        rows = frame[(frame["benchmark"] == task) & (frame["metric"] == primary(task))].dropna(subset=["value"])
+        found = {
+            row.id: Measured(row.slot, (), "base", 100 * row.value, (row.id,), row.marks) for row in rows.itertuples()
         }
-        yield Cell(row=BASE, column=column.label, value=value, **more)
+        sample = Sample(found, 1)
+        yield sample.cell(BASE, column, float(sample.values.mean()) if found else None)
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:

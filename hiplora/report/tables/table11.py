@@ -51,6 +51,6 @@ def _tests(evidence: Evidence, method: str, reference: str) -> list[Cell]:
     bootstrap, flips = (fail := ours.minus(theirs)).p_values()
     ours, theirs = (per_seed(evidence, "retain_pp", method=each) for each in (method, reference))
     retain = ours.minus(theirs)
-    p = stats.sign_flip_p(retain.values) if len(retain.rows) == retain.expected else None
+    p = stats.sign_flip_p(retain.values) if len(retain.of) == retain.expected else None
     tests = [fail.cell(row, P_FAIL, bootstrap), fail.cell(row, P_FAIL_SEEDS, flips)]
     return [*tests, retain.cell(row, P_RETAIN_SEEDS, p)]
