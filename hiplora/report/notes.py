@@ -147,8 +147,8 @@ def unjudged_notes(evidence: Evidence) -> Iterator[str]:
     tasks, undecided = sum(len(one.members) for one, _ in judged), sum(math.isnan(other.value) for _, other in judged)
     yield (
         "A task whose adapter scored 0 before the merge cannot fall and is not judged: "
-        f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} instances "
-        "had no task left and are not counted."
+        f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} "
+        "instances had no task left and are not counted."
     )
     yield from unmeasured_notes(evidence)
 
@@ -158,6 +158,6 @@ def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
     drops = evidence.measure("drop", evidence.select("merge"))
     if short := sum(math.isnan(each.value) for each in drops):
         yield (
-            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have neither "
-            "a mean absolute drop nor a MergeFail."
+            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have "
+            "neither a mean absolute drop nor a MergeFail."
         )
