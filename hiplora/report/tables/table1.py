@@ -51,11 +51,9 @@ def _base_row(evidence: Evidence) -> Iterator[Cell]:
     for column in COLUMNS[:4]:
         task = column.point["task"]
         rows = frame[(frame["benchmark"] == task) & (frame["metric"] == primary(task))].dropna(subset=["value"])
-        found = {
-            row.id: Measured(row.slot, (), "base", 100 * row.value, (row.id,), row.marks) for row in rows.itertuples()
-        }
-        sample = Sample(found, 1)
-        yield sample.cell(BASE, column, float(sample.values.mean()) if found else None)
+        measured = (Measured(row.slot, (), "", 100 * row.value, (row.id,), row.marks) for row in rows.itertuples())
+        sample = Sample({each.runs: each for each in measured}, 1)
+        yield sample.cell(BASE, column, float(sample.values.mean()) if sample.of else None)
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
