@@ -80,7 +80,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         *_problem_notes(experiment, slots),
         *(f"Left out and counted as missing: {sentence}" for sentence in store.tracked.broken),
         *([f"{others} record(s) of the same stages are left out, as they are not of {where}."] if others else []),
-        *ignored_notes(store, list(stages.values())),
+        *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
     ]
     commands = [shell(words) for words in sweeps([slot.run for slot in slots if slot.missing])]
     scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []

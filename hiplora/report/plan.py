@@ -9,7 +9,6 @@ from typing import Any
 
 from hiplora.report.experiment import SEED
 from hiplora.report.frame import Evidence, Slot
-from hiplora.report.ignored import fields
 from hiplora.stages.base import Stage
 from hiplora.stages.make import pending
 from hiplora.stages.store import Store
@@ -92,10 +91,21 @@ def _time(todo: Sequence[Stage], store: Store) -> str:
 
 def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
     """What says how long a stage takes, most telling first."""
-    found = fields(asked)
-    names = [str(sorted({*found.get(name, [])})) for name in ("reads.backbone", "task.name", "method.name")]
-    work = str([asked.get(name) for name in ("training", "evaluation", "benchmarks")])
-    return (kind, where, names[0], work, str(asked.get("of", asked).get("kind")), *names[1:])
+    of = asked.get("of", asked)
+    trains = of.get("adapters", [of.get("train", of)])
+    tasks, methods = (
+        str(sorted({str(train.get(key, {}).get("name")) for train in trains})) for key in ("task", "method")
+    )
+    backbone = trains[0].get("reads", asked.get("reads", {})).get("backbone")
+    work = [asked.get(name) for name in ("training", "evaluation", "benchmarks")]
+    return (
+        kind,
+        where,
+        str(backbone),
+        str(work),
+        str(of.get("kind")),
+        *(str(sorted(each)) for each in (tasks, methods)),
+    )
 
 
 def duration(value: float) -> str:
