@@ -245,7 +245,9 @@ def elsewhere(results: Path, count: int) -> str:
     paths = sorted((results / "mini/records").glob("*/*.json"))
     for path in paths[count:]:
         record = json.loads(path.read_text())
-        write_json(path.with_name(path.name.replace(record["where"], "tpu-float64")), {**record, "where": "tpu-float64"})
+        write_json(
+            path.with_name(path.name.replace(record["where"], "tpu-float64")), {**record, "where": "tpu-float64"}
+        )
         path.unlink()
     return json.loads(paths[0].read_text())["where"] if count else ""
 

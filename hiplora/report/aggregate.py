@@ -123,7 +123,7 @@ def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3,
 
 def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
     """The mean of a column's measure over the runs at a point: over seeds or over instances, as its spread says."""
-    paper = evidence.paper_value(*column.paper.format(table=evidence.experiment.name, **point).split("/"))
+    paper = evidence.experiment.paper_value(column.paper.format(**point))
     if column.spread == "std":
         return per_seed(evidence, column.measure, **point, **column.point).mean(row, column, "t", paper=paper)
     sample = per_instance(evidence, column.measure, column.sizes, **point, **column.point)

@@ -16,6 +16,7 @@ from typing import Any
 from hiplora.errors import UserError
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
+PAPER = EXPERIMENTS.parents[1] / "results" / "paper" / "values.yaml"
 SEED = "seed"  # the axis that is averaged over: training seeds, or sampling seeds of merges
 
 
@@ -37,16 +38,28 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a table needs to be complete, in the order in which it should be made, and how its rows are called."""
+    """What a table needs to be complete, in the order in which it should be made, and how its rows are called.
+
+    ``paper`` holds the paper's figures for this table, ``source`` says what they are of.
+    """
 
     name: str
     title: str
     labels: Mapping[str, str]
     runs: Sequence[Run]
+    paper: Mapping[str, Any]
+    source: Mapping[str, str]
 
     def keys(self, group: str, axis: str) -> list[str]:
         """Keys of one axis, in order."""
         return list(dict.fromkeys(run.point[axis] for run in self.runs if run.group == group))
+
+    def paper_value(self, path: str) -> float | None:
+        """The paper's figure at a path such as ``retain_pp/hip``, None where it states none."""
+        value: Any = self.paper
+        for key in path.split("/"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
     def label(self, *keys: str) -> str:
         """Name of a row, from those of its keys."""
@@ -65,10 +78,12 @@ def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise UserError(f"There is no experiment {name!r}; choose one of {known}.")
+    paper = yaml.safe_load(PAPER.read_text())
     try:
         raw = yaml.safe_load(path.read_text())
         runs = [run for group, value in raw["groups"].items() for run in product(group, value)]
-        return Experiment(name=name, title=raw["title"], labels=raw.get("labels", {}), runs=runs)
+        told = {"title": raw["title"], "labels": raw.get("labels", {}), "paper": paper.get(name, {})}
+        return Experiment(name=name, runs=runs, source=paper["source"], **told)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is not an experiment ({reason}); compare it with table1.yaml.") from None

@@ -1,8 +1,4 @@
-"""The runs behind a table with their stages, and the records that are there of them.
-
-Each stage's record is looked up by its id among the tracked ones: labels alone would not do, as two records may agree
-in method, task and seed and differ in their training.
-"""
+"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide."""
 
 from __future__ import annotations
 
@@ -23,8 +19,8 @@ from hiplora.stages.record import Record
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
 
-PAPER_VALUES = Path(__file__).resolve().parents[2] / "results" / "paper" / "values.yaml"
 DATA = {"mini": "the project's mini-benchmarks", "local": "benchmarks read from local files"}
+DATA["hub"] = "the full benchmarks"
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
 # What a user says of where results lie, and what changes no number.
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
@@ -70,7 +66,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
     All records are of one ``where``: the one under which most of the stages have records, else this machine's.
     """
     config = next(slot.config for slot in slots if slot.config is not None)
-    store, model = Store(config.places, local=False), config.model
+    store = Store(config.places, local=False)
     stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
     counts = Counter(where for id, where in store.tracked.names() if id in stages)
     where = min(counts, key=lambda name: (-counts[name], name), default="") or next(iter(stages.values())).where()
@@ -84,28 +80,20 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
     ]
     commands = [shell(words) for words in sweeps([slot.run for slot in slots if slot.missing])]
     scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
-    name = model.path if model.source == "hub" else model.path.rsplit("/", 1)[-1].removesuffix(".gguf")
+    path = config.model.path if config.model.source == "hub" else Path(config.model.path).name.removesuffix(".gguf")
     return Evidence(
         experiment=experiment,
         slots=slots,
         folder=config.places.results,
-        backbone=f"{name} ({model.dtype})",
-        data=DATA.get(config.data.name, "the full benchmarks"),
+        backbone=f"{path} ({config.model.dtype})",
+        data=DATA[config.data.name],
         scale=config.scale,
         where=where,
         changed=(*scale, *sorted(word for word in settings if word.partition("=")[0] not in PLACES)),
-        paper=paper_values(),
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
     )
-
-
-def paper_values() -> dict[str, Any]:
-    """The paper's stated figures, by table."""
-    import yaml
-
-    return yaml.safe_load(PAPER_VALUES.read_text())
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:
@@ -113,8 +101,11 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
 
     def filled(stage: Stage) -> Entry:
         record = store.tracked.get((stage.id, where))
-        status = store.status(record) if record is not None else Status.GOOD
-        return replace(_entry(stage), record=record, status=status)
+        if record is None:
+            return _entry(stage)
+        behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
+        dirty = any(each is not None and each.environment.get("git_dirty") for each in behind)
+        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty)
 
     def answer(stage: Stage) -> Record | None:
         entry = filled(stage)
@@ -128,10 +119,8 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
 
 def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[str]:
     """Why rows cannot be run, each reason once."""
-    rows: dict[tuple[str, str], dict[str, None]] = {}
-    for slot in slots:
-        if slot.problem is not None:
-            label = experiment.label(next(iter(slot.run.point.values())))
-            rows.setdefault((slot.run.pipeline, slot.problem), {})[label] = None
-    for (pipeline, problem), labels in rows.items():
+    refused = [slot for slot in slots if slot.problem is not None]
+    for pipeline, problem in dict.fromkeys((slot.run.pipeline, slot.problem) for slot in refused):
+        runs = [slot.run for slot in refused if (slot.run.pipeline, slot.problem) == (pipeline, problem)]
+        labels = dict.fromkeys(experiment.label(next(iter(run.point.values()))) for run in runs)
         yield f"{', '.join(labels)} cannot be run in pipeline {pipeline}: {problem}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,20 +29,21 @@ NUMBER = ("trained", "benchmark", "metric", "value")
 class Entry:
     """A stage that a run asks for, and the record there is of it.
 
-    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed.
+    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed. ``dirty``
+    says that it, or a record that it was made from, comes from a checkout with uncommitted changes.
     """
 
     role: str
     members: tuple[tuple[str, int], ...] = ()
     record: Record | None = None
     status: Status = Status.GOOD
+    dirty: bool = False
     stage: Stage | None = None
 
     @property
     def marks(self) -> str:
         """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes."""
-        dirty = self.record is not None and self.record.environment.get("git_dirty")
-        return MARKS[self.status] + (DIRTY if dirty else "")
+        return MARKS[self.status] + DIRTY * self.dirty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class Evidence:
     """What a table and a plan are made from: slots of every group, and what a reader must know about them.
 
     ``folder`` is ``results/<data>``; ``where`` names device and arithmetic of the records; ``changed`` holds the
-    settings in which all runs differ from the table as it is defined; ``paper`` are the paper's figures.
+    settings in which all runs differ from the table as it is defined.
     """
 
     experiment: Experiment
@@ -86,7 +87,6 @@ class Evidence:
     scale: str
     where: str
     changed: tuple[str, ...] = ()
-    paper: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     store: Store | None = None
@@ -95,13 +95,6 @@ class Evidence:
         """Numbers of the slots of one group at the given places of its axes."""
         runs = ((number, slot.run) for number, slot in enumerate(self.slots) if slot.run.group == group)
         return [number for number, run in runs if point.items() <= run.point.items()]
-
-    def paper_value(self, *path: str) -> float | None:
-        """A figure of the paper, None where it states none."""
-        value: Any = self.paper
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
 
     @property
     def missing(self) -> list[Slot]:

@@ -61,7 +61,7 @@ def table(
             *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
             *parity_notes(evidence),
             *evidence.notes,
-            *([_paper_note(evidence)] if evidence.paper_value(name) is not None else []),
+            *([_paper_note(evidence)] if evidence.experiment.paper else []),
         ),
         commands=evidence.commands,
     )
@@ -91,7 +91,7 @@ def caption(evidence: Evidence) -> str:
 
 def _paper_note(evidence: Evidence) -> str:
     """What the paper's column may and may not be compared with."""
-    arxiv, backbone, data = (evidence.paper["source"][key] for key in ("arxiv", "backbone", "data"))
+    arxiv, backbone, data = (evidence.experiment.source[key] for key in ("arxiv", "backbone", "data"))
     if evidence.scale == "paper":
         return f"The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
     return (

@@ -17,10 +17,8 @@ from hiplora.stages.store import Store
 def text(evidence: Evidence) -> str:
     """The plan as printed."""
     there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
-    lines = [
-        f"{evidence.experiment.name}: {evidence.experiment.title}",
-        f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}",
-    ]
+    lines = [f"{evidence.experiment.name}: {evidence.experiment.title}"]
+    lines += [f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}"]
     for group in dict.fromkeys(slot.run.group for slot in evidence.slots):
         slots = [slot for slot in evidence.slots if slot.run.group == group]
         lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
@@ -38,9 +36,9 @@ def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
         first, *others = (key for axis, key in slot.run.point.items() if axis != SEED)
         places[evidence.experiment.label(first, *others[:-1]), *others[-1:]].append(slot)
     columns = list(dict.fromkeys(place[1:] for place in places))
-    body = [["", *(" ".join(column) or "runs" for column in columns)]]
-    for row in dict.fromkeys(place[0] for place in places):
-        body.append([row, *(_count(places[row, *column]) for column in columns)])
+    rows = dict.fromkeys(place[0] for place in places)
+    body = [[row, *(_count(places[row, *column]) for column in columns)] for row in rows]
+    body = [["", *(" ".join(column) or "runs" for column in columns)], *body]
     widths = [max(map(len, column)) for column in zip(*body, strict=True)]
     return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in body]
 
@@ -93,28 +91,13 @@ def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
     """What says how long a stage takes, most telling first."""
     of = asked.get("of", asked)
     trains = of.get("adapters", [of.get("train", of)])
-    tasks, methods = (
-        str(sorted({str(train.get(key, {}).get("name")) for train in trains})) for key in ("task", "method")
-    )
+    names = [sorted({str(train.get(key, {}).get("name")) for train in trains}) for key in ("task", "method")]
     backbone = trains[0].get("reads", asked.get("reads", {})).get("backbone")
     work = [asked.get(name) for name in ("training", "evaluation", "benchmarks")]
-    return (
-        kind,
-        where,
-        str(backbone),
-        str(work),
-        str(of.get("kind")),
-        *(str(sorted(each)) for each in (tasks, methods)),
-    )
+    return (kind, where, *map(str, (backbone, work, of.get("kind"), *names)))
 
 
 def duration(value: float) -> str:
     """Seconds in words: ``3 h 20 min``, ``12 min``, ``40 s``."""
-    minutes = round(value / 60)
-    return (
-        f"{value:.0f} s"
-        if value < 90
-        else f"{minutes} min"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    hours, minutes = divmod(round(value / 60), 60)
+    return f"{value:.0f} s" if value < 90 else f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -49,7 +49,7 @@ class Column:
 
     ``spread`` says what follows the value: "std" for means over seeds, "ci" (the interval) for those over merge
     instances of some ``sizes``, whose bootstrap has a ``level`` (seed or adapter), or "none". ``point`` narrows the
-    runs of a row, ``paper`` is the path of the paper's value: ``table1/retain_pp/{method}``.
+    runs of a row, ``paper`` is the path of the paper's value: ``retain_pp/{method}``.
     """
 
     label: str

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hiplora.report.experiment import Run, load, shell, sweeps
-from hiplora.report.find import paper_values
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
@@ -64,7 +63,6 @@ def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
         data="synthetic records",
         scale="mini",
         where="cpu-float32",
-        paper=paper_values(),
     )
     return replace(evidence, commands=tuple(shell(words) for words in sweeps([s.run for s in evidence.missing])))
 

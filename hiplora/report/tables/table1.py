@@ -17,12 +17,10 @@ from hiplora.tasks import primary
 LABELS = {"mmlu": "MMLU (%)", "gsm8k": "GSM8K (%)", "code": "pass@1 (%)", "scienceqa": "ScienceQA (%)"}
 COLUMNS = (  # the benchmarks by their headline scores
     *(
-        Column(
-            label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{{table}}/{task}/{{method}}"
-        )
+        Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
         for task, name in {"mmlu": "MMLU", "gsm8k": "GSM8K", "code": "pass@1", "scienceqa": "ScienceQA"}.items()
     ),
-    Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="{table}/retain_pp/{method}"),
+    Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="retain_pp/{method}"),
     Column(label="Retain-NLL (nats/token)", decimals=3, better="down", measure="retain_nll"),
     Column(label="Retain-text (nats/token)", decimals=3, better="down", measure="retain_text"),
 )

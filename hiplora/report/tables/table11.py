@@ -12,11 +12,11 @@ from hiplora.report.table import Cell, Column, Table
 
 FAIL = Column(label="MergeFail (%)", better="down", spread="ci", measure="fail@0.9")
 COLUMNS = (
-    Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="table11/{method}/retain_pp"),
-    replace(FAIL, paper="table11/{method}/mergefail"),
+    Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="{method}/retain_pp"),
+    replace(FAIL, paper="{method}/mergefail"),
     replace(FAIL, label="MergeFail, adapter-level (%)", level="adapter"),
     replace(FAIL, label="MergeFail, size 4 (%)", sizes=(4,)),
-    Column(label="Downstream average (%)", better="up", measure="own", paper="table11/{method}/downstream"),
+    Column(label="Downstream average (%)", better="up", measure="own", paper="{method}/downstream"),
 )
 P_FAIL = Column(label="p, MergeFail, bootstrap", decimals=4, spread="none")
 P_FAIL_SEEDS = Column(label="p, MergeFail, sign-flip over seeds", decimals=2, spread="none")

@@ -12,8 +12,8 @@ from hiplora.report.table import Column, Table
 DROP = Column(label="Mean absolute drop{} (pp)", decimals=2, better="down", spread="ci", measure="drop")
 FAIL = Column(label="MergeFail{} (%)", better="down", spread="ci", measure="fail@0.9")
 COLUMNS = (  # the paper's values stand beside the pooled ones
-    replace(DROP, label=DROP.label.format(""), paper="table13/{method}_{merge}/drop_pp"),
-    replace(FAIL, label=FAIL.label.format(""), paper="table13/{method}_{merge}/mergefail"),
+    replace(DROP, label=DROP.label.format(""), paper="{method}_{merge}/drop_pp"),
+    replace(FAIL, label=FAIL.label.format(""), paper="{method}_{merge}/mergefail"),
     *(replace(each, label=each.label.format(", adapter-level"), level="adapter") for each in (DROP, FAIL)),
     *(replace(each, label=each.label.format(", size 4"), sizes=(4,)) for each in (DROP, FAIL)),
 )

@@ -16,7 +16,7 @@ KINDS = {
     kind: [Column(label=label, spread="ci", measure=f"{kind}/{key}", sizes=(4,)) for key, label in SCORES.items()]
     for kind in ("before", "after", "Δ")
 }
-KINDS["Δ"].append(replace(DROP, paper="table2/mean_abs_drop_pp/{method}"))
+KINDS["Δ"].append(replace(DROP, paper="mean_abs_drop_pp/{method}"))
 NOTES = (
     "Before: each adapter alone on its own task. After: the one model in which all four are added. Δ = After − Before, "
     "in pp. Mean absolute drop: mean of |Δ| over the six columns of an instance, then over instances.",
