@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hiplora import compose as composition
-from hiplora import reproduce, scheduler
-from hiplora.config import digest
+from hiplora import reproduce
 from hiplora.disk import write_json
-from hiplora.records import records_dir
-from hiplora.report.experiment import Wanted
-from hiplora.report.grid import compose_all
-from tests.report.evidence import fixture_records
+from hiplora.report.experiment import load
+from hiplora.report.find import gather, identify
+from hiplora.report.frame import Entry, Slot
+from hiplora.report.plan import duration
+from hiplora.report.table import latex, markdown, to_csv
+from hiplora.report.tables import TABLES, builder
+from hiplora.stages import record as files
+from hiplora.stages.record import Record
+from tests.report.evidence import everything, labelled
 
 
-def identity(config) -> str:
-    """Stands for the scheduler's, which reads the backbone and the benchmarks."""
-    return digest({key: value for key, value in config.resolved().items() if key != "results_dir"})
+def recorded(entry: Entry, needs: dict[str, str], **changes) -> Record:
+    """A fixture of the same label under the identity of a stage."""
+    label = dict(zip(("task", "seed"), entry.members[0], strict=True), method="lora") if entry.members else {}
+    (fixture,) = labelled(everything, entry.role, **label)
+    told = {"id": entry.stage.id, "where": entry.stage.where(), "name": entry.stage.name()}
+    return fixture.model_copy(update={**told, "asked": entry.stage.described(), "needs": needs, **changes})
 
 
 @pytest.fixture(scope="module")
-def lora_records():
-    """LoRA's fixtures under the identities that the composed configurations have."""
-    records = [record for record in fixture_records("single") if record["labels"]["method"] == "lora"]
-    for record in records:
-        parts = tuple((f"{axis}={record['labels'][axis]}",) for axis in ("method", "task", "seed"))
-        record["wanted"] = Wanted(group="single", pipeline="single", point={}, fixed=(), parts=parts)
-    for record, config in zip(
-        records, compose_all([r.pop("wanted") for r in records], composition.compose), strict=True
-    ):
-        record.update(id=identity(config), config=config.resolved())
-    return records
+def lora() -> list[Slot]:
+    """LoRA's runs of Table 1."""
+    return [slot for slot in identify(load("table1"), []) if slot.run.point["method"] == "lora"]
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch, lora_records):
-    monkeypatch.setattr(scheduler, "record_id", identity)
-    for record in lora_records:
-        write_json(records_dir(tmp_path / "mini", "single") / f"{record['id']}.json", record)
+def results(tmp_path, lora) -> Path:
+    """A folder of tracked records of all of LoRA's runs."""
+    digests: dict[str, str] = {}
+    for slot in lora:
+        for entry in slot.entries:
+            needs = {need.id: digests[need.id] for need in entry.stage.needs()}
+            record = recorded(entry, needs)
+            digests[record.id] = record.digest
+            files.write(tmp_path / "mini/records" / record.kind, record, [])
     return tmp_path
+
+
+def tracked(results: Path, lora: list[Slot], role: str, number: int = 0) -> tuple[Path, dict]:
+    """A record's file and content: of LoRA's first run, MMLU with seed 42, or another."""
+    (entry,) = (entry for entry in lora[number].entries if entry.role == role)
+    (path,) = (results / "mini/records").glob(f"*/*-{entry.stage.id}.*.json")
+    return path, json.loads(path.read_text())
 
 
 def run(results, *words: str) -> int:
@@ -53,23 +65,26 @@ def test_plan_says_what_is_there_and_what_fills_the_rest(results, capsys):
     text = capsys.readouterr().out
     assert [line.split() for line in text.splitlines() if line.startswith("  LoRA ")] == [["LoRA", *["3/3"] * 4]]
     assert "There: 12 of " in text
-    # Every past run took 150 s; the missing ones of other methods are estimated from the same task.
+    # Every past training took 100 s, every scoring 50 s; those of other methods are estimated from the same task.
     missing = int(text.split(" to run")[0].split()[-1])
+    assert f"{2 * missing} stages ({missing} train, {missing} score)" in text
     assert f"about {missing * 150 // 3600} h" in text
     assert "method=proj" in text
     assert not (results / "mini" / "tables").exists()
 
 
-def test_plan_goes_by_runs_that_do_as_much(results, capsys, lora_records):
-    """One run of 7 steps that took 20 s says more of others of 7 steps than twelve longer ones do."""
-    config = composition.compose(["method=lora", "task=gsm8k", "seed=42", "training.steps=7"])
-    short = lora_records[0] | {"id": identity(config), "config": config.resolved(), "timings": {"train_s": 20.0}}
-    del short["config"]["data"]["revisions"]  # a record may be older than a field that is null
-    write_json(records_dir(results / "mini", "single") / f"{short['id']}.json", short)
+def test_plan_goes_by_runs_that_do_as_much(results, capsys):
+    """One training of 7 steps that took 20 s says more of others of 7 steps than twelve longer ones do."""
+    slot = next(slot for slot in identify(load("table1"), ["training.steps=7"]) if slot.run.point["method"] == "lora")
+    train = next(entry for entry in slot.entries if entry.role == "train")
+    record = recorded(train, {})
+    result = record.result.model_copy(update={"seconds": 20.0})
+    files.write(results / "mini/records/train", record.model_copy(update={"result": result}), [])
     assert run(results, "--plan", "training.steps=7") == 0
     text = capsys.readouterr().out
-    missing = int(text.split(" to run")[0].split()[-1])
-    assert f"about {round(missing * 20 / 60)} min" in text
+    stages = text.split("stages (")[1].split(")")[0]
+    trainings, scorings = (int(part.split()[0]) for part in stages.split(", "))
+    assert f"about {duration(trainings * 20 + scorings * 50)} one after another" in text
 
 
 def test_render_only_writes_three_files(results, capsys):
@@ -83,8 +98,16 @@ def test_records_of_other_settings_are_left_out_and_explained(results, capsys):
     assert run(results, "--render-only", "training.steps=7") == 0
     text = capsys.readouterr().out
     assert "| LoRA | – |" in text
-    assert "12 other record(s)" in text
-    assert "training.steps=60, not 7" in text
+    assert "24 other record(s)" in text
+    assert "training.steps=60, not 7 (24)" in text
+
+
+def test_where_a_run_keeps_its_files_is_no_reason_to_leave_records_out(results, capsys):
+    words = ("outputs_dir=elsewhere", "save_basis=true", "training.log_every=3", "model.device=cpu")
+    assert run(results, "--render-only", *words) == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in text
+    assert "other record(s)" not in text
 
 
 def test_a_table_under_other_settings_says_so_and_leaves_the_table_alone(results, capsys):
@@ -145,6 +168,174 @@ def test_a_launcher_that_is_not_there_is_told_before_any_run(results, capsys):
     assert "hydra/launcher/clould" in capsys.readouterr().err
 
 
+def test_a_score_of_a_restored_adapter_is_marked(results, lora, capsys):
+    path, record = tracked(results, lora, "adapter")
+    write_json(path, {**record, "needs": dict.fromkeys(record["needs"], "unknown")})
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.0† ± 1.0 (3) |" in text
+    assert "† made from an adapter that was trained again, not from the one on record (1 records)" in text
+    assert run(results, "--plan", "method=lora") == 0
+    assert "There: 12 of " in capsys.readouterr().out, "it is there"
+
+
+def replaced_training(results, lora) -> None:
+    """LoRA's first training is forced: its score is of the adapter before."""
+    path, record = tracked(results, lora, "train")
+    write_json(path, {**record, "digest": "another", "replaced": [record["digest"]]})
+
+
+def test_a_stale_score_is_marked_counted_as_missing_and_offered(results, lora, capsys, monkeypatch):
+    replaced_training(results, lora)
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.0‡ ± 1.0 (3) |" in text
+    assert "‡ stale" in text
+    assert f"results_dir={results} method=lora task=mmlu seed=42\n" in text
+    assert run(results, "--plan") == 0
+    text = capsys.readouterr().out
+    assert next(line for line in text.splitlines() if line.startswith("  LoRA ")).split()[1:4] == [
+        "2/3",
+        "(1",
+        "stale)",
+    ]
+    assert "There: 11 of " in text
+    assert ", 1 of them stale: " in text
+    assert "method=lora task=mmlu seed=42" in text
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: started.append(command) or _well(command))
+    assert run(results, "method=lora") == 1
+    assert [command[4:] for command in started] == [
+        [f"results_dir={results}", "method=lora", "task=mmlu", "seed=42"],
+    ]
+
+
+def _well(command):
+    return subprocess.CompletedProcess(command, returncode=0)
+
+
+def test_a_stale_run_trains_its_adapter_again_where_it_is_gone(results, lora, capsys, tmp_path):
+    replaced_training(results, lora)
+    assert run(results, "--plan", f"outputs_dir={tmp_path}/outputs") == 0
+    assert "1 of these train an adapter again that is no longer under outputs/" in capsys.readouterr().out
+
+
+def test_records_of_a_dirty_tree_are_marked(results, lora, capsys):
+    path, record = tracked(results, lora, "adapter", number=3)  # GSM8K with seed 42
+    write_json(path, {**record, "environment": {**record["environment"], "git_dirty": True}})
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.0 ± 1.0 (3) | 26.0* ± 1.0 (3) |" in text
+    assert "4.50* ± 0.71 (2/3)" in text, "Retain stands on it too"
+    assert "* made from a checkout with uncommitted changes (1 records)" in text
+
+
+def test_a_broken_record_is_named_and_stops_nothing(results, lora, capsys):
+    path, _ = tracked(results, lora, "adapter")
+    path.write_text("{")
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.5 ± 0.7 (2/3) |" in text
+    assert f"Left out and counted as missing: {path} is not a record" in text
+    assert run(results, "--plan") == 0
+    text = capsys.readouterr().out
+    assert "There: 11 of " in text
+    assert f"Note: Left out and counted as missing: {path}" in text
+
+
+def elsewhere(results: Path, count: int) -> str:
+    """All but ``count`` records become those of another device."""
+    paths = sorted((results / "mini/records").glob("*/*.json"))
+    for path in paths[count:]:
+        record = json.loads(path.read_text())
+        write_json(
+            path.with_name(path.name.replace(record["where"], "tpu-float64")), {**record, "where": "tpu-float64"}
+        )
+        path.unlink()
+    return json.loads(paths[0].read_text())["where"] if count else ""
+
+
+def test_a_table_is_of_one_device_and_arithmetic(results, capsys):
+    here = elsewhere(results, 2)
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "Computed as tpu-float64." in text
+    assert "2 record(s) of the same stages are left out, as they are not of tpu-float64." in text
+    assert run(results, "--plan") == 0
+    text = capsys.readouterr().out
+    assert "records of tpu-float64" in text
+    assert f"This machine would record them as {here}, which a table of tpu-float64 does not use." in text
+
+
+def test_a_complete_table_of_another_device_runs_nothing(results, capsys):
+    elsewhere(results, 0)
+    assert run(results, "--render-only") == 0
+    text = capsys.readouterr().out
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in text
+    assert "are left out" not in text
+
+
+def test_a_tie_goes_to_the_first_by_name(results, lora):
+    elsewhere(results, 0)
+    for path in sorted((results / "mini/records").glob("*/*.json")):
+        record = json.loads(path.read_text())
+        write_json(path.with_name(path.name.replace("tpu-", "gpu-")), {**record, "where": "gpu-float64"})
+    slots = identify(load("table1"), [f"results_dir={results}"])
+    found = gather(load("table1"), slots, settings=[], command="")
+    assert found.where == "gpu-float64"
+
+
+def test_a_table_without_records_is_of_this_machine(tmp_path, lora):
+    slots = identify(load("table1"), [f"results_dir={tmp_path}"])
+    assert gather(load("table1"), slots, settings=[], command="").where == lora[0].entries[0].stage.where()
+
+
+def test_every_table_is_as_its_tracked_records_say():
+    """Tables under results/mini/tables are those that the records render; one without a record yet is not compared."""
+    root = Path(reproduce.__file__).resolve().parents[1]
+    compared = []
+    for name in TABLES:
+        experiment = load(name)
+        slots = identify(experiment, [f"results_dir={root / 'results'}"])
+        found = gather(experiment, slots, settings=[], command=f"python -m hiplora.reproduce {name}")
+        if found.recorded:
+            compared.append(name)
+            table = builder(name)(found)
+            texts = {"md": markdown(table), "csv": to_csv(table.cells), "tex": latex(table)}
+            for ending, text in texts.items():
+                path = found.folder / "tables" / f"{name}.{ending}"
+                assert path.read_text() == text, f"{path} is not what make render-{name} writes"
+    print(f"Compared with the tracked records: {', '.join(compared) or 'no table, as none has a record yet'}")
+
+
+def test_a_plan_over_two_thousand_records_reads_each_once(results, lora, monkeypatch, capsys):
+    """Records that nobody asks for are read for their times alone; a table reads none of them."""
+    (record,) = labelled(everything, "adapter", method="lora", task="mmlu", seed=42)
+    folder = results / "mini/records/score"
+    for number in range(2000):
+        other = record.model_copy(update={"id": f"{number:012x}", "name": f"other-{number}"})
+        write_plain(folder / f"{other.stem}.json", other)
+    read = []
+    original = files.read
+    monkeypatch.setattr(files, "read", lambda path: read.append(path) or original(path))
+    assert run(results, "--render-only") == 0
+    assert len(read) == len(set(read)) == 12 + 12 + 1
+    read.clear()
+    assert run(results, "--plan") == 0
+    assert len(read) == len(set(read)) == 2000 + 25
+    assert "There: 12 of " in capsys.readouterr().out
+
+
+def write_plain(path: Path, record: Record) -> None:
+    path.write_text(json.dumps({"schema": files.SCHEMA, **record.model_dump()}))
+
+
+def test_all_tables_are_planned(results, capsys):
+    assert reproduce.main(["all", "--plan", f"results_dir={results}"]) == 0
+    text = capsys.readouterr().out
+    assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in TABLES] == list(TABLES)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -163,8 +354,14 @@ def test_wrong_requests_end_with_one_sentence(words, sentence, capsys):
     assert "Traceback" not in error
 
 
-def test_planning_never_loads_torch():
-    code = "import sys, hiplora.reproduce, hiplora.report.tables.table1, hiplora.compose, hiplora.scheduler; " + (
-        "assert not {'torch', 'transformers', 'peft', 'datasets', 'scipy'} & set(sys.modules)"
+def test_planning_and_rendering_never_load_torch(results):
+    """Nor what a plan does not need: only intervals over seeds need scipy."""
+    code = (
+        "import sys; from hiplora import reproduce; "
+        f"assert reproduce.main(['table1', '--plan', 'results_dir={results}']) == 0; "
+        "assert 'scipy' not in sys.modules; "
+        f"assert reproduce.main(['table1', '--render-only', 'results_dir={results}']) == 0; "
+        "loaded = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval'} & set(sys.modules); "
+        "assert not loaded, loaded"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from hiplora.disk import lock, new_folder
@@ -39,8 +39,9 @@ def corpora() -> dict[str, Callable[[], Rows]]:
     return found
 
 
+@cache
 def key() -> str:
-    """Hash of the generators and tables: what the files on disk are made of."""
+    """Hash of the generators and tables: what the files on disk are made of; computed once per process."""
     folder = Path(__file__).parent
     sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".csv", ".json"))
     total = hashlib.sha256()

@@ -6,9 +6,9 @@ depend on results: it yields stages, and receives their records.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
+from hiplora.stages.base import Stage
 from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
@@ -78,6 +79,25 @@ class Config(Options):
     def stages(self) -> Stages:
         """What this configuration asks for."""
         return self.pipeline.stages(self)
+
+
+def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[list[Stage], bool]:
+    """The stages that a configuration asks for as far as ``answer`` gives results, and whether these are all."""
+    asked = config.stages()
+    if not isinstance(asked, Generator):
+        return [wanted.stage for wanted in asked], True
+    found: list[Stage] = []
+    reply: Any = None
+    while True:
+        try:
+            batch = asked.send(reply)
+        except StopIteration:
+            return found, True
+        stages = [wanted.stage for wanted in (batch if isinstance(batch, Sequence) else [batch])]
+        found += stages
+        reply = [record for stage in stages if (record := answer(stage)) is not None]
+        if len(reply) < len(stages):
+            return found, False
 
 
 def training(

@@ -1,34 +1,28 @@
-"""The grid of runs behind a table, read from ``conf/experiment/<name>.yaml``.
+"""The grid of runs behind a table, what a user asks of it, and the commands that make its runs.
 
-A file names its groups of runs. A group is the product of its axes; each value of an axis is one or more Hydra
-overrides under a short key (``hip: method=hip``), and a plain list is shorthand for ``<axis>=<value>``::
-
-    title: Single-task fine-tuning
-    labels: {hip: HiP-LoRA}
-    groups:
-      single:
-        pipeline: single
-        overrides: []
-        axes: {method: {hip: method=hip}, task: [mmlu, gsm8k], seed: [42, 100, 2024]}
+A file of ``conf/experiment`` names groups of runs, each the product of its axes. A value of an axis is one or more
+Hydra overrides under a short key (``hip: method=hip``), and a plain list is shorthand for ``<axis>=<value>``.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hiplora.errors import UserError
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
-Axes = Mapping[str, Mapping[str, tuple[str, ...]]]
+PAPER = EXPERIMENTS.parents[1] / "results" / "paper" / "values.yaml"
+SEED = "seed"  # the axis that is averaged over: training seeds, or sampling seeds of merges
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """One run of a grid: its place in each axis, and the overrides of each axis that compose it."""
+class Run:
+    """One run of a grid: its place in each axis, and the overrides that its group and each of its axes add."""
 
     group: str
     pipeline: str
@@ -39,57 +33,37 @@ class Wanted:
     @property
     def overrides(self) -> tuple[str, ...]:
         """Hydra overrides of this run, as typed after ``python -m hiplora.run``."""
-        return (*self.fixed, *(word for part in self.parts for word in part))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """A product of axes over one pipeline."""
-
-    name: str
-    pipeline: str
-    overrides: tuple[str, ...]
-    axes: Axes
-
-    def wanted(self) -> Iterator[Wanted]:
-        """Every run of the product, last axis fastest."""
-        default = () if self.pipeline == "single" else (f"pipeline={self.pipeline}",)
-        for keys in itertools.product(*self.axes.values()):
-            point = dict(zip(self.axes, keys, strict=True))
-            yield Wanted(
-                group=self.name,
-                pipeline=self.pipeline,
-                point=point,
-                fixed=(*default, *self.overrides),
-                parts=tuple(self.axes[axis][key] for axis, key in point.items()),
-            )
+        return (*self.fixed, *itertools.chain.from_iterable(self.parts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a table needs to be complete, and how its rows are called."""
+    """What a table needs to be complete, in the order in which it should be made, and how its rows are called.
+
+    ``paper`` holds the paper's figures for this table, ``source`` says what they are of.
+    """
 
     name: str
     title: str
     labels: Mapping[str, str]
-    groups: Mapping[str, Group]
-
-    def wanted(self) -> list[Wanted]:
-        """Every run of every group, in the order in which they should be made."""
-        return [run for group in self.groups.values() for run in group.wanted()]
+    runs: Sequence[Run]
+    paper: Mapping[str, Any]
+    source: Mapping[str, str]
 
     def keys(self, group: str, axis: str) -> list[str]:
         """Keys of one axis, in order."""
-        return list(self.groups[group].axes[axis])
+        return list(dict.fromkeys(run.point[axis] for run in self.runs if run.group == group))
 
-    def label(self, key: str) -> str:
-        """Name of a key in the table."""
-        return self.labels.get(key, key)
+    def paper_value(self, path: str) -> float | None:
+        """The paper's figure at a path such as ``retain_pp/hip``, None where it states none."""
+        value: Any = self.paper
+        for key in path.split("/"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
-
-def names(folder: Path = EXPERIMENTS) -> list[str]:
-    """Names of all experiments."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    def label(self, *keys: str) -> str:
+        """Name of a row, from those of its keys."""
+        return ", ".join(self.labels.get(key, key) for key in keys)
 
 
 def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
@@ -102,26 +76,121 @@ def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
 
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"There is no experiment {name!r}; choose one of {', '.join(names(folder))}.")
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise UserError(f"There is no experiment {name!r}; choose one of {known}.")
+    paper = yaml.safe_load(PAPER.read_text())
     try:
         raw = yaml.safe_load(path.read_text())
-        groups = {key: _group(key, value) for key, value in raw["groups"].items()}
-        return Experiment(name=name, title=raw["title"], labels=raw.get("labels", {}), groups=groups)
+        runs = [run for group, value in raw["groups"].items() for run in product(group, value)]
+        told = {"title": raw["title"], "labels": raw.get("labels", {}), "paper": paper.get(name, {})}
+        return Experiment(name=name, runs=runs, source=paper["source"], **told)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is not an experiment ({reason}); compare it with table1.yaml.") from None
 
 
-def _group(name: str, raw: Mapping[str, Any]) -> Group:
-    return Group(
-        name=name,
-        pipeline=raw["pipeline"],
-        overrides=tuple(raw.get("overrides", ())),
-        axes={axis: _axis(axis, values) for axis, values in raw["axes"].items()},
-    )
+def product(group: str, raw: Mapping[str, Any]) -> list[Run]:
+    """Every run of a group as its file has it, last axis fastest."""
+    spelt = [
+        [(axis, str(key), values[key] if isinstance(values, Mapping) else f"{axis}={key}") for key in values]
+        for axis, values in raw["axes"].items()
+    ]
+    pipeline = raw["pipeline"]
+    fixed = (*([] if pipeline == "single" else [f"pipeline={pipeline}"]), *raw.get("overrides", ()))
+    runs = []
+    for choice in itertools.product(*spelt):
+        point, parts = {axis: key for axis, key, _ in choice}, tuple(tuple(words.split()) for _, _, words in choice)
+        runs.append(Run(group=group, pipeline=pipeline, point=point, fixed=fixed, parts=parts))
+    return runs
 
 
-def _axis(axis: str, values: Mapping[str, str] | Sequence[Any]) -> dict[str, tuple[str, ...]]:
-    if isinstance(values, Mapping):
-        return {str(key): tuple(overrides.split()) for key, overrides in values.items()}
-    return {str(value): (f"{axis}={value}",) for value in values}
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A user's overrides by what they are about: every run, a part of the grid, Hydra itself."""
+
+    settings: tuple[str, ...]
+    part: dict[str, set[str]]
+    hydra: tuple[str, ...]
+
+    def includes(self, run: Run) -> bool:
+        """Whether a run lies in the part of the grid that was asked for."""
+        return all(run.point[axis] in chosen for axis, chosen in self.part.items() if axis in run.point)
+
+
+def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
+    """Sort the overrides.
+
+    Raises:
+        UserError: a word that is no override, a value that the experiment's grid does not have, force=true.
+    """
+    part: dict[str, set[str]] = {}
+    for word in overrides:
+        axis, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is no override; type key=value, e.g. scale=mini.")
+        if axis == "force":
+            raise UserError("A table reuses its records; to redo one run type python -m hiplora.run … force=true.")
+        if known := dict.fromkeys(run.point[axis] for run in experiment.runs if axis in run.point):
+            part[axis] = set(value.split(","))
+            if unknown := ",".join(sorted(part[axis] - set(known))):
+                raise UserError(f"{axis}={unknown} is not part of {experiment.name}; choose among {', '.join(known)}.")
+    hydra = tuple(word for word in overrides if word.startswith("hydra"))
+    settings = tuple(word for word in overrides if word not in hydra and word.partition("=")[0] not in part)
+    return Request(settings=settings, part=part, hydra=hydra)
+
+
+def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callable[[Sequence[str]], Any]) -> list[Run]:
+    """Give every run the user's settings, but for those it fixes itself, as they are what its row means.
+
+    An option of a method goes to the rows whose method has it; ``compose`` gives a configuration, to ask it.
+
+    Raises:
+        UserError: a setting that no run takes.
+    """
+    special = [word for word in settings if word.startswith("method.")]
+    given = []
+    for run in runs:
+        own = {word.partition("=")[0] for word in run.overrides}
+        try:
+            method = compose(run.overrides).method if special else None
+        except UserError:  # the row is shown with the reason
+            method = None
+        options = [word for word in special if hasattr(method, word.partition("=")[0].removeprefix("method."))]
+        words = [*(word for word in settings if word not in special), *options]
+        given.append([word for word in words if word.partition("=")[0] not in own])
+    if idle := sorted(set(settings) - {word for words in given for word in words}):
+        raise UserError(f"{', '.join(idle)} applies to no row: no method here has it, or every row fixes it itself.")
+    return [replace(run, fixed=(*words, *run.fixed)) for run, words in zip(runs, given, strict=True)]
+
+
+def sweeps(runs: Sequence[Run]) -> list[list[str]]:
+    """Overrides of the fewest multiruns that together make exactly these runs.
+
+    Neighbours that differ in one simple override are joined, ``seed=42`` and ``seed=100`` to
+    ``seed=42,100``; where an axis takes several overrides at once its values stay apart.
+    """
+    lines: list[list[str]] = []
+    for group, fixed in dict.fromkeys((run.group, run.fixed) for run in runs):
+        blocks = [tuple(map(_override, run.parts)) for run in runs if (run.group, run.fixed) == (group, fixed)]
+        for axis in reversed(range(len(blocks[0]))):
+            joined: dict[Any, dict[str, None]] = {}
+            for block in blocks:  # those that differ only in the values of this axis become one
+                name, values = block[axis]
+                others = (*block[:axis], (name, () if name else values), *block[axis + 1 :])
+                joined.setdefault(others, {}).update(dict.fromkeys(values))
+            blocks = [(*o[:axis], (o[axis][0], tuple(values)), *o[axis + 1 :]) for o, values in joined.items()]
+        typed = [[f"{name}={','.join(values)}" if name else values[0] for name, values in block] for block in blocks]
+        lines += [[*fixed, *(word for words in line for word in words.split())] for line in typed]
+    return lines
+
+
+def _override(part: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Name and value where it is a single simple override, which can be joined; else all of it without a name."""
+    simple = len(part) == 1 and not set(part[0]) & set(",[]{}\"'")
+    name, _, value = part[0].partition("=") if simple else ("", "", " ".join(part))
+    return name, (value,)
+
+
+def shell(words: Sequence[str]) -> str:
+    """A command line that can be pasted."""
+    return "python -m hiplora.run -m " + " ".join(shlex.quote(word) for word in words)

@@ -1,69 +1,55 @@
-"""Records that carry a wanted run's labels and are not it: counted and explained, never averaged in."""
+"""Records that carry a wanted stage's name and are not it: counted and explained, never averaged in."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from hiplora.report.evidence import Record
+from hiplora.report.frame import Entry
+from hiplora.stages.store import Store
 
-# Fields of a configuration that never tell two results apart.
-BOOKKEEPING = {"force", "logging", "save_basis", "outputs_dir", "results_dir", "pipeline"}
-# Values that mean the same: most benchmarks have no other form than Alpaca's.
-SAME = {"task.template": {None, "alpaca"}}
+INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
 
 
-def ignored_notes(wanted: Sequence[tuple[str, Mapping[str, Any]]], records: Sequence[Record]) -> list[str]:
-    """One sentence on the records that agree with a wanted run in its labels and differ in anything else.
-
-    ``wanted`` holds the identity and the resolved configuration of each run.
-    """
-    identities = {identity for identity, _ in wanted}
+def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
+    """One sentence on the records that are named as a wanted stage is and differ from it in what was asked."""
+    stages = {entry.stage.id: (entry.stage, entry.record) for entry in wanted if entry.stage is not None}
+    by_name = defaultdict(list)
+    for stage, record in stages.values():
+        by_name[stage.kind, stage.name()].append((stage, record))
     reasons: Counter[str] = Counter()
-    for record in records:
-        if record["id"] in identities:
-            continue
-        alike = [config for _, config in wanted if labels(config) == labels(record["config"])]
-        if alike:
-            reasons[min((difference(record["config"], config) for config in alike), key=len)] += 1
-    if not reasons:
-        return []
-    words = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    return [
-        f"{sum(reasons.values())} other record(s) of the same methods, tasks and seeds are left out, as they were "
-        f"made under other settings: {words}."
-    ]
-
-
-def labels(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a record is looked up by; not enough to identify it."""
-    names = [config[section]["name"] for section in ("method", "task", "model", "data")]
-    # Only some pipelines merge; where they do, the operator is a label too.
-    merge = config.get("merge") or {}
-    operator = (merge.get("name"), merge.get("calibration"))
-    return (config["pipeline"], *names, config["seed"], config["scale"], *operator)
+    for key, name in store.tracked.names().items():
+        if key[0] not in stages and name in by_name and (other := store.tracked.get(key)) is not None:
+            # A stage's record spells out what the stage does.
+            alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
+            reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
+    if reasons:
+        yield (
+            f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
+            f"under other settings: {'; '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}."
+        )
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The settings in which a record differs, as ``training.steps=20, not 60``."""
-    left, right = dict(flat(theirs)), dict(flat(ours))
-    keys = [key for key in {**left, **right} if key.split(".")[0] not in BOOKKEEPING]
-    apart = [key for key in keys if left.get(key) != right.get(key) and not _alike(key, left.get(key), right.get(key))]
-    if not apart:
-        return "same settings, but another backbone file, other data or an earlier version of the code"
-    shown = [f"{key}={left.get(key)}, not {right.get(key)}" for key in apart[:3]]
-    return " and ".join([*shown, *([f"{len(apart) - 3} more"] if len(apart) > 3 else [])])
+    """In what two identities differ, as ``training.steps=20, not 60``."""
+    shown: dict[str, str] = {}
+    for name, one, other in _apart(theirs, ours):
+        file = name.removeprefix("reads.")
+        shown.setdefault(name, f"{name}={one}, not {other}" if file == name else f"another {file}")
+    more = [f"{len(shown) - 3} more"] if len(shown) > 3 else []
+    return " and ".join([*list(shown.values())[:3], *more]) or "an earlier version of the code"
 
 
-def _alike(key: str, one: Any, other: Any) -> bool:
-    return key in SAME and {one, other} <= SAME[key]
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Every field of a configuration by its full name, such as ``training.steps``."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        pairs += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
-    return pairs
+def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every field in which two identities differ, by its name, such as ``training.steps``; of adapters, of each."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in [*one, *(key for key in other if key not in one)]:
+            inner = name if key in INSIDE else f"{name}.{key}" if name else key
+            yield from _apart(one.get(key), other.get(key), inner) if one.get(key) != other.get(key) else ()
+    elif isinstance(one, list) and isinstance(other, list) and any(isinstance(item, Mapping) for item in one):
+        for pair in zip_longest(one, other):
+            yield from _apart(*pair, name) if pair[0] != pair[1] else ()
+    else:
+        yield name, one, other

@@ -2,119 +2,102 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from hiplora.report.evidence import Evidence, Record, Slot, missing_slots
-from hiplora.report.ignored import flat
-
-SEED = "seed"
-WORK = ("scale", "model", "data", "training", "evaluation", "merging")  # settings that say how much a run has to do
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Seconds for the missing runs that past timings speak to, and how many runs nothing is known of."""
-
-    seconds: float
-    unknown: int
+from hiplora.report.experiment import SEED
+from hiplora.report.frame import Evidence, Slot
+from hiplora.stages.base import Stage
+from hiplora.stages.make import pending
+from hiplora.stages.store import Store
 
 
-def seconds(record: Record) -> float:
-    """Wall-clock seconds of one past run: the sum of its stages."""
-    return sum(float(value) for key, value in record["timings"].items() if key.endswith("_s"))
-
-
-def estimate(missing: Sequence[Slot], past: Sequence[Record]) -> Estimate:
-    """Time of the missing runs, each from the median of the past ones most like it.
-
-    Most alike are the records of the same pipeline and settings with the same method and task, then with the same
-    task, then any; where no record has these settings, those of other settings stand in, in the same order.
-    """
-    total, unknown = 0.0, 0
-    for slot in missing:
-        alike = _alike(slot, [r for r in past if r["pipeline"] == slot.wanted.pipeline])
-        if alike:
-            total += statistics.median(seconds(record) for record in alike)
-        else:
-            unknown += 1
-    return Estimate(seconds=total, unknown=unknown)
-
-
-def _alike(slot: Slot, records: Sequence[Record]) -> list[Record]:
-    point = {key: value for key, value in slot.wanted.point.items() if key != SEED}
-    same_work = [r for r in records if slot.settings is not None and _work(r["config"]) == _work(slot.settings)]
-    for pool in (same_work, records):
-        for keys in (tuple(point), tuple(key for key in point if key != "method"), ()):
-            found = [r for r in pool if all(str(r["labels"].get(key)) == point[key] for key in keys)]
-            if found:
-                return found
-    return []
-
-
-def _work(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """By full name; what is null is left out, as a record from before the field was there has none."""
-    chosen = {name: settings.get(name) for name in WORK}
-    return {key: value for key, value in flat(chosen) if value is not None}
-
-
-def duration(value: float) -> str:
-    """Seconds in words: ``3 h 20 min``, ``12 min``, ``40 s``."""
-    if value < 90:
-        return f"{value:.0f} s"
-    minutes = round(value / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def text(evidence: Evidence, past: Sequence[Record]) -> str:
-    """The plan as printed; ``past`` as for :func:`estimate`."""
-    setting = evidence.setting
-    missing = missing_slots(evidence.slots)
-    lines = [
-        f"{evidence.experiment.name}: {evidence.experiment.title}",
-        f"{setting.backbone}, {setting.data}, scale {setting.scale}",
-    ]
-    for name, group in evidence.experiment.groups.items():
-        lines += ["", f"Runs of pipeline {group.pipeline}, there/wanted:", *_grid(evidence, name)]
-    lines += ["", f"There: {len(evidence.records)} of {len(evidence.slots)} runs. {_time(missing, past)}"]
+def text(evidence: Evidence) -> str:
+    """The plan as printed."""
+    there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
+    lines = [f"{evidence.experiment.name}: {evidence.experiment.title}"]
+    lines += [f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}"]
+    for group in dict.fromkeys(slot.run.group for slot in evidence.slots):
+        slots = [slot for slot in evidence.slots if slot.run.group == group]
+        lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
+    lines += ["", f"There: {there} of {len(evidence.slots)} runs. {_work(evidence)}"]
     lines += [f"Note: {note}" for note in evidence.notes]
     if evidence.commands:
         lines += ["", "What is missing is made by", *(f"  {line}" for line in evidence.commands)]
     return "\n".join(lines)
 
 
-def _time(missing: Sequence[Slot], past: Sequence[Record]) -> str:
-    if not missing:
-        return "Nothing to run."
-    guess = estimate(missing, past)
-    if guess.unknown == len(missing):
-        return f"{len(missing)} to run; no past run says how long they take."
-    words = f"{len(missing)} to run, about {duration(guess.seconds)} one after another, by the timings of past runs"
-    words += f" ({guess.unknown} of them unlike any past run and not counted)" if guess.unknown else ""
-    merges = any(slot.wanted.pipeline == "merge" for slot in missing)
-    return words + ("; adapters no longer under outputs/ are trained again on top." if merges else ".")
-
-
-def _grid(evidence: Evidence, group: str) -> list[str]:
+def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
     """Counts over the seeds: the last other axis across, the rest down."""
-    experiment = evidence.experiment
-    axes = [axis for axis in experiment.groups[group].axes if axis != SEED]
-    down, across = (axes[:-1], axes[-1:]) if len(axes) > 1 else (axes, [])
-    columns = list(itertools.product(*(experiment.keys(group, axis) for axis in across)))
-    body = [["", *(" ".join(column) or "runs" for column in columns)]]
-    for row in itertools.product(*(experiment.keys(group, axis) for axis in down)):
-        points = [dict(zip((*down, *across), (*row, *column), strict=True)) for column in columns]
-        label = ", ".join(experiment.label(key) for key in row)
-        body.append([label, *(_count(evidence.select(group, **point)) for point in points)])
-    widths = [max(len(line[i]) for line in body) for i in range(len(body[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in body]
-    return ["  " + "  ".join(line).rstrip() for line in padded]
+    places = defaultdict(list)
+    for slot in slots:
+        first, *others = (key for axis, key in slot.run.point.items() if axis != SEED)
+        places[evidence.experiment.label(first, *others[:-1]), *others[-1:]].append(slot)
+    columns = list(dict.fromkeys(place[1:] for place in places))
+    rows = dict.fromkeys(place[0] for place in places)
+    body = [[row, *(_count(places[row, *column]) for column in columns)] for row in rows]
+    body = [["", *(" ".join(column) or "runs" for column in columns)], *body]
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in body]
 
 
 def _count(slots: Sequence[Slot]) -> str:
     if any(slot.problem for slot in slots):
         return "cannot run"
-    return f"{sum(slot.record is not None for slot in slots)}/{len(slots)}"
+    stale = sum(slot.stale for slot in slots)
+    return f"{sum(not slot.missing for slot in slots)}/{len(slots)}" + (f" ({stale} stale)" if stale else "")
+
+
+def _work(evidence: Evidence) -> str:
+    """What is to be run, and how long that should take."""
+    missing, store = evidence.missing, evidence.store
+    stages = [entry.stage for slot in missing for entry in slot.entries if entry.stage is not None]
+    if not stages or store is None:
+        return "Nothing to run."
+    todo = pending(store, stages, artefacts=False)
+    stale = sum(slot.stale for slot in missing)
+    least = "" if all(slot.whole for slot in missing) else "at least "
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(stage.kind for stage in todo).items())
+    words = f"{len(missing)} to run{f', {stale} of them stale' if stale else ''}: {least}{len(todo)} stages ({kinds}), "
+    words += f"{least}{_time(todo, store)}."
+    if again := sum(store.usable(stage) is not None for stage in todo):
+        words += f" {again} of these train an adapter again that is no longer under outputs/."
+    if (here := stages[0].where()) != evidence.where:
+        words += f" This machine would record them as {here}, which a table of {evidence.where} does not use."
+    return words
+
+
+def _time(todo: Sequence[Stage], store: Store) -> str:
+    """Time of the stages one after another, each from the median of the past ones most like it."""
+    past = defaultdict(list)
+    for record in store.tracked:
+        past[_traits(record.kind, record.where, record.asked)].append(getattr(record.result, "seconds", 0.0))
+    total, unknown = 0.0, 0
+    for traits, count in Counter(_traits(stage.kind, stage.where(), stage.described()) for stage in todo).items():
+        likeness = {other: [*map(str.__eq__, traits, other)] for other in past if other[0] == traits[0]}
+        best = max(likeness.values(), default=[])
+        alike = [seconds for other, like in likeness.items() if like == best for seconds in past[other]]
+        total += count * statistics.median(alike) if alike else 0
+        unknown += 0 if alike else count
+    if unknown == len(todo):
+        return "no past run says how long they take"
+    words = f"about {duration(total)} one after another, by the timings of past runs"
+    return words + (f" ({unknown} of them unlike any past run and not counted)" if unknown else "")
+
+
+def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """What says how long a stage takes, most telling first."""
+    of = asked.get("of", asked)
+    trains = of.get("adapters", [of.get("train", of)])
+    names = [sorted({str(train.get(key, {}).get("name")) for train in trains}) for key in ("task", "method")]
+    backbone = trains[0].get("reads", asked.get("reads", {})).get("backbone")
+    work = [asked.get(name) for name in ("training", "evaluation", "benchmarks")]
+    return (kind, where, *map(str, (backbone, work, of.get("kind"), *names)))
+
+
+def duration(value: float) -> str:
+    """Seconds in words: ``3 h 20 min``, ``12 min``, ``40 s``."""
+    hours, minutes = divmod(round(value / 60), 60)
+    return f"{value:.0f} s" if value < 90 else f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

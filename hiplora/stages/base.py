@@ -72,13 +72,17 @@ class Stage(Options):
     @cached_property
     def id(self) -> str:
         """What was asked: 12 hex digits of kind, version, fields and what is read."""
-        return digest([self.identity(), self.reads()])
+        return digest([self.identity(), self._read])
+
+    @cached_property
+    def _read(self) -> dict[str, str]:
+        return self.reads()  # looked up once: a table asks hundreds of stages, for their ids and to describe them
 
     def reference(self) -> Any:
         return {"stage": self.id}
 
     def described(self) -> dict[str, Any]:
-        return {**super().described(), **({"reads": self.reads()} if self.reads() else {})}
+        return {**super().described(), **({"reads": self._read} if self._read else {})}
 
     def needs(self) -> tuple[Stage, ...]:
         """The stages whose records and artefacts a run of this one uses."""

@@ -131,6 +131,11 @@ class Records:
                 self.broken.append(str(error))
         return self._read[path] if path is not None else None
 
+    def names(self) -> dict[Key, tuple[str, str]]:
+        """Kind and name of every record by its key, from the paths alone: no file is read."""
+        ending = {key: f"-{key[0]}.{key[1]}.json" for key in self._paths}
+        return {key: (path.parent.name, path.name.removesuffix(ending[key])) for key, path in self._paths.items()}
+
     def __iter__(self) -> Iterator[Record]:
         for key in list(self._paths):
             record = self.get(key)

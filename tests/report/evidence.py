@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiplora.records import load_records
-from hiplora.report.commands import shell, sweeps
-from hiplora.report.evidence import Evidence, Setting, Slot, missing_slots, paper_values
-from hiplora.report.experiment import Experiment, Wanted, load
+from hiplora.report.experiment import Run, load, shell, sweeps
+from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.stages.record import Record
+from hiplora.stages.store import Records
 
 HERE = Path(__file__).parent
+RECORDS = list(Records(HERE / "records"))
+ADDITION = {"merge": "addition", "calibration": "none"}  # what a grid means that does not vary the operator
+
+Keep = Callable[[dict[str, Any]], bool]
 
 
-def fixture_records(pipeline: str) -> list[dict[str, Any]]:
-    return load_records(HERE, pipeline)
+def everything(label: dict[str, Any]) -> bool:
+    return True
 
 
-def matches(record: dict[str, Any], wanted: Wanted) -> bool:
-    """By labels; an operator or calibration that the grid does not vary is addition without calibration."""
-    merge = {"merge": "addition", "calibration": "none"} if wanted.pipeline == "merge" else {}
-    return all(str(record["labels"].get(axis)) == key for axis, key in {**merge, **wanted.point}.items())
+def labelled(keep: Keep, role: str, **label: Any) -> list[Record]:
+    """Fixtures by what they are called, as their ids are made up; merge instances in the order of their draw."""
+    found = [record for record in RECORDS if record.asked["fixture"]["role"] == role]
+    found = [r for r in found if all(str(r.asked["fixture"][key]) == str(value) for key, value in label.items())]
+    return sorted((r for r in found if keep(r.asked["fixture"])), key=lambda r: r.asked["fixture"].get("position", 0))
 
 
-def fixture_evidence(name: str, *, keep: Any = lambda record: True) -> Evidence:
-    """Evidence of one experiment; fixtures are matched by their labels, as their ids are made up."""
-    experiment: Experiment = load(name)
-    slots = []
-    for wanted in experiment.wanted():
-        found = [r for r in fixture_records(wanted.pipeline) if matches(r, wanted) and keep(r)]
-        assert len(found) <= 1
-        slots.append(Slot(wanted=wanted, record=found[0] if found else None))
-    return Evidence(
+def single(run: Run, keep: Keep) -> Iterator[Entry]:
+    member = (run.point["task"], int(run.point["seed"]))
+    for role, label in {"train": run.point, "backbone": {}, "adapter": run.point}.items():
+        (record,) = labelled(keep, role, **label) or [None]
+        yield Entry(role=role, members=(member,) if label else (), record=record)
+
+
+def merged(run: Run, keep: Keep) -> Iterator[Entry]:
+    """Each member's score alone, then the instances: those of LoRA where the run's own are missing."""
+    drawn = labelled(everything, "merged", **ADDITION, method="lora", seed=run.point["seed"])
+    there = labelled(keep, "merged", **{**ADDITION, **run.point})
+    members = [tuple((task, seed) for task, seed in record.asked["fixture"]["members"]) for record in drawn]
+    for task, seed in dict.fromkeys(member for instance in members for member in instance):
+        (alone,) = labelled(keep, "before", method=run.point["method"], task=task, seed=seed) or [None]
+        yield Entry(role="adapter", members=((task, seed),), record=alone)
+    for position, instance in enumerate(members):
+        yield Entry(role="merged", members=instance, record=there[position] if there else None)
+
+
+def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
+    """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
+    experiment = load(name)
+    entries = {"single": single, "merge": merged}
+    slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
+    evidence = Evidence(
         experiment=experiment,
         slots=slots,
-        setting=Setting(folder=HERE, backbone="Fixture (float32)", data="synthetic records", scale="mini"),
-        paper=paper_values(),
-        commands=tuple(shell(words) for words in sweeps([slot.wanted for slot in missing_slots(slots)])),
+        folder=HERE,
+        backbone="Fixture (float32)",
+        data="synthetic records",
+        scale="mini",
+        where="cpu-float32",
     )
+    return replace(evidence, commands=tuple(shell(words) for words in sweeps([s.run for s in evidence.missing])))
 
 
 def golden(path: Path, text: str) -> str:

@@ -1,17 +1,19 @@
-"""Experiments, grids, multiruns and overrides."""
+"""Experiments, multiruns, overrides, and compositions that are kept."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
 
+from hiplora import compose as composition
+from hiplora.compose import compose, compose_cached
 from hiplora.errors import UserError
-from hiplora.report import experiment as experiments
-from hiplora.report.commands import sweeps
-from hiplora.report.grid import compose_all
-from hiplora.report.request import request, with_settings
+from hiplora.report.experiment import load, product, request, sweeps, with_settings
+from hiplora.report.tables import TABLES
 
 
 def expand(words: list[str]) -> list[tuple[str, ...]]:
@@ -23,54 +25,24 @@ def expand(words: list[str]) -> list[tuple[str, ...]]:
     return [tuple(choice) for choice in itertools.product(*lists)]
 
 
-@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("keep", [lambda i: True, lambda i: i % 3 == 0, lambda i: i in (1, 5, 6, 7)])
 def test_sweeps_make_exactly_the_missing_runs(name, keep):
-    wanted = [run for i, run in enumerate(experiments.load(name).wanted()) if keep(i)]
-    made = [combination for words in sweeps(wanted) for combination in expand(words)]
-    assert sorted(made) == sorted(run.overrides for run in wanted)
+    runs = [run for i, run in enumerate(load(name).runs) if keep(i)]
+    made = [combination for words in sweeps(runs) for combination in expand(words)]
+    assert sorted(made) == sorted(run.overrides for run in runs)
 
 
 def test_a_full_table_is_one_multirun():
-    assert len(sweeps(experiments.load("table1").wanted())) == 1
-
-
-@dataclass(frozen=True)
-class Config:
-    method: str
-    task: str
-    size: int = 0
-
-
-def toy_compose(overrides):
-    values = dict(word.split("=") for word in overrides)
-    if values["method"] == "broken":
-        raise UserError("no such method")
-    # Both the method and the task of this toy may set the size: such runs cannot be put together from parts.
-    size = {"big": 2}.get(values["method"], 0) + {"long": 1}.get(values["task"], 0)
-    return Config(method=values["method"], task=values["task"], size=size)
-
-
-def test_a_grid_put_together_equals_a_grid_composed_run_by_run():
-    axes = {axis: {v: (f"{axis}={v}",) for v in values} for axis, values in
-            {"method": ["broken", "small", "big"], "task": ["short", "long", "other"]}.items()}  # fmt: skip
-    runs = list(experiments.Group(name="g", pipeline="single", overrides=(), axes=axes).wanted())
-    calls = []
-    found = compose_all(runs, lambda overrides: calls.append(overrides) or toy_compose(overrides))
-    for run, config in zip(runs, found, strict=True):
-        if run.point["method"] == "broken":
-            assert isinstance(config, UserError)
-        else:
-            assert config == toy_compose(run.overrides)
-    assert len(calls) < len(runs)
+    assert len(sweeps(load("table1").runs)) == 1
 
 
 def test_overrides_are_told_apart():
-    experiment = experiments.load("table1")
-    wish = request(experiment, ["scale=mini", "seed=42,100", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
-    assert wish.settings == ("scale=mini",)
-    assert wish.hydra == ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert [wish.wants(run) for run in experiment.wanted()[:3]] == [True, True, False]
+    experiment = load("table1")
+    asked = request(experiment, ["scale=mini", "seed=42,100", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
+    assert asked.settings == ("scale=mini",)
+    assert asked.hydra == ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert [asked.includes(run) for run in experiment.runs[:3]] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +55,7 @@ def test_overrides_are_told_apart():
 )
 def test_wrong_overrides_are_refused_in_words(word, sentence):
     with pytest.raises(UserError, match=sentence):
-        request(experiments.load("table1"), [word])
+        request(load("table1"), [word])
 
 
 @dataclass(frozen=True)
@@ -102,21 +74,85 @@ class Lora:
 
 
 def test_an_option_of_a_method_goes_to_the_rows_that_have_it_and_do_not_fix_it():
-    axes = {"method": {"lora": ("method=lora",), "hip": ("method=hip",), "free": ("method=hip", "method.stability=0")}}
-    runs = list(experiments.Group(name="g", pipeline="single", overrides=(), axes=axes).wanted())
+    axes = {"method": {"lora": "method=lora", "hip": "method=hip", "free": "method=hip method.stability=0"}}
+    runs = product("g", {"pipeline": "single", "axes": axes})
 
-    def compose(overrides):
+    def toy(overrides):
         return WithMethod(Lora(1) if "method=lora" in overrides else Hip(0.1))
 
-    given = with_settings(runs, ["method.stability=5", "scale=mini"], compose)
+    given = with_settings(runs, ["method.stability=5", "scale=mini"], toy)
     assert [run.fixed for run in given] == [("scale=mini",), ("scale=mini", "method.stability=5"), ("scale=mini",)]
     with pytest.raises(UserError, match=r"method\.rank=3 applies to no row"):
-        with_settings(runs, ["method.rank=3"], compose)
+        with_settings(runs, ["method.rank=3"], toy)
 
 
 def test_unknown_and_broken_experiments(tmp_path):
     with pytest.raises(UserError, match=r"choose one of .*table1"):
-        experiments.load("table99")
+        load("table99")
     (tmp_path / "bad.yaml").write_text("title: no groups\n")
     with pytest.raises(UserError, match="is not an experiment"):
-        experiments.load("bad", tmp_path)
+        load("bad", tmp_path)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder that compositions are kept in."""
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path))
+    return tmp_path / "compositions"
+
+
+def refused(*arguments, **options):
+    raise AssertionError("composed again")
+
+
+@pytest.mark.parametrize("name", ["table11", "table14"])
+def test_a_row_with_its_seed_set_is_what_hydra_composes(name):
+    for runs in itertools.groupby(load(name).runs, key=lambda run: run.group):
+        last = [*runs[1]][-1]
+        assert last.point["seed"] == "2024"
+        assert compose_cached(last.overrides) == compose(last.overrides)
+
+
+def test_seeds_share_a_composition_and_other_seeds_are_composed_as_typed(kept, monkeypatch):
+    assert compose_cached(["method=lora", "seed=42"]).seed == 42
+    assert compose_cached(["method=lora", "seed=custom", "seed.value=7"]).seed == 7
+    with monkeypatch.context() as patch:
+        patch.setattr(composition, "_hydra", refused)
+        assert compose_cached(["method=lora", "seed=2024"]).seed == 2024
+        assert compose_cached(["method=lora", "seed=custom", "seed.value=7"]).seed == 7
+    assert len([*kept.iterdir()]) == 2
+    with pytest.raises(UserError, match="seed=custom seed"):
+        compose_cached(["seed=8"])
+    with pytest.raises(UserError, match="lrr"):
+        compose_cached(["training.lrr=8"])
+    assert len([*kept.iterdir()]) == 2, "what is refused is not kept"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"digest": "0"}', "changed"])
+def test_a_damaged_composition_is_composed_anew(kept, damage):
+    whole = compose_cached(["training.steps=7"])
+    (path,) = kept.iterdir()
+    text = path.read_text()
+    if damage == "changed":
+        raw = json.loads(text)
+        raw["composed"]["training"]["steps"] = 8
+        damage = json.dumps(raw)
+    path.write_text(damage)
+    assert compose_cached(["training.steps=7"]) == whole
+    assert json.loads(path.read_text()) == json.loads(text)
+
+
+def test_another_conf_is_composed_anew(kept, tmp_path, monkeypatch):
+    before = compose_cached([])
+    conf = tmp_path / "conf"
+    shutil.copytree(composition.CONF_DIR, conf)
+    monkeypatch.setattr(composition, "CONF_DIR", conf)
+    assert compose_cached([]) == before
+    assert len([*kept.iterdir()]) == 1, "where conf/ lies does not matter"
+    changed = tmp_path / "changed"
+    shutil.copytree(conf, changed)
+    scale = changed / "scale" / "mini.yaml"
+    scale.write_text(scale.read_text().replace("steps: 60", "steps: 61"))
+    monkeypatch.setattr(composition, "CONF_DIR", changed)
+    assert compose_cached([]).training.steps == 61
+    assert len([*kept.iterdir()]) == 2

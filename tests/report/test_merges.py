@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from hiplora.report.caption import parity_notes
-from hiplora.report.cells import to_csv
-from hiplora.report.instances import Instance, instances, unjudged_notes
-from hiplora.report.merges import Measure, measure_cell, paired
-from hiplora.report.render import latex, markdown
+from hiplora.report.aggregate import Sample, per_instance
+from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.measures import TAUS
+from hiplora.report.notes import parity_notes, unjudged_notes
+from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES, builder, differences, mergefail, table2, table11, table13
-from tests.report.evidence import HERE, fixture_evidence, golden
+from tests.report.evidence import HERE, RECORDS, everything, fixture_evidence, golden, labelled
+
+
+def rescored(entry: Entry, **changes: dict[str, Any]) -> Entry:
+    """An entry whose record has other metrics of some benchmarks."""
+    if entry.record is None:
+        return entry
+    benchmarks = {name: {**scores, **changes.get(name, {})} for name, scores in entry.record.result.benchmarks.items()}
+    result = entry.record.result.model_copy(update={"benchmarks": benchmarks})
+    return replace(entry, record=entry.record.model_copy(update={"result": result}))
+
+
+def with_slots(evidence: Evidence, change: Any) -> Evidence:
+    return replace(evidence, slots=[change(slot) for slot in evidence.slots])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -21,12 +36,13 @@ def test_golden(name):
     assert table.name == name
     assert markdown(table) == golden(HERE / "golden" / f"{name}.md", markdown(table))
     assert to_csv(table.cells) == golden(HERE / "golden" / f"{name}.csv", to_csv(table.cells))
-    assert sum(line.endswith(r" \\") for line in latex(table).splitlines()) == len(table.rows) + 1
+    rows = {cell.row for cell in table.cells}
+    assert sum(line.endswith(r" \\") for line in latex(table).splitlines()) == len(rows) + 1
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_renders_without_any_record(name):
-    table = builder(name)(fixture_evidence(name, keep=lambda record: False))
+    table = builder(name)(fixture_evidence(name, keep=lambda label: False))
     assert {cell.value for cell in table.cells} == {None}
     assert table.commands
 
@@ -47,10 +63,16 @@ def test_a_missing_sampling_seed_is_marked():
     assert (cell.n, cell.n_expected) == (4, 6)
 
 
+def test_an_instance_whose_member_was_not_scored_alone_is_not_there():
+    evidence = fixture_evidence("table2", keep=lambda label: (label["role"], label.get("task")) != ("before", "code"))
+    cell = table2.build(evidence).cell("LoRA, after", "MMLU (%)")
+    assert (cell.value, cell.n, cell.n_expected) == (None, 0, 6)
+
+
 def test_merge_failures_by_size_and_threshold():
     table = mergefail.build(fixture_evidence("mergefail"))
     # 8 % and 16 %: the second fails at 0.85 and 0.9, both at 0.95.
-    assert [table.cell("LoRA, 4 adapters", f"τ = {tau} (%)").value for tau in mergefail.TAUS] == [50, 50, 100]
+    assert [table.cell("LoRA, 4 adapters", f"τ = {tau} (%)").value for tau in TAUS] == [50, 50, 100]
     pooled = table.cell("LoRA, all sizes", "τ = 0.9 (%)")
     other = table.cell("LoRA, all sizes", "τ = 0.9, adapter-level (%)")
     assert (pooled.value, pooled.n) == (other.value, other.n) == (50, 18)
@@ -66,55 +88,60 @@ def test_paper_values_stand_only_beside_their_own_measure():
     assert len(with_paper) == 8
 
 
+def drops(evidence: Evidence, method: str) -> Sample:
+    return per_instance(evidence, "drop", method=method)
+
+
 def test_the_difference_of_two_methods_is_paired():
     evidence = fixture_evidence("mergefail")
-    drop = Measure(column=table2.DROP, value=Instance.drop)
-    lora, hip = evidence.select("merge", method="lora"), evidence.select("merge", method="hip")
-    found = paired(lora, hip, drop)
+    hip, found = drops(evidence, "hip"), drops(evidence, "lora").minus(drops(evidence, "hip"))
     # LoRA drops twice as much as HiP in each of the 12 common instances of 18; two common seeds, same sign.
-    assert (len(found.differences), found.expected) == (len(instances(hip)), 18) == (12, 18)
-    assert found.bootstrap_p == pytest.approx(2 / 10_001)
-    assert found.sign_flip_p == 0.5
-    none = paired(lora, evidence.select("merge", method="proj"), drop)
-    assert (none.differences, none.bootstrap_p, none.sign_flip_p) == ((), None, None)
+    assert (len(found.of), found.expected) == (len(hip.of), 18) == (12, 18)
+    assert list(found.values) == pytest.approx(list(hip.values))
+    assert found.p_values() == (pytest.approx(2 / 10_001), 0.5)
+    none = drops(evidence, "lora").minus(drops(evidence, "proj"))
+    assert (none.of, none.p_values()) == ({}, (None, None))
 
 
 def test_one_seed_has_no_interval_and_no_p():
-    slots = fixture_evidence("mergefail", keep=lambda record: record["labels"]["seed"] == 42).select(
-        "merge", method="lora"
-    )
-    measure = Measure(column=table2.DROP, value=Instance.drop)
-    cell = measure_cell(slots, measure, row="LoRA")
+    evidence = fixture_evidence("mergefail", keep=lambda label: label["role"] != "merged" or label["seed"] == 42)
+    sample = drops(evidence, "lora")
+    cell = sample.mean("LoRA", table2.DROP, "seed")
     assert (cell.n, cell.n_expected, cell.ci_low, cell.ci_high) == (6, 18, None, None)
-    found = paired(slots, slots, measure)
-    assert (found.interval, found.bootstrap_p, found.sign_flip_p) == ((None, None), None, None)
-    by_adapter = measure_cell(slots, replace(measure, level="adapter"), row="LoRA")
+    same = sample.minus(sample)
+    assert (same.interval("seed"), same.p_values()) == ((None, None), (None, None))
+    by_adapter = sample.mean("LoRA", table2.DROP, "adapter")
     assert by_adapter.ci_low < by_adapter.value < by_adapter.ci_high
 
 
+def without_code(slot: Slot) -> Slot:
+    """A merge whose code was not executed."""
+    absent = {"pass@1": None, "pass@5": None, "pass@10": None}
+    return replace(slot, entries=tuple(rescored(e, code=absent) if e.role != "train" else e for e in slot.entries))
+
+
 def test_a_merge_with_an_unmeasured_score_is_not_judged():
-    scores = {"mmlu": {"acc": 0.5, "nll": 1.0}, "code": {"pass@1": None, "pass@5": None, "pass@10": None, "nll": 1.0}}
-    both = Instance(run="r", seed="42", size=2, adapters={"mmlu": 42, "code": 42}, before=scores, after=scores)
-    assert (both.drop(), both.failed(0.9)) == (None, None)
-    assert both.deltas() == {("mmlu", "acc"): 0}
-    mmlu = replace(both, size=1, adapters={"mmlu": 42})
-    assert (mmlu.drop(), mmlu.failed(0.9)) == (0, 0)
+    evidence = with_slots(fixture_evidence("mergefail"), without_code)
+    slots = evidence.select("merge", method="lora", seed="42")
+    found = {name: evidence.measure(name, slots) for name in ("drop", "fail@0.9", "nll_rise", "Δ/mmlu/acc")}
+    both = next(each for each in found["drop"] if dict(each.members).keys() == {"mmlu", "gsm8k", "code", "scienceqa"})
+    judged = next(each for each in found["fail@0.9"] if each.runs == both.runs)
+    assert math.isnan(both.value)
+    assert math.isnan(judged.value)
+    assert not any(math.isnan(each.value) for name in ("nll_rise", "Δ/mmlu/acc") for each in found[name])
+    mmlu = next(each for each in found["fail@0.9"] if "code" not in dict(each.members))
+    assert mmlu.value in (0, 100)
 
 
 def test_without_code_execution_a_table_says_what_it_lacks():
-    evidence = fixture_evidence("table13")
-    for slot in evidence.slots:
-        for instance in slot.record["metrics"].get("instances", []) if slot.record else []:
-            for side in ("before", "after"):
-                if "code" in instance[side]:
-                    instance[side]["code"] |= {"pass@1": None, "pass@5": None, "pass@10": None}
+    evidence = with_slots(fixture_evidence("table13"), without_code)
     table = table13.build(evidence)
-    every = instances(evidence.select("merge", method="lora", merge="addition"))
-    without = sum("code" not in i.adapters for i in every)
+    every = evidence.measure("drop", evidence.select("merge", method="lora", merge="addition"))
+    without = sum("code" not in dict(each.members) for each in every)
     cell = table.cell("LoRA, addition", "MergeFail (%)")
     assert (cell.n, cell.n_expected) == (without, len(every))
     assert any("as code execution was off" in note for note in table.notes)
-    assert len(unjudged_notes(fixture_evidence("table13").select("merge"))) == 1
+    assert len(list(unjudged_notes(fixture_evidence("table13")))) == 1
 
 
 def test_the_full_method_has_no_test_against_itself():
@@ -125,38 +152,34 @@ def test_the_full_method_has_no_test_against_itself():
 
 def test_tests_of_an_ablation_are_marked_where_they_are_short():
     """LoRA's merges stand in for those of an ablation; HiP has two of its three sampling seeds."""
-    evidence = fixture_evidence("table11")
-    ablation = {s.wanted.point["seed"]: s for s in fixture_evidence("mergefail").select("merge", method="lora")}
-    slots = [
-        replace(slot, record=ablation[slot.wanted.point["seed"]].record)
-        if slot.wanted.group == "merge" and slot.wanted.point["method"] == "hip_no_stability"
-        else slot
-        for slot in evidence.slots
-    ]
-    table = table11.build(replace(evidence, slots=slots))
+    others = fixture_evidence("mergefail")
+    lora = {others.slots[n].run.point["seed"]: others.slots[n] for n in others.select("merge", method="lora")}
+
+    def stand_in(slot: Slot) -> Slot:
+        is_ablation = slot.run.group == "merge" and slot.run.point["method"] == "hip_no_stability"
+        return replace(slot, entries=lora[slot.run.point["seed"]].entries) if is_ablation else slot
+
+    table = table11.build(with_slots(fixture_evidence("table11"), stand_in))
     row = "without stability budget"
     bootstrap, flips = (table.cell(row, column.label) for column in (table11.P_FAIL, table11.P_FAIL_SEEDS))
     assert (bootstrap.n, bootstrap.n_expected, flips.value) == (12, 18, 0.5)
     assert 2 / 10_001 <= bootstrap.value < 0.001
-    assert len(bootstrap.runs) == 4
+    assert len(bootstrap.runs) == 24
     retain = table.cell(row, table11.P_RETAIN_SEEDS.label)
     assert (retain.value, retain.n, retain.n_expected) == (None, 0, 3)
 
 
 def test_differences_by_hand():
     # Both methods' adapters are paired by seed, their merges by instance: HiP drops half of what LoRA drops.
-    table = differences.build(fixture_evidence("differences"))
+    evidence = fixture_evidence("differences")
+    table = differences.build(evidence)
     name = "HiP-LoRA − LoRA: "
     text = table.cell(f"{name}Retain-text ↓ (nats/token)", "difference")
     assert (text.value, text.n, text.n_expected) == (pytest.approx(-0.1), 2, 3)
     drop = table.cell(f"{name}addition, mean absolute drop ↓ (pp)", "difference")
-    evidence = fixture_evidence("differences")
-    by_key = [
-        {i.key: i.drop() for i in instances(evidence.select("merge", method=method, merge="addition"))}
-        for method in ("hip", "lora")
-    ]
-    common = by_key[0].keys() & by_key[1].keys()
-    assert drop.value == pytest.approx(sum(by_key[0][key] - by_key[1][key] for key in common) / len(common))
+    hip, lora = (per_instance(evidence, "drop", method=method, merge="addition").of for method in ("hip", "lora"))
+    common = hip.keys() & lora.keys()
+    assert drop.value == pytest.approx(sum(hip[key].value - lora[key].value for key in common) / len(common))
     assert (drop.n, drop.n_expected) == (len(common), 18)
     wide = table.cell(f"{name}addition, mean absolute drop ↓ (pp)", "difference, adapter-level")
     assert wide.value == drop.value
@@ -166,14 +189,21 @@ def test_differences_by_hand():
 
 def test_parity_is_told_with_its_exceptions():
     evidence = fixture_evidence("table12")
+    (train,) = labelled(everything, "train", method="hip", task="code", seed=42)
     sizes = {"adalora": [(1500, 990), (1500, 1010)], "dora": [(1050, 1050)], "hip": [(1000, 1000)]}
     slots = []
     for slot in evidence.slots:
-        method = slot.wanted.point["method"]
+        method = slot.run.point["method"]
         for trained, deployed in sizes.get(method, []):
-            training = {"trainable_parameters": trained, "deployed_parameters": deployed}
-            slots.append(replace(slot, record={"labels": {"method": method}, "training": training}))
+            counts = {"trainable_parameters": trained, "deployed_parameters": deployed}
+            result = train.result.model_copy(update=counts)
+            record = train.model_copy(update={"result": result, "asked": {"method": {"name": method}}})
+            slots.append(replace(slot, entries=(Entry(role="train", record=record),)))
     (note,) = parity_notes(replace(evidence, slots=slots))
     assert note.startswith("Deployed parameters, to be equal within 1%: HiP-LoRA 1,000; AdaLoRA × 0.990 to 1.010 (exc")
     assert "; 1,500 trained, 990 to 1,010 deployed)" in note
     assert note.endswith("(exception: stores one magnitude per row of every matrix; 1,050 trained, 1,050 deployed).")
+
+
+def test_fixtures_are_read_whole():
+    assert len(RECORDS) == 22 + 22 + 1 + 15 + 48

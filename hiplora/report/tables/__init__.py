@@ -6,19 +6,10 @@ from collections.abc import Callable
 from importlib import import_module
 
 from hiplora.errors import UserError
-from hiplora.report.cells import Table
-from hiplora.report.evidence import Evidence
+from hiplora.report.frame import Evidence
+from hiplora.report.table import Table
 
-TABLES: dict[str, str] = {
-    "table1": "hiplora.report.tables.table1:build",
-    "table2": "hiplora.report.tables.table2:build",
-    "mergefail": "hiplora.report.tables.mergefail:build",
-    "table11": "hiplora.report.tables.table11:build",
-    "table12": "hiplora.report.tables.table12:build",
-    "table13": "hiplora.report.tables.table13:build",
-    "table14": "hiplora.report.tables.table14:build",
-    "differences": "hiplora.report.tables.differences:build",
-}
+TABLES = ("table1", "table2", "mergefail", "table11", "table12", "table13", "table14", "differences")
 
 
 def builder(name: str) -> Callable[[Evidence], Table]:
@@ -29,5 +20,4 @@ def builder(name: str) -> Callable[[Evidence], Table]:
     """
     if name not in TABLES:
         raise UserError(f"There is no table {name!r}; choose one of {', '.join(TABLES)}.")
-    module, function = TABLES[name].split(":")
-    return getattr(import_module(module), function)
+    return import_module(f"hiplora.report.tables.{name}").build

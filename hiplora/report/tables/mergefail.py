@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
-from hiplora.report.caption import caption, mark_note, parity_notes
-from hiplora.report.cells import Cell, Column, Table
-from hiplora.report.evidence import Evidence
-from hiplora.report.instances import SIZES, Instance, unjudged_notes
-from hiplora.report.merges import INTERVAL_NOTE, Measure, measure_cell
+from hiplora.report.aggregate import cell
+from hiplora.report.frame import Evidence
+from hiplora.report.measures import TAUS
+from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes
+from hiplora.report.table import Column, Table
 
-TAUS = (0.85, 0.9, 0.95)
-LEVELS = {"seed": "", "adapter": ", adapter-level"}
-
-
-def _columns() -> dict[tuple[float, str], Column]:
-    return {
-        (tau, level): Column(label=f"τ = {tau}{words} (%)", better="down", spread="ci")
-        for level, words in LEVELS.items()
-        for tau in TAUS
-    }
+COLUMNS = [
+    Column(label=f"τ = {tau}{words} (%)", better="down", spread="ci", measure=f"fail@{tau}", level=level)
+    for level, words in {"seed": "", "adapter": ", adapter-level"}.items()
+    for tau in TAUS
+]
+GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes": (2, 3, 4)}
 
 
 def build(evidence: Evidence) -> Table:
-    """MergeFail by method, size and τ, under both bootstraps."""
-    cells = [cell for method in evidence.experiment.keys("merge", "method") for cell in _method(evidence, method)]
-    return Table(
-        name="mergefail",
-        title=f"MergeFail. {evidence.experiment.title}",
-        caption=caption(evidence),
-        columns=tuple(_columns().values()),
-        cells=tuple(cells),
-        notes=(
-            mark_note("instances"),
-            INTERVAL_NOTE,
-            *unjudged_notes(evidence.select("merge")),
-            *parity_notes(evidence),
-            *evidence.notes,
-        ),
-        commands=evidence.commands,
-    )
-
-
-def _method(evidence: Evidence, method: str) -> list[Cell]:
-    slots = evidence.select("merge", method=method)
-    groups = {**{f"{size} adapters": (size,) for size in SIZES}, "all sizes": SIZES}
-    return [
-        measure_cell(
-            slots,
-            Measure(column=column, value=partial(Instance.failed, tau=tau), sizes=sizes, level=level),
-            row=f"{evidence.experiment.label(method)}, {words}",
-        )
-        for words, sizes in groups.items()
-        for (tau, level), column in _columns().items()
+    """By method, size and τ, under both bootstraps."""
+    cells = [
+        cell(evidence, f"{evidence.experiment.label(method)}, {words}", replace(column, sizes=sizes), method=method)
+        for method in evidence.experiment.keys("merge", "method")
+        for words, sizes in GROUPS.items()
+        for column in COLUMNS
     ]
+    notes = (INTERVAL_NOTE, *unjudged_notes(evidence))
+    return table(evidence, "MergeFail", columns=COLUMNS, cells=cells, counted="instances", notes=notes)

@@ -1,0 +1,137 @@
+"""From measures to cells: over training seeds with a t interval, over merge instances with both bootstraps.
+
+Bootstrap weights depend on the list of instances alone and are drawn from a fixed seed, so rows over the same
+instances share them: differences stay paired.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hiplora import stats
+from hiplora.report.experiment import SEED
+from hiplora.report.frame import Evidence
+from hiplora.report.measures import Measured, joined
+from hiplora.report.table import Cell, Column
+
+BOOTSTRAP_SEED = 20240
+Interval = tuple[float, float] | tuple[None, None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Measures by what they are of; ``expected`` is how many there should be.
+
+    That is a seed, or an instance: sampling seed, size and adapters, the same for every method and operator.
+    """
+
+    of: dict[Any, Measured]
+    expected: int
+
+    @property
+    def values(self) -> stats.Floats:
+        """The values in order."""
+        return np.array([each.value for each in self.of.values()], dtype=float)
+
+    def minus(self, other: Sample) -> Sample:
+        """Differences of what both have."""
+        both = {key: (one, other.of[key]) for key, one in self.of.items() if key in other.of}
+        return Sample({key: _difference(*pair) for key, pair in both.items()}, max(self.expected, other.expected))
+
+    def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
+        """A cell with some statistic of these values, empty where it is None."""
+        behind = list(self.of.values()) if value is not None else []
+        runs = tuple(dict.fromkeys(run for each in behind for run in each.runs))
+        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, "runs": runs, **more}
+        return Cell(row=row, column=column.label, value=value, marks=joined(each.marks for each in behind), **shared)
+
+    def mean(self, row: str, column: Column, level: str, *, paper: float | None = None) -> Cell:
+        """The cell of their mean, with std and interval; ``level`` as for :meth:`interval`."""
+        if not self.of:
+            return self.cell(row, column, None, paper=paper)
+        summary, (low, high) = stats.summarize(self.values), self.interval(level)
+        return self.cell(row, column, summary.mean, std=summary.std, ci_low=low, ci_high=high, paper=paper)
+
+    def interval(self, level: str) -> Interval:
+        """95 % interval of the mean: Student's "t", or of the bootstrap over "seed" (hierarchical) or "adapter".
+
+        None where one value, or instances of one seed, say nothing of their own spread.
+        """
+        if level == "t":
+            return stats.t_interval(self.values) if len(self.of) > 1 else (None, None)
+        if (means := self._bootstrap(level)) is None:
+            return None, None
+        low, high = stats.percentile_interval(means)
+        return float(low), float(high)
+
+    def p_values(self) -> Interval:
+        """Two-sided p of a mean of zero: hierarchical bootstrap, exact sign flips of the sampling seeds' means."""
+        if (means := self._bootstrap("seed")) is None:
+            return None, None
+        by_seed = {seed: [self.of[key].value for key in self.of if key[0] == seed] for seed, *_ in self.of}
+        return stats.bootstrap_p(means), stats.sign_flip_p([float(np.mean(values)) for values in by_seed.values()])
+
+    def _bootstrap(self, level: str) -> stats.Floats | None:
+        spread = {key[0] for key in self.of} if level == "seed" else self.of
+        return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
+
+
+def _difference(one: Measured, other: Measured) -> Measured:
+    marks = joined([one.marks, other.marks])
+    return one._replace(value=one.value - other.value, runs=(*one.runs, *other.runs), marks=marks)
+
+
+@lru_cache(maxsize=64)
+def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
+    """Bootstrap weights of a list of instances: level "seed" (hierarchical) or "adapter" (pigeonhole)."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    if level == "seed":
+        return stats.hierarchical_weights([key[0] for key in keys], rng=rng)
+    return stats.adapter_weights([dict(key[2]) for key in keys], rng=rng)
+
+
+def per_seed(evidence: Evidence, measure: str, **point: str) -> Sample:
+    """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out."""
+    found = {}
+    for seed in evidence.experiment.keys("single", SEED):
+        slots = evidence.select("single", seed=seed, **point)
+        rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
+        if slots and len(rows) == len(slots):
+            runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
+            value = sum(each.value for each in rows) / len(rows)
+            found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
+    return Sample(found, len(evidence.experiment.keys("single", SEED)))
+
+
+def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), **point: str) -> Sample:
+    """One value per merge instance; one without a value is left out and shows in n."""
+    slots = evidence.select("merge", **point)
+    wanted = [[len(e.members) for e in evidence.slots[slot].entries if e.role == "merged"] for slot in slots]
+    expected = sum(sum(size in sizes for size in found) or 1 for found in wanted)
+    rows = [each for each in evidence.measure(measure, slots) if len(each.members) in sizes]
+    seeds = {slot: evidence.slots[slot].run.point[SEED] for slot in slots}
+    keys = [(seeds[each.slot], len(each.members), tuple(sorted(each.members))) for each in rows]
+    return Sample({key: each for key, each in zip(keys, rows, strict=True) if not math.isnan(each.value)}, expected)
+
+
+def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
+    """The mean of a column's measure over the runs at a point: over seeds or over instances, as its spread says."""
+    paper = evidence.experiment.paper_value(column.paper.format(**point))
+    if column.spread == "std":
+        return per_seed(evidence, column.measure, **point, **column.point).mean(row, column, "t", paper=paper)
+    sample = per_instance(evidence, column.measure, column.sizes, **point, **column.point)
+    return sample.mean(row, column, column.level, paper=paper)
+
+
+def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) -> list[Cell]:
+    """A row of cells for every combination of the keys of some axes."""
+    points = itertools.product(*(evidence.experiment.keys(group, axis) for axis in axes))
+    named = [(evidence.experiment.label(*keys), dict(zip(axes, keys, strict=True))) for keys in points]
+    return [cell(evidence, row, column, **point) for (row, point), column in itertools.product(named, columns)]

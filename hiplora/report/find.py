@@ -1,0 +1,126 @@
+"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hiplora.compose import compose_cached
+from hiplora.errors import UserError
+from hiplora.pipelines.base import known
+from hiplora.report.experiment import Experiment, Run, shell, sweeps, with_settings
+from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.ignored import ignored_notes
+from hiplora.stages.base import Stage
+from hiplora.stages.record import Record
+from hiplora.stages.store import Status, Store
+from hiplora.stages.train import Train
+
+DATA = {"mini": "the project's mini-benchmarks", "local": "benchmarks read from local files"}
+DATA["hub"] = "the full benchmarks"
+NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
+# What a user says of where results lie, and what changes no number.
+PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
+
+
+def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
+    """Every run with the stages that it asks for; no record is looked for yet.
+
+    Raises:
+        UserError: no run of the experiment can be composed, a setting applies to none or makes two of them one.
+    """
+    slots: list[Slot] = []
+    first: dict[Any, Run] = {}
+    for run in with_settings(experiment.runs, settings, compose_cached):
+        try:
+            config = compose_cached(run.overrides)
+            stages, whole = known(config, lambda stage: None)
+            ids = [stage.id for stage in stages]  # raises where a file that a stage reads is missing
+        except UserError as error:
+            slots.append(Slot(run=run, problem=str(error)))
+            continue
+        slots.append(Slot(run=run, config=config, entries=tuple(map(_entry, stages)), whole=whole))
+        # A setting must not make two rows one and the same run: one of them would bear a name that is not its own.
+        other = first.setdefault((run.group, *ids), run)
+        if apart := [axis for axis in run.point if run.point[axis] != other.point[axis]]:
+            one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
+            raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")
+    if all(slot.problem for slot in slots):
+        raise UserError(slots[0].problem or "")
+    return slots
+
+
+def _entry(stage: Stage) -> Entry:
+    of: Any = getattr(stage, "of", stage)
+    train = of if isinstance(of, Train) else getattr(of, "train", None)
+    members = getattr(of, "members", [(train.task.name, train.seed)] if train is not None else [])
+    return Entry(role=of.kind, members=tuple(members), stage=stage)
+
+
+def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
+    """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs.
+
+    All records are of one ``where``: the one under which most of the stages have records, else this machine's.
+    """
+    config = next(slot.config for slot in slots if slot.config is not None)
+    store = Store(config.places, local=False)
+    stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
+    counts = Counter(where for id, where in store.tracked.names() if id in stages)
+    where = min(counts, key=lambda name: (-counts[name], name), default="") or next(iter(stages.values())).where()
+    slots = [_filled(slot, store, where) for slot in slots]
+    others = counts.total() - counts[where]
+    notes = [
+        *_problem_notes(experiment, slots),
+        *(f"Left out and counted as missing: {sentence}" for sentence in store.tracked.broken),
+        *([f"{others} record(s) of the same stages are left out, as they are not of {where}."] if others else []),
+        *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
+    ]
+    commands = [shell(words) for words in sweeps([slot.run for slot in slots if slot.missing])]
+    scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
+    path = config.model.path if config.model.source == "hub" else Path(config.model.path).name.removesuffix(".gguf")
+    return Evidence(
+        experiment=experiment,
+        slots=slots,
+        folder=config.places.results,
+        backbone=f"{path} ({config.model.dtype})",
+        data=DATA[config.data.name],
+        scale=config.scale,
+        where=where,
+        changed=(*scale, *sorted(word for word in settings if word.partition("=")[0] not in PLACES)),
+        notes=tuple(notes),
+        commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
+        store=store,
+    )
+
+
+def _filled(slot: Slot, store: Store, where: str) -> Slot:
+    """A slot with the records of its entries; where results decide what is asked next, as far as they go."""
+
+    def filled(stage: Stage) -> Entry:
+        record = store.tracked.get((stage.id, where))
+        if record is None:
+            return _entry(stage)
+        behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
+        dirty = any(each is not None and each.environment.get("git_dirty") for each in behind)
+        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty)
+
+    def answer(stage: Stage) -> Record | None:
+        entry = filled(stage)
+        return entry.record if entry.status is not Status.STALE else None
+
+    stages, whole = [entry.stage for entry in slot.entries if entry.stage is not None], slot.whole
+    if not whole and slot.config is not None:
+        stages, whole = known(slot.config, answer)
+    return replace(slot, entries=tuple(map(filled, stages)), whole=whole)
+
+
+def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[str]:
+    """Why rows cannot be run, each reason once."""
+    refused = [slot for slot in slots if slot.problem is not None]
+    for pipeline, problem in dict.fromkeys((slot.run.pipeline, slot.problem) for slot in refused):
+        runs = [slot.run for slot in refused if (slot.run.pipeline, slot.problem) == (pipeline, problem)]
+        labels = dict.fromkeys(experiment.label(next(iter(run.point.values()))) for run in runs)
+        yield f"{', '.join(labels)} cannot be run in pipeline {pipeline}: {problem}"

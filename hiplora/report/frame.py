@@ -1,0 +1,148 @@
+"""One long frame of every number behind a table, from the runs that it wants and the records that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hiplora.report.experiment import Experiment, Run
+from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, measures
+from hiplora.stages.base import Stage
+from hiplora.stages.record import Record
+from hiplora.stages.results import Result, Scores
+from hiplora.stages.store import Status, Store
+
+if TYPE_CHECKING:
+    from hiplora.pipelines.base import Config
+
+MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
+STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
+NUMBER = ("trained", "benchmark", "metric", "value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A stage that a run asks for, and the record there is of it.
+
+    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed. ``dirty``
+    says that it, or a record that it was made from, comes from a checkout with uncommitted changes.
+    """
+
+    role: str
+    members: tuple[tuple[str, int], ...] = ()
+    record: Record | None = None
+    status: Status = Status.GOOD
+    dirty: bool = False
+    stage: Stage | None = None
+
+    @property
+    def marks(self) -> str:
+        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes."""
+        return MARKS[self.status] + DIRTY * self.dirty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A wanted run with what it asks for; ``problem`` says why it cannot be composed, and so has no configuration.
+
+    ``whole`` is False where the pipeline will ask for more, once it has seen results that are missing.
+    """
+
+    run: Run
+    entries: tuple[Entry, ...] = ()
+    config: Config | None = None
+    problem: str | None = None
+    whole: bool = True
+
+    @property
+    def stale(self) -> bool:
+        """Whether a result that one of its records was made from has been replaced since."""
+        return any(entry.status is Status.STALE for entry in self.entries)
+
+    @property
+    def missing(self) -> bool:
+        """Whether a run would make something: a record is missing or stale."""
+        absent = not self.whole or not self.entries or any(entry.record is None for entry in self.entries)
+        return self.problem is None and (absent or self.stale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a table and a plan are made from: slots of every group, and what a reader must know about them.
+
+    ``folder`` is ``results/<data>``; ``where`` names device and arithmetic of the records; ``changed`` holds the
+    settings in which all runs differ from the table as it is defined.
+    """
+
+    experiment: Experiment
+    slots: Sequence[Slot]
+    folder: Path
+    backbone: str
+    data: str
+    scale: str
+    where: str
+    changed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    store: Store | None = None
+
+    def select(self, group: str, **point: str) -> list[int]:
+        """Numbers of the slots of one group at the given places of its axes."""
+        runs = ((number, slot.run) for number, slot in enumerate(self.slots) if slot.run.group == group)
+        return [number for number, run in runs if point.items() <= run.point.items()]
+
+    @property
+    def missing(self) -> list[Slot]:
+        """Slots that a run would fill."""
+        return [slot for slot in self.slots if slot.missing]
+
+    @cached_property
+    def recorded(self) -> list[tuple[Entry, Record]]:
+        """Every record with the first entry that it answers for."""
+        found = [(entry, entry.record) for slot in self.slots for entry in slot.entries if entry.record is not None]
+        return list({record.id: (entry, record) for entry, record in reversed(found)}.values())[::-1]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per slot, stage, benchmark and metric."""
+        return long_frame(self.slots)
+
+    @cached_property
+    def _measures(self) -> dict[str, list[Measured]]:
+        return measures(self.frame)
+
+    def measure(self, name: str, slots: Sequence[int]) -> list[Measured]:
+        """One measure of everything in some slots, in their order; nan where it was not measured."""
+        return [each for each in self._measures.get(name, []) if each.slot in slots]
+
+
+def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
+    """One row per slot, stage, benchmark and metric of the records that are there, in the order of the slots.
+
+    The columns are the axes of the grid, STAGE and NUMBER; ``seed`` is the training seed of a single run, the sampling
+    seed of a merge; ``trained`` is the training seed of the adapter of a row's benchmark, where one is there.
+    """
+    axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
+    rows: list[tuple[Any, ...]] = []
+    for number, slot in enumerate(slots):
+        run = (number, slot.run.group, slot.run.pipeline)
+        for entry in slot.entries:
+            if entry.record is not None:
+                seeds = dict(entry.members)
+                stage = (entry.role, entry.members, len(seeds), entry.record.id, entry.record.name, entry.marks)
+                shared = (*(slot.run.point.get(axis) for axis in axes), *run, *stage)
+                rows += [(*shared, seeds.get(each[0]), *each) for each in _numbers(entry.record.result)]
+    return pd.DataFrame(rows, columns=[*axes, *STAGE, *NUMBER]).astype({"value": float, "trained": float})
+
+
+def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
+    """Benchmark, metric and value; the figures of a training stand under ``training``."""
+    if isinstance(result, Scores):
+        return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
+    figures = {**dict(result), **getattr(result, "measures", {})}
+    return [("training", name, value) for name, value in figures.items() if isinstance(value, int | float)]

@@ -1,0 +1,112 @@
+"""What is derived from the long frame: scores of an adapter, what it forgot, what a merge breaks.
+
+Scores and drops are in percent and points, negative log-likelihoods in nats per token; nan says that something was not
+measured, such as code without execution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hiplora import stats
+from hiplora.evaluation.retention import retention
+from hiplora.tasks import primary, task_class
+
+TAUS = (0.85, 0.9, 0.95)
+RESTORED, STALE, DIRTY = "†", "‡", "*"
+
+
+class Measured(NamedTuple):
+    """A measure of one adapter (pipeline ``single``) or merge instance, with ids and marks of the scores behind it."""
+
+    slot: int
+    members: tuple[tuple[str, int], ...]
+    measure: str
+    value: float
+    runs: tuple[str, ...]
+    marks: str
+
+
+def joined(marks: Iterable[str]) -> str:
+    """Every mark that occurs, once, in a fixed order."""
+    occurring = "".join(marks)
+    return "".join(mark for mark in (RESTORED, STALE, DIRTY) if mark in occurring)
+
+
+def measures(frame: pd.DataFrame) -> dict[str, list[Measured]]:
+    """Every measure of every adapter and merge instance, in the order of the frame, by measure."""
+    found: dict[str, list[Measured]] = {}
+    for each in (*_adapters(frame), *_instances(frame)):
+        found.setdefault(each.measure, []).append(each)
+    return found
+
+
+def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[Measured]:
+    for measure, value in values.items():
+        number = math.nan if value is None else value
+        yield Measured(row.slot, row.members, measure, number, (id,), joined(marks))
+
+
+def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
+    """``own`` score and ``own_nll`` of every adapter of a single run, and what it forgot beside the backbone."""
+    single = frame[(frame["pipeline"] == "single") & frame["role"].isin(["backbone", "adapter"])]
+    for _, group in groupby(single.itertuples(), key=lambda row: row.slot):
+        rows = list(group)
+        scores: dict[str, dict[str, dict[str, float | None]]] = {"backbone": {}, "adapter": {}}
+        for row in rows:
+            scores[row.role].setdefault(row.benchmark, {})[row.metric] = None if math.isnan(row.value) else row.value
+        base, adapted = scores["backbone"], scores["adapter"]
+        if adapted:
+            of = next(row for row in rows if row.role == "adapter")
+            ((task, _),) = of.members
+            own = adapted[task][primary(task)]
+            values = {"own": None if own is None else 100 * own, "own_nll": adapted[task]["nll"]}
+            yield from _measured(of, values, of.id, [of.marks])
+            if base:
+                lost = retention(base, adapted, trained_on=task)
+                yield from _measured(of, lost, of.id, [row.marks for row in rows])
+
+
+def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
+    """Scores of every merge instance before and after, their difference Δ, and what follows from them.
+
+    An instance without each member's score alone is left out.
+    """
+    known = frame[frame["trained"].notna()]
+    keys = ["slot", "benchmark", "trained", "metric"]
+    alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
+    pairs = known[known["role"] == "merged"].merge(alone, on=keys, how="left", suffixes=("", "_before"))
+    for _, group in groupby(pairs.itertuples(), key=lambda row: (row.slot, row.id)):
+        rows: list[Any] = list(group)
+        if any(pd.isna(row.id_before) for row in rows):
+            continue
+        scored = [row for row in rows if row.metric in task_class(row.benchmark).scores]
+        for row in scored:
+            at, marks = f"{row.benchmark}/{row.metric}", [row.marks_before, row.marks]
+            yield from _measured(row, {f"before/{at}": 100 * row.value_before}, row.id_before, marks[:1])
+            yield from _measured(row, {f"after/{at}": 100 * row.value}, row.id, marks[1:])
+            yield from _measured(row, {f"Δ/{at}": 100 * (row.value - row.value_before)}, row.id, marks)
+        marks = [mark for row in rows for mark in (row.marks_before, row.marks)]
+        yield from _measured(rows[0], _damage(rows, scored), rows[0].id, marks)
+
+
+def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
+    """Measures of a whole instance: ``drop``, the mean absolute Δ over the scores of the merged tasks, ``nll_rise``.
+
+    ``fail@τ`` is 100 or 0; ``excluded`` counts the tasks that it is not judged by.
+    """
+    rises = [row.value - row.value_before for row in rows if row.metric == "nll"]
+    drop = sum(abs(100 * (row.value - row.value_before)) for row in scored) / len(scored)
+    found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}
+    heads = [row for row in scored if row.metric == primary(row.benchmark)]
+    before, after = ({row.benchmark: getattr(row, side) for row in heads} for side in ("value_before", "value"))
+    for tau in TAUS:  # where a score was not measured, nothing can be judged
+        outcome = None if math.isnan(drop) else stats.merge_outcome(before, after, tau=tau)
+        found["excluded"] = None if outcome is None else len(outcome.excluded)
+        found[f"fail@{tau}"] = None if outcome is None or outcome.failed is None else 100.0 * outcome.failed
+    return found

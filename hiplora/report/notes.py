@@ -1,0 +1,163 @@
+"""What every table says beside its cells: where the numbers come from, how to read them, what is wrong with some."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import cast
+
+from hiplora.config import digest
+from hiplora.methods import method_class
+from hiplora.report.frame import Evidence
+from hiplora.report.measures import DIRTY, RESTORED, STALE
+from hiplora.report.table import Cell, Column, Table
+from hiplora.stages.results import Adapter
+
+PRINTED = ("Python", "torch", "transformers", "peft")
+PARITY = 0.01  # by how much deployed parameters may differ between methods that are compared
+COUNTED = (
+    "In parentheses: how many {} stand behind a value; (2/3) says that one of three is still missing, – that all are. "
+    "A blank is not defined."
+)
+INTERVAL_NOTE = (
+    "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
+    "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
+    "narrow: in simulations of this design they hold the truth in 28 to 69 % of cases, the adapter-level (pigeonhole) "
+    "intervals in 85 to 93 %. Where both are shown, read the adapter-level one. An interval without width says that "
+    "all instances agreed, not that the rate is known; a single sampling seed has none."
+)
+MARKS = {
+    RESTORED: "made from an adapter that was trained again, not from the one on record",
+    STALE: "stale, as what it was made from has been replaced since; counted as missing and made again with the rest",
+    DIRTY: "made from a checkout with uncommitted changes",
+}
+
+
+def table(
+    evidence: Evidence,
+    title: str,
+    *,
+    columns: Iterable[Column],
+    cells: Iterable[Cell],
+    counted: str,
+    notes: Sequence[str],
+) -> Table:
+    """A table with its caption and notes; ``counted`` says what stands behind a value, ``notes`` are its own.
+
+    Under settings of the user's own it gets a name of its own, which ends in a digest of them.
+    """
+    name, changed = evidence.experiment.name, list(evidence.changed)
+    marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
+    return Table(
+        name=f"{name}-{digest({'settings': changed})[:6]}" if changed else name,
+        title=f"{title}. {evidence.experiment.title}",
+        caption=caption(evidence),
+        columns=tuple(columns),
+        cells=tuple(cells),
+        notes=(
+            COUNTED.format(counted),
+            *notes,
+            *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
+            *parity_notes(evidence),
+            *evidence.notes,
+            *([_paper_note(evidence)] if evidence.experiment.paper else []),
+        ),
+        commands=evidence.commands,
+    )
+
+
+def caption(evidence: Evidence) -> str:
+    """Backbone, data, scale, changed settings; of the records: device and arithmetic, hardware, software, commits."""
+    parts = [f"Backbone {evidence.backbone}, {evidence.data}, scale {evidence.scale}."]
+    if evidence.changed:
+        parts.append(f"Not under the settings of conf/, but with {', '.join(evidence.changed)}.")
+    if not evidence.recorded:
+        return " ".join([*parts, "No run of this table is there yet."])
+    counts: dict[str, Counter[str]] = {"Hardware": Counter(), "Software": Counter(), "Source": Counter()}
+    for raw in (record.environment for _, record in evidence.recorded):
+        versions, commit = {"Python": raw["python"], **raw["versions"]}, raw.get("git_commit")
+        software = [f"{name} {versions[name]}" for name in PRINTED if versions.get(name)]
+        dirty = " with uncommitted changes" if raw.get("git_dirty") else ""
+        counts["Hardware"][f"{raw['device']}, {raw['cores']} cores, {raw['platform']}"] += 1
+        counts["Software"][", ".join(software)] += 1
+        counts["Source"][f"commit {commit[:10]}{dirty}" if commit else "commit unknown"] += 1
+    parts.append(f"Computed as {evidence.where}.")
+    for name, found in counts.items():
+        several = [f"{text} ({count} records)" for text, count in found.items()]
+        parts.append(f"{name}: {'; '.join(several if len(found) > 1 else found)}.")
+    return " ".join(parts)
+
+
+def _paper_note(evidence: Evidence) -> str:
+    """What the paper's column may and may not be compared with."""
+    arxiv, backbone, data = (evidence.experiment.source[key] for key in ("arxiv", "backbone", "data"))
+    if evidence.scale == "paper":
+        return f"The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
+    return (
+        f"The paper's values (arXiv:{arxiv}) are of {backbone} on the {data}; ours are of {evidence.backbone} on "
+        f"{evidence.data}. The two are not comparable, and nothing here is a reproduction of the paper's numbers."
+    )
+
+
+def parity_notes(evidence: Evidence) -> Iterator[str]:
+    """Deployed parameters of each method against LoRA's (else the first comparable method's); none without a run."""
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    exceptions: dict[str, str | None] = {}
+    for slot in evidence.slots:
+        for record in (entry.record for entry in slot.entries if entry.role == "train" and entry.record is not None):
+            result, key = cast(Adapter, record.result), slot.run.point["method"]
+            sizes.setdefault(key, []).append((result.deployed_parameters, result.trainable_parameters))
+            exceptions[key] = method_class(record.asked["method"]["name"]).parity_exception
+    if not sizes:
+        return
+    reference = min(sizes, key=lambda key: (key != "lora", exceptions[key] is not None))
+    count = max(deployed for deployed, _ in sizes[reference])
+    parts = [f"{evidence.experiment.label(reference)} {count:,}"]
+    for key in (key for key in sizes if key != reference):
+        deployed, trained = zip(*sizes[key], strict=True)
+        words = f"{evidence.experiment.label(key)} × {_range([size / count for size in deployed], '.3f')}"
+        if exceptions[key]:
+            counted = f"{_range(trained, ',')} trained, {_range(deployed, ',')} deployed"
+            words += f" (exception: {exceptions[key]}; {counted})"
+        elif any(abs(size / count - 1) > PARITY for size in deployed):
+            words += f" (outside {PARITY:.0%})"
+        parts.append(words)
+    yield f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."
+
+
+def _range(values: Collection[float], form: str) -> str:
+    """Smallest and largest, or the one that all are."""
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
+
+def prefix_notes(evidence: Evidence) -> Iterator[str]:
+    """Whether prefixes that prompts share were computed once in training, which decides who draws dropout masks."""
+    shared = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")["value"]
+    counts = {"once, with one dropout mask for each": int(shared.sum())}
+    counts["for every prompt anew, with a dropout mask for each prompt"] = len(shared) - int(shared.sum())
+    if words := [f"{how} ({count} trainings)" for how, count in counts.items() if count]:
+        yield f"In training, prefixes that prompts share were computed {'; '.join(words)}."
+
+
+def unjudged_notes(evidence: Evidence) -> Iterator[str]:
+    """How often MergeFail could not be judged: an adapter that scored 0 before the merge, a score not measured."""
+    excluded, failed = (evidence.measure(name, evidence.select("merge")) for name in ("excluded", "fail@0.9"))
+    judged = [(one, other) for one, other in zip(excluded, failed, strict=True) if not math.isnan(one.value)]
+    tasks, undecided = sum(len(one.members) for one, _ in judged), sum(math.isnan(other.value) for _, other in judged)
+    yield (
+        "A task whose adapter scored 0 before the merge cannot fall and is not judged: "
+        f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} "
+        "instances had no task left and are not counted."
+    )
+    yield from unmeasured_notes(evidence)
+
+
+def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
+    """How many merges lack a score of a merged task; none where all are there."""
+    drops = evidence.measure("drop", evidence.select("merge"))
+    if short := sum(math.isnan(each.value) for each in drops):
+        yield (
+            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have "
+            "neither a mean absolute drop nor a MergeFail."
+        )
