@@ -18,24 +18,22 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from hiplora.compose import check_conf, check_hydra
 from hiplora.errors import UserError
 from hiplora.report import plan
-from hiplora.report.experiment import load, request, shell, sweeps
+from hiplora.report.experiment import load, request, sweeps
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Evidence, Slot
 from hiplora.report.table import Table, markdown
-from hiplora.report.tables import TABLES, builder
+from hiplora.report.tables import TABLES
 
 
 def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
-    """Plan, render or make one table; ``mode`` is "plan", "render" or "make". Returns the exit status.
+    """Plan, render or make one table ("plan", "render", "make"); 1 where runs that were asked for are still missing.
 
-    Status 1 says that runs which were asked for are still missing.
-
-    Raises:
-        UserError: one sentence on what is wrong with the request.
+    Raises UserError: one sentence on what is wrong with the request.
     """
     check_conf()
     experiment = load(name)
@@ -62,16 +60,16 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
 def _run(slots: Sequence[Slot], options: Sequence[str]) -> None:
     """Run slots through Hydra's launcher; a sweep that fails does not keep the next from starting."""
     for words in sweeps([slot.run for slot in slots]):
-        line = [*words, *options]
-        print(f"$ {shell(line)}", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "hiplora.run", "-m", *line], check=False)
+        line = ["-m", "hiplora.run", "-m", *words, *options]
+        print(f"$ {shlex.join(['python', *line])}", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, *line], check=False)
         if done.returncode:
             print(f"That sweep ended with status {done.returncode}; going on.", file=sys.stderr, flush=True)
 
 
 def _render(found: Evidence) -> Table:
     """Write the table in its three formats, and name the files."""
-    table = builder(found.experiment.name)(found)
+    table = import_module(f"hiplora.report.tables.{found.experiment.name}").build(found)
     for path in table.write(found.folder / "tables"):
         print(f"Written: {path}", file=sys.stderr)
     return table

@@ -16,10 +16,10 @@ from hiplora.report.find import gather, identify
 from hiplora.report.frame import Entry, Slot
 from hiplora.report.plan import duration
 from hiplora.report.table import latex, markdown, to_csv
-from hiplora.report.tables import TABLES, builder
+from hiplora.report.tables import TABLES
 from hiplora.stages import record as files
 from hiplora.stages.record import Record
-from tests.report.evidence import everything, labelled
+from tests.report.evidence import build, everything, labelled
 
 
 def recorded(entry: Entry, needs: dict[str, str], **changes) -> Record:
@@ -194,11 +194,8 @@ def test_a_stale_score_is_marked_counted_as_missing_and_offered(results, lora, c
     assert f"results_dir={results} method=lora task=mmlu seed=42\n" in text
     assert run(results, "--plan") == 0
     text = capsys.readouterr().out
-    assert next(line for line in text.splitlines() if line.startswith("  LoRA ")).split()[1:4] == [
-        "2/3",
-        "(1",
-        "stale)",
-    ]
+    row = next(line for line in text.splitlines() if line.startswith("  LoRA "))
+    assert row.split()[1:4] == ["2/3", "(1", "stale)"]
     assert "There: 11 of " in text
     assert ", 1 of them stale: " in text
     assert "method=lora task=mmlu seed=42" in text
@@ -300,7 +297,7 @@ def test_every_table_is_as_its_tracked_records_say():
         found = gather(experiment, slots, settings=[], command=f"python -m hiplora.reproduce {name}")
         if found.recorded:
             compared.append(name)
-            table = builder(name)(found)
+            table = build(name, found)
             texts = {"md": markdown(table), "csv": to_csv(table.cells), "tex": latex(table)}
             for ending, text in texts.items():
                 path = found.folder / "tables" / f"{name}.{ending}"

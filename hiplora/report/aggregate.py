@@ -1,8 +1,4 @@
-"""From measures to cells: over training seeds with a t interval, over merge instances with both bootstraps.
-
-Bootstrap weights depend on the list of instances alone and are drawn from a fixed seed, so rows over the same
-instances share them: differences stay paired.
-"""
+"""From measures to cells: over training seeds with a t interval, over merge instances with both bootstraps."""
 
 from __future__ import annotations
 
@@ -27,10 +23,7 @@ Interval = tuple[float, float] | tuple[None, None]
 
 @dataclass(frozen=True)
 class Sample:
-    """Measures by what they are of; ``expected`` is how many there should be.
-
-    That is a seed, or an instance: sampling seed, size and adapters, the same for every method and operator.
-    """
+    """Measures by seed, or by instance (sampling seed, size, adapters); ``expected`` is how many there should be."""
 
     of: dict[Any, Measured]
     expected: int
@@ -42,8 +35,11 @@ class Sample:
 
     def minus(self, other: Sample) -> Sample:
         """Differences of what both have."""
-        both = {key: (one, other.of[key]) for key, one in self.of.items() if key in other.of}
-        return Sample({key: _difference(*pair) for key, pair in both.items()}, max(self.expected, other.expected))
+        found = {}
+        for key, (one, two) in ((key, (self.of[key], other.of[key])) for key in self.of if key in other.of):
+            marks = joined([one.marks, two.marks])
+            found[key] = one._replace(value=one.value - two.value, runs=(*one.runs, *two.runs), marks=marks)
+        return Sample(found, max(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
         """A cell with some statistic of these values, empty where it is None."""
@@ -60,7 +56,7 @@ class Sample:
         return self.cell(row, column, summary.mean, std=summary.std, ci_low=low, ci_high=high, paper=paper)
 
     def interval(self, level: str) -> Interval:
-        """95 % interval of the mean: Student's "t", or of the bootstrap over "seed" (hierarchical) or "adapter".
+        """95 % interval of the mean: Student's "t", bootstrap over "seed" (hierarchical) or "adapter" (pigeonhole).
 
         None where one value, or instances of one seed, say nothing of their own spread.
         """
@@ -83,14 +79,9 @@ class Sample:
         return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
 
 
-def _difference(one: Measured, other: Measured) -> Measured:
-    marks = joined([one.marks, other.marks])
-    return one._replace(value=one.value - other.value, runs=(*one.runs, *other.runs), marks=marks)
-
-
 @lru_cache(maxsize=64)
 def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
-    """Bootstrap weights of a list of instances: level "seed" (hierarchical) or "adapter" (pigeonhole)."""
+    """Bootstrap weights, which depend on the instances alone: rows over the same ones share them, and stay paired."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     if level == "seed":
         return stats.hierarchical_weights([key[0] for key in keys], rng=rng)
@@ -99,15 +90,15 @@ def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
 
 def per_seed(evidence: Evidence, measure: str, **point: str) -> Sample:
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out."""
-    found = {}
-    for seed in evidence.experiment.keys("single", SEED):
+    found, seeds = {}, evidence.experiment.keys("single", SEED)
+    for seed in seeds:
         slots = evidence.select("single", seed=seed, **point)
         rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
         if slots and len(rows) == len(slots):
             runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
             value = sum(each.value for each in rows) / len(rows)
             found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
-    return Sample(found, len(evidence.experiment.keys("single", SEED)))
+    return Sample(found, len(seeds))
 
 
 def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), **point: str) -> Sample:
@@ -124,10 +115,10 @@ def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3,
 def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
     """The mean of a column's measure over the runs at a point: over seeds or over instances, as its spread says."""
     paper = evidence.experiment.paper_value(column.paper.format(**point))
+    point |= column.point
     if column.spread == "std":
-        return per_seed(evidence, column.measure, **point, **column.point).mean(row, column, "t", paper=paper)
-    sample = per_instance(evidence, column.measure, column.sizes, **point, **column.point)
-    return sample.mean(row, column, column.level, paper=paper)
+        return per_seed(evidence, column.measure, **point).mean(row, column, "t", paper=paper)
+    return per_instance(evidence, column.measure, column.sizes, **point).mean(row, column, column.level, paper=paper)
 
 
 def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) -> list[Cell]:

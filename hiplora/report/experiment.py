@@ -1,13 +1,12 @@
-"""The grid of runs behind a table, what a user asks of it, and the commands that make its runs.
+"""The grid of runs behind a table, what a user asks of it, and the multiruns that make its runs.
 
 A file of ``conf/experiment`` names groups of runs, each the product of its axes. A value of an axis is one or more
-Hydra overrides under a short key (``hip: method=hip``), and a plain list is shorthand for ``<axis>=<value>``.
+overrides under a short key (``hip: method=hip``), and a plain list is shorthand for ``<axis>=<value>``.
 """
 
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ class Run:
 class Experiment:
     """What a table needs to be complete, in the order in which it should be made, and how its rows are called.
 
-    ``paper`` holds the paper's figures for this table, ``source`` says what they are of.
+    ``paper`` holds the paper's figures for this table, and its ``source`` what they are of.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Experiment:
     labels: Mapping[str, str]
     runs: Sequence[Run]
     paper: Mapping[str, Any]
-    source: Mapping[str, str]
 
     def keys(self, group: str, axis: str) -> list[str]:
         """Keys of one axis, in order."""
@@ -67,23 +65,19 @@ class Experiment:
 
 
 def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
-    """Read one experiment.
-
-    Raises:
-        UserError: no such experiment, or a file that does not follow the schema above.
-    """
+    """Read one experiment. Raises UserError where there is none, or its file does not follow the schema above."""
     import yaml
 
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise UserError(f"There is no experiment {name!r}; choose one of {known}.")
-    paper = yaml.safe_load(PAPER.read_text())
+    values = yaml.safe_load(PAPER.read_text())
+    paper = {**values[name], "source": values["source"]} if name in values else {}
     try:
         raw = yaml.safe_load(path.read_text())
         runs = [run for group, value in raw["groups"].items() for run in product(group, value)]
-        told = {"title": raw["title"], "labels": raw.get("labels", {}), "paper": paper.get(name, {})}
-        return Experiment(name=name, runs=runs, source=paper["source"], **told)
+        return Experiment(name=name, title=raw["title"], labels=raw.get("labels", {}), runs=runs, paper=paper)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is not an experiment ({reason}); compare it with table1.yaml.") from None
@@ -118,11 +112,7 @@ class Request:
 
 
 def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
-    """Sort the overrides.
-
-    Raises:
-        UserError: a word that is no override, a value that the experiment's grid does not have, force=true.
-    """
+    """Sort the overrides. Raises UserError where one is none, is not part of the grid, or asks for force=true."""
     part: dict[str, set[str]] = {}
     for word in overrides:
         axis, equals, value = word.partition("=")
@@ -142,10 +132,8 @@ def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
 def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callable[[Sequence[str]], Any]) -> list[Run]:
     """Give every run the user's settings, but for those it fixes itself, as they are what its row means.
 
-    An option of a method goes to the rows whose method has it; ``compose`` gives a configuration, to ask it.
-
-    Raises:
-        UserError: a setting that no run takes.
+    An option of a method goes to the rows whose method has it; ``compose`` gives a configuration, to ask it. Raises
+    UserError where no run takes a setting.
     """
     special = [word for word in settings if word.startswith("method.")]
     given = []
@@ -189,8 +177,3 @@ def _override(part: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     simple = len(part) == 1 and not set(part[0]) & set(",[]{}\"'")
     name, _, value = part[0].partition("=") if simple else ("", "", " ".join(part))
     return name, (value,)
-
-
-def shell(words: Sequence[str]) -> str:
-    """A command line that can be pasted."""
-    return "python -m hiplora.run -m " + " ".join(shlex.quote(word) for word in words)

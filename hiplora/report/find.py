@@ -1,19 +1,23 @@
-"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide."""
+"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide.
+
+Records that carry a wanted stage's name and are not it are counted and explained, never averaged in.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
-from hiplora.report.experiment import Experiment, Run, shell, sweeps, with_settings
+from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
 from hiplora.report.frame import Entry, Evidence, Slot
-from hiplora.report.ignored import ignored_notes
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.store import Status, Store
@@ -22,6 +26,7 @@ from hiplora.stages.train import Train
 DATA = {"mini": "the project's mini-benchmarks", "local": "benchmarks read from local files"}
 DATA["hub"] = "the full benchmarks"
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
+INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
 # What a user says of where results lie, and what changes no number.
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
 
@@ -29,8 +34,7 @@ PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging",
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
     """Every run with the stages that it asks for; no record is looked for yet.
 
-    Raises:
-        UserError: no run of the experiment can be composed, a setting applies to none or makes two of them one.
+    Raises UserError where no run can be composed, or a setting applies to none or makes two of them one.
     """
     slots: list[Slot] = []
     first: dict[Any, Run] = {}
@@ -78,7 +82,8 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         *([f"{others} record(s) of the same stages are left out, as they are not of {where}."] if others else []),
         *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
     ]
-    commands = [shell(words) for words in sweeps([slot.run for slot in slots if slot.missing])]
+    missing = sweeps([slot.run for slot in slots if slot.missing])
+    commands = [shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing]
     scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
     path = config.model.path if config.model.source == "hub" else Path(config.model.path).name.removesuffix(".gguf")
     return Evidence(
@@ -124,3 +129,45 @@ def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[st
         runs = [slot.run for slot in refused if (slot.run.pipeline, slot.problem) == (pipeline, problem)]
         labels = dict.fromkeys(experiment.label(next(iter(run.point.values()))) for run in runs)
         yield f"{', '.join(labels)} cannot be run in pipeline {pipeline}: {problem}"
+
+
+def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
+    """One sentence on the records that are named as a wanted stage is and differ from it in what was asked."""
+    stages = {entry.stage.id: (entry.stage, entry.record) for entry in wanted if entry.stage is not None}
+    by_name = defaultdict(list)
+    for stage, record in stages.values():
+        by_name[stage.kind, stage.name()].append((stage, record))
+    reasons: Counter[str] = Counter()
+    for key, name in store.tracked.names().items():
+        if key[0] not in stages and name in by_name and (other := store.tracked.get(key)) is not None:
+            # A stage's record spells out what the stage does.
+            alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
+            reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
+    if reasons:
+        yield (
+            f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
+            f"under other settings: {'; '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}."
+        )
+
+
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """In what two identities differ, as ``training.steps=20, not 60``."""
+    shown: dict[str, str] = {}
+    for name, one, other in _apart(theirs, ours):
+        file = name.removeprefix("reads.")
+        shown.setdefault(name, f"{name}={one}, not {other}" if file == name else f"another {file}")
+    more = [f"{len(shown) - 3} more"] if len(shown) > 3 else []
+    return " and ".join([*list(shown.values())[:3], *more]) or "an earlier version of the code"
+
+
+def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every field in which two identities differ, by its name, such as ``training.steps``; of adapters, of each."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in [*one, *(key for key in other if key not in one)]:
+            inner = name if key in INSIDE else f"{name}.{key}" if name else key
+            yield from _apart(one.get(key), other.get(key), inner) if one.get(key) != other.get(key) else ()
+    elif isinstance(one, list) and isinstance(other, list) and any(isinstance(item, Mapping) for item in one):
+        for pair in zip_longest(one, other):
+            yield from _apart(*pair, name) if pair[0] != pair[1] else ()
+    else:
+        yield name, one, other

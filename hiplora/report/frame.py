@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
 from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Result, Scores
 from hiplora.stages.store import Status, Store
-
-if TYPE_CHECKING:
-    from hiplora.pipelines.base import Config
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
@@ -27,10 +25,9 @@ NUMBER = ("trained", "benchmark", "metric", "value")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A stage that a run asks for, and the record there is of it.
+    """A stage that a run asks for, and the record there is of it, or was made from one of a ``dirty`` checkout.
 
-    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed. ``dirty``
-    says that it, or a record that it was made from, comes from a checkout with uncommitted changes.
+    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed.
     """
 
     role: str
@@ -48,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A wanted run with what it asks for; ``problem`` says why it cannot be composed, and so has no configuration.
+    """A wanted run with what it asks for, or the ``problem`` for which it cannot be composed.
 
     ``whole`` is False where the pipeline will ask for more, once it has seen results that are missing.
     """
@@ -67,8 +64,8 @@ class Slot:
     @property
     def missing(self) -> bool:
         """Whether a run would make something: a record is missing or stale."""
-        absent = not self.whole or not self.entries or any(entry.record is None for entry in self.entries)
-        return self.problem is None and (absent or self.stale)
+        there = self.whole and self.entries and all(entry.record is not None for entry in self.entries)
+        return self.problem is None and (not there or self.stale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +100,9 @@ class Evidence:
 
     @cached_property
     def recorded(self) -> list[tuple[Entry, Record]]:
-        """Every record with the first entry that it answers for."""
-        found = [(entry, entry.record) for slot in self.slots for entry in slot.entries if entry.record is not None]
-        return list({record.id: (entry, record) for entry, record in reversed(found)}.values())[::-1]
+        """Every record with an entry that it answers for."""
+        found = ((entry, entry.record) for slot in self.slots for entry in slot.entries if entry.record is not None)
+        return list({record.id: (entry, record) for entry, record in found}.values())
 
     @cached_property
     def frame(self) -> pd.DataFrame:

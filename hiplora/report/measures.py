@@ -1,7 +1,6 @@
 """What is derived from the long frame: scores of an adapter, what it forgot, what a merge breaks.
 
-Scores and drops are in percent and points, negative log-likelihoods in nats per token; nan says that something was not
-measured, such as code without execution.
+Scores and drops are in percent and points, log-likelihoods in nats per token; nan where code was not executed.
 """
 
 from __future__ import annotations

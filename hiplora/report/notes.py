@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from hiplora.config import digest
@@ -19,6 +19,11 @@ PARITY = 0.01  # by how much deployed parameters may differ between methods that
 COUNTED = (
     "In parentheses: how many {} stand behind a value; (2/3) says that one of three is still missing, – that all are. "
     "A blank is not defined."
+)
+PAPER = "The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
+OTHER = (
+    "The paper's values (arXiv:{arxiv}) are of {backbone} on the {data}; ours are of {0.backbone} on {0.data}. The two "
+    "are not comparable, and nothing here is a reproduction of the paper's numbers."
 )
 INTERVAL_NOTE = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
@@ -47,7 +52,7 @@ def table(
 
     Under settings of the user's own it gets a name of its own, which ends in a digest of them.
     """
-    name, changed = evidence.experiment.name, list(evidence.changed)
+    name, changed, paper = evidence.experiment.name, list(evidence.changed), evidence.experiment.paper
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
     return Table(
         name=f"{name}-{digest({'settings': changed})[:6]}" if changed else name,
@@ -61,7 +66,7 @@ def table(
             *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
             *parity_notes(evidence),
             *evidence.notes,
-            *([_paper_note(evidence)] if evidence.experiment.paper else []),
+            *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
         ),
         commands=evidence.commands,
     )
@@ -89,17 +94,6 @@ def caption(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def _paper_note(evidence: Evidence) -> str:
-    """What the paper's column may and may not be compared with."""
-    arxiv, backbone, data = (evidence.experiment.source[key] for key in ("arxiv", "backbone", "data"))
-    if evidence.scale == "paper":
-        return f"The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
-    return (
-        f"The paper's values (arXiv:{arxiv}) are of {backbone} on the {data}; ours are of {evidence.backbone} on "
-        f"{evidence.data}. The two are not comparable, and nothing here is a reproduction of the paper's numbers."
-    )
-
-
 def parity_notes(evidence: Evidence) -> Iterator[str]:
     """Deployed parameters of each method against LoRA's (else the first comparable method's); none without a run."""
     sizes: dict[str, list[tuple[int, int]]] = {}
@@ -111,32 +105,29 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
             exceptions[key] = method_class(record.asked["method"]["name"]).parity_exception
     if not sizes:
         return
+
+    def ends(values: Sequence[float], form: str) -> str:
+        return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
     reference = min(sizes, key=lambda key: (key != "lora", exceptions[key] is not None))
     count = max(deployed for deployed, _ in sizes[reference])
     parts = [f"{evidence.experiment.label(reference)} {count:,}"]
     for key in (key for key in sizes if key != reference):
         deployed, trained = zip(*sizes[key], strict=True)
-        words = f"{evidence.experiment.label(key)} × {_range([size / count for size in deployed], '.3f')}"
+        words = f"{evidence.experiment.label(key)} × {ends([size / count for size in deployed], '.3f')}"
         if exceptions[key]:
-            counted = f"{_range(trained, ',')} trained, {_range(deployed, ',')} deployed"
-            words += f" (exception: {exceptions[key]}; {counted})"
+            words += f" (exception: {exceptions[key]}; {ends(trained, ',')} trained, {ends(deployed, ',')} deployed)"
         elif any(abs(size / count - 1) > PARITY for size in deployed):
             words += f" (outside {PARITY:.0%})"
         parts.append(words)
     yield f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."
 
 
-def _range(values: Collection[float], form: str) -> str:
-    """Smallest and largest, or the one that all are."""
-    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
-
-
 def prefix_notes(evidence: Evidence) -> Iterator[str]:
     """Whether prefixes that prompts share were computed once in training, which decides who draws dropout masks."""
     shared = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")["value"]
-    counts = {"once, with one dropout mask for each": int(shared.sum())}
-    counts["for every prompt anew, with a dropout mask for each prompt"] = len(shared) - int(shared.sum())
-    if words := [f"{how} ({count} trainings)" for how, count in counts.items() if count]:
+    counts = {"once, with one dropout mask for each": shared.sum(), "for every prompt anew": (1 - shared).sum()}
+    if words := [f"{how} ({count:.0f} trainings)" for how, count in counts.items() if count]:
         yield f"In training, prefixes that prompts share were computed {'; '.join(words)}."
 
 

@@ -13,21 +13,21 @@ from hiplora.disk import write_atomically
 ABSENT = "–"
 PAGE = 40  # rows that fit on one page of LaTeX
 ARROWS = {"up": " ↑", "down": " ↓", None: ""}
-LATEX = {
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "–": "--", "−": "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "·": r"$\cdot$",
     "≥": r"$\geq$", "≤": r"$\leq$", "†": r"$\dagger$", "‡": r"$\ddagger$", "Δ": r"$\Delta$", "φ": r"$\varphi$",
     "σ": r"$\sigma$", "τ": r"$\tau$", "λ": r"$\lambda$", "γ": r"$\gamma$", "`": "",
-}  # fmt: skip
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number: ``n`` of ``n_expected`` values stand behind it, from the records ``runs``.
+    """One number, in the unit that the column names; ``value`` is None where there is nothing yet.
 
-    ``value`` is None where there is nothing yet; ``std`` is over the n values, seeds or merges; the interval is at
-    95 %. All in the unit that the column names. ``marks`` are those of any record behind it.
+    ``n`` of ``n_expected`` values stand behind it, seeds or merges, from the records ``runs``, any of which may have
+    ``marks``; ``std`` is over these values, the interval at 95 %.
     """
 
     row: str
@@ -149,9 +149,9 @@ def latex(table: Table) -> str:
 
     More rows than a page holds make a table that breaks between pages and repeats its header.
     """
-    header, *body = (" & ".join(map(escape, line)) + r" \\" for line in grid(table))
-    notes = [r"\par\smallskip\footnotesize " + escape(note) for note in table.notes]
-    named = rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}", rf"\label{{tab:{table.name}}}"
+    header, *body = (" & ".join(text.translate(LATEX) for text in line) + r" \\" for line in grid(table))
+    notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
+    named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"
     columns = f"{{l{'r' * header.count(' & ')}}}"
     if len(body) > PAGE:
         start = [rf"\begin{{longtable}}{columns}", "".join(named) + r"\\"]
@@ -160,8 +160,3 @@ def latex(table: Table) -> str:
         start = [r"\begin{table}", r"\centering", *named, rf"\begin{{tabular}}{columns}"]
         middle, end = [r"\midrule"], [r"\end{tabular}", *notes, r"\end{table}"]
     return "\n".join([*start, r"\toprule", header, *middle, *body, r"\bottomrule", *end, ""])
-
-
-def escape(text: str) -> str:
-    """Text for LaTeX, Greek letters and signs included; backquotes of Markdown are dropped."""
-    return "".join(LATEX.get(character, character) for character in text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hiplora.report.experiment import Run, load, shell, sweeps
+from hiplora.report.experiment import Run, load, sweeps
 from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.table import Table
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
 
@@ -64,7 +67,17 @@ def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
         scale="mini",
         where="cpu-float32",
     )
-    return replace(evidence, commands=tuple(shell(words) for words in sweeps([s.run for s in evidence.missing])))
+    return replace(evidence, commands=commands(evidence))
+
+
+def commands(evidence: Evidence) -> tuple[str, ...]:
+    """What fills the table."""
+    missing = sweeps([slot.run for slot in evidence.missing])
+    return tuple(shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing)
+
+
+def build(name: str, evidence: Evidence) -> Table:
+    return import_module(f"hiplora.report.tables.{name}").build(evidence)
 
 
 def golden(path: Path, text: str) -> str:

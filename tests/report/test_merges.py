@@ -13,8 +13,8 @@ from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.measures import TAUS
 from hiplora.report.notes import parity_notes, unjudged_notes
 from hiplora.report.table import latex, markdown, to_csv
-from hiplora.report.tables import TABLES, builder, differences, mergefail, table2, table11, table13
-from tests.report.evidence import HERE, RECORDS, everything, fixture_evidence, golden, labelled
+from hiplora.report.tables import TABLES, differences, mergefail, table2, table11, table13
+from tests.report.evidence import HERE, RECORDS, build, everything, fixture_evidence, golden, labelled
 
 
 def rescored(entry: Entry, **changes: dict[str, Any]) -> Entry:
@@ -32,7 +32,7 @@ def with_slots(evidence: Evidence, change: Any) -> Evidence:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_golden(name):
-    table = builder(name)(fixture_evidence(name))
+    table = build(name, fixture_evidence(name))
     assert table.name == name
     assert markdown(table) == golden(HERE / "golden" / f"{name}.md", markdown(table))
     assert to_csv(table.cells) == golden(HERE / "golden" / f"{name}.csv", to_csv(table.cells))
@@ -42,7 +42,7 @@ def test_golden(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_renders_without_any_record(name):
-    table = builder(name)(fixture_evidence(name, keep=lambda label: False))
+    table = build(name, fixture_evidence(name, keep=lambda label: False))
     assert {cell.value for cell in table.cells} == {None}
     assert table.commands
 

@@ -9,7 +9,6 @@ import math
 import pytest
 
 from hiplora.report.table import latex, markdown, to_csv
-from hiplora.report.tables import builder
 from hiplora.report.tables.table1 import BASE, build
 from tests.report.evidence import HERE, everything, fixture_evidence, golden, labelled
 
@@ -95,8 +94,3 @@ def test_csv_and_files(table, tmp_path):
     paths = table.write(tmp_path)
     assert sorted(path.name for path in paths) == ["table1.csv", "table1.md", "table1.tex"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
-
-
-def test_an_unknown_table_is_named():
-    with pytest.raises(ValueError, match="no table 'table99'"):
-        builder("table99")

@@ -4,8 +4,6 @@ Methods share training seeds, and merges share their instances, so a difference 
 intervals that overlap say little about it; this table is what a claim of "better" stands on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import product
 

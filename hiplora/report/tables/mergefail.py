@@ -1,7 +1,5 @@
 """MergeFail: the share of merges in which some task falls below τ times its score before the merge."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hiplora.report.aggregate import cell

@@ -3,8 +3,6 @@
 An adapter's own benchmark is its column; Retain is the mean over a seed's four adapters, then over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from hiplora.report.aggregate import Sample, rows

@@ -1,7 +1,5 @@
 """Table 11: HiP-LoRA and its ablations: what is forgotten, what breaks in a merge, what is learnt."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hiplora import stats

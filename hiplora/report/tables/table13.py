@@ -1,7 +1,5 @@
 """Table 13: LoRA and HiP-LoRA merged by addition and by TIES; sizes pooled, size 4 beside."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hiplora.report.aggregate import rows

@@ -1,7 +1,5 @@
 """Table 14: merge operators with and without a calibration in front, on one size-4 instance per sampling seed."""
 
-from __future__ import annotations
-
 from hiplora.report.aggregate import rows
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes

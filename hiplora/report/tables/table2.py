@@ -1,7 +1,5 @@
 """Table 2: four adapters added, each task before and after."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hiplora.report.aggregate import cell
