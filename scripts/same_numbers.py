@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -77,9 +79,15 @@ class Side:
     environment: Mapping[str, str]
 
     def run(self, name: str, case: Case) -> str | None:
-        """Make a case unless it is made; the last line of what it printed where it fails, else None."""
-        if self.made(name):
-            return None
+        """Make a case unless it is made; the last line of what it printed where it fails, else None.
+
+        Another process that works in the same folder is waited for.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            return None if self.made(name) else self._run(name, case)
+
+    def _run(self, name: str, case: Case) -> str | None:
         before = self.folder / "before" / f"{name}.json"
         if not before.is_file():  # of the first attempt: one that was stopped may have left a part
             write(before, self._files())
@@ -275,6 +283,7 @@ def main() -> int:
     p.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="start of a key in CHANGED")
     p.add_argument("--code-execution", action="store_true", help="also execute generated code, in the sandbox")
     args = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the run that is under way, too
     work = (args.work or Path(tempfile.mkdtemp(prefix="same_numbers."))).resolve()
     print(f"Runs are kept in {work}.")
     settings = (*COMMON, f"evaluation.code_execution={'auto' if args.code_execution else 'off'}", *args.settings)
