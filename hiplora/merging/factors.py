@@ -44,6 +44,16 @@ def span(stack: Tensor) -> Tensor:
     return column_basis(stack / lengths.where(lengths > 0, 1))[0]
 
 
+def left_vectors(stack: Tensor) -> Tensor:
+    """Left singular vectors (m, q) of a stack (m, R) as it is, one for every direction that :func:`span` counts.
+
+    The vectors and their order are those of the raw stack, so that an element-wise rule meets the method's own basis;
+    only which directions there are is decided on columns of length 1.
+    """
+    basis = span(stack)
+    return basis @ torch.linalg.svd(basis.mT @ stack, full_matrices=False)[0]
+
+
 def triplets(update: LowRank, limit: int) -> Triplets:
     """Leading singular triplets U (m, k), S (k,), V (n, k) of B A with k = min(limit, numerical rank)."""
     u, s, v = thin_svd(update)

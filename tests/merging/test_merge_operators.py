@@ -75,6 +75,14 @@ def test_core_space_by_hand_on_disjoint_supports(rule):
     torch.testing.assert_close(merged, torch.diag(torch.tensor([2.0, 5.0, 0.0])))
 
 
+def test_core_space_by_hand_trims_in_the_basis_of_the_raw_stacks():
+    first = {"w": LowRank(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 1.0]]))}
+    second = {"w": LowRank(torch.tensor([[2.0], [1.0]]), torch.tensor([[0.0, 3.0]]))}
+    # Three of the four entries of each core are kept; B_2 and A_2 are longer and turn both bases towards them.
+    merged = merge([first, second], "core_space", density=0.75).updates["w"].dense()
+    torch.testing.assert_close(merged, torch.tensor([[1.1177, 3.2599], [0.5188, 1.8589]]), rtol=0, atol=5e-5)
+
+
 def test_dare_keeps_about_one_minus_p_rescaled_and_is_unbiased():
     ones = one([[1.0] * 400] * 50)
     merged = merge(ones, "dare", drop=0.75, generator=seeded()).updates["w"].dense()
@@ -191,6 +199,25 @@ def knots_reference(tasks: list[dict[str, Tensor]], density: float) -> dict[str,
             row[n] = piece
     merged = ties_reference(rows, density)
     return {n: bases[n] @ merged[n].double() for n in merged}
+
+
+def core_space_reference(tasks: list[dict[str, LowRank]], density: float) -> dict[str, Tensor]:
+    """The published method on one matrix after the other: full SVDs of the raw stacks, TIES on the flat cores."""
+    merged = {}
+    for n in tasks[0]:
+        B, A = ([getattr(t[n], side).double() for t in tasks] for side in "BA")
+        left = torch.linalg.svd(torch.cat(B, dim=1), full_matrices=False)[0]
+        right = torch.linalg.svd(torch.cat(A, dim=0), full_matrices=False)[2]
+        core = ties_reference([{n: left.T @ b @ a @ right.T} for b, a in zip(B, A, strict=True)], density)
+        merged[n] = left @ core[n].double() @ right
+    return merged
+
+
+@pytest.mark.parametrize("ranks", [(2, 2), (1, 3), (2, 1, 1)])
+def test_core_space_equals_the_dense_reference(ranks):
+    tasks = [{n: u.scaled(3.0**s) for n, u in adapter(s, r).items()} for s, r in enumerate(ranks)]
+    expected = core_space_reference(tasks, 0.5)
+    assert_same(dense(merge(tasks, "core_space", density=0.5).updates), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ties_equals_the_dense_reference():
