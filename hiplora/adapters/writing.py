@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hiplora.adapters.files import ADAPTER_WEIGHTS
 from hiplora.errors import UserError
@@ -25,36 +26,50 @@ def write_lora(
     out: Path,
     *,
     rank: int | None = None,
+    ranks: Literal["one", "own"] = "one",
     beside: Mapping[str, Tensor] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Write ``out`` as an adapter that stock PEFT loads; fp32, scaling 1, ranks per module where they differ.
+    """Write ``out`` as an adapter that stock PEFT loads; fp32, scaling 1, one rank for all modules.
 
     Args:
         updates: walked once, so a streamed mapping never holds more than one dense matrix.
         rank: cap on every matrix's rank; None keeps all factors as they are.
+        ranks: ``one`` fills the factors of smaller rank with zeros, which changes no update: tools that divide the one
+            ``lora_alpha`` by the rank of each tensor scale all of them alike. ``own`` writes each rank as it is.
         beside: tensors that are saved along under their own names, such as those of ``modules_to_save``.
         **fields: of LoraConfig, where they are not what the updates say: ``base_model_name_or_path``, ``task_type``, …
 
     Returns:
-        ranks, and the relative Frobenius error of the truncation: over all matrices and the worst one.
+        ranks as written, the smallest before zeros were added and to how many modules they were, and the relative
+        Frobenius error of the truncation: over all matrices and the worst one.
 
     Raises:
         UserError: a full-rank update and no rank to cut it to.
     """
-    tensors = dict(beside or {})
-    ranks: dict[str, int] = {}
+    held: dict[str, LowRank] = {}
     truncation = Truncation()
     for name, update in updates.items():
         factors, lost, norm = fitted(name, update, rank)
         truncation.add(name, lost, norm)
-        ranks[name] = factors.rank
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.A.float().cpu().contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = factors.B.float().cpu().contiguous()
+        held[name] = factors.to("cpu", torch.float32)
+    own = {name: max(1, factors.rank) for name, factors in held.items()}  # a file has no factors of rank 0
+    written = dict.fromkeys(own, max(own.values())) if ranks == "one" else own
+    tensors = dict(beside or {})
+    for name, factors in held.items():
+        B, A = padded(factors, written[name])
+        tensors |= {f"{PREFIX}{name}.lora_A.weight": A, f"{PREFIX}{name}.lora_B.weight": B}
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    lora_config(ranks, **fields).save_pretrained(str(out))
-    return {"rank": max(ranks.values()), "min_rank": min(ranks.values()), **truncation.report()}
+    lora_config(written, **fields).save_pretrained(str(out))
+    counts = {"modules": len(own), "padded": sum(written[name] != own[name] for name in own)}
+    return {"rank": max(written.values()), "min_rank": min(own.values()), **counts, **truncation.report()}
+
+
+def padded(factors: LowRank, rank: int) -> tuple[Tensor, Tensor]:
+    """B (m, rank) and A (rank, n) of the same update, zeros added."""
+    more = rank - factors.rank
+    return pad(factors.B, (0, more)).contiguous(), pad(factors.A, (0, 0, 0, more)).contiguous()
 
 
 def lora_config(ranks: Mapping[str, int], **fields: Any) -> LoraConfig:
@@ -75,7 +90,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
         return _cut_dense(update.weight, min(rank, *update.shape))
     factors = update.factors()
     if rank is None or factors.rank <= rank:
-        return (factors if factors.rank else zero(update.shape)), 0.0, factors.norm()
+        return factors, 0.0, factors.norm()
     u, s, v = thin_svd(factors.to(torch.float64))
     # More factors than numerical rank (repeated adapters) are no loss: only what is cut counts.
     cut = LowRank(u[:, :rank] * s[:rank], v[:, :rank].mT).to(torch.float32)

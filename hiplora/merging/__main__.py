@@ -31,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
     p.add_argument("--rank", type=int, help="cap on the rank of the result; needed by the dense operators")
+    p.add_argument(
+        "--ranks",
+        choices=("one", "own"),
+        help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
+    )
     p.add_argument("--seed", type=int, help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
@@ -89,8 +94,11 @@ def refuse(args: argparse.Namespace) -> None:
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
-    if args.fold and args.rank is not None:
-        raise UserError("--rank is of the adapter that is written; with --fold, which writes weights, leave it out.")
+    for option in ("rank", "ranks"):
+        if args.fold and getattr(args, option) is not None:
+            raise UserError(
+                f"--{option} is of the adapter that is written; with --fold, which writes weights, leave it out."
+            )
     if args.rank is not None and args.rank < 1:
         raise UserError(f"--rank {args.rank} must be at least 1.")
     try:
@@ -118,6 +126,7 @@ def write(
                 updates,
                 folder,
                 rank=args.rank,
+                ranks=args.ranks or "one",
                 base_model_name_or_path=report["base"],
                 task_type=like.task_type,
                 fan_in_fan_out=like.fan_in_fan_out,
@@ -174,11 +183,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.fold:
-        print(f"{args.out}: backbone with {report['folded']} matrices updated")
-    else:
-        print(f"{args.out}: LoRA of rank {report['rank']}, relative error {report['relative_error']:.2e}")
+    print(f"{args.out}: {summary(report)}")
     return 0
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """What was written, in one line."""
+    if "folded" in report:
+        return f"backbone with {report['folded']} matrices updated"
+    own = report["min_rank"] < report["rank"] and not report["padded"]
+    ranks = f"ranks {report['min_rank']} to {report['rank']}" if own else f"rank {report['rank']}"
+    line = f"LoRA of {ranks}, relative error {report['relative_error']:.2e}"
+    if report["padded"]:
+        line += (
+            f"; {report['padded']} of {report['modules']} modules have a smaller rank, from {report['min_rank']} on, "
+            "and are filled up with zeros (--ranks own keeps each rank)"
+        )
+    return line
 
 
 if __name__ == "__main__":

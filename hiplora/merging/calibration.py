@@ -47,7 +47,7 @@ def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Cal
         factors, collision = shrink([task[name] for task in tasks], stream(name) if stream else None)
         for task, update in zip(shrunk, factors, strict=True):
             task[name] = update
-        worst.append(float(collision.max()))
+        worst.append(float(collision.max()) if collision.numel() else 0.0)
     return Calibrated(shrunk, finish, {"mean_largest_collision": sum(worst) / len(worst)})
 
 

@@ -76,9 +76,9 @@ class CoreSpace(Operator):
 def core_space(updates: Sequence[Update]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
     """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64.
 
-    U_B and V_A are the singular vectors of the raw stacks, of columns as long as they are. The factors were float32. What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of
-    it parallel up to rounding; kept as directions of their own, these roundings would fill the cores with zeros and
-    change what a density means.
+    U_B and V_A are the singular vectors of the raw stacks, of columns as long as they are. The factors were float32.
+    What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of it parallel up to rounding;
+    kept as directions of their own, these roundings would fill the cores with zeros and change what a density means.
     """
     import torch
 

@@ -17,7 +17,7 @@ from hiplora.adapters.writing import write_lora
 from hiplora.errors import UserError
 from hiplora.merging import merge
 from hiplora.merging.__main__ import main
-from hiplora.updates import Dense, LowRank
+from hiplora.updates import Dense, LowRank, zero
 from tests.limits import small_files
 from tests.tiny import tiny_llama_folder
 
@@ -88,7 +88,7 @@ def test_addition_by_command_is_exact_in_stock_peft(adapters, backbone, tmp_path
     for name in before:
         torch.testing.assert_close(after[name] - before[name], a[name] + b[name] + c[name], rtol=1e-4, atol=1e-6)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert set(config["rank_pattern"].values()) | {config["r"]} == {10, 11}
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (11, 11, {}, {})
     assert json.loads((tmp_path / "merge_report.json").read_text())["operator"] == "addition"
 
 
@@ -204,6 +204,50 @@ def test_an_adapter_without_a_module_leaves_it_to_the_others(adapters, tmp_path,
     assert_close(merged, {name: d + ("q_proj" in name) * plain[1][name] for name, d in rslora[1].items()})
 
 
+def ranks(folder: Path) -> dict[str, set[int]]:
+    """Ranks in the file by kind of module."""
+    found: dict[str, set[int]] = {}
+    for key, tensor in load_file(folder / "adapter_model.safetensors").items():
+        found.setdefault(key.split(".")[-3], set()).add(tensor.shape[0] if "lora_A" in key else tensor.shape[1])
+    return found
+
+
+def test_one_rank_for_all_modules_is_exact_and_scaled_alike_by_any_tool(adapters, backbone, tmp_path, capsys):
+    plain, rslora = adapters["plain"], adapters["rslora"]
+    q = only(plain[0], tmp_path / "q", "q_proj")
+    addition = (rslora[0], q, "--operator", "addition", "--out")
+    assert run(*addition, tmp_path / "one") == 0
+    assert (
+        "LoRA of rank 8, relative error 0.00e+00; 2 of 4 modules have a smaller rank, from 4" in capsys.readouterr().out
+    )
+    assert run(*addition, tmp_path / "own", "--ranks", "own") == 0
+    assert "LoRA of ranks 4 to 8, relative error 0.00e+00\n" in capsys.readouterr().out
+    # q gives nothing to v_proj, no rank either; alpha / rank of every tensor is 1 where all have one rank.
+    assert ranks(tmp_path / "own") == {"q_proj": {8}, "v_proj": {4}}
+    assert ranks(tmp_path / "one") == {"q_proj": {8}, "v_proj": {8}}
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (8, 8, {}, {})
+    for folder in ("one", "own"):
+        merged = targets(PeftModel.from_pretrained(load(backbone), tmp_path / folder).merge_and_unload())
+        for name, before in targets(load(backbone)).items():
+            expected = rslora[1][name] + ("q_proj" in name) * plain[1][name]
+            torch.testing.assert_close(merged[name] - before, expected, rtol=1e-4, atol=1e-6)
+    assert run(*addition, tmp_path / "cut", "--rank", 2) == 0
+    assert ranks(tmp_path / "cut") == {"q_proj": {2}, "v_proj": {2}}
+    assert run(*addition, tmp_path / "fold", "--fold", "--backbone", backbone, "--ranks", "own") == 2
+    assert "--ranks is of the adapter that is written" in capsys.readouterr().err
+
+
+def test_an_update_without_factors_is_written_as_zeros(tmp_path):
+    updates = {"a.q_proj": zero((6, 5)), "a.v_proj": LowRank(torch.ones(6, 1), torch.ones(1, 5))}
+    for how in ("one", "own"):
+        written = write_lora(updates, tmp_path / how, ranks=how)
+        read = read_adapter(str(tmp_path / how)).updates
+        assert (written["rank"], written["min_rank"], written["padded"]) == (1, 1, 0)
+        assert not read["a.q_proj"].dense().any()
+        assert (read["a.v_proj"].dense() == 1).all()
+
+
 def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone, tmp_path):
     torch.manual_seed(0)
     base = load(backbone)
@@ -286,7 +330,7 @@ def test_ranks_of_modules_whose_names_end_alike_stay_apart(tmp_path):
         name: LowRank(torch.randn(6, r, generator=g), torch.randn(r, 6, generator=g))
         for name, r in {"layers.0.q": 3, "enc.layers.0.q": 2, "x.q": 1, "y.q": 1}.items()
     }
-    write_lora(updates, tmp_path)
+    write_lora(updates, tmp_path, ranks="own")
     model = nn.Module()
     for name in updates:
         parent = model

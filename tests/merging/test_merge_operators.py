@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.merging import OPERATORS, Streamed, merge, operator_class
-from hiplora.updates import Dense, LowRank, Principal
+from hiplora.updates import Dense, LowRank, Principal, zero
 from tests.merging.makers import SHAPES, adapter, assert_same, dense, full, hip, one, seeded
 
 DENSE = [name for name in OPERATORS if operator_class(name).accepts_dense]
@@ -127,6 +127,22 @@ def test_zero_updates_merge_to_zero_and_one_zero_update_changes_no_shape(name):
     assert all(not u.any() for u in dense(merge([zero, zero], name, generator=seeded()).updates).values())
     beside = dense(merge([zero, adapter(1)], name, generator=seeded(), **UNTOUCHED.get(name, {})).updates)
     assert all(torch.isfinite(x).all() and x.any() for x in beside.values())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("calibration", ["none", "pico", "random"])
+def test_a_stand_in_of_rank_0_counts_as_an_adapter_and_adds_no_rank(name, calibration):
+    stand_in, zeros = {n: zero(shape) for n, shape in SHAPES.items()}, LowRank(torch.zeros(12, 1), torch.zeros(1, 10))
+    options = {"calibration": calibration, **UNTOUCHED.get(name, {})}
+    beside = merge([stand_in, adapter(1)], name, generator=seeded(), **options).updates
+    assert all(isinstance(u, Dense) or u.factors().rank <= 2 for u in beside.values())
+    if calibration != "random":  # as many random directions are drawn as there are columns
+        like = {"a.q_proj": zeros, "a.v_proj": LowRank(zeros.B[:6], zeros.A), "b.q_proj": zeros}
+        expected = merge([like, adapter(1)], name, generator=seeded(), **options).updates
+        assert_same(dense(beside), dense(expected), rtol=1e-4, atol=1e-5)
+    nothing = dense(merge([stand_in, stand_in], name, generator=seeded(), **options).updates)
+    assert {n: tuple(x.shape) for n, x in nothing.items()} == SHAPES
+    assert not any(x.any() for x in nothing.values())
 
 
 @pytest.mark.parametrize("name", ["ties", "knots", "core_space"])
