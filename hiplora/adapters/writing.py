@@ -18,7 +18,11 @@ from hiplora.adapters.files import ADAPTER_WEIGHTS
 from hiplora.errors import UserError
 from hiplora.spectral.recipes import truncated_svd
 from hiplora.tuner.identity import PREFIX
-from hiplora.updates import Dense, LowRank, Update, thin_svd, zero
+from hiplora.updates import Dense, LowRank, Update, thin_svd
+from hiplora.updates import zero as zero_update
+
+ROUNDING = 1e-6
+"""Share of ‖B‖ ‖A‖ below which ‖B A‖ is rounding of float32."""
 
 
 def write_lora(
@@ -42,16 +46,17 @@ def write_lora(
 
     Returns:
         ranks as written, the smallest before zeros were added and to how many modules they were, and the relative
-        Frobenius error of the truncation: over all matrices and the worst one.
+        Frobenius error of the truncation: over all matrices and the worst one; ``zero: true`` where nothing is left.
 
     Raises:
         UserError: a full-rank update and no rank to cut it to.
     """
     held: dict[str, LowRank] = {}
-    truncation = Truncation()
+    truncation, zero = Truncation(), True
     for name, update in updates.items():
         factors, lost, norm = fitted(name, update, rank)
         truncation.add(name, lost, norm)
+        zero = zero and vanishes(update, norm)
         held[name] = factors.to("cpu", torch.float32)
     own = {name: max(1, factors.rank) for name, factors in held.items()}  # a file has no factors of rank 0
     written = dict.fromkeys(own, max(own.values())) if ranks == "one" else own
@@ -63,7 +68,16 @@ def write_lora(
     save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     lora_config(written, **fields).save_pretrained(str(out))
     counts = {"modules": len(own), "padded": sum(written[name] != own[name] for name in own)}
-    return {"rank": max(written.values()), "min_rank": min(own.values()), **counts, **truncation.report()}
+    report = {"rank": max(written.values()), "min_rank": min(own.values()), **counts, **truncation.report()}
+    return report | ({"zero": True} if zero else {})
+
+
+def vanishes(update: Update, norm: float) -> bool:
+    """Whether an update of this norm is 0, or what rounding leaves of factors that cancel each other."""
+    if isinstance(update, Dense):
+        return norm == 0
+    factors = update.factors()
+    return norm <= ROUNDING * float(factors.B.norm()) * float(factors.A.norm())
 
 
 def padded(factors: LowRank, rank: int) -> tuple[Tensor, Tensor]:
@@ -100,7 +114,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
 def _cut_dense(weight: Tensor, rank: int) -> tuple[LowRank, float, float]:
     norm = float(torch.linalg.matrix_norm(weight))
     if norm == 0:
-        return zero((weight.shape[0], weight.shape[1])), 0.0, 0.0
+        return zero_update((weight.shape[0], weight.shape[1])), 0.0, 0.0
     basis = truncated_svd(weight, k=rank, recipe="auto")
     cut = LowRank(basis.U * basis.S, basis.V.mT)
     return cut, float(torch.linalg.matrix_norm(weight - cut.dense())), norm

@@ -7,22 +7,33 @@ LoRA adapter, or with --fold into the backbone's weights.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_origin
 
 from hiplora.errors import UserError
-from hiplora.merging import CALIBRATIONS, OPERATORS, merge, operator_class
+from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
+from hiplora.merging.base import command_line
 
 if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
+    from hiplora.merging import MergeResult
+    from hiplora.merging.base import Operator
     from hiplora.updates import Update
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as the rest of the command does, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the arguments).")
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments; the options of all operators are gathered from their classes."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python -m hiplora.merging",
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
     )
@@ -30,13 +41,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--operator", required=True, choices=list(OPERATORS), help="how to merge")
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
-    p.add_argument("--rank", type=int, help="cap on the rank of the result; needed by the dense operators")
+    p.add_argument("--rank", type=whole(1), help="cap on the rank of the result; needed by the dense operators")
     p.add_argument(
         "--ranks",
         choices=("one", "own"),
         help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
     )
-    p.add_argument("--seed", type=int, help="needed by dare, della and --calibration random")
+    p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
@@ -47,15 +58,46 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def option_table() -> dict[str, tuple[type, list[str]]]:
-    """Option name → its type and, with their defaults, the operators that have it."""
-    table: dict[str, tuple[type, list[str]]] = {}
+def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
+    """Option name → how it is read and, with their defaults, the operators that have it."""
+    table: dict[str, tuple[Callable[[str], Any], list[str]]] = {}
     for operator in OPERATORS:
         for name, field in operator_class(operator).model_fields.items():
             if name not in ("name", "calibration"):
-                kind = str if field.annotation is str else float
+                kind = str if get_origin(field.annotation) is Literal else number
                 table.setdefault(name, (kind, []))[1].append(f"{operator} ({field.default})")
     return table
+
+
+def number(text: str) -> float:
+    """A number; which ones have a sense is for the operator to say."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from None
+
+
+def whole(least: int, below: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number of at least ``least``."""
+    wanted = f"a whole number of at least {least}" + (f" and below {below}" if below is not None else "")
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (below is not None and int(text) >= below):
+            raise argparse.ArgumentTypeError(f"{text} must be {wanted}")
+        return int(text)
+
+    return read
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """The arguments with a value such as -1e-3 attached to its option, for which argparse would else take it."""
+    result: list[str] = []
+    for word in argv:
+        if result and re.match(r"-([\d.]|inf|nan)", word) and re.fullmatch(r"--[a-z-]+", result[-1]):
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -64,22 +106,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from hiplora.adapters.reading import read_adapter
 
+    operator = chosen(args)
     refuse(args)
     adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
     base = common_base(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
-    options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     updates, unchanged = complete(adapters)
-    result = merge(
+    result = apply(
+        operator,
         [{name: update.to(args.device) for name, update in each.items()} for each in updates],
-        args.operator,
-        calibration=args.calibration,
         generator=generator,
         labels=[a.label for a in adapters],
-        **options,
     )
-    report = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged, **result.report}
-    return write(result.updates, args, like=adapters[0], report=report)
+    about = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged}
+    return write(result, args, like=adapters[0], about=about)
+
+
+def chosen(args: argparse.Namespace) -> Operator:
+    """The operator with its options, refused before anything is read.
+
+    Raises:
+        UserError: an option that the operator does not have or that is out of its range, or no seed for what draws.
+    """
+    options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
+    operator = configured(args.operator, calibration=args.calibration, **options)
+    if operator.random and args.seed is None:
+        raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")
+    return operator
 
 
 def refuse(args: argparse.Namespace) -> None:
@@ -99,8 +152,6 @@ def refuse(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--{option} is of the adapter that is written; with --fold, which writes weights, leave it out."
             )
-    if args.rank is not None and args.rank < 1:
-        raise UserError(f"--rank {args.rank} must be at least 1.")
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -108,9 +159,7 @@ def refuse(args: argparse.Namespace) -> None:
     check_out(args.out, [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else []))
 
 
-def write(
-    updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
-) -> dict[str, Any]:
+def write(result: MergeResult, args: argparse.Namespace, *, like: Adapter, about: dict[str, Any]) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
     from hiplora.adapters.writing import write_lora
     from hiplora.disk import new_folder
@@ -120,18 +169,19 @@ def write(
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
     with new_folder(args.out, elsewhere="--out DIR") as folder:
         if args.fold:
-            written = write_folded(updates, args.backbone, folder)
+            written = write_folded(result.updates, args.backbone, folder)
         else:
             written = write_lora(
-                updates,
+                result.updates,
                 folder,
                 rank=args.rank,
                 ranks=args.ranks or "one",
-                base_model_name_or_path=report["base"],
+                base_model_name_or_path=about["base"],
                 task_type=like.task_type,
                 fan_in_fan_out=like.fan_in_fan_out,
             )
-        report = {**report, **written}
+        # The operator's own report is complete only now: it says whether every matrix was 0.
+        report = {**about, **result.report, **written}
         write_report(report, folder)
     return report
 
@@ -177,12 +227,15 @@ def common_base(adapters: Sequence[Adapter], base: str | None) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0, or 2 with one sentence on stderr."""
-    args = parser().parse_args(argv)
     try:
-        report = run(args)
+        with command_line():
+            args = parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
+            report = run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if report.get("zero"):
+        print("Every merged update is 0: these options leave nothing of these adapters.", file=sys.stderr)
     print(f"{args.out}: {summary(report)}")
     return 0
 

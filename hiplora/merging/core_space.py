@@ -8,9 +8,9 @@ addition is addition, core + TSV is TSV-M; TIES on cores is another merge than T
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +22,10 @@ class CoreSpace(Operator):
     """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global) are of TIES; ``scale``: λ."""
 
     version: ClassVar[int] = 2  # 1: bases of columns brought to length 1
-    rule: str = "ties"
-    density: float = 0.2
-    threshold: str = "matrix"
+    rule: Literal["ties", "tsvm", "addition"] = "ties"
+    density: Density = 0.2
+    threshold: Threshold = "matrix"
     scale: float = 1.0
-
-    def check_options(self) -> None:
-        """As for TIES."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("rule", ("ties", "tsvm", "addition"))
-        self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """All cores first (Σr × Σr each), then the rule on them."""

@@ -5,9 +5,9 @@ The rescaling is the paper's, which keeps the expectation of every entry; it doe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Drop, Operator, Plan, Tasks
 
 if TYPE_CHECKING:
     import torch
@@ -16,17 +16,11 @@ if TYPE_CHECKING:
 class Dare(Operator):
     """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ."""
 
-    drop: float = 0.8
-    rule: str = "linear"
+    drop: Drop = 0.8
+    rule: Literal["linear", "ties"] = "linear"
     scale: float = 1.0
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
-
-    def check_options(self) -> None:
-        """p = 1 would drop everything and divide by zero."""
-        super().check_options()
-        self._fraction("drop", below_one=True)
-        self._one_of("rule", ("linear", "ties"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """One matrix at a time; no global quantity."""

@@ -6,33 +6,37 @@ from drop + window/2 at the smallest entry to drop − window/2 at the largest.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from hiplora.errors import UserError
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Drop, Operator, Plan, Tasks, typed
 
 if TYPE_CHECKING:
     import torch
 
 
+LARGEST = 1 - 2**-23  # the largest probability whose 1 − p is not 0 in float32
+
+
 class Della(Operator):
     """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ."""
 
-    drop: float = 0.8
-    window: float = 0.2
-    rule: str = "ties"
+    drop: Drop = 0.8
+    window: Annotated[float, Field(ge=0, lt=1, examples=[0.2])] = 0.2
+    rule: Literal["linear", "ties"] = "ties"
     scale: float = 1.0
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
     def check_options(self) -> None:
-        """Every probability must lie in [0, 1)."""
+        """Every probability must lie in [0, 1), in float32 too."""
         super().check_options()
-        self._one_of("rule", ("linear", "ties"))
-        if self.window < 0 or self.drop - self.window / 2 < 0 or self.drop + self.window / 2 >= 1:
+        if self.drop - self.window / 2 < 0 or self.drop + self.window / 2 > LARGEST:
             raise UserError(
-                f"merge.drop={self.drop} with merge.window={self.window} leaves [0, 1): "
-                "drop ± window/2 must stay inside, e.g. drop=0.8 window=0.2."
+                f"{typed('drop', self.drop)} with {typed('window', self.window)} leaves [0, 1): drop ± window/2 must "
+                f"stay inside, e.g. {typed('drop', 0.8)} {typed('window', 0.2)}."
             )
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:

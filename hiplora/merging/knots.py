@@ -8,9 +8,9 @@ matrix is [B_1 … B_T] times a block diagonal of the A_t, whose QR is block-wis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +21,10 @@ if TYPE_CHECKING:
 class Knots(Operator):
     """``rule``: ties | addition; ``density`` and ``threshold`` (global | matrix) are of TIES; ``scale``: λ."""
 
-    rule: str = "ties"
-    density: float = 0.2
-    threshold: str = "global"
+    rule: Literal["ties", "addition"] = "ties"
+    density: Density = 0.2
+    threshold: Threshold = "global"
     scale: float = 1.0
-
-    def check_options(self) -> None:
-        """As for TIES."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("rule", ("ties", "addition"))
-        self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """All bases first (as large as the adapters); then rows of S V_t, one matrix at a time."""

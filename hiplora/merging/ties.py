@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -17,16 +17,10 @@ if TYPE_CHECKING:
 class Ties(Operator):
     """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result."""
 
-    density: float = 0.2
-    threshold: str = "global"
+    density: Density = 0.2
+    threshold: Threshold = "global"
     scale: float = 1.0
     accepts_dense: ClassVar[bool] = True
-
-    def check_options(self) -> None:
-        """A density is a share, a threshold one of two."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """Two counting passes per task for the global cut; then one matrix at a time, in blocks of rows."""

@@ -187,6 +187,62 @@ def test_hip_lora_folders_give_what_the_model_gives(principal, save_basis, adapt
         assert_close(left, {name: update.dense() for name, update in right.items()}, 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("task_arithmetic", "--scale", "nan"), "--scale nan must be a finite number"),
+        (("task_arithmetic", "--scale", "-inf"), "--scale -inf must be a finite number"),
+        (("tsvm", "--scale", "1e400"), "--scale inf must be a finite number"),
+        (("task_arithmetic", "--scale", "0"), "--scale 0 merges to nothing; give another number, or leave it out for"),
+        (("tsvm", "--scale", "-0"), "--scale -0 merges to nothing; give another number."),
+        (("ties", "--density", "0"), "--density 0 must be above 0, e.g. 0.2"),
+        (("ties", "--density", "some"), "argument --density: some is no number"),
+        (("knots", "--threshold", "layer"), "--threshold layer is not known; choose one of global, matrix"),
+        (("dare", "--drop", "1", "--seed", "0"), "--drop 1 must be below 1, e.g. 0.8"),
+        (("dare",), "--operator dare draws at random; add a seed, e.g. --seed 0"),
+        (("addition", "--calibration", "random"), "--calibration random draws at random; add a seed"),
+        (("della", "--drop", "0.95", "--seed", "0"), "--drop 0.95 with --window 0.2 leaves [0, 1)"),
+        (("dare", "--seed", "-1"), "argument --seed: -1 must be a whole number of at least 0 and below"),
+        (("dare", "--seed", "nan"), "argument --seed: nan must be a whole number"),
+        (("ties", "--rank", "0"), "argument --rank: 0 must be a whole number of at least 1"),
+        (("ties", "--rank", "1e400"), "argument --rank: 1e400 must be a whole number"),
+        (("sum",), "argument --operator: invalid choice: 'sum'"),
+        (("task_arithmetic", "--scale", "1e300"), "merged update of model.layers.0.self_attn.q_proj is not finite"),
+        (("task_arithmetic", "--scale", "-1e300"), "merged update of model.layers.0.self_attn.q_proj is not finite"),
+    ],
+)
+def test_numbers_without_a_sense_are_refused_as_they_are_typed(words, sentence, adapters, tmp_path, capsys):
+    assert run(adapters["plain"][0], "--operator", *words, "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.count("\n") == 1
+    assert "merge." not in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path, capsys):
+    assert run(tmp_path / "absent", "--operator", "ties", "--density", "0", "--out", tmp_path / "out") == 2
+    assert "--density 0 must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["adapter", "fold"])
+def test_a_merge_that_leaves_nothing_says_so(how, adapters, backbone, tmp_path, capsys):
+    fold = ("--fold", "--backbone", backbone) if how == "fold" else ("--rank", 4)
+    words = ("--operator", "ties", "--density", "1e-9", *fold, "--out", tmp_path / "out")
+    assert run(adapters["plain"][0], *words) == 0
+    assert "Every merged update is 0" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["zero"] is True
+
+
+def test_factors_that_cancel_each_other_are_nothing_too(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    B, A = torch.randn(12, 3, generator=g), torch.randn(3, 10, generator=g)
+    cancelled = LowRank(torch.cat([B, -B], dim=1), torch.cat([A, A]))
+    assert write_lora({"a.q_proj": cancelled}, tmp_path / "none")["zero"] is True
+    assert write_lora({"a.q_proj": cancelled}, tmp_path / "cut", rank=2)["zero"] is True
+    assert "zero" not in write_lora({"a.q_proj": cancelled, "b.q_proj": LowRank(B, A)}, tmp_path / "some")
+
+
 def only(folder: Path, out: Path, module: str) -> Path:
     """A copy of an adapter folder with the factors of one kind of module."""
     edited(folder, out)
@@ -392,11 +448,14 @@ def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_
         ((plain, other, "--operator", "addition"), "add --base"),
         ((plain, rslora, "--operator", "ties"), "give --rank R"),
         ((plain, rslora, "--operator", "dare", "--rank", 4), "--seed"),
-        ((plain, rslora, "--operator", "tsvm", "--density", 0.2), "merge=tsvm has no option density"),
+        (
+            (plain, rslora, "--operator", "tsvm", "--density", 0.2),
+            "--operator tsvm has no option --density; it has --scale",
+        ),
         ((plain, adapters["dora"][0], "--operator", "tsvm", "--backbone", backbone), "full-rank update"),
         ((plain, tmp_path / "absent", "--operator", "ties"), "is neither a folder nor"),
         ((plain, "--operator", "addition", "--fold"), "--backbone DIR"),
-        ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever merge.scale is"),
+        ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever --scale is"),
     ]
     for arguments, sentence in cases:
         assert run(*arguments, "--out", tmp_path / "out") == 2

@@ -145,9 +145,42 @@ def test_a_stand_in_of_rank_0_counts_as_an_adapter_and_adds_no_rank(name, calibr
     assert not any(x.any() for x in nothing.values())
 
 
-@pytest.mark.parametrize("name", ["ties", "knots", "core_space"])
-def test_density_zero_keeps_nothing(name):
-    assert all(not x.any() for x in dense(merge([adapter(1), adapter(2)], name, density=0.0).updates).values())
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ties", {"density": 1e-9}),
+        ("knots", {"density": 1e-9}),
+        ("core_space", {"density": 1e-9}),
+        ("dare", {"drop": 0.999999999}),
+        ("della", {"drop": 0.999999, "window": 0.0}),
+        ("ties", {"scale": 1e-300}),
+    ],
+)
+def test_a_merge_that_leaves_nothing_says_so_once_all_of_it_was_seen(name, options):
+    merged = merge([adapter(1), adapter(2)], name, generator=seeded(), **options)
+    assert not any(x.any() for x in dense(merged.updates).values())
+    assert merged.report["zero"] is True
+    some = merge([adapter(1), {n: u.scaled(0) for n, u in adapter(2).items()}], "addition")
+    assert "zero" not in some.report
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_merged_update_that_is_not_finite_is_refused_by_name(name):
+    huge = {n: u.scaled(1e20) if n == "a.v_proj" else u for n, u in adapter(1).items()}
+    huge["a.v_proj"] = LowRank(huge["a.v_proj"].B, huge["a.v_proj"].A * 1e20)
+    with pytest.raises(UserError, match=r"merged update of a\.v_proj is not finite.* float32"):
+        dense(merge([huge, adapter(2)], name, generator=seeded()).updates)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if "scale" in operator_class(name).model_fields])
+def test_scales_without_a_sense_are_refused_or_overflow_by_name(name):
+    for scale in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(UserError, match=r"merge\.scale=.*must be a finite number"):
+            merge([adapter(1)], name, scale=scale)
+    with pytest.raises(UserError, match=r"merge\.scale=0 merges to nothing; give another number"):
+        merge([adapter(1)], name, scale=0.0)
+    with pytest.raises(UserError, match=r"merged update of .* is not finite"):
+        dense(merge([adapter(1)], name, scale=1e300, generator=seeded()).updates)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -174,7 +207,7 @@ def test_random_operators_repeat_with_the_seed_and_need_one(name):
     assert_same(dense(first), dense(again))
     assert_same(dense(first), dense(first))
     assert not torch.equal(first["a.q_proj"].dense(), other["a.q_proj"].dense())
-    with pytest.raises(UserError, match="--seed"):
+    with pytest.raises(UserError, match=r"merge=dare draws at random|merge=della draws at random"):
         merge(tasks, name)
 
 
@@ -335,9 +368,15 @@ def test_factor_operators_refuse_full_rank_updates_by_name(name):
     [
         ({"operator": "sum"}, "merge=sum is not known; choose one of addition"),
         ({"operator": "addition", "density": 0.2}, "has no option density"),
-        ({"operator": "ties", "density": 1.5}, r"merge.density=1.5 must be in \[0, 1\]"),
+        ({"operator": "ties", "density": 1.5}, r"merge.density=1.5 must be at most 1, e.g. 0.2"),
+        ({"operator": "ties", "density": 0.0}, "merge.density=0 must be above 0, e.g. 0.2"),
+        ({"operator": "knots", "density": -0.1}, "merge.density=-0.1 must be above 0"),
+        ({"operator": "core_space", "density": float("nan")}, "merge.density=nan must be"),
+        ({"operator": "core_space", "rule": "tie"}, "merge.rule=tie is not known; choose one of ties, tsvm, addition"),
+        ({"operator": "della", "window": -0.1}, "merge.window=-0.1 must be at least 0"),
+        ({"operator": "della", "drop": 1 - 1e-9, "window": 1e-9}, r"leaves \[0, 1\)"),
         ({"operator": "ties", "threshold": "layer"}, "merge.threshold=layer"),
-        ({"operator": "dare", "drop": 1.0}, r"merge.drop=1.0 must be in \[0, 1\)"),
+        ({"operator": "dare", "drop": 1.0}, "merge.drop=1 must be below 1, e.g. 0.8"),
         ({"operator": "della", "drop": 0.95}, "merge.window=0.2"),
         ({"operator": "ties", "calibration": "pica"}, "merge.calibration=pica"),
     ],
