@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from hiplora.errors import UserError
 from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
@@ -64,13 +64,21 @@ def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
     for operator in OPERATORS:
         for name, field in operator_class(operator).model_fields.items():
             if name not in ("name", "calibration"):
-                kind = str if get_origin(field.annotation) is Literal else number
-                table.setdefault(name, (kind, []))[1].append(f"{operator} ({field.default})")
+                table.setdefault(name, (kind(field.annotation), []))[1].append(f"{operator} ({field.default})")
     return table
 
 
+def kind(annotation: Any) -> Callable[[str], Any]:
+    """How the value of a field is read; which values have a sense is for the operator to say."""
+    if get_origin(annotation) is Literal:
+        return str
+    if any(get_origin(inner) is tuple for inner in get_args(annotation)):
+        return lambda text: tuple(map(number, text.split(",")))
+    return number
+
+
 def number(text: str) -> float:
-    """A number; which ones have a sense is for the operator to say."""
+    """A number."""
     try:
         return float(text)
     except ValueError:
@@ -130,6 +138,7 @@ def chosen(args: argparse.Namespace) -> Operator:
     """
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     operator = configured(args.operator, calibration=args.calibration, **options)
+    operator.check_adapters(len(args.adapters))
     if operator.random and args.seed is None:
         raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")
     return operator

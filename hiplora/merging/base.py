@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from hiplora.config import Options
+from hiplora.config import Neutral, Options
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 Density = Annotated[float, Field(gt=0, le=1, examples=[0.2])]
 Drop = Annotated[float, Field(ge=0, lt=1, examples=[0.8])]
 Threshold = Literal["global", "matrix"]
+Weights = Annotated[tuple[float, ...] | None, Field(strict=False, examples=["[1,-0.5]"]), Neutral(None)]
 
 _command: ContextVar[bool] = ContextVar("command", default=False)
 
@@ -52,6 +53,9 @@ def typed_as(option: str) -> str:
 
 def typed(option: str, value: Any) -> str:
     """An option with its value as they are typed: ``--density 0`` or ``merge.density=0``."""
+    if isinstance(value, list | tuple):
+        numbers = ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in value)
+        value = numbers if on_command_line() else f"[{numbers}]"
     value = f"{value:g}" if isinstance(value, float) else value
     if on_command_line():
         return f"{typed_as(option.partition('.')[0])} {value}"
@@ -125,6 +129,18 @@ class Operator(Options):
             raise UserError(
                 f"{typed('calibration', self.calibration)} brings the merged update to the mean norm of the adapters, "
                 f"whatever {typed_as('scale')} is; leave one of them out."
+            )
+        weights = getattr(self, "weights", None)
+        if weights is not None and not any(weights):
+            raise UserError(f"{typed('weights', weights)} merges to nothing; give a number other than 0 to an adapter.")
+
+    def check_adapters(self, number: int) -> None:
+        """Refuse weights that are not one for each of so many adapters. Raises UserError."""
+        weights = getattr(self, "weights", None)
+        if weights is not None and len(weights) != number:
+            raise UserError(
+                f"{typed('weights', weights)} is for {len(weights)} adapters, but there are {number}; give one number "
+                "for each, in their order."
             )
 
     def without_scale(self) -> str:

@@ -24,12 +24,13 @@ def checked(
     """The adapters in float32 and one order of names.
 
     Raises:
-        UserError: nothing to merge, unlike names or shapes, values that are not finite, a full-rank update
-            where the operator needs factors, or a missing generator.
+        UserError: nothing to merge, unlike names or shapes, another number of weights, values that are not finite,
+            a full-rank update where the operator needs factors, or a missing generator.
     """
     if not updates or not updates[0]:
         raise UserError("There is nothing to merge: give at least one adapter with at least one adapted matrix.")
     labels = labels or [f"adapter {i + 1}" for i in range(len(updates))]
+    operator.check_adapters(len(updates))
     _need_generator(operator, generator)
     names = list(updates[0])
     for label, adapter in zip(labels, updates, strict=True):

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hiplora.merging.base import Drop, Operator, Plan, Tasks
+from hiplora.merging.base import Drop, Operator, Plan, Tasks, Weights
 
 if TYPE_CHECKING:
     import torch
 
 
 class Dare(Operator):
-    """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ."""
+    """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ.
+
+    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    """
 
     drop: Drop = 0.8
     rule: Literal["linear", "ties"] = "linear"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
@@ -31,4 +35,4 @@ class Dare(Operator):
         def drop(x: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
             return x * (uniform(x, stream) >= self.drop) / (1 - self.drop)
 
-        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale)
+        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale, weights=self.weights)

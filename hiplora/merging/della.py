@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from hiplora.errors import UserError
-from hiplora.merging.base import Drop, Operator, Plan, Tasks, typed
+from hiplora.merging.base import Drop, Operator, Plan, Tasks, Weights, typed
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +21,16 @@ LARGEST = 1 - 2**-23  # the largest probability whose 1 − p is not 0 in float3
 
 
 class Della(Operator):
-    """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ."""
+    """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ.
+
+    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    """
 
     drop: Drop = 0.8
     window: Annotated[float, Field(ge=0, lt=1, examples=[0.2])] = 0.2
     rule: Literal["linear", "ties"] = "ties"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
@@ -49,7 +53,7 @@ class Della(Operator):
             p = drop_probabilities(x, self.drop, self.window)
             return x * (uniform(x, stream) >= p) / (1 - p)
 
-        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale)
+        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale, weights=self.weights)
 
 
 def drop_probabilities(x: torch.Tensor, drop: float, window: float) -> torch.Tensor:

@@ -86,10 +86,18 @@ def disjoint_mean(x: Tensor) -> Tensor:
     return torch.where(agree, x, 0.0).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
 
 
-def plan_ties(tasks: Tasks, *, density: float, scope: str) -> tuple[Callable[[str], Tensor], dict[str, Any]]:
+def weighted(x: Tensor, weights: Sequence[float] | None) -> Tensor:
+    """(T, …) with every task's entries multiplied by its weight; x itself where there are none."""
+    return x if weights is None else x * torch.tensor(weights).to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def plan_ties(
+    tasks: Tasks, *, density: float, scope: str, weights: Sequence[float] | None = None
+) -> tuple[Callable[[str], Tensor], dict[str, Any]]:
     """TIES on task vectors: the merged dense matrix by name, and notes with the thresholds where global.
 
-    ``scope`` global: one threshold per task over all its matrices; matrix: one per task and matrix.
+    ``scope`` global: one threshold per task over all its matrices; matrix: one per task and matrix. ``weights``
+    multiply what is left of every task vector, before the sign is elected; thresholds are of the updates themselves.
     """
     cuts = [_threshold(task.values(), density) for task in tasks] if scope == "global" else None
 
@@ -99,7 +107,7 @@ def plan_ties(tasks: Tasks, *, density: float, scope: str) -> tuple[Callable[[st
 
         def rule(x: Tensor) -> Tensor:
             # Entries equal to the threshold stay, all of them: which ones would be arbitrary.
-            return disjoint_mean(torch.where(x.abs() >= at.to(x)[:, None, None], x, 0.0))
+            return disjoint_mean(weighted(torch.where(x.abs() >= at.to(x)[:, None, None], x, 0.0), weights))
 
         return fuse_blocks(updates, rule)
 

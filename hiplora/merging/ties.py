@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold, Weights
 
 if TYPE_CHECKING:
     import torch
 
 
 class Ties(Operator):
-    """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result."""
+    """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result.
+
+    ``weights``: w_t on the trimmed updates, before the sign is elected; 1 each.
+    """
 
     density: Density = 0.2
     threshold: Threshold = "global"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
@@ -27,5 +31,5 @@ class Ties(Operator):
         from hiplora.merging.elementwise import plan_ties
         from hiplora.updates import Dense
 
-        merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold)
+        merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold, weights=self.weights)
         return Plan(lambda name: Dense(merged(name) * self.scale), factored=False, notes=notes)

@@ -220,6 +220,24 @@ def test_numbers_without_a_sense_are_refused_as_they_are_typed(words, sentence, 
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_by_command_negative_ones_too(adapters, tmp_path, capsys):
+    (plain, a), (rslora, b) = adapters["plain"], adapters["rslora"]
+    for words in (("--weights", "-1,0.5"), ("--weights=-1,0.5",), ("--weights", "-1e0,.5")):
+        assert run(plain, rslora, "--operator", "addition", *words, "--out", tmp_path / "out") == 0
+        assert_close(read_adapter(str(tmp_path / "out")).updates, {n: -a[n] + b[n] / 2 for n in a})
+        assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["weights"] == [-1, 0.5]
+    for operator, weights, sentence in (
+        ("ties", "1", "--weights 1 is for 1 adapters, but there are 2; give one number for each, in their order."),
+        ("ties", "1,nan", "--weights nan must be a finite number"),
+        ("ties", "1,x", "argument --weights: x is no number"),
+        ("dare", "0,0", "--weights 0,0 merges to nothing"),
+        ("tsvm", "1,2", "--operator tsvm has no option --weights; it has --scale"),
+    ):
+        words = ("--operator", operator, "--weights", weights, "--rank", 4, "--out", tmp_path / "no")
+        assert run(plain, rslora, *words) == 2
+        assert sentence in capsys.readouterr().err
+
+
 def test_options_are_checked_before_anything_is_read(tmp_path, capsys):
     assert run(tmp_path / "absent", "--operator", "ties", "--density", "0", "--out", tmp_path / "out") == 2
     assert "--density 0 must be above 0" in capsys.readouterr().err
