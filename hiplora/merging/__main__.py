@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("one", "own"),
         help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
     )
+    p.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of what is written; default: the adapters' own where they have one, else float32; with --fold, as stored",
+    )
     p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
@@ -170,21 +175,24 @@ def refuse(args: argparse.Namespace) -> None:
 
 def write(result: MergeResult, args: argparse.Namespace, *, like: Adapter, about: dict[str, Any]) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
-    from hiplora.adapters.writing import write_lora
+    from hiplora.adapters.reading import locate
+    from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
     from hiplora.disk import new_folder
     from hiplora.merging.output import write_folded, write_report
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
+    dtype = DTYPES[args.dtype] if args.dtype else None
     with new_folder(args.out, elsewhere="--out DIR") as folder:
         if args.fold:
-            written = write_folded(result.updates, args.backbone, folder)
+            written = write_folded(result.updates, args.backbone, folder, dtype=dtype)
         else:
             written = write_lora(
                 result.updates,
                 folder,
                 rank=args.rank,
                 ranks=args.ranks or "one",
+                dtype=dtype or common_dtype(map(locate, args.adapters)),
                 base_model_name_or_path=about["base"],
                 task_type=like.task_type,
                 fan_in_fan_out=like.fan_in_fan_out,
@@ -256,6 +264,8 @@ def summary(report: Mapping[str, Any]) -> str:
     own = report["min_rank"] < report["rank"] and not report["padded"]
     ranks = f"ranks {report['min_rank']} to {report['rank']}" if own else f"rank {report['rank']}"
     line = f"LoRA of {ranks}, relative error {report['relative_error']:.2e}"
+    if report["dtype"] != "float32":
+        line += f"; {report['dtype']} rounds by {report['rounding_error']:.2e} (--dtype float32 keeps all digits)"
     if report["padded"]:
         line += (
             f"; {report['padded']} of {report['modules']} modules have a smaller rank, from {report['min_rank']} on, "
