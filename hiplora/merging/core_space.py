@@ -3,6 +3,9 @@
 U_B (left singular vectors of [B_1 … B_T]) and V_A (right ones of [A_1; …; A_T]) span all updates, so
 ΔW_t = U_B M_t V_Aᵀ with M_t = U_Bᵀ ΔW_t V_A of size Σr × Σr. The cores are merged and mapped back. Core +
 addition is addition, core + TSV is TSV-M; TIES on cores is another merge than TIES on ΔW, and depends on the basis.
+
+Variant: columns that are parallel up to float32 count once, and with unlike ranks TSV is cut as the full matrix is (the
+official code keeps all Σr columns and cuts at the mean rank); α/r is folded into B.
 """
 
 from __future__ import annotations

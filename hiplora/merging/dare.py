@@ -1,6 +1,9 @@
 """DARE (Yu et al., arXiv 2311.03099): drop entries of every ΔW_t at random, rescale the rest by 1/(1 − p), fuse.
 
 The rescaling is the paper's, which keeps the expectation of every entry; it does not restore a norm.
+
+Variant: 1/(1 − p), where mergekit restores the L1 norm of each tensor; with TIES nothing is trimmed again by magnitude,
+as in PEFT and mergekit. docs/merging.md compares the public codes.
 """
 
 from __future__ import annotations

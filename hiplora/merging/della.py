@@ -2,6 +2,8 @@
 
 Within each row of ΔW (one output neuron) the drop probability falls linearly with the rank of the magnitude,
 from drop + window/2 at the smallest entry to drop − window/2 at the largest.
+
+Variant: the official code's, with window = 2 ε and 1/(1 − p_i) entry by entry; mergekit restores the L1 norm instead.
 """
 
 from __future__ import annotations

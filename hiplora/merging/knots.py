@@ -3,6 +3,9 @@
 [ΔW_1 … ΔW_T] side by side = U S [V_1 … V_T]; the task vectors are S V_t = Uᵀ ΔW_t = (Uᵀ B_t) A_t, merged
 element by element (trim and sign over all matrices at once) and mapped back by U. Through factors: the wide
 matrix is [B_1 … B_T] times a block diagonal of the A_t, whose QR is block-wise, so its SVD is a small one.
+
+Variant: directions count above 10⁻⁶ of the largest singular value; the official code's bound is 10⁻⁵ whatever the size
+of the updates, and it leaves α/r out of them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The task vector is the whole ΔW, not A and B apart. With ``threshold: global`` the cut is one magnitude per
 task over all matrices, as in the official code; with ``matrix`` one per task and matrix.
+
+Variant: round(d K) entries are kept, and those that equal the smallest (official code: int(d K) + 1); an entry whose
+sum is exactly 0 is 0 (there: the majority's sign); agreeing entries are averaged by number, weights act before the sign
+is elected (mergekit divides by their sum, PEFT elects without them). docs/merging.md compares the public codes.
 """
 
 from __future__ import annotations

@@ -91,10 +91,11 @@ def test_no_number_moves_unless_the_version_does(case, golden):
     stored = {key: value for key, value in golden[case].items() if key != "numbers"}
     if stored != owner:
         pytest.fail(f"{case} is of {owner}, its stored numbers of {stored}; set {WRITE}=1 to write them anew")
+    owned = f"{type(operator).__name__}.version"
     drawn = " (or DRAWS, if what is drawn changed)" if "draws" in owner else ""
     if not close(numbers, golden[case]["numbers"]):
         pytest.fail(
-            f"{case} gives other numbers than before. If that is meant, raise {type(operator).__name__}.version{drawn}, "
+            f"{case} gives other numbers than before. If that is meant, raise {owned}{drawn}, "
             f"so that records of before are not taken for new ones, and set {WRITE}=1 to write the numbers anew; else "
             "the change has broken it."
         )
