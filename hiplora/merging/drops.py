@@ -36,11 +36,11 @@ def plan_drop(
     def matrix(name: str) -> Dense:
         masks = [stream(t, name) for t in range(len(tasks))]
 
-        def dropped(x: Tensor) -> Tensor:
-            left = torch.stack([drop(block, mask) for block, mask in zip(x, masks, strict=True)])
+        def dropped(blocks: list[Tensor]) -> Tensor:
+            left = torch.stack([drop(block, mask) for block, mask in zip(blocks, masks, strict=True)])
             return fuse(weighted(left, weights))
 
-        return Dense(fuse_blocks([task[name] for task in tasks], dropped) * scale)
+        return Dense(fuse_blocks([task[name] for task in tasks], dropped).mul_(scale))
 
     return Plan(matrix, factored=False)
 

@@ -50,7 +50,9 @@ class Knots(Operator):
 
         if self.rule == "ties":
             return plan_ties(rows, density=self.density, scope=self.threshold)
-        return (lambda name: fuse_blocks([row[name] for row in rows], lambda x: torch.sum(x, dim=0))), {}
+        return (
+            lambda name: fuse_blocks([row[name] for row in rows], lambda blocks: torch.stack(blocks).sum(dim=0))
+        ), {}
 
 
 def in_basis(basis: torch.Tensor, update: Update) -> LowRank:

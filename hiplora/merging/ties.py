@@ -31,9 +31,9 @@ class Ties(Operator):
     accepts_dense: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """Two counting passes per task for the global cut; then one matrix at a time, in blocks of rows."""
+        """One or two passes per task for the global cut; then one matrix at a time, in blocks of rows."""
         from hiplora.merging.elementwise import plan_ties
         from hiplora.updates import Dense
 
         merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold, weights=self.weights)
-        return Plan(lambda name: Dense(merged(name) * self.scale), factored=False, notes=notes)
+        return Plan(lambda name: Dense(merged(name).mul_(self.scale)), factored=False, notes=notes)
