@@ -139,13 +139,19 @@ def chosen(args: argparse.Namespace) -> Operator:
     """The operator with its options, refused before anything is read.
 
     Raises:
-        UserError: an option that the operator does not have or that is out of its range, or no seed for what draws.
+        UserError: an option that the operator does not have or that is out of its range, no seed for what draws, or no
+            rank to cut full matrices to.
     """
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     operator = configured(args.operator, calibration=args.calibration, **options)
     operator.check_adapters(len(args.adapters))
     if operator.random and args.seed is None:
         raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")
+    if operator.full_rank and args.rank is None and not args.fold:
+        raise UserError(
+            f"--operator {operator.name} gives full-rank updates; give --rank R for a LoRA adapter, or --fold for "
+            "weights."
+        )
     return operator
 
 

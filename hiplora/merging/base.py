@@ -101,12 +101,14 @@ def streams(generator: torch.Generator) -> Callable[..., torch.Generator]:
 class Operator(Options):
     """Base of all operators; a subclass adds its options as fields and implements :meth:`plan`.
 
-    ``accepts_dense``: full-rank updates are welcome. ``draws``: a generator is needed.
+    ``accepts_dense``: full-rank updates are welcome. ``full_rank``: the result is one. ``draws``: a generator
+    is needed.
     """
 
     group: ClassVar[str] = "merge"
     accepts_dense: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    full_rank: ClassVar[bool] = False
 
     name: str
     calibration: Literal["none", "pico", "rescale", "random"] = "none"

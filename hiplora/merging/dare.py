@@ -27,6 +27,7 @@ class Dare(Operator):
     scale: float = 1.0
     weights: Weights = None
     accepts_dense: ClassVar[bool] = True
+    full_rank: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:

@@ -34,6 +34,7 @@ class Della(Operator):
     scale: float = 1.0
     weights: Weights = None
     accepts_dense: ClassVar[bool] = True
+    full_rank: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
     def check_options(self) -> None:

@@ -29,6 +29,7 @@ class Ties(Operator):
     scale: float = 1.0
     weights: Weights = None
     accepts_dense: ClassVar[bool] = True
+    full_rank: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """One or two passes per task for the global cut; then one matrix at a time, in blocks of rows."""

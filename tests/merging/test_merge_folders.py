@@ -239,6 +239,8 @@ def test_weights_by_command_negative_ones_too(adapters, tmp_path, capsys):
 
 
 def test_options_are_checked_before_anything_is_read(tmp_path, capsys):
+    assert run(tmp_path / "absent", "--operator", "della", "--seed", 0, "--out", tmp_path / "out") == 2
+    assert "--operator della gives full-rank updates; give --rank R" in capsys.readouterr().err
     assert run(tmp_path / "absent", "--operator", "ties", "--density", "0", "--out", tmp_path / "out") == 2
     assert "--density 0 must be above 0" in capsys.readouterr().err
 
@@ -356,8 +358,8 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     assert (copy / "adapter_model.safetensors").read_bytes() == before
     assert run(*addition, "--out", out) == 0
     first = (out / "adapter_model.safetensors").read_bytes()
-    # It fails while it writes: the dense operator needs a rank.
-    assert run(copy, rslora, "--operator", "ties", "--out", out) == 2
+    # It fails while it writes: a number does not fit.
+    assert run(*addition, "--weights", "1e9,1", "--dtype", "float16", "--out", out) == 2
     assert (out / "adapter_model.safetensors").read_bytes() == first
     (out / "scores.json").write_text("mine")
     assert run(copy, "--operator", "addition", "--out", out) == 2
@@ -471,7 +473,7 @@ def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_
             "--operator tsvm has no option --density; it has --scale",
         ),
         ((plain, adapters["dora"][0], "--operator", "tsvm", "--backbone", backbone), "full-rank update"),
-        ((plain, tmp_path / "absent", "--operator", "ties"), "is neither a folder nor"),
+        ((plain, tmp_path / "absent", "--operator", "tsvm"), "is neither a folder nor"),
         ((plain, "--operator", "addition", "--fold"), "--backbone DIR"),
         ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever --scale is"),
     ]

@@ -345,7 +345,7 @@ def test_hip_adapters_add_in_phi_and_equal_dense_addition():
 @pytest.mark.parametrize("name", OPERATORS)
 def test_only_dense_operators_stream_and_factored_ones_hold_factors(name):
     updates = merge([adapter(1), adapter(2)], name, generator=seeded()).updates
-    streams = name in ("ties", "dare", "della")
+    streams = operator_class(name).full_rank
     assert isinstance(updates, Streamed if streams else dict)
     assert streams or all(isinstance(u, LowRank) and u.rank <= 4 for u in updates.values())
 
