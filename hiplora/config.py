@@ -82,6 +82,12 @@ class Options(BaseModel):
         """The name of a field on the command line, such as ``training.lr``."""
         return f"{cls.group}.{field}" if cls.group else field
 
+    @classmethod
+    def typed(cls, field: str, value: Any) -> str:
+        """A field with its value on the command line, such as ``training.lr=0.1``; inside a field, ``a.b=1``."""
+        first, dot, rest = field.partition(".")
+        return f"{cls.typed_as(first)}{dot}{rest}={value}"
+
     def but(self, **changes: Any) -> Self:
         """A copy with some fields replaced, checked again."""
         return type(self)(**{**self.fields(), **changes})
@@ -152,17 +158,18 @@ def _sentence(cls: type[Options], error: ValidationError) -> str:
         return f"{name} has no value; add {name}=… to the command."
     if first["type"] == "extra_forbidden":
         return f"{name} is not a field; there are {', '.join(map(cls.typed_as, cls.model_fields))}."
-    return f"{name}={first['input']} {_wanted(cls, place, first['type'], context)}."
+    return f"{cls.typed('.'.join(place), first['input'])} {_wanted(cls, place, first['type'], context)}."
 
 
 def _wanted(cls: type[Options], place: list[str], kind: str, context: Mapping[str, Any]) -> str:
     field = cls.model_fields.get(place[0]) if place else None
     examples = f", e.g. {field.examples[0]}" if field is not None and field.examples else ""
+    bound: Callable[[str], str] = lambda key: str(context.get(key)).removesuffix(".0")  # noqa: E731
     bounds = {
-        "greater_than_equal": f"must be at least {context.get('ge')}",
-        "greater_than": f"must be above {context.get('gt')}",
-        "less_than_equal": f"must be at most {context.get('le')}",
-        "less_than": f"must be below {context.get('lt')}",
+        "greater_than_equal": f"must be at least {bound('ge')}",
+        "greater_than": f"must be above {bound('gt')}",
+        "less_than_equal": f"must be at most {bound('le')}",
+        "less_than": f"must be below {bound('lt')}",
         "finite_number": "must be a finite number",
         "literal_error": f"is not known; choose one of {context.get('expected', '')}".replace("'", ""),
     }

@@ -203,8 +203,8 @@ def add(updates: Sequence[Update]) -> Update:
 
 
 def zero(shape: tuple[int, int]) -> LowRank:
-    """The update 0 of shape (m, n), of rank 1."""
-    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
+    """The update 0 of shape (m, n), of rank 0: beside others it adds nothing to theirs."""
+    return LowRank(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]))
 
 
 def dora(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:

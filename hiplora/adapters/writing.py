@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
-from hiplora.adapters.files import ADAPTER_WEIGHTS
+from hiplora.adapters.files import ADAPTER_PICKLE, ADAPTER_WEIGHTS
 from hiplora.errors import UserError
 from hiplora.spectral.recipes import truncated_svd
 from hiplora.tuner.identity import PREFIX
-from hiplora.updates import Dense, LowRank, Update, thin_svd, zero
+from hiplora.updates import Dense, LowRank, Update, thin_svd
+from hiplora.updates import zero as zero_update
+
+DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
+SAFETENSORS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+PREFIX_OF_FACTORS = ".lora_"
+ROUNDING = 1e-6
+"""Share of ‖B‖ ‖A‖ below which ‖B A‖ is rounding of float32."""
 
 
 def write_lora(
@@ -25,36 +34,114 @@ def write_lora(
     out: Path,
     *,
     rank: int | None = None,
+    ranks: Literal["one", "own"] = "one",
+    dtype: torch.dtype = torch.float32,
     beside: Mapping[str, Tensor] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Write ``out`` as an adapter that stock PEFT loads; fp32, scaling 1, ranks per module where they differ.
+    """Write ``out`` as an adapter that stock PEFT loads: scaling 1, one rank for all modules.
 
     Args:
         updates: walked once, so a streamed mapping never holds more than one dense matrix.
         rank: cap on every matrix's rank; None keeps all factors as they are.
+        ranks: ``one`` fills the factors of smaller rank with zeros, which changes no update: tools that divide the one
+            ``lora_alpha`` by the rank of each tensor scale all of them alike. ``own`` writes each rank as it is.
+        dtype: of the factors in the file; they are rounded to it once, at the end.
         beside: tensors that are saved along under their own names, such as those of ``modules_to_save``.
         **fields: of LoraConfig, where they are not what the updates say: ``base_model_name_or_path``, ``task_type``, …
 
     Returns:
-        ranks, and the relative Frobenius error of the truncation: over all matrices and the worst one.
+        ranks as written, the smallest before zeros were added and to how many modules they were, and the relative
+        Frobenius error of the truncation: over all matrices and the worst one; that of rounding to ``dtype``, where it
+        is not float32; ``zero: true`` where nothing is left.
 
     Raises:
-        UserError: a full-rank update and no rank to cut it to.
+        UserError: a full-rank update and no rank to cut it to, or numbers too large for ``dtype``.
     """
-    tensors = dict(beside or {})
-    ranks: dict[str, int] = {}
-    truncation = Truncation()
+    held: dict[str, LowRank] = {}
+    truncation, rounding, zero = Truncation(), Truncation(), True
     for name, update in updates.items():
         factors, lost, norm = fitted(name, update, rank)
         truncation.add(name, lost, norm)
-        ranks[name] = factors.rank
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.A.float().cpu().contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = factors.B.float().cpu().contiguous()
+        zero = zero and vanishes(update, norm)
+        held[name], lost = rounded(name, factors.to("cpu", torch.float32), dtype)
+        rounding.add(name, lost, norm)
+    own = {name: max(1, factors.rank) for name, factors in held.items()}  # a file has no factors of rank 0
+    written = dict.fromkeys(own, max(own.values())) if ranks == "one" else own
+    tensors = dict(beside or {})
+    for name, factors in held.items():
+        B, A = padded(factors, written[name])
+        tensors |= {f"{PREFIX}{name}.lora_A.weight": A, f"{PREFIX}{name}.lora_B.weight": B}
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    lora_config(ranks, **fields).save_pretrained(str(out))
-    return {"rank": max(ranks.values()), "min_rank": min(ranks.values()), **truncation.report()}
+    lora_config(written, **fields).save_pretrained(str(out))
+    counts = {"modules": len(own), "padded": sum(written[name] != own[name] for name in own)}
+    report = {"rank": max(written.values()), "min_rank": min(own.values()), **counts, **truncation.report()}
+    if dtype != torch.float32:
+        report |= {"rounding_error": rounding.report()["relative_error"]}
+    return report | {"dtype": dtype_name(dtype)} | ({"zero": True} if zero else {})
+
+
+def rounded(name: str, factors: LowRank, dtype: torch.dtype) -> tuple[LowRank, float]:
+    """Factors in a dtype, and the Frobenius norm of the difference that this makes to the update.
+
+    Raises:
+        UserError: numbers too large for the dtype.
+    """
+    cast = factors.to(dtype)
+    if dtype == torch.float32 or not factors.rank:
+        return cast, 0.0
+    for factor in (cast.B, cast.A):
+        refuse_overflow(name, factor)
+    back = cast.to(torch.float32)
+    difference = LowRank(torch.cat([factors.B, -back.B], dim=1), torch.cat([factors.A, back.A], dim=0))
+    return cast, difference.to(torch.float64).norm()
+
+
+def refuse_overflow(name: str, stored: Tensor) -> None:
+    """Refuse a tensor that its dtype has no finite numbers for. Raises UserError."""
+    if not torch.isfinite(stored).all():
+        wider = "bfloat16 or float32" if stored.dtype == torch.float16 else "a smaller scale"
+        raise UserError(f"The merged {name} holds numbers too large for {dtype_name(stored.dtype)}; try {wider}.")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``bfloat16`` for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def common_dtype(folders: Iterable[Path]) -> torch.dtype:
+    """The dtype in which all factors of all these adapter folders are stored; float32 where they differ.
+
+    Only the headers of the files are read. What is stored in another format than float16, bfloat16 or float32 counts
+    as float32.
+    """
+    found = {dtype for folder in folders for dtype in _stored(folder)}
+    return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32
+
+
+def _stored(folder: Path) -> set[torch.dtype]:
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        tensors = torch.load(folder / ADAPTER_PICKLE, weights_only=True, map_location="meta")
+        return {tensor.dtype for key, tensor in tensors.items() if PREFIX_OF_FACTORS in key}
+    with safe_open(path, framework="pt") as handle:
+        keys = [key for key in handle.keys() if PREFIX_OF_FACTORS in key]  # noqa: SIM118
+        return {SAFETENSORS.get(handle.get_slice(key).get_dtype(), torch.float64) for key in keys}
+
+
+def vanishes(update: Update, norm: float) -> bool:
+    """Whether an update of this norm is 0, or what rounding leaves of factors that cancel each other."""
+    if isinstance(update, Dense):
+        return norm == 0
+    factors = update.factors()
+    return norm <= ROUNDING * float(factors.B.norm()) * float(factors.A.norm())
+
+
+def padded(factors: LowRank, rank: int) -> tuple[Tensor, Tensor]:
+    """B (m, rank) and A (rank, n) of the same update, zeros added."""
+    more = rank - factors.rank
+    return pad(factors.B, (0, more)).contiguous(), pad(factors.A, (0, 0, 0, more)).contiguous()
 
 
 def lora_config(ranks: Mapping[str, int], **fields: Any) -> LoraConfig:
@@ -75,7 +162,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
         return _cut_dense(update.weight, min(rank, *update.shape))
     factors = update.factors()
     if rank is None or factors.rank <= rank:
-        return (factors if factors.rank else zero(update.shape)), 0.0, factors.norm()
+        return factors, 0.0, factors.norm()
     u, s, v = thin_svd(factors.to(torch.float64))
     # More factors than numerical rank (repeated adapters) are no loss: only what is cut counts.
     cut = LowRank(u[:, :rank] * s[:rank], v[:, :rank].mT).to(torch.float32)
@@ -85,7 +172,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
 def _cut_dense(weight: Tensor, rank: int) -> tuple[LowRank, float, float]:
     norm = float(torch.linalg.matrix_norm(weight))
     if norm == 0:
-        return zero((weight.shape[0], weight.shape[1])), 0.0, 0.0
+        return zero_update((weight.shape[0], weight.shape[1])), 0.0, 0.0
     basis = truncated_svd(weight, k=rank, recipe="auto")
     cut = LowRank(basis.U * basis.S, basis.V.mT)
     return cut, float(torch.linalg.matrix_norm(weight - cut.dense())), norm

@@ -13,14 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hiplora.errors import UserError
-from hiplora.merging.base import CALIBRATIONS, Operator, Plan
+from hiplora.merging.base import CALIBRATIONS, Operator, Plan, on_command_line, typed, typed_as
 
 if TYPE_CHECKING:
     import torch
 
     from hiplora.updates import Update
 
-__all__ = ["CALIBRATIONS", "OPERATORS", "MergeResult", "Streamed", "apply", "merge", "operator_class"]
+__all__ = ["CALIBRATIONS", "OPERATORS", "MergeResult", "Streamed", "apply", "configured", "merge", "operator_class"]
 
 OPERATORS: dict[str, str] = {
     "addition": "hiplora.merging.addition:Addition",
@@ -40,7 +40,8 @@ class MergeResult:
 
     ``updates`` maps every module name to its merged update. Operators that work on factors fill a dict;
     the dense ones give a :class:`Streamed` mapping, which computes a matrix when it is asked for and
-    keeps none. ``report`` is JSON-serialisable.
+    keeps none. ``report`` is JSON-serialisable; once every matrix was asked for it says ``zero: true`` where all
+    of them are 0.
     """
 
     updates: Mapping[str, Update]
@@ -73,9 +74,32 @@ def operator_class(name: str) -> type[Operator]:
         UserError: no operator of that name.
     """
     if name not in OPERATORS:
-        raise UserError(f"merge={name} is not known; choose one of {', '.join(OPERATORS)}.")
+        raise UserError(f"{typed('operator', name)} is not known; choose one of {', '.join(OPERATORS)}.")
     module, _, attribute = OPERATORS[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def configured(name: str, *, calibration: str = "none", **options: Any) -> Operator:
+    """An operator with its options, checked.
+
+    Raises:
+        UserError: an unknown name, or an option that the operator does not have or that is out of its range.
+    """
+    cls = operator_class(name)
+    known = sorted(set(cls.model_fields) - {"name", "calibration"})
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UserError(
+            f"{typed('operator', name)} has no option {', '.join(map(spelt, unknown))}; "
+            + (f"it has {', '.join(map(spelt, known))}." if known else "it has none.")
+        )
+    given: dict[str, Any] = {"name": name, "calibration": calibration, **options}
+    return cls(**given)
+
+
+def spelt(option: str) -> str:
+    """An option by its name alone, or as the command has it."""
+    return typed_as(option) if on_command_line() else option
 
 
 def merge(
@@ -99,18 +123,10 @@ def merge(
 
     Raises:
         UserError: unknown names or options, adapters that do not match, a full-rank update given to an
-            operator that works on factors, no generator where one is needed.
+            operator that works on factors, no generator where one is needed; a merged update that is not finite,
+            when it is asked for.
     """
-    cls = operator_class(operator)
-    known = set(cls.model_fields) - {"name", "calibration"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise UserError(
-            f"merge={operator} has no option {', '.join(unknown)}; "
-            + (f"it has {', '.join(sorted(known))}." if known else "it has none.")
-        )
-    given: dict[str, Any] = {"name": operator, "calibration": calibration, **options}
-    instance = cls(**given)
+    instance = configured(operator, calibration=calibration, **options)
     return apply(instance, updates, generator=generator, labels=labels)
 
 
@@ -123,7 +139,7 @@ def apply(
 ) -> MergeResult:
     """:func:`merge` with the operator and its options given as one object, as a configuration holds them."""
     from hiplora.merging.calibration import calibrate
-    from hiplora.merging.checks import checked
+    from hiplora.merging.checks import checked, watched
 
     tasks = checked(operator, updates, generator, labels)
     calibrated = calibrate(operator.calibration, tasks, generator)
@@ -135,5 +151,7 @@ def apply(
         **calibrated.notes,
         **plan.notes,
     }
-    merged = Streamed(plan, list(tasks[0]))
+    names = list(tasks[0])
+    plan = plan.then(watched(names, report))
+    merged = Streamed(plan, names)
     return MergeResult(dict(merged) if plan.factored else merged, report)

@@ -7,22 +7,33 @@ LoRA adapter, or with --fold into the backbone's weights.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from hiplora.errors import UserError
-from hiplora.merging import CALIBRATIONS, OPERATORS, merge, operator_class
+from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
+from hiplora.merging.base import command_line
 
 if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
+    from hiplora.merging import MergeResult
+    from hiplora.merging.base import Operator
     from hiplora.updates import Update
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as the rest of the command does, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the arguments).")
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments; the options of all operators are gathered from their classes."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python -m hiplora.merging",
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
     )
@@ -30,8 +41,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--operator", required=True, choices=list(OPERATORS), help="how to merge")
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
-    p.add_argument("--rank", type=int, help="cap on the rank of the result; needed by the dense operators")
-    p.add_argument("--seed", type=int, help="needed by dare, della and --calibration random")
+    p.add_argument("--rank", type=whole(1), help="cap on the rank of the result; needed by the dense operators")
+    p.add_argument(
+        "--ranks",
+        choices=("one", "own"),
+        help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
+    )
+    p.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of what is written; default: the adapters' own where they have one, else float32; with --fold, as stored",
+    )
+    p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
@@ -42,15 +63,54 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def option_table() -> dict[str, tuple[type, list[str]]]:
-    """Option name → its type and, with their defaults, the operators that have it."""
-    table: dict[str, tuple[type, list[str]]] = {}
+def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
+    """Option name → how it is read and, with their defaults, the operators that have it."""
+    table: dict[str, tuple[Callable[[str], Any], list[str]]] = {}
     for operator in OPERATORS:
         for name, field in operator_class(operator).model_fields.items():
             if name not in ("name", "calibration"):
-                kind = str if field.annotation is str else float
-                table.setdefault(name, (kind, []))[1].append(f"{operator} ({field.default})")
+                table.setdefault(name, (kind(field.annotation), []))[1].append(f"{operator} ({field.default})")
     return table
+
+
+def kind(annotation: Any) -> Callable[[str], Any]:
+    """How the value of a field is read; which values have a sense is for the operator to say."""
+    if get_origin(annotation) is Literal:
+        return str
+    if any(get_origin(inner) is tuple for inner in get_args(annotation)):
+        return lambda text: tuple(map(number, text.split(",")))
+    return number
+
+
+def number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from None
+
+
+def whole(least: int, below: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number of at least ``least``."""
+    wanted = f"a whole number of at least {least}" + (f" and below {below}" if below is not None else "")
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (below is not None and int(text) >= below):
+            raise argparse.ArgumentTypeError(f"{text} must be {wanted}")
+        return int(text)
+
+    return read
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """The arguments with a value such as -1e-3 attached to its option, for which argparse would else take it."""
+    result: list[str] = []
+    for word in argv:
+        if result and re.match(r"-([\d.]|inf|nan)", word) and re.fullmatch(r"--[a-z-]+", result[-1]):
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -59,22 +119,40 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from hiplora.adapters.reading import read_adapter
 
+    operator = chosen(args)
     refuse(args)
     adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
     base = common_base(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
-    options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     updates, unchanged = complete(adapters)
-    result = merge(
+    result = apply(
+        operator,
         [{name: update.to(args.device) for name, update in each.items()} for each in updates],
-        args.operator,
-        calibration=args.calibration,
         generator=generator,
         labels=[a.label for a in adapters],
-        **options,
     )
-    report = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged, **result.report}
-    return write(result.updates, args, like=adapters[0], report=report)
+    about = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged}
+    return write(result, args, like=adapters[0], about=about)
+
+
+def chosen(args: argparse.Namespace) -> Operator:
+    """The operator with its options, refused before anything is read.
+
+    Raises:
+        UserError: an option that the operator does not have or that is out of its range, no seed for what draws, or no
+            rank to cut full matrices to.
+    """
+    options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
+    operator = configured(args.operator, calibration=args.calibration, **options)
+    operator.check_adapters(len(args.adapters))
+    if operator.random and args.seed is None:
+        raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")
+    if operator.full_rank and args.rank is None and not args.fold:
+        raise UserError(
+            f"--operator {operator.name} gives full-rank updates; give --rank R for a LoRA adapter, or --fold for "
+            "weights."
+        )
+    return operator
 
 
 def refuse(args: argparse.Namespace) -> None:
@@ -89,10 +167,11 @@ def refuse(args: argparse.Namespace) -> None:
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
-    if args.fold and args.rank is not None:
-        raise UserError("--rank is of the adapter that is written; with --fold, which writes weights, leave it out.")
-    if args.rank is not None and args.rank < 1:
-        raise UserError(f"--rank {args.rank} must be at least 1.")
+    for option in ("rank", "ranks"):
+        if args.fold and getattr(args, option) is not None:
+            raise UserError(
+                f"--{option} is of the adapter that is written; with --fold, which writes weights, leave it out."
+            )
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -100,29 +179,32 @@ def refuse(args: argparse.Namespace) -> None:
     check_out(args.out, [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else []))
 
 
-def write(
-    updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
-) -> dict[str, Any]:
+def write(result: MergeResult, args: argparse.Namespace, *, like: Adapter, about: dict[str, Any]) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
-    from hiplora.adapters.writing import write_lora
+    from hiplora.adapters.reading import locate
+    from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
     from hiplora.disk import new_folder
     from hiplora.merging.output import write_folded, write_report
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
+    dtype = DTYPES[args.dtype] if args.dtype else None
     with new_folder(args.out, elsewhere="--out DIR") as folder:
         if args.fold:
-            written = write_folded(updates, args.backbone, folder)
+            written = write_folded(result.updates, args.backbone, folder, dtype=dtype)
         else:
             written = write_lora(
-                updates,
+                result.updates,
                 folder,
                 rank=args.rank,
-                base_model_name_or_path=report["base"],
+                ranks=args.ranks or "one",
+                dtype=dtype or common_dtype(map(locate, args.adapters)),
+                base_model_name_or_path=about["base"],
                 task_type=like.task_type,
                 fan_in_fan_out=like.fan_in_fan_out,
             )
-        report = {**report, **written}
+        # The operator's own report is complete only now: it says whether every matrix was 0.
+        report = {**about, **result.report, **written}
         write_report(report, folder)
     return report
 
@@ -168,17 +250,34 @@ def common_base(adapters: Sequence[Adapter], base: str | None) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0, or 2 with one sentence on stderr."""
-    args = parser().parse_args(argv)
     try:
-        report = run(args)
+        with command_line():
+            args = parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
+            report = run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.fold:
-        print(f"{args.out}: backbone with {report['folded']} matrices updated")
-    else:
-        print(f"{args.out}: LoRA of rank {report['rank']}, relative error {report['relative_error']:.2e}")
+    if report.get("zero"):
+        print("Every merged update is 0: these options leave nothing of these adapters.", file=sys.stderr)
+    print(f"{args.out}: {summary(report)}")
     return 0
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """What was written, in one line."""
+    if "folded" in report:
+        return f"backbone with {report['folded']} matrices updated"
+    own = report["min_rank"] < report["rank"] and not report["padded"]
+    ranks = f"ranks {report['min_rank']} to {report['rank']}" if own else f"rank {report['rank']}"
+    line = f"LoRA of {ranks}, relative error {report['relative_error']:.2e}"
+    if report["dtype"] != "float32":
+        line += f"; {report['dtype']} rounds by {report['rounding_error']:.2e} (--dtype float32 keeps all digits)"
+    if report["padded"]:
+        line += (
+            f"; {report['padded']} of {report['modules']} modules have a smaller rank, from {report['min_rank']} on, "
+            "and are filled up with zeros (--ranks own keeps each rank)"
+        )
+    return line
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Pico, per matrix, on B with the scaling folded in: [B_1 … B_T] = U S Xᵀ, collision degree c_i = S_i² / Σ_j S_j²,
 a_i = 1 / (1 + (T − 1) c_i), B_t ← B_t + U diag(a − 1) Uᵀ B_t. After the merge the update is rescaled to the
 mean of the original ‖ΔW_t‖_F. Controls: ``rescale`` only rescales; ``random`` spends the same coefficients on
-random orthonormal directions instead of U.
+random orthonormal directions instead of U. Variant: α/r is folded into B first, and norms are restored after the merge.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Cal
         factors, collision = shrink([task[name] for task in tasks], stream(name) if stream else None)
         for task, update in zip(shrunk, factors, strict=True):
             task[name] = update
-        worst.append(float(collision.max()))
+        worst.append(float(collision.max()) if collision.numel() else 0.0)
     return Calibrated(shrunk, finish, {"mean_largest_collision": sum(worst) / len(worst)})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hiplora.errors import UserError
+from hiplora.merging.base import typed
 from hiplora.updates import Dense, LowRank, Principal, Update
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ def checked(
     """The adapters in float32 and one order of names.
 
     Raises:
-        UserError: nothing to merge, unlike names or shapes, values that are not finite, a full-rank update
-            where the operator needs factors, or a missing generator.
+        UserError: nothing to merge, unlike names or shapes, another number of weights, values that are not finite,
+            a full-rank update where the operator needs factors, or a missing generator.
     """
     if not updates or not updates[0]:
         raise UserError("There is nothing to merge: give at least one adapter with at least one adapted matrix.")
     labels = labels or [f"adapter {i + 1}" for i in range(len(updates))]
+    operator.check_adapters(len(updates))
     _need_generator(operator, generator)
     names = list(updates[0])
     for label, adapter in zip(labels, updates, strict=True):
@@ -39,9 +41,8 @@ def checked(
 
 
 def _need_generator(operator: Operator, generator: torch.Generator | None) -> None:
-    if generator is None and (operator.draws or operator.calibration == "random"):
-        what = f"merge={operator.name}" if operator.draws else "merge.calibration=random"
-        raise UserError(f"{what} draws at random: give a seeded torch.Generator (on the command line, --seed 0).")
+    if generator is None and operator.random:
+        raise UserError(f"{operator.what_draws()} draws at random; give a seeded torch.Generator.")
 
 
 def _same_modules(label: str, adapter: Mapping[str, Update], first: str, reference: Mapping[str, Update]) -> None:
@@ -62,11 +63,51 @@ def _same_modules(label: str, adapter: Mapping[str, Update], first: str, referen
 def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
     if isinstance(update, Dense) and not operator.accepts_dense:
         raise UserError(
-            f"merge={operator.name} works on low-rank factors, but {label} has a full-rank update ({name}); "
-            "choose a dense operator: addition, task_arithmetic, ties, dare or della."
+            f"{typed('operator', operator.name)} works on low-rank factors, but {label} has a full-rank update "
+            f"({name}); choose a dense operator: addition, task_arithmetic, ties, dare or della."
         )
     if not all(map(_finite, parts(update))):
         raise UserError(f"{label} holds values that are not finite in {name}; its training diverged, leave it out.")
+
+
+def watched(names: Sequence[str], report: dict[str, Any]) -> Callable[[str, Update], Update]:
+    """A look at every merged update as it comes, for :meth:`Plan.then`: it gives back what it was given.
+
+    Refuses by name what is not finite, and writes ``zero: true`` into the report once all were seen and all are 0.
+    """
+    left, some = set(names), False
+
+    def look(name: str, update: Update) -> Update:
+        nonlocal some
+        finite, zero = _judged(update)
+        if not finite:
+            raise UserError(
+                f"The merged update of {name} is not finite: its numbers are too large for float32; lower the scale "
+                "or the weights, or leave out an adapter whose values are beyond reason."
+            )
+        left.discard(name)
+        some = some or not zero
+        if not left and not some:
+            report["zero"] = True
+        return update
+
+    return look
+
+
+def _judged(update: Update) -> tuple[bool, bool]:
+    """Whether ΔW is finite, and whether it is 0 (as a matrix, or one of its factors is)."""
+    if isinstance(update, Dense):
+        weight = update.weight
+        return _finite(weight), _extreme(weight) == 0
+    factors = update.factors()
+    bound = float(factors.B.norm()) * float(factors.A.norm())
+    # A product is formed only where the norms leave a doubt; squares of tiny entries vanish before these do.
+    finite = bound < torch.finfo(torch.float32).max or _finite(factors.dense())
+    return finite, bound == 0 and 0 in (_extreme(factors.B), _extreme(factors.A))
+
+
+def _extreme(x: torch.Tensor) -> float:
+    return max(float(end.abs()) for end in x.aminmax()) if x.numel() else 0.0
 
 
 def _finite(x: torch.Tensor) -> bool:

@@ -2,15 +2,18 @@
 
 U_B (left singular vectors of [B_1 … B_T]) and V_A (right ones of [A_1; …; A_T]) span all updates, so
 ΔW_t = U_B M_t V_Aᵀ with M_t = U_Bᵀ ΔW_t V_A of size Σr × Σr. The cores are merged and mapped back. Core +
-addition is addition, core + TSV is TSV-M; TIES on cores is another merge than TIES on ΔW.
+addition is addition, core + TSV is TSV-M; TIES on cores is another merge than TIES on ΔW, and depends on the basis.
+
+Variant: columns that are parallel up to float32 count once, and with unlike ranks TSV is cut as the full matrix is (the
+official code keeps all Σr columns and cuts at the mean rank); α/r is folded into B.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +24,11 @@ if TYPE_CHECKING:
 class CoreSpace(Operator):
     """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global) are of TIES; ``scale``: λ."""
 
-    rule: str = "ties"
-    density: float = 0.2
-    threshold: str = "matrix"
+    version: ClassVar[int] = 2  # 1: bases of columns brought to length 1
+    rule: Literal["ties", "tsvm", "addition"] = "ties"
+    density: Density = 0.2
+    threshold: Threshold = "matrix"
     scale: float = 1.0
-
-    def check_options(self) -> None:
-        """As for TIES."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("rule", ("ties", "tsvm", "addition"))
-        self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """All cores first (Σr × Σr each), then the rule on them."""
@@ -75,15 +72,15 @@ class CoreSpace(Operator):
 def core_space(updates: Sequence[Update]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
     """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64.
 
-    The factors were float32. What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of
-    it parallel up to rounding; kept as directions of their own, these roundings would fill the cores with zeros and
-    change what a density means.
+    U_B and V_A are the singular vectors of the raw stacks, of columns as long as they are. The factors were float32.
+    What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of it parallel up to rounding;
+    kept as directions of their own, these roundings would fill the cores with zeros and change what a density means.
     """
     import torch
 
-    from hiplora.merging.factors import span, thin
+    from hiplora.merging.factors import left_vectors, thin
 
     factors = [thin(update) for update in updates]
-    left = span(torch.cat([f.B for f in factors], dim=1))
-    right = span(torch.cat([f.A.mT for f in factors], dim=1))
+    left = left_vectors(torch.cat([f.B for f in factors], dim=1))
+    right = left_vectors(torch.cat([f.A.mT for f in factors], dim=1))
     return left, [(left.mT @ f.B) @ (f.A @ right) for f in factors], right

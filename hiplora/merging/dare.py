@@ -1,32 +1,34 @@
 """DARE (Yu et al., arXiv 2311.03099): drop entries of every ΔW_t at random, rescale the rest by 1/(1 − p), fuse.
 
 The rescaling is the paper's, which keeps the expectation of every entry; it does not restore a norm.
+
+Variant: 1/(1 − p), where mergekit restores the L1 norm of each tensor; with TIES nothing is trimmed again by magnitude,
+as in PEFT and mergekit. docs/merging.md compares the public codes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Drop, Operator, Plan, Tasks, Weights
 
 if TYPE_CHECKING:
     import torch
 
 
 class Dare(Operator):
-    """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ."""
+    """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ.
 
-    drop: float = 0.8
-    rule: str = "linear"
+    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    """
+
+    drop: Drop = 0.8
+    rule: Literal["linear", "ties"] = "linear"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
+    full_rank: ClassVar[bool] = True
     draws: ClassVar[bool] = True
-
-    def check_options(self) -> None:
-        """p = 1 would drop everything and divide by zero."""
-        super().check_options()
-        self._fraction("drop", below_one=True)
-        self._one_of("rule", ("linear", "ties"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """One matrix at a time; no global quantity."""
@@ -37,4 +39,4 @@ class Dare(Operator):
         def drop(x: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
             return x * (uniform(x, stream) >= self.drop) / (1 - self.drop)
 
-        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale)
+        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale, weights=self.weights)

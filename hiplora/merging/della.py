@@ -2,37 +2,48 @@
 
 Within each row of ΔW (one output neuron) the drop probability falls linearly with the rank of the magnitude,
 from drop + window/2 at the smallest entry to drop − window/2 at the largest.
+
+Variant: the official code's, with window = 2 ε and 1/(1 − p_i) entry by entry; mergekit restores the L1 norm instead.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from hiplora.errors import UserError
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Drop, Operator, Plan, Tasks, Weights, typed
 
 if TYPE_CHECKING:
     import torch
 
 
-class Della(Operator):
-    """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ."""
+LARGEST = 1 - 2**-23  # the largest probability whose 1 − p is not 0 in float32
 
-    drop: float = 0.8
-    window: float = 0.2
-    rule: str = "ties"
+
+class Della(Operator):
+    """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ.
+
+    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    """
+
+    drop: Drop = 0.8
+    window: Annotated[float, Field(ge=0, lt=1, examples=[0.2])] = 0.2
+    rule: Literal["linear", "ties"] = "ties"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
+    full_rank: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
     def check_options(self) -> None:
-        """Every probability must lie in [0, 1)."""
+        """Every probability must lie in [0, 1), in float32 too."""
         super().check_options()
-        self._one_of("rule", ("linear", "ties"))
-        if self.window < 0 or self.drop - self.window / 2 < 0 or self.drop + self.window / 2 >= 1:
+        if self.drop - self.window / 2 < 0 or self.drop + self.window / 2 > LARGEST:
             raise UserError(
-                f"merge.drop={self.drop} with merge.window={self.window} leaves [0, 1): "
-                "drop ± window/2 must stay inside, e.g. drop=0.8 window=0.2."
+                f"{typed('drop', self.drop)} with {typed('window', self.window)} leaves [0, 1): drop ± window/2 must "
+                f"stay inside, e.g. {typed('drop', 0.8)} {typed('window', 0.2)}."
             )
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
@@ -45,7 +56,7 @@ class Della(Operator):
             p = drop_probabilities(x, self.drop, self.window)
             return x * (uniform(x, stream) >= p) / (1 - p)
 
-        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale)
+        return plan_drop(tasks, generator, drop, rule=self.rule, scale=self.scale, weights=self.weights)
 
 
 def drop_probabilities(x: torch.Tensor, drop: float, window: float) -> torch.Tensor:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from hiplora.merging.base import Plan, Tasks, streams
-from hiplora.merging.elementwise import disjoint_mean, fuse_blocks
+from hiplora.merging.elementwise import disjoint_mean, fuse_blocks, weighted
 from hiplora.updates import Dense
 
 Drop = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def plan_drop(tasks: Tasks, generator: torch.Generator, drop: Drop, *, rule: str, scale: float) -> Plan:
+def plan_drop(
+    tasks: Tasks,
+    generator: torch.Generator,
+    drop: Drop,
+    *,
+    rule: str,
+    scale: float,
+    weights: Sequence[float] | None,
+) -> Plan:
     """Apply ``drop`` to blocks of rows of every ΔW_t, then add (rule linear) or elect signs and average (ties).
+
+    ``weights`` multiply what is left, before it is fused.
 
     Each adapter, by its position, and each matrix, by its name, has a stream of its own: a matrix is the same however
     often and in whatever order it is asked for, and adapters in another order meet other masks.
@@ -26,10 +36,11 @@ def plan_drop(tasks: Tasks, generator: torch.Generator, drop: Drop, *, rule: str
     def matrix(name: str) -> Dense:
         masks = [stream(t, name) for t in range(len(tasks))]
 
-        def dropped(x: Tensor) -> Tensor:
-            return fuse(torch.stack([drop(block, mask) for block, mask in zip(x, masks, strict=True)]))
+        def dropped(blocks: list[Tensor]) -> Tensor:
+            left = torch.stack([drop(block, mask) for block, mask in zip(blocks, masks, strict=True)])
+            return fuse(weighted(left, weights))
 
-        return Dense(fuse_blocks([task[name] for task in tasks], dropped) * scale)
+        return Dense(fuse_blocks([task[name] for task in tasks], dropped).mul_(scale))
 
     return Plan(matrix, factored=False)
 

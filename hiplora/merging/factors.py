@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiplora.updates import Dense, LowRank, Update, thin_svd
+from hiplora.updates import Dense, LowRank, Update, thin_svd, zero
 
 RANK_TOLERANCE = 1e-6
 """Directions below this share of the largest singular value are rounding noise of a float32 update."""
@@ -27,7 +27,7 @@ def thin(update: Update) -> LowRank:
 
 
 def column_basis(stack: Tensor) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q ≥ 1 is its numerical rank."""
+    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q is its numerical rank, at least 1 of R."""
     q, r = torch.linalg.qr(stack)
     u, s, _ = torch.linalg.svd(r, full_matrices=False)
     keep = max(1, _count(s, RANK_TOLERANCE))
@@ -44,6 +44,16 @@ def span(stack: Tensor) -> Tensor:
     return column_basis(stack / lengths.where(lengths > 0, 1))[0]
 
 
+def left_vectors(stack: Tensor) -> Tensor:
+    """Left singular vectors (m, q) of a stack (m, R) as it is, one for every direction that :func:`span` counts.
+
+    The vectors and their order are those of the raw stack, so that an element-wise rule meets the method's own basis;
+    only which directions there are is decided on columns of length 1.
+    """
+    basis = span(stack)
+    return basis @ torch.linalg.svd(basis.mT @ stack, full_matrices=False)[0]
+
+
 def triplets(update: LowRank, limit: int) -> Triplets:
     """Leading singular triplets U (m, k), S (k,), V (n, k) of B A with k = min(limit, numerical rank)."""
     u, s, v = thin_svd(update)
@@ -55,7 +65,7 @@ def orthogonalised_sum(tasks: Sequence[Triplets], shape: tuple[int, int]) -> Low
     """TSV-M's merge of triplets: polar(U) Σ polar(V)ᵀ with U, Σ, V concatenated over tasks."""
     u, s, v = (torch.cat([t[i] for t in tasks], dim=-1) for i in range(3))
     if s.numel() == 0:
-        return LowRank(u.new_zeros(shape[0], 1), u.new_zeros(1, shape[1]))
+        return zero(shape).to(u)
     return LowRank(polar(u) * s, polar(v).mT)
 
 

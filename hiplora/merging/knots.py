@@ -3,14 +3,17 @@
 [ΔW_1 … ΔW_T] side by side = U S [V_1 … V_T]; the task vectors are S V_t = Uᵀ ΔW_t = (Uᵀ B_t) A_t, merged
 element by element (trim and sign over all matrices at once) and mapped back by U. Through factors: the wide
 matrix is [B_1 … B_T] times a block diagonal of the A_t, whose QR is block-wise, so its SVD is a small one.
+
+Variant: directions count above 10⁻⁶ of the largest singular value; the official code's bound is 10⁻⁵ whatever the size
+of the updates, and it leaves α/r out of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +24,10 @@ if TYPE_CHECKING:
 class Knots(Operator):
     """``rule``: ties | addition; ``density`` and ``threshold`` (global | matrix) are of TIES; ``scale``: λ."""
 
-    rule: str = "ties"
-    density: float = 0.2
-    threshold: str = "global"
+    rule: Literal["ties", "addition"] = "ties"
+    density: Density = 0.2
+    threshold: Threshold = "global"
     scale: float = 1.0
-
-    def check_options(self) -> None:
-        """As for TIES."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("rule", ("ties", "addition"))
-        self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """All bases first (as large as the adapters); then rows of S V_t, one matrix at a time."""
@@ -54,7 +50,9 @@ class Knots(Operator):
 
         if self.rule == "ties":
             return plan_ties(rows, density=self.density, scope=self.threshold)
-        return (lambda name: fuse_blocks([row[name] for row in rows], lambda x: torch.sum(x, dim=0))), {}
+        return (
+            lambda name: fuse_blocks([row[name] for row in rows], lambda blocks: torch.stack(blocks).sum(dim=0))
+        ), {}
 
 
 def in_basis(basis: torch.Tensor, update: Update) -> LowRank:

@@ -2,36 +2,39 @@
 
 The task vector is the whole ΔW, not A and B apart. With ``threshold: global`` the cut is one magnitude per
 task over all matrices, as in the official code; with ``matrix`` one per task and matrix.
+
+Variant: round(d K) entries are kept, and those that equal the smallest (official code: int(d K) + 1); an entry whose
+sum is exactly 0 is 0 (there: the majority's sign); agreeing entries are averaged by number, weights act before the sign
+is elected (mergekit divides by their sum, PEFT elects without them). docs/merging.md compares the public codes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from hiplora.merging.base import Operator, Plan, Tasks
+from hiplora.merging.base import Density, Operator, Plan, Tasks, Threshold, Weights
 
 if TYPE_CHECKING:
     import torch
 
 
 class Ties(Operator):
-    """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result."""
+    """``density``: share of entries kept; ``threshold``: global | matrix; ``scale``: λ on the result.
 
-    density: float = 0.2
-    threshold: str = "global"
+    ``weights``: w_t on the trimmed updates, before the sign is elected; 1 each.
+    """
+
+    density: Density = 0.2
+    threshold: Threshold = "global"
     scale: float = 1.0
+    weights: Weights = None
     accepts_dense: ClassVar[bool] = True
-
-    def check_options(self) -> None:
-        """A density is a share, a threshold one of two."""
-        super().check_options()
-        self._fraction("density")
-        self._one_of("threshold", ("global", "matrix"))
+    full_rank: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """Two counting passes per task for the global cut; then one matrix at a time, in blocks of rows."""
+        """One or two passes per task for the global cut; then one matrix at a time, in blocks of rows."""
         from hiplora.merging.elementwise import plan_ties
         from hiplora.updates import Dense
 
-        merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold)
-        return Plan(lambda name: Dense(merged(name) * self.scale), factored=False, notes=notes)
+        merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold, weights=self.weights)
+        return Plan(lambda name: Dense(merged(name).mul_(self.scale)), factored=False, notes=notes)

@@ -1,7 +1,7 @@
 """TSV-Merge (Gargiulo et al., arXiv 2412.00081) through thin SVDs of the factors.
 
 Per matrix: the k_t leading singular triplets of every ΔW_t, concatenated, both sides replaced by their polar
-factors: polar(U) Σ polar(V)ᵀ. k_t = min(⌊min(m, n)/T⌋, rank ΔW_t): the official k ignores the rank and, on a
+factors: polar(U) Σ polar(V)ᵀ. Variant: k_t = min(⌊min(m, n)/T⌋, rank ΔW_t): the official k ignores the rank and, on a
 LoRA, would fill the factors with arbitrary null-space vectors.
 """
 

@@ -50,7 +50,7 @@ def save_as_lora(method: Method, peft_model: PeftModel, folder: Path) -> None:
 
     config: Any = peft_model.peft_config[active_adapter(peft_model)]
     inherited = {name: getattr(config, name) for name in ("base_model_name_or_path", "task_type")}
-    write_lora(method.updates(peft_model), folder, **inherited)
+    write_lora(method.updates(peft_model), folder, ranks="own", **inherited)
 
 
 def factor_parameters(updates: Mapping[str, Any]) -> int:

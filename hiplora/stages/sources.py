@@ -109,6 +109,7 @@ class Merged(Source):
 
     def check(self) -> None:
         method, operator = self.adapters[0].method, self.operator
+        operator.check_adapters(len(self.adapters))
         if method.full_rank and not operator.accepts_dense:
             raise UserError(
                 f"merge={operator.name} works on low-rank factors, but method={method.name} has full-rank "

@@ -18,6 +18,12 @@ def test_one_file_per_operator():
     assert {p.stem for p in CONF.glob("*.yaml")} == set(OPERATORS)
 
 
+def test_the_page_on_merging_has_every_operator_with_its_options():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (CONF.parents[1] / "docs" / "merging.md").read_text(), re.M)
+    options = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows}
+    assert options == {name: set(operator_class(name).model_fields) - {"name", "calibration"} for name in OPERATORS}
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_fields_and_defaults_agree_and_are_marked(name):
     text = (CONF / f"{name}.yaml").read_text()

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from hiplora.merging import merge
-from hiplora.merging.elementwise import disjoint_mean, magnitude_threshold, row_blocks
-from hiplora.updates import Dense, LowRank
+from hiplora.merging import elementwise, merge
+from hiplora.merging.elementwise import disjoint_mean, magnitude_threshold, row_blocks, sampled, trimmed
+from hiplora.updates import Deferred, Dense, LowRank, Principal
 
 
 @pytest.mark.parametrize("density", [3e-4, 0.05, 0.2, 0.5, 0.999, 1.0])
@@ -26,6 +26,96 @@ def test_threshold_at_density_zero_keeps_nothing_and_equal_magnitudes_stay_toget
     # One of four entries is asked for; the two of magnitude 2 cannot be told apart, so both stay.
     merged = merge([{"w": Dense(x)}], "ties", density=0.25).updates["w"].dense()
     assert merged.tolist() == [[2.0, -2.0, 0.0, 0.0]]
+
+
+def entries(kind: str) -> list[torch.Tensor]:
+    """Streams on which a guess may be right, wrong or of no use."""
+    g = torch.Generator().manual_seed(0)
+    plain = torch.randn(200, 50, generator=g)
+    return {
+        "plain": [plain, plain[:30] * 3],
+        "scales": [plain * 10.0**e for e in (-30, -6, 0, 30)],
+        "few values": [plain.round(), (2 * plain).round() / 2],
+        "constant": [torch.full((100, 20), -0.7)],
+        "mostly zero": [plain * (plain > 2), torch.zeros(100, 100)],
+        "zeros": [torch.zeros(40, 50)],
+        "denormal": [plain * 1e-42],
+        "extremes": [torch.tensor([[0.0, -0.0, 1e-45, 3.4e38, -3.4e38, 1.0]])],
+    }[kind]
+
+
+KINDS = ["plain", "scales", "few values", "constant", "mostly zero", "zeros", "denormal", "extremes"]
+
+
+@pytest.mark.parametrize("density", [1e-4, 0.01, 0.2, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_threshold_guessed_from_a_sample_is_exact_whatever_the_sample(kind, density, monkeypatch):
+    stream = entries(kind)
+    flat = torch.cat([x.flatten() for x in stream]).abs()
+    wanted = round(density * len(flat))
+    expected = float(flat.sort(descending=True).values[wanted - 1]) if wanted else math.inf
+    g = torch.Generator().manual_seed(1)
+    fair = flat[torch.randint(len(flat), (500,), generator=g)]
+    samples = [None, flat, fair, -fair, fair * 1.5, fair / 1e4, torch.zeros(10), torch.ones(1)]
+    assert {magnitude_threshold(lambda: stream, density, sample=sample) for sample in samples} == {expected}
+    monkeypatch.setattr(elementwise, "HELD", 5)  # too much is inside any bracket
+    assert magnitude_threshold(lambda: stream, density, sample=fair) == expected
+
+
+def test_a_fair_sample_saves_the_second_walk_and_a_misleading_one_costs_a_third():
+    stream, walks = entries("plain"), []
+    flat = torch.cat([x.flatten() for x in stream])
+
+    def walked():
+        walks.append(1)
+        return stream
+
+    for sample, count in ((flat[::20], 1), (None, 2), (flat * 100, 3)):
+        walks.clear()
+        magnitude_threshold(walked, 0.2, sample=sample)
+        assert len(walks) == count
+
+
+@pytest.mark.parametrize("form", ["factors", "dense", "principal"])
+def test_sampled_entries_are_entries_and_the_same_ones_each_time(form, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    factors = [LowRank(torch.randn(m, 2, generator=g), torch.randn(2, 90, generator=g)) for m in (300, 20)]
+    thin = [(torch.linalg.qr(f.B)[0], torch.linalg.qr(f.A.mT)[0]) for f in factors]
+    updates = {
+        "factors": factors,
+        "dense": [Dense(f.dense()) for f in factors],
+        "principal": [Principal(U, torch.tensor([3.0, -1.0]), V) for U, V in thin],
+    }[form]
+    assert sampled(updates) is None  # too few to be worth it
+    monkeypatch.setattr(elementwise, "SAMPLED", 1000)
+    sample = sampled(updates)
+    assert 1000 <= len(sample) <= 1002
+    assert torch.equal(sample, sampled(updates))
+    every = torch.cat([u.dense().flatten() for u in updates])
+    assert float((sample[:, None] - every).abs().min(dim=1).values.max()) < 1e-5
+    merged = merge([{str(i): u for i, u in enumerate(updates)}], "ties", density=0.3)
+    assert merged.report["thresholds"] == [float(every.abs().sort(descending=True).values[round(0.3 * len(every)) - 1])]
+    assert sampled([*updates, Deferred(lambda: updates[0].dense(), updates[0].shape)]) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trimming_keeps_what_reaches_the_cut_to_the_last_bit(kind):
+    for x in entries(kind):
+        for cut in (0.0, 1e-45, 0.7, float(x.abs().flatten()[7 % x.numel()]), 3.4e38, math.inf):
+            expected = torch.where(x.abs() >= cut, x, 0.0)
+            assert torch.equal(trimmed(x, cut), expected)
+            assert torch.equal(trimmed(x.flatten()[:7], cut), expected.flatten()[:7])
+
+
+def test_disjoint_mean_is_that_of_a_loop_and_leaves_its_input_alone():
+    g = torch.Generator().manual_seed(0)
+    for tasks in (1, 2, 5, 12):
+        x = torch.randn(tasks, 30, 40, generator=g).round(decimals=1)
+        before = x.clone()
+        agree = x * x.sum(dim=0) > 0
+        expected = torch.where(agree, x, 0.0).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
+        assert torch.equal(disjoint_mean(x), expected)
+        assert torch.equal(x, before)
 
 
 def test_disjoint_mean_by_hand():

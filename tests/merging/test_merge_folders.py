@@ -17,7 +17,7 @@ from hiplora.adapters.writing import write_lora
 from hiplora.errors import UserError
 from hiplora.merging import merge
 from hiplora.merging.__main__ import main
-from hiplora.updates import Dense, LowRank
+from hiplora.updates import Dense, LowRank, zero
 from tests.limits import small_files
 from tests.tiny import tiny_llama_folder
 
@@ -88,7 +88,7 @@ def test_addition_by_command_is_exact_in_stock_peft(adapters, backbone, tmp_path
     for name in before:
         torch.testing.assert_close(after[name] - before[name], a[name] + b[name] + c[name], rtol=1e-4, atol=1e-6)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert set(config["rank_pattern"].values()) | {config["r"]} == {10, 11}
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (11, 11, {}, {})
     assert json.loads((tmp_path / "merge_report.json").read_text())["operator"] == "addition"
 
 
@@ -187,6 +187,82 @@ def test_hip_lora_folders_give_what_the_model_gives(principal, save_basis, adapt
         assert_close(left, {name: update.dense() for name, update in right.items()}, 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("task_arithmetic", "--scale", "nan"), "--scale nan must be a finite number"),
+        (("task_arithmetic", "--scale", "-inf"), "--scale -inf must be a finite number"),
+        (("tsvm", "--scale", "1e400"), "--scale inf must be a finite number"),
+        (("task_arithmetic", "--scale", "0"), "--scale 0 merges to nothing; give another number, or leave it out for"),
+        (("tsvm", "--scale", "-0"), "--scale -0 merges to nothing; give another number."),
+        (("ties", "--density", "0"), "--density 0 must be above 0, e.g. 0.2"),
+        (("ties", "--density", "some"), "argument --density: some is no number"),
+        (("knots", "--threshold", "layer"), "--threshold layer is not known; choose one of global, matrix"),
+        (("dare", "--drop", "1", "--seed", "0"), "--drop 1 must be below 1, e.g. 0.8"),
+        (("dare",), "--operator dare draws at random; add a seed, e.g. --seed 0"),
+        (("addition", "--calibration", "random"), "--calibration random draws at random; add a seed"),
+        (("della", "--drop", "0.95", "--seed", "0"), "--drop 0.95 with --window 0.2 leaves [0, 1)"),
+        (("dare", "--seed", "-1"), "argument --seed: -1 must be a whole number of at least 0 and below"),
+        (("dare", "--seed", "nan"), "argument --seed: nan must be a whole number"),
+        (("ties", "--rank", "0"), "argument --rank: 0 must be a whole number of at least 1"),
+        (("ties", "--rank", "1e400"), "argument --rank: 1e400 must be a whole number"),
+        (("sum",), "argument --operator: invalid choice: 'sum'"),
+        (("task_arithmetic", "--scale", "1e300"), "merged update of model.layers.0.self_attn.q_proj is not finite"),
+        (("task_arithmetic", "--scale", "-1e300"), "merged update of model.layers.0.self_attn.q_proj is not finite"),
+    ],
+)
+def test_numbers_without_a_sense_are_refused_as_they_are_typed(words, sentence, adapters, tmp_path, capsys):
+    assert run(adapters["plain"][0], "--operator", *words, "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.count("\n") == 1
+    assert "merge." not in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_by_command_negative_ones_too(adapters, tmp_path, capsys):
+    (plain, a), (rslora, b) = adapters["plain"], adapters["rslora"]
+    for words in (("--weights", "-1,0.5"), ("--weights=-1,0.5",), ("--weights", "-1e0,.5")):
+        assert run(plain, rslora, "--operator", "addition", *words, "--out", tmp_path / "out") == 0
+        assert_close(read_adapter(str(tmp_path / "out")).updates, {n: -a[n] + b[n] / 2 for n in a})
+        assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["weights"] == [-1, 0.5]
+    for operator, weights, sentence in (
+        ("ties", "1", "--weights 1 is for 1 adapters, but there are 2; give one number for each, in their order."),
+        ("ties", "1,nan", "--weights nan must be a finite number"),
+        ("ties", "1,x", "argument --weights: x is no number"),
+        ("dare", "0,0", "--weights 0,0 merges to nothing"),
+        ("tsvm", "1,2", "--operator tsvm has no option --weights; it has --scale"),
+    ):
+        words = ("--operator", operator, "--weights", weights, "--rank", 4, "--out", tmp_path / "no")
+        assert run(plain, rslora, *words) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path, capsys):
+    assert run(tmp_path / "absent", "--operator", "della", "--seed", 0, "--out", tmp_path / "out") == 2
+    assert "--operator della gives full-rank updates; give --rank R" in capsys.readouterr().err
+    assert run(tmp_path / "absent", "--operator", "ties", "--density", "0", "--out", tmp_path / "out") == 2
+    assert "--density 0 must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["adapter", "fold"])
+def test_a_merge_that_leaves_nothing_says_so(how, adapters, backbone, tmp_path, capsys):
+    fold = ("--fold", "--backbone", backbone) if how == "fold" else ("--rank", 4)
+    words = ("--operator", "ties", "--density", "1e-9", *fold, "--out", tmp_path / "out")
+    assert run(adapters["plain"][0], *words) == 0
+    assert "Every merged update is 0" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["zero"] is True
+
+
+def test_factors_that_cancel_each_other_are_nothing_too(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    B, A = torch.randn(12, 3, generator=g), torch.randn(3, 10, generator=g)
+    cancelled = LowRank(torch.cat([B, -B], dim=1), torch.cat([A, A]))
+    assert write_lora({"a.q_proj": cancelled}, tmp_path / "none")["zero"] is True
+    assert write_lora({"a.q_proj": cancelled}, tmp_path / "cut", rank=2)["zero"] is True
+    assert "zero" not in write_lora({"a.q_proj": cancelled, "b.q_proj": LowRank(B, A)}, tmp_path / "some")
+
+
 def only(folder: Path, out: Path, module: str) -> Path:
     """A copy of an adapter folder with the factors of one kind of module."""
     edited(folder, out)
@@ -202,6 +278,50 @@ def test_an_adapter_without_a_module_leaves_it_to_the_others(adapters, tmp_path,
     assert "does not adapt model.layers.0.self_attn.v_proj (2 such)" in capsys.readouterr().err
     merged = read_adapter(str(tmp_path / "out")).updates
     assert_close(merged, {name: d + ("q_proj" in name) * plain[1][name] for name, d in rslora[1].items()})
+
+
+def ranks(folder: Path) -> dict[str, set[int]]:
+    """Ranks in the file by kind of module."""
+    found: dict[str, set[int]] = {}
+    for key, tensor in load_file(folder / "adapter_model.safetensors").items():
+        found.setdefault(key.split(".")[-3], set()).add(tensor.shape[0] if "lora_A" in key else tensor.shape[1])
+    return found
+
+
+def test_one_rank_for_all_modules_is_exact_and_scaled_alike_by_any_tool(adapters, backbone, tmp_path, capsys):
+    plain, rslora = adapters["plain"], adapters["rslora"]
+    q = only(plain[0], tmp_path / "q", "q_proj")
+    addition = (rslora[0], q, "--operator", "addition", "--out")
+    assert run(*addition, tmp_path / "one") == 0
+    assert (
+        "LoRA of rank 8, relative error 0.00e+00; 2 of 4 modules have a smaller rank, from 4" in capsys.readouterr().out
+    )
+    assert run(*addition, tmp_path / "own", "--ranks", "own") == 0
+    assert "LoRA of ranks 4 to 8, relative error 0.00e+00\n" in capsys.readouterr().out
+    # q gives nothing to v_proj, no rank either; alpha / rank of every tensor is 1 where all have one rank.
+    assert ranks(tmp_path / "own") == {"q_proj": {8}, "v_proj": {4}}
+    assert ranks(tmp_path / "one") == {"q_proj": {8}, "v_proj": {8}}
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (8, 8, {}, {})
+    for folder in ("one", "own"):
+        merged = targets(PeftModel.from_pretrained(load(backbone), tmp_path / folder).merge_and_unload())
+        for name, before in targets(load(backbone)).items():
+            expected = rslora[1][name] + ("q_proj" in name) * plain[1][name]
+            torch.testing.assert_close(merged[name] - before, expected, rtol=1e-4, atol=1e-6)
+    assert run(*addition, tmp_path / "cut", "--rank", 2) == 0
+    assert ranks(tmp_path / "cut") == {"q_proj": {2}, "v_proj": {2}}
+    assert run(*addition, tmp_path / "fold", "--fold", "--backbone", backbone, "--ranks", "own") == 2
+    assert "--ranks is of the adapter that is written" in capsys.readouterr().err
+
+
+def test_an_update_without_factors_is_written_as_zeros(tmp_path):
+    updates = {"a.q_proj": zero((6, 5)), "a.v_proj": LowRank(torch.ones(6, 1), torch.ones(1, 5))}
+    for how in ("one", "own"):
+        written = write_lora(updates, tmp_path / how, ranks=how)
+        read = read_adapter(str(tmp_path / how)).updates
+        assert (written["rank"], written["min_rank"], written["padded"]) == (1, 1, 0)
+        assert not read["a.q_proj"].dense().any()
+        assert (read["a.v_proj"].dense() == 1).all()
 
 
 def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone, tmp_path):
@@ -238,8 +358,8 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     assert (copy / "adapter_model.safetensors").read_bytes() == before
     assert run(*addition, "--out", out) == 0
     first = (out / "adapter_model.safetensors").read_bytes()
-    # It fails while it writes: the dense operator needs a rank.
-    assert run(copy, rslora, "--operator", "ties", "--out", out) == 2
+    # It fails while it writes: a number does not fit.
+    assert run(*addition, "--weights", "1e9,1", "--dtype", "float16", "--out", out) == 2
     assert (out / "adapter_model.safetensors").read_bytes() == first
     (out / "scores.json").write_text("mine")
     assert run(copy, "--operator", "addition", "--out", out) == 2
@@ -286,7 +406,7 @@ def test_ranks_of_modules_whose_names_end_alike_stay_apart(tmp_path):
         name: LowRank(torch.randn(6, r, generator=g), torch.randn(r, 6, generator=g))
         for name, r in {"layers.0.q": 3, "enc.layers.0.q": 2, "x.q": 1, "y.q": 1}.items()
     }
-    write_lora(updates, tmp_path)
+    write_lora(updates, tmp_path, ranks="own")
     model = nn.Module()
     for name in updates:
         parent = model
@@ -348,11 +468,14 @@ def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_
         ((plain, other, "--operator", "addition"), "add --base"),
         ((plain, rslora, "--operator", "ties"), "give --rank R"),
         ((plain, rslora, "--operator", "dare", "--rank", 4), "--seed"),
-        ((plain, rslora, "--operator", "tsvm", "--density", 0.2), "merge=tsvm has no option density"),
+        (
+            (plain, rslora, "--operator", "tsvm", "--density", 0.2),
+            "--operator tsvm has no option --density; it has --scale",
+        ),
         ((plain, adapters["dora"][0], "--operator", "tsvm", "--backbone", backbone), "full-rank update"),
-        ((plain, tmp_path / "absent", "--operator", "ties"), "is neither a folder nor"),
+        ((plain, tmp_path / "absent", "--operator", "tsvm"), "is neither a folder nor"),
         ((plain, "--operator", "addition", "--fold"), "--backbone DIR"),
-        ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever merge.scale is"),
+        ((plain, rslora, "--operator", "ties", "--scale", 2, "--calibration", "pico"), "whatever --scale is"),
     ]
     for arguments, sentence in cases:
         assert run(*arguments, "--out", tmp_path / "out") == 2
@@ -361,3 +484,79 @@ def test_the_command_answers_mistakes_with_one_sentence(adapters, backbone, tmp_
         assert printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert run(plain, other, "--operator", "addition", "--base", "org/one", "--out", tmp_path / "out") == 0
+
+
+def stored(folder: Path, name: str = "adapter_model.safetensors") -> set[torch.dtype]:
+    return {tensor.dtype for tensor in load_file(folder / name).values()}
+
+
+def cast(folder: Path, out: Path, dtype: torch.dtype) -> Path:
+    """A copy of an adapter folder in another dtype."""
+    edited(folder, out)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({key: tensor.to(dtype) for key, tensor in tensors.items()}, out / "adapter_model.safetensors")
+    return out
+
+
+def test_a_merged_adapter_has_the_dtype_of_its_inputs_or_the_one_asked_for(adapters, tmp_path, capsys):
+    plain, rslora = (adapters[kind][0] for kind in ("plain", "rslora"))
+    half = [cast(folder, tmp_path / f"half-{i}", torch.bfloat16) for i, folder in enumerate((plain, rslora))]
+    other = cast(rslora, tmp_path / "other", torch.float16)
+    old = cast(plain, tmp_path / "old", torch.bfloat16)
+    torch.save(load_file(old / "adapter_model.safetensors"), old / "adapter_model.bin")
+    (old / "adapter_model.safetensors").unlink()
+    cases = [
+        (half, (), torch.bfloat16),
+        ((half[0], old), (), torch.bfloat16),
+        ((half[0], other), (), torch.float32),
+        ((half[0], rslora), (), torch.float32),
+        (half, ("--dtype", "float32"), torch.float32),
+        ((plain, rslora), ("--dtype", "float16"), torch.float16),
+    ]
+    for folders, words, dtype in cases:
+        assert run(*folders, "--operator", "addition", *words, "--out", tmp_path / "out") == 0
+        assert stored(tmp_path / "out") == {dtype}
+        line, report = capsys.readouterr().out, json.loads((tmp_path / "out" / "merge_report.json").read_text())
+        assert f"torch.{report['dtype']}" == str(dtype)
+        assert ("rounds by" in line) == ("rounding_error" in report) == (dtype != torch.float32)
+        # The sum is formed in fp32 and rounded once, at the end, by as much as is reported.
+        parts = [read_adapter(str(folder)).updates for folder in folders]
+        merged = read_adapter(str(tmp_path / "out")).updates
+        exact = {n: sum(part[n].dense().double() for part in parts) for n in merged}
+        lost = sum(torch.dist(merged[n].dense().double(), exact[n]) ** 2 for n in merged) ** 0.5
+        size = sum(delta.norm() ** 2 for delta in exact.values()) ** 0.5
+        assert float(lost / size) == pytest.approx(report.get("rounding_error", 0.0), abs=1e-6)
+
+
+def test_a_fold_keeps_the_stored_dtype_or_has_the_one_asked_for(adapters, backbone, tmp_path):
+    folder, delta = adapters["plain"]
+    half = tmp_path / "half"
+    load(backbone).to(torch.bfloat16).save_pretrained(half, max_shard_size="30KB")
+    words = (folder, "--operator", "addition", "--fold", "--backbone", half)
+    assert run(*words, "--out", tmp_path / "kept") == 0
+    assert run(*words, "--dtype", "float32", "--out", tmp_path / "wide") == 0
+    kept, wide, before = (
+        AutoModelForCausalLM.from_pretrained(f, dtype="auto") for f in (tmp_path / "kept", tmp_path / "wide", half)
+    )
+    assert (kept.dtype, wide.dtype) == (torch.bfloat16, torch.float32)
+    for name, weight in before.state_dict().items():
+        change = delta.get(name.removesuffix(".weight"), 0)
+        torch.testing.assert_close(wide.state_dict()[name], weight.float() + change, rtol=0, atol=1e-6)
+        torch.testing.assert_close(kept.state_dict()[name], (weight.float() + change).bfloat16())
+    index = json.loads((tmp_path / "wide" / "model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) > 1
+    assert index["metadata"]["total_size"] == sum(
+        t.nbytes for file in files for t in load_file(tmp_path / "wide" / file).values()
+    )
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_numbers_too_large_for_the_dtype_are_refused_by_name(fold, adapters, backbone, tmp_path, capsys):
+    how = ("--fold", "--backbone", backbone) if fold else ()
+    words = ("--operator", "task_arithmetic", "--scale", "1e9", "--dtype", "float16", *how)
+    assert run(adapters["plain"][0], *words, "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert "model.layers.0.self_attn.q_proj" in printed
+    assert "too large for float16; try bfloat16 or float32" in printed
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hiplora.errors import UserError
 from hiplora.merging import OPERATORS, Streamed, merge, operator_class
-from hiplora.updates import Dense, LowRank, Principal
+from hiplora.updates import Dense, LowRank, Principal, zero
 from tests.merging.makers import SHAPES, adapter, assert_same, dense, full, hip, one, seeded
 
 DENSE = [name for name in OPERATORS if operator_class(name).accepts_dense]
@@ -75,6 +75,14 @@ def test_core_space_by_hand_on_disjoint_supports(rule):
     torch.testing.assert_close(merged, torch.diag(torch.tensor([2.0, 5.0, 0.0])))
 
 
+def test_core_space_by_hand_trims_in_the_basis_of_the_raw_stacks():
+    first = {"w": LowRank(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 1.0]]))}
+    second = {"w": LowRank(torch.tensor([[2.0], [1.0]]), torch.tensor([[0.0, 3.0]]))}
+    # Three of the four entries of each core are kept; B_2 and A_2 are longer and turn both bases towards them.
+    merged = merge([first, second], "core_space", density=0.75).updates["w"].dense()
+    torch.testing.assert_close(merged, torch.tensor([[1.1177, 3.2599], [0.5188, 1.8589]]), rtol=0, atol=5e-5)
+
+
 def test_dare_keeps_about_one_minus_p_rescaled_and_is_unbiased():
     ones = one([[1.0] * 400] * 50)
     merged = merge(ones, "dare", drop=0.75, generator=seeded()).updates["w"].dense()
@@ -121,9 +129,58 @@ def test_zero_updates_merge_to_zero_and_one_zero_update_changes_no_shape(name):
     assert all(torch.isfinite(x).all() and x.any() for x in beside.values())
 
 
-@pytest.mark.parametrize("name", ["ties", "knots", "core_space"])
-def test_density_zero_keeps_nothing(name):
-    assert all(not x.any() for x in dense(merge([adapter(1), adapter(2)], name, density=0.0).updates).values())
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("calibration", ["none", "pico", "random"])
+def test_a_stand_in_of_rank_0_counts_as_an_adapter_and_adds_no_rank(name, calibration):
+    stand_in, zeros = {n: zero(shape) for n, shape in SHAPES.items()}, LowRank(torch.zeros(12, 1), torch.zeros(1, 10))
+    options = {"calibration": calibration, **UNTOUCHED.get(name, {})}
+    beside = merge([stand_in, adapter(1)], name, generator=seeded(), **options).updates
+    assert all(isinstance(u, Dense) or u.factors().rank <= 2 for u in beside.values())
+    if calibration != "random":  # as many random directions are drawn as there are columns
+        like = {"a.q_proj": zeros, "a.v_proj": LowRank(zeros.B[:6], zeros.A), "b.q_proj": zeros}
+        expected = merge([like, adapter(1)], name, generator=seeded(), **options).updates
+        assert_same(dense(beside), dense(expected), rtol=1e-4, atol=1e-5)
+    nothing = dense(merge([stand_in, stand_in], name, generator=seeded(), **options).updates)
+    assert {n: tuple(x.shape) for n, x in nothing.items()} == SHAPES
+    assert not any(x.any() for x in nothing.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ties", {"density": 1e-9}),
+        ("knots", {"density": 1e-9}),
+        ("core_space", {"density": 1e-9}),
+        ("dare", {"drop": 0.999999999}),
+        ("della", {"drop": 0.999999, "window": 0.0}),
+        ("ties", {"scale": 1e-300}),
+    ],
+)
+def test_a_merge_that_leaves_nothing_says_so_once_all_of_it_was_seen(name, options):
+    merged = merge([adapter(1), adapter(2)], name, generator=seeded(), **options)
+    assert not any(x.any() for x in dense(merged.updates).values())
+    assert merged.report["zero"] is True
+    some = merge([adapter(1), {n: u.scaled(0) for n, u in adapter(2).items()}], "addition")
+    assert "zero" not in some.report
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_merged_update_that_is_not_finite_is_refused_by_name(name):
+    huge = {n: u.scaled(1e20) if n == "a.v_proj" else u for n, u in adapter(1).items()}
+    huge["a.v_proj"] = LowRank(huge["a.v_proj"].B, huge["a.v_proj"].A * 1e20)
+    with pytest.raises(UserError, match=r"merged update of a\.v_proj is not finite.* float32"):
+        dense(merge([huge, adapter(2)], name, generator=seeded()).updates)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if "scale" in operator_class(name).model_fields])
+def test_scales_without_a_sense_are_refused_or_overflow_by_name(name):
+    for scale in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(UserError, match=r"merge\.scale=.*must be a finite number"):
+            merge([adapter(1)], name, scale=scale)
+    with pytest.raises(UserError, match=r"merge\.scale=0 merges to nothing; give another number"):
+        merge([adapter(1)], name, scale=0.0)
+    with pytest.raises(UserError, match=r"merged update of .* is not finite"):
+        dense(merge([adapter(1)], name, scale=1e300, generator=seeded()).updates)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -150,7 +207,7 @@ def test_random_operators_repeat_with_the_seed_and_need_one(name):
     assert_same(dense(first), dense(again))
     assert_same(dense(first), dense(first))
     assert not torch.equal(first["a.q_proj"].dense(), other["a.q_proj"].dense())
-    with pytest.raises(UserError, match="--seed"):
+    with pytest.raises(UserError, match=r"merge=dare draws at random|merge=della draws at random"):
         merge(tasks, name)
 
 
@@ -191,6 +248,25 @@ def knots_reference(tasks: list[dict[str, Tensor]], density: float) -> dict[str,
             row[n] = piece
     merged = ties_reference(rows, density)
     return {n: bases[n] @ merged[n].double() for n in merged}
+
+
+def core_space_reference(tasks: list[dict[str, LowRank]], density: float) -> dict[str, Tensor]:
+    """The published method on one matrix after the other: full SVDs of the raw stacks, TIES on the flat cores."""
+    merged = {}
+    for n in tasks[0]:
+        B, A = ([getattr(t[n], side).double() for t in tasks] for side in "BA")
+        left = torch.linalg.svd(torch.cat(B, dim=1), full_matrices=False)[0]
+        right = torch.linalg.svd(torch.cat(A, dim=0), full_matrices=False)[2]
+        core = ties_reference([{n: left.T @ b @ a @ right.T} for b, a in zip(B, A, strict=True)], density)
+        merged[n] = left @ core[n].double() @ right
+    return merged
+
+
+@pytest.mark.parametrize("ranks", [(2, 2), (1, 3), (2, 1, 1)])
+def test_core_space_equals_the_dense_reference(ranks):
+    tasks = [{n: u.scaled(3.0**s) for n, u in adapter(s, r).items()} for s, r in enumerate(ranks)]
+    expected = core_space_reference(tasks, 0.5)
+    assert_same(dense(merge(tasks, "core_space", density=0.5).updates), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ties_equals_the_dense_reference():
@@ -269,7 +345,7 @@ def test_hip_adapters_add_in_phi_and_equal_dense_addition():
 @pytest.mark.parametrize("name", OPERATORS)
 def test_only_dense_operators_stream_and_factored_ones_hold_factors(name):
     updates = merge([adapter(1), adapter(2)], name, generator=seeded()).updates
-    streams = name in ("ties", "dare", "della")
+    streams = operator_class(name).full_rank
     assert isinstance(updates, Streamed if streams else dict)
     assert streams or all(isinstance(u, LowRank) and u.rank <= 4 for u in updates.values())
 
@@ -292,9 +368,15 @@ def test_factor_operators_refuse_full_rank_updates_by_name(name):
     [
         ({"operator": "sum"}, "merge=sum is not known; choose one of addition"),
         ({"operator": "addition", "density": 0.2}, "has no option density"),
-        ({"operator": "ties", "density": 1.5}, r"merge.density=1.5 must be in \[0, 1\]"),
+        ({"operator": "ties", "density": 1.5}, r"merge.density=1.5 must be at most 1, e.g. 0.2"),
+        ({"operator": "ties", "density": 0.0}, "merge.density=0 must be above 0, e.g. 0.2"),
+        ({"operator": "knots", "density": -0.1}, "merge.density=-0.1 must be above 0"),
+        ({"operator": "core_space", "density": float("nan")}, "merge.density=nan must be"),
+        ({"operator": "core_space", "rule": "tie"}, "merge.rule=tie is not known; choose one of ties, tsvm, addition"),
+        ({"operator": "della", "window": -0.1}, "merge.window=-0.1 must be at least 0"),
+        ({"operator": "della", "drop": 1 - 1e-9, "window": 1e-9}, r"leaves \[0, 1\)"),
         ({"operator": "ties", "threshold": "layer"}, "merge.threshold=layer"),
-        ({"operator": "dare", "drop": 1.0}, r"merge.drop=1.0 must be in \[0, 1\)"),
+        ({"operator": "dare", "drop": 1.0}, "merge.drop=1 must be below 1, e.g. 0.8"),
         ({"operator": "della", "drop": 0.95}, "merge.window=0.2"),
         ({"operator": "ties", "calibration": "pica"}, "merge.calibration=pica"),
     ],
