@@ -19,6 +19,7 @@ from hydra.types import RunMode
 
 from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
+from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
 from hiplora.stages.make import Engine
@@ -37,6 +38,7 @@ def answer(config: Config) -> str:
     Raises:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
     """
+    single_process()  # here too: a launcher may have started this job in a process of its own
     tracking = Tracking(enabled=config.logging == "wandb", folder=Path(config.outputs_dir))
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
@@ -84,6 +86,7 @@ def main() -> None:
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
+        single_process()
         check_conf()
         sys.argv[1:] = quoted_options(sys.argv[1:])
         _hydra_main()
