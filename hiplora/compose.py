@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.config import Options
+from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging import operator_class
@@ -43,13 +44,26 @@ def check_conf() -> None:
 
 
 def quoted_options(overrides: Sequence[str]) -> list[str]:
-    """Overrides with the numbers among options of groups in quotes: Hydra takes a bare ``seed=42`` for a value.
+    """Overrides as Hydra should read them: numbers among options of groups in quotes, ~ as the home folder.
+
+    Hydra takes a bare ``seed=42`` for a value.
 
     Raises:
         UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
     """
     groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
-    return [_quoted(text) if text.partition("=")[0] in groups else text for text in overrides]
+    at_home = [_with_home(text) if text.partition("=")[0] in FOLDERS else text for text in overrides]
+    return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
+
+
+def _with_home(override: str) -> str:
+    """A folder with its ~ replaced: Hydra makes a folder of its own in outputs_dir, and a shell replaces none there."""
+    field, _, value = override.partition("=")
+    bare = value.strip("'\"")
+    if not bare.startswith("~"):
+        return override
+    check_folder(field, bare)
+    return f"{field}={value.replace(bare, str(typed_path(bare)))}"
 
 
 def _quoted(override: str) -> str:

@@ -18,11 +18,30 @@ from typing import Any
 from hiplora.errors import UserError
 
 
+def typed_path(text: str) -> Path:
+    """The path that a user typed: no shell replaces a ``~`` that stands behind an equals sign."""
+    return Path(os.path.expanduser(text))  # as it is where there is no such home, which Path's own raises an error for
+
+
+def check_folder(field: str, value: Any) -> None:
+    """Refuse what names no folder, such as an empty text; whether it is there is not asked. Raises UserError."""
+    if not isinstance(value, str):
+        wrong = f"{field}={'null' if value is None else value} names no folder"
+    elif not value.strip():
+        wrong = f"{field}= is empty"
+    elif str(typed_path(value)).startswith("~"):
+        wrong = f"{field}={value} begins with ~, and there is no such home folder"
+    else:
+        return
+    raise UserError(f"{wrong}; leave it out, or type {field}=DIR (./DIR for a name that reads as a number).")
+
+
 def default_cache_dir() -> Path:
     """Folder of what can be recomputed (models, SVDs, mini-benchmarks): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
-    return Path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
+    return typed_path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
 
 
+FOLDERS = ("outputs_dir", "results_dir")  # a run writes nowhere else, but for the cache
 ELSEWHERE = "outputs_dir=…, results_dir=… or, for the cache, HIPLORA_CACHE=…"
 _REFUSED = {
     errno.ENOSPC: "the disk is full; free some space",

@@ -34,9 +34,8 @@ def single_process() -> None:
         if size.strip().isdigit() and int(size) > 1:
             raise UserError(
                 f"{name}={size} says that this is one of {size} processes that train together, as torchrun, accelerate "
-                f"and mpirun start them, but a run is one process; type python -m hiplora.run without them (unset {name} "
-                "if nothing started it so), and for several runs beside each other add -m and a launcher: "
-                "hydra/launcher=joblib, submitit_slurm or ray."
+                f"and mpirun start them, but a run is one process; leave them out (unset {name} if none of them is "
+                "there), and for several runs at a time type -m with hydra/launcher=joblib, submitit_slurm or ray."
             )
     for name in [name for name in os.environ if OF_A_PROCESS.fullmatch(name)]:
         del os.environ[name]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, json_object, lock, new_folder, write_atomically
+from hiplora.disk import default_cache_dir, json_object, lock, new_folder, typed_path, write_atomically
 from hiplora.errors import UserError
 from hiplora.hub import commit
 
@@ -55,6 +55,9 @@ class Model(Options):
     def check_options(self) -> None:
         if not self.target_modules:
             raise UserError("model.target_modules is empty; name at least one module, e.g. [q_proj].")
+        twice = sorted({name for name in self.target_modules if self.target_modules.count(name) > 1})
+        if twice:
+            raise UserError(f"model.target_modules names {', '.join(twice)} more than once; name each module once.")
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
@@ -227,7 +230,7 @@ def _packaged_file(model: Model) -> Path:
 
 
 def _folder(model: Model) -> Path:
-    folder = Path(model.path).expanduser()
+    folder = typed_path(model.path)
     if not (folder / "config.json").is_file():
         state = "has no config.json" if folder.is_dir() else "does not exist"
         raise UserError(

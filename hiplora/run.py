@@ -39,7 +39,7 @@ def answer(config: Config) -> str:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
     """
     single_process()  # here too: a launcher may have started this job in a process of its own
-    tracking = Tracking(enabled=config.logging == "wandb", folder=Path(config.outputs_dir))
+    tracking = Tracking(enabled=config.logging == "wandb", folder=config.places.outputs)
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     return describe(engine.run(config.stages()), engine)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 
 from hiplora.compose import impossible
-from hiplora.disk import read_json, write_atomically, write_json
+from hiplora.disk import FOLDERS, check_folder, read_json, write_atomically, write_json
 from hiplora.errors import UserError
 
 STATUS = "status.json"
@@ -61,8 +61,10 @@ def check_room(config: Any, folder: Path) -> None:
     """End with one sentence where Hydra could not write its own few files, which it would tell in a traceback."""
     trial = folder / ".trial"
     try:
-        if config.outputs_dir is None:
-            raise UserError("outputs_dir=null is no folder; leave it out, or type outputs_dir=DIR.")
+        for field in FOLDERS:
+            check_folder(field, config[field])
+        if str(folder).startswith("~"):  # on a command line it was replaced before Hydra read it
+            raise UserError(f"outputs_dir={config.outputs_dir} stands in conf/, where ~ is not read; write it in full.")
         write_atomically(trial, bytes(ROOM))
         trial.unlink()
     except UserError as error:

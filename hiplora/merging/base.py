@@ -69,8 +69,12 @@ class Operator(Options):
     calibration: Literal["none", "pico", "rescale", "random"] = "none"
 
     def check_options(self) -> None:
-        """Refuse a scale that the calibration would undo. A subclass that has more to check calls this too."""
+        """Refuse a scale that leaves nothing, or that the calibration would undo; a subclass calls this too."""
         field = type(self).model_fields.get("scale")
+        scale = getattr(self, "scale", None)
+        if scale is not None and not 1e-4 <= abs(scale) <= 1e4:
+            null = ", or null for the average" if field is not None and field.default is None else ""
+            raise UserError(f"merge.scale={scale} must be from 1e-4 to 1e4, or below 0 by as much, e.g. 1.0{null}.")
         if self.calibration != "none" and field is not None and getattr(self, "scale", None) != field.default:
             raise UserError(
                 f"merge.calibration={self.calibration} brings the merged update to the mean norm of the adapters, "
@@ -98,7 +102,7 @@ class Operator(Options):
         if value not in allowed:
             raise UserError(f"merge.{option}={value} is not known; choose one of {', '.join(allowed)}.")
 
-    def _fraction(self, option: str, *, below_one: bool = False) -> None:
+    def _between(self, option: str, least: float, most: float) -> None:
         value = getattr(self, option)
-        if not (0 <= value < 1 if below_one else 0 <= value <= 1):
-            raise UserError(f"merge.{option}={value} must be in [0, 1{')' if below_one else ']'}, e.g. 0.2.")
+        if not least <= value <= most:
+            raise UserError(f"merge.{option}={value} must be from {least:g} to {most:g}, e.g. 0.2.")

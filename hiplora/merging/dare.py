@@ -25,7 +25,7 @@ class Dare(Operator):
     def check_options(self) -> None:
         """p = 1 would drop everything and divide by zero."""
         super().check_options()
-        self._fraction("drop", below_one=True)
+        self._between("drop", 0, 0.9999)
         self._one_of("rule", ("linear", "ties"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:

@@ -29,7 +29,7 @@ class Knots(Operator):
     def check_options(self) -> None:
         """As for TIES."""
         super().check_options()
-        self._fraction("density")
+        self._between("density", 1e-6, 1)
         self._one_of("rule", ("ties", "addition"))
         self._one_of("threshold", ("global", "matrix"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from hiplora.errors import UserError
 from hiplora.merging.base import Operator, Plan, Tasks
 
 if TYPE_CHECKING:
@@ -16,12 +15,6 @@ class TaskArithmetic(Operator):
 
     scale: float | None = None
     accepts_dense: ClassVar[bool] = True
-
-    def check_options(self) -> None:
-        """λ must not remove the update."""
-        super().check_options()
-        if self.scale == 0:
-            raise UserError("merge.scale=0 merges to nothing; give another number, or null for the average.")
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """λ Σ_t ΔW_t in the tightest exact form."""

@@ -25,7 +25,7 @@ class Ties(Operator):
     def check_options(self) -> None:
         """A density is a share, a threshold one of two."""
         super().check_options()
-        self._fraction("density")
+        self._between("density", 1e-6, 1)
         self._one_of("threshold", ("global", "matrix"))
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.config import Options
 from hiplora.errors import UserError
+from hiplora.tuner.options import MOST_ALPHA
+
+MOST_RANK = 10**6  # of any matrix; check_rank knows the matrices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,10 +168,13 @@ def require(condition: bool, sentence: str) -> None:
         raise UserError(sentence)
 
 
-def check_residual_options(*, r: int, alpha: float | None, dropout: float) -> None:
-    """The options every low-rank residual path has. Raises UserError."""
-    require(r >= 1, f"method.r={r} is no rank: give a whole number from 1, such as 16")
+def check_residual_options(*, r: int, alpha: float | None, dropout: float, rank: str = "r") -> None:
+    """The options every low-rank residual path has; ``rank`` is what r is called. Raises UserError."""
+    require(1 <= r <= MOST_RANK, f"method.{rank}={r} is no rank: give a whole number from 1, such as 16")
     require(alpha is None or alpha > 0, f"method.alpha={alpha} must be above 0, or null for twice the rank")
+    require(
+        alpha is None or alpha <= MOST_ALPHA, f"method.alpha={alpha} must be at most {MOST_ALPHA:g}, such as {2 * r}"
+    )
     require(0 <= dropout < 1, f"method.dropout={dropout} must be in [0, 1)")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from hiplora.config import Options, Place
+from hiplora.disk import default_cache_dir, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
 from hiplora.tasks.columns import (
@@ -48,6 +49,13 @@ class Data(Options):
     revisions: Annotated[dict[str, str | None], Place]
 
     def check_options(self) -> None:
+        if self.root is not None and not self.root.strip():
+            raise UserError("data.root= is empty; leave it out, or type data.root=DIR.")
+        if self.root is not None and self.name == "mini":
+            raise UserError(
+                f"data.root={self.root} is not read by data=mini, which the project writes itself; leave it out, or "
+                "type data=local or data=hub beside it."
+            )
         pinned = [name for name, revision in self.revisions.items() if revision]
         if pinned and self.name != "hub":
             raise UserError(
@@ -224,7 +232,7 @@ class Source:
             return None
         if self.data.name == "mini":
             return self._mini_root()
-        root = Path(str(self.data.root))
+        root = typed_path(str(self.data.root))
         if not root.is_dir():
             raise UserError(
                 f"data.root={root} is not a folder; type data.root=DIR, the folder that holds gsm8k/, mmlu/ and so on."
@@ -233,7 +241,6 @@ class Source:
 
     def _mini_root(self) -> Path:
         if self._mini is None:
-            from hiplora.disk import default_cache_dir
             from hiplora.mini import materialise
 
             self._mini = materialise(self._cache_dir or default_cache_dir())
@@ -296,7 +303,7 @@ class Source:
         return rows
 
     def _repository(self, origin: Origin) -> str:
-        return origin.repository if self.data.root is None else str(Path(self.data.root) / origin.repository)
+        return origin.repository if self.data.root is None else str(typed_path(self.data.root) / origin.repository)
 
     def _revision(self, dataset: str) -> dict[str, str]:
         """What to load from the Hub, as a keyword: a commit. Nothing for a mirror, which holds one."""

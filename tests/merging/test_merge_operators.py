@@ -122,8 +122,16 @@ def test_zero_updates_merge_to_zero_and_one_zero_update_changes_no_shape(name):
 
 
 @pytest.mark.parametrize("name", ["ties", "knots", "core_space"])
-def test_density_zero_keeps_nothing(name):
-    assert all(not x.any() for x in dense(merge([adapter(1), adapter(2)], name, density=0.0).updates).values())
+def test_density_zero_would_keep_nothing(name):
+    with pytest.raises(UserError, match=r"merge\.density=0\.0 must be from 1e-06 to 1"):
+        merge([adapter(1), adapter(2)], name, density=0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if "scale" in operator_class(name).model_fields])
+@pytest.mark.parametrize("scale", [0.0, 1e30])
+def test_a_scale_that_leaves_nothing_or_everything_is_refused(name, scale):
+    with pytest.raises(UserError, match=r"merge\.scale=.* must be from 1e-4 to 1e4"):
+        merge([adapter(1), adapter(2)], name, scale=scale, generator=seeded())
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -292,9 +300,9 @@ def test_factor_operators_refuse_full_rank_updates_by_name(name):
     [
         ({"operator": "sum"}, "merge=sum is not known; choose one of addition"),
         ({"operator": "addition", "density": 0.2}, "has no option density"),
-        ({"operator": "ties", "density": 1.5}, r"merge.density=1.5 must be in \[0, 1\]"),
+        ({"operator": "ties", "density": 1.5}, "merge.density=1.5 must be from 1e-06 to 1"),
         ({"operator": "ties", "threshold": "layer"}, "merge.threshold=layer"),
-        ({"operator": "dare", "drop": 1.0}, r"merge.drop=1.0 must be in \[0, 1\)"),
+        ({"operator": "dare", "drop": 1.0}, "merge.drop=1.0 must be from 0 to 0.9999"),
         ({"operator": "della", "drop": 0.95}, "merge.window=0.2"),
         ({"operator": "ties", "calibration": "pica"}, "merge.calibration=pica"),
     ],

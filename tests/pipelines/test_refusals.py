@@ -104,8 +104,18 @@ def test_half_an_adapter_never_stays_on_the_backbone(configured, scores, monkeyp
 
 
 def test_a_diverged_adapter_is_told_before_the_benchmarks_are_asked(configured, monkeypatch, tmp_path: Path) -> None:
-    config = configured("method=lora", "training.steps=1", "training.lr=1e30")
+    config = configured("method=lora", "training.steps=1")
     asked = []
+    load = Lora.load
+
+    def diverged(self: Lora, model: Any, folder: Path) -> Any:
+        adapted = load(self, model, folder)
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data.fill_(1e30)
+        return adapted
+
+    monkeypatch.setattr(Lora, "load", diverged)
 
     def evaluate(model: Any, *rest: Any, **_: Any) -> dict[str, TaskScore]:
         asked.append(is_plain(model))
