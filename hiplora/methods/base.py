@@ -57,6 +57,9 @@ class Method(Options):
         """The PEFT configuration of a fresh adapter."""
         raise NotImplementedError(f"{type(self).__name__} has no PEFT configuration")
 
+    def check_svd(self, svd: Svd) -> None:
+        """Check the options against those of the singular directions, where the method uses them. Raises UserError."""
+
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Check the options against the (out, in) shapes of the matrices to adapt. Raises UserError."""
 
@@ -176,6 +179,14 @@ def check_residual_options(*, r: int, alpha: float | None, dropout: float, rank:
         alpha is None or alpha <= MOST_ALPHA, f"method.alpha={alpha} must be at most {MOST_ALPHA:g}, such as {2 * r}"
     )
     require(0 <= dropout < 1, f"method.dropout={dropout} must be in [0, 1)")
+
+
+def check_directions_suffice(k: int, svd: Svd) -> None:
+    """Refuse more singular directions than are computed. Raises UserError."""
+    require(
+        k <= svd.k_max,
+        f"method.k={k} exceeds svd.k_max={svd.k_max}, the number of directions computed: raise svd.k_max",
+    )
 
 
 def check_rank(option: str, value: int, shapes: Mapping[str, tuple[int, int]]) -> None:

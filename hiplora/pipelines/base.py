@@ -67,6 +67,8 @@ class Config(Options):
     def check_options(self) -> None:
         for field in FOLDERS:
             check_folder(field, getattr(self, field))
+        if self.method.uses_svd:
+            self.method.check_svd(self.svd)
 
     @property
     def places(self) -> Places:

@@ -164,14 +164,18 @@ class Source:
     def check(self, *wanted: tuple[str, str]) -> None:
         """Read the files of these (data set, split) pairs, so that a broken line is reported before a run starts.
 
-        :meth:`load` then reads none of them again. Splits on the Hub or in a mirror of it are left alone.
+        :meth:`load` then reads none of them again. Of a data set on the Hub it is only asked whether it is there: in
+        the cache, or else on the Hub; nothing is downloaded but its description.
 
         Raises:
-            UserError: missing folder or file, a broken line, a column that is not there.
+            UserError: missing folder or file, a broken line, a column that is not there, a repository out of reach.
         """
-        for dataset, split in wanted:
+        for dataset, split in dict.fromkeys(wanted):
             if self._folder_root(dataset) is not None:
                 self._read(dataset, self._part(dataset, split).split)
+        for dataset in dict.fromkeys(dataset for dataset, _ in wanted):
+            if self._folder_root(dataset) is None:
+                self._describe(dataset)
 
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
@@ -301,6 +305,14 @@ class Source:
                     "a repaired copy with data.root=DIR or data=local data.root=DIR."
                 )
         return rows
+
+    def _describe(self, dataset: str) -> None:
+        """Have the Hub's client find a data set without loading it."""
+        from datasets import load_dataset_builder
+
+        origin = self._origin(dataset)
+        where = self._repository(origin)
+        _hub(origin, lambda: load_dataset_builder(where, origin.subset, **self._revision(dataset)))
 
     def _repository(self, origin: Origin) -> str:
         return origin.repository if self.data.root is None else str(typed_path(self.data.root) / origin.repository)
