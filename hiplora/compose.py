@@ -52,8 +52,22 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
         UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
     """
     groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    for text in overrides:
+        _check_choice(text, groups)
     at_home = [_with_home(text) if text.partition("=")[0] in FOLDERS else text for text in overrides]
     return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
+
+
+def _check_choice(override: str, groups: set[str]) -> None:
+    """Refuse what chooses no option of a group, for which Hydra has an error that no user should read."""
+    group, sign, given = override.lstrip("+").partition("=")
+    if not sign or not (group in groups or group == "hydra" or "/" in group):
+        return
+    for value in given.split(","):
+        if value.strip() in ("", "null") or value.strip()[0] in "[{":
+            known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+            choose = f"choose one of {', '.join(known)}" if known else "name one"
+            raise UserError(f"{group}={given} chooses no option; leave it out, or {choose}.")
 
 
 def _with_home(override: str) -> str:

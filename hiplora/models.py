@@ -23,7 +23,7 @@ from pydantic import Field
 from hiplora.config import Options, Place
 from hiplora.disk import default_cache_dir, json_object, lock, new_folder, typed_path, write_atomically
 from hiplora.errors import UserError
-from hiplora.hub import commit
+from hiplora.hub import cached_file, commit, offline
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,46 @@ def load(model: Model) -> Backbone:
         _LOADED.clear()  # before loading, so that two backbones never share the memory
         _LOADED[wanted] = _load(model, what)
     return _LOADED[wanted]
+
+
+def check(model: Model) -> None:
+    """Refuse a backbone that cannot be loaded here, as far as files tell: nothing is loaded or downloaded.
+
+    Raises:
+        UserError: it is not in the Hub's cache, and this machine is offline; or as :func:`identity`.
+    """
+    what = identity(model)
+    if model.source == "hub" and offline() and cached_file(model.path, "config.json", revision=_commit(what)) is None:
+        raise UserError(
+            f"The backbone {what} is not in the Hub's cache, and this machine is offline (HF_HUB_OFFLINE); download it "
+            "first, or type model=folder model.path=DIR or model=smollm2."
+        )
+
+
+def positions(model: Model) -> int | None:
+    """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
+    what = identity(model)
+    if model.source == "packaged":
+        return _gguf_positions(_packaged_file(model))
+    if model.source == "folder":
+        path: Path | None = _folder(model) / "config.json"
+    else:
+        path = cached_file(model.path, "config.json", revision=_commit(what))
+    try:
+        found = None if path is None else json_object(path).get("max_position_embeddings")
+    except ValueError:
+        return None  # loading says what is wrong with it
+    return found if isinstance(found, int) else None
+
+
+@cache
+def _gguf_positions(path: Path) -> int | None:
+    """The context length in a GGUF's header, which its conversion keeps."""
+    import gguf
+
+    fields = gguf.GGUFReader(path).fields
+    found = [field.contents() for name, field in fields.items() if name.endswith(".context_length")]
+    return int(found[0]) if found else None
 
 
 def forget() -> None:
@@ -190,10 +230,15 @@ def _load(model: Model, what: str) -> Backbone:
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the backbone, and its keyword arguments."""
     if model.source == "hub":
-        return model.path, {"revision": what.rpartition("@")[2]}  # the commit, also where a branch was asked for
+        return model.path, {"revision": _commit(what)}  # the commit, also where a branch was asked for
     if model.source == "folder":
         return str(_folder(model)), {}
     return str(_converted(_packaged_file(model), what, model.dtype)), {}
+
+
+def _commit(what: str) -> str:
+    """The commit in the identity of a backbone from the Hub."""
+    return what.rpartition("@")[2]
 
 
 def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -213,6 +258,11 @@ def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 def _packaged_file(model: Model) -> Path:
     """The file of ``package/file``, found without importing the package (its own imports may be missing)."""
     package, _, name = model.path.partition("/")
+    if not package or not name:
+        raise UserError(
+            f"model.path={model.path} must be package/file, a file in an installed Python package; type "
+            "model=folder model.path=DIR for a folder."
+        )
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(

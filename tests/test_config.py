@@ -86,6 +86,16 @@ def test_conf_and_registries_agree() -> None:
         (["seed=7"], ["seed=custom seed.value=7"]),
         (["force=maybe"], ["force"]),
         (["+surprise=1"], ["surprise"]),
+        *(([f"{group}=null"], [f"{group}=null chooses no option"]) for group in (*GROUPS, "seed", "merge", "hydra")),
+        (["seed=[42]"], ["seed=[42] chooses no option", "42"]),
+        (["hydra/launcher=null"], ["hydra/launcher=null"]),
+        (["method="], ["method= chooses no option", "lora"]),
+        *(
+            ([f"{key}=null"], [key])
+            for key in ("svd", "training", "evaluation", "logging", "force", "method.k", "seed.value")
+        ),
+        (["method=hip", "svd.k_max=8", "method.k=16"], ["method.k=16 exceeds svd.k_max=8", "raise svd.k_max"]),
+        (["method=proj", "svd.k_max=8", "method.k=16"], ["method.k=16 exceeds svd.k_max=8"]),
         (["outputs_dir="], ["outputs_dir= is empty", "outputs_dir=DIR"]),
         (["results_dir=[a,b]"], ["results_dir=", "must be text"]),
         (["results_dir=7"], ["results_dir=7", "must be text"]),

@@ -57,6 +57,9 @@ class Code(Task):
     def programs(self) -> Programs:
         return Programs(self.execution, self.timeout_seconds)
 
+    def written_tokens(self, splits: str) -> int:
+        return 0 if splits == "validation" or self.execution == "off" else self.max_new_tokens
+
     @property
     def datasets(self) -> tuple[str, ...]:
         return (self.benchmark, self.training)
@@ -87,7 +90,7 @@ class Code(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if evaluation.splits == "validation" or self.execution == "off":
+        if not self.written_tokens(evaluation.splits):
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]

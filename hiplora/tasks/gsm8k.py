@@ -41,6 +41,9 @@ class GSM8K(Task):
 
     max_new_tokens: Length
 
+    def written_tokens(self, splits: str) -> int:
+        return self.max_new_tokens
+
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item) for item in self.test_items(source, split)]
 

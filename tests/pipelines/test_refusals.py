@@ -42,6 +42,12 @@ def test_a_misspelt_target_is_refused_beside_right_ones(configured, name: str, t
     assert adapters(tmp_path / "outputs") == []
 
 
+def test_a_target_that_shares_its_weight_is_refused(configured, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"names lm_head, whose weight is that of model\.embed_tokens too"):
+        Run(configured("method=lora", "pipeline=train", "model.target_modules=[q_proj,lm_head]"))
+    assert adapters(tmp_path / "outputs") == []
+
+
 def test_a_stored_adapter_is_whole_and_everybodys_to_read(configured, tmp_path: Path, monkeypatch) -> None:
     train = configured("method=lora", "pipeline=train")
     save = Lora.save
