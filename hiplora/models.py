@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, json_object, lock, new_folder, typed_path, write_atomically
+from hiplora.disk import default_cache_dir, intact, json_object, lock, new_folder, seal, typed_path, write_atomically
 from hiplora.errors import UserError
 from hiplora.hub import cached_file, commit, offline
 
@@ -305,11 +305,12 @@ def _converted(gguf: Path, what: str, dtype: str) -> Path:
     """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
     # Absolute, since an adapter remembers where its backbone was loaded from.
     folder = default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
-    if folder.is_dir():
-        return folder
-    with lock(folder):
-        if not folder.is_dir():
-            _convert(gguf, folder, dtype)
+    if not intact(folder):
+        with lock(folder):
+            if not intact(folder):
+                if folder.is_dir():
+                    print(f"{folder} is not what was written into it; it is made anew.", file=sys.stderr, flush=True)
+                _convert(gguf, folder, dtype)
     return folder
 
 
@@ -334,6 +335,7 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     with new_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        seal(temporary)
 
 
 @contextmanager

@@ -103,6 +103,14 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Pat
     resumed = fit(again, tiny, method, tmp_path)
     assert resumed.resumed_from == 6
     assert same(adapter(model), adapter(again))
+    progress = tmp_path / "step-00000008" / "progress.json"
+    whole = progress.read_text()
+    for broken in (whole.replace('"tokens": ', '"tokens": 1', 1), "[]", "{}", whole[:-9]):
+        progress.write_text(broken)
+        kept = checkpoint.newest(tmp_path, fingerprint=json.loads(whole)["fingerprint"])
+        assert kept is not None
+        assert kept[1]["step"] == 6
+    progress.write_text(whole)
     assert fit(attached(tiny, method), tiny, method, tmp_path).resumed_from == 8
     with pytest.raises(UserError, match="other settings"):
         fit(attached(tiny, method), tiny, method, tmp_path, seed=43)
