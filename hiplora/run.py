@@ -96,9 +96,14 @@ def main() -> None:
         if everything:
             raise
         sys.exit(_refusal(sweep.located(one_sentence(error))))
-    except KeyboardInterrupt:
-        print(sweep.interruption(), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(sweep.interruption(error), file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if everything or sweep.SweepSummary.running is None:
+            raise
+        print(sweep.broken_launcher(error))  # jobs keep their errors to themselves, so it is the launcher's
+        sys.exit(1)
 
 
 if __name__ == "__main__":
