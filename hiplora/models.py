@@ -123,10 +123,14 @@ def check(model: Model) -> None:
 def positions(model: Model) -> int | None:
     """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
     what = identity(model)
+    path: Path | None
     if model.source == "packaged":
-        return _gguf_positions(_packaged_file(model))
-    if model.source == "folder":
-        path: Path | None = _folder(model) / "config.json"
+        gguf = _packaged_file(model)
+        path = _conversion(gguf, what, model.dtype) / "config.json"
+        if not path.is_file():
+            return _gguf_positions(gguf)
+    elif model.source == "folder":
+        path = _folder(model) / "config.json"
     else:
         path = cached_file(model.path, "config.json", revision=_commit(what))
     try:
@@ -301,10 +305,14 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
     return f"{where} does not hold an intact causal language model with its tokenizer ({reason}); {remedy}."
 
 
+def _conversion(gguf: Path, what: str, dtype: str) -> Path:
+    """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
+    return default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+
+
 def _converted(gguf: Path, what: str, dtype: str) -> Path:
     """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
-    # Absolute, since an adapter remembers where its backbone was loaded from.
-    folder = default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+    folder = _conversion(gguf, what, dtype)
     if not intact(folder):
         with lock(folder):
             if not intact(folder):

@@ -81,15 +81,27 @@ def _refusal(error: UserError) -> int:
     return 2
 
 
+def _checked_main(everything: bool) -> None:
+    single_process()
+    check_conf()
+    sys.argv[1:] = quoted_options(sys.argv[1:])
+    try:
+        _hydra_main()
+    except (UserError, HydraException):
+        raise
+    except Exception as error:
+        if everything or sweep.SweepSummary.running is None:
+            raise
+        print(sweep.broken_launcher(error))  # jobs keep their errors to themselves, so it is the launcher's
+        sys.exit(1)
+
+
 def main() -> None:
     """Entry of ``python -m hiplora.run`` and of the command ``hiplora``."""
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
-        single_process()
-        check_conf()
-        sys.argv[1:] = quoted_options(sys.argv[1:])
-        _hydra_main()
+        _checked_main(everything)
     except UserError as error:
         sys.exit(_refusal(error))
     except HydraException as error:
@@ -99,11 +111,6 @@ def main() -> None:
     except KeyboardInterrupt as error:
         print(sweep.interruption(error), file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        if everything or sweep.SweepSummary.running is None:
-            raise
-        print(sweep.broken_launcher(error))  # jobs keep their errors to themselves, so it is the launcher's
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -124,12 +124,13 @@ def broken_launcher(error: Exception) -> str:
     jobs = submitted(error)
     if not all(job.done() for job in jobs):
         print("The launcher has stopped at a job that died; waiting for the others.", file=sys.stderr, flush=True)
-        for job in jobs:
+        for job in jobs:  # Ctrl-C here finds them in this frame, and cancels them
             job.wait()
     reason = next(iter(str(error).strip().splitlines()), "")[:300]
     ended = jobs or any(name in str(config.hydra.launcher._target_) for name in ENDING)
     text = summary(_folder(config), absent=FAILED if ended else UNKNOWN)[0]
-    return f"The launcher stopped the sweep ({type(error).__name__}: {reason}): {text}" + _logs(config)
+    why = f"{type(error).__name__}: {reason}; HYDRA_FULL_ERROR=1 shows where"
+    return f"The launcher stopped the sweep ({why}): {text}{_logs(config)}"
 
 
 def submitted(error: BaseException) -> list[Any]:

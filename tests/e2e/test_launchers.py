@@ -96,7 +96,7 @@ def test_a_launcher_that_raises_ends_in_the_summary(start: Start, tmp_path: Path
     assert process.returncode == 1
     assert "Traceback" not in errors
     told = printed[printed.index("The launcher stopped") :].splitlines()
-    assert told[0].startswith("The launcher stopped the sweep (RuntimeError: a worker died)")
+    assert told[0].startswith("The launcher stopped the sweep (RuntimeError: a worker died; HYDRA")
     assert "0 of the 2 jobs that had started went well. Type the same command again" in told[0]
     assert told[1].split()[:2] == ["FAILED", "0:"]
     assert "/nowhere" in told[2]

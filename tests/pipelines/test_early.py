@@ -36,6 +36,7 @@ def test_a_benchmark_that_is_not_asked_to_write_has_no_length(configured) -> Non
 
 
 def test_positions_are_told_by_the_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
     packaged = compose([]).model
     assert models.positions(packaged) == 8192
     folder = packaged.but(source="folder", path=str(tiny_llama_folder(tmp_path)))

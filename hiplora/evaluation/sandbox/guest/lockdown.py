@@ -30,10 +30,10 @@ def confine(settings: dict[str, Any]) -> None:
     """Apply ``settings``: limits {name: value}, parent (a process id or None), landlock (paths or None),
     seccomp (a BPF program or None). Raises OSError."""
     _set_limits(settings["limits"])
-    if settings["seccomp"] is None:
-        return
     libc = ctypes.CDLL(None, use_errno=True)
     _share_one_heap(libc)
+    if settings["seccomp"] is None:
+        return
     _die_with(libc, settings["parent"])
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities(libc)
