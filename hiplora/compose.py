@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.config import Options, digest
-from hiplora.disk import default_cache_dir, json_object, write_json
+from hiplora.disk import FOLDERS, check_folder, default_cache_dir, json_object, typed_path, write_json
 from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging import operator_class
@@ -46,13 +46,40 @@ def check_conf() -> None:
 
 
 def quoted_options(overrides: Sequence[str]) -> list[str]:
-    """Overrides with the numbers among options of groups in quotes: Hydra takes a bare ``seed=42`` for a value.
+    """Overrides as Hydra should read them: numbers among options of groups in quotes, ~ as the home folder.
+
+    Hydra takes a bare ``seed=42`` for a value.
 
     Raises:
         UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
     """
     groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
-    return [_quoted(text) if text.partition("=")[0] in groups else text for text in overrides]
+    for text in overrides:
+        _check_choice(text, groups)
+    at_home = [_with_home(text) if text.partition("=")[0] in FOLDERS else text for text in overrides]
+    return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
+
+
+def _check_choice(override: str, groups: set[str]) -> None:
+    """Refuse what chooses no option of a group, for which Hydra has an error that no user should read."""
+    group, sign, given = override.lstrip("+").partition("=")
+    if not sign or not (group in groups or group == "hydra" or "/" in group):
+        return
+    for value in given.split(","):
+        if value.strip() in ("", "null") or value.strip()[0] in "[{":
+            known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+            choose = f"choose one of {', '.join(known)}" if known else "name one"
+            raise UserError(f"{group}={given} chooses no option; leave it out, or {choose}.")
+
+
+def _with_home(override: str) -> str:
+    """A folder with its ~ replaced: Hydra makes a folder of its own in outputs_dir, and a shell replaces none there."""
+    field, _, value = override.partition("=")
+    bare = value.strip("'\"")
+    if not bare.startswith("~"):
+        return override
+    check_folder(field, bare)
+    return f"{field}={value.replace(bare, str(typed_path(bare)))}"
 
 
 def _quoted(override: str) -> str:

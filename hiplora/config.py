@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hiplora.errors import UserError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[42])]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Natural = Annotated[int, Field(ge=0, le=10**9)]
+Length = Annotated[int, Field(ge=1, le=2**20)]  # of a text or a row, in tokens
 
 
 class Bookkeeping:

@@ -10,19 +10,44 @@ import re
 import shutil
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hiplora.errors import UserError
 
 
+def typed_path(text: str) -> Path:
+    """The path that a user typed: no shell replaces a ``~`` that stands behind an equals sign."""
+    return Path(os.path.expanduser(text))  # as it is where there is no such home, which Path's own raises an error for
+
+
+def check_folder(field: str, value: Any) -> None:
+    """Refuse what names no folder, such as an empty text; whether it is there is not asked. Raises UserError."""
+    if not isinstance(value, str):
+        wrong = f"{field}={'null' if value is None else value} names no folder"
+    elif not value.strip():
+        wrong = f"{field}= is empty"
+    elif str(typed_path(value)).startswith("~"):
+        wrong = f"{field}={value} begins with ~, and there is no such home folder"
+    else:
+        return
+    raise UserError(f"{wrong}; leave it out, or type {field}=DIR (./DIR for a name that reads as a number).")
+
+
 def default_cache_dir() -> Path:
     """Folder of what can be recomputed (models, SVDs, mini-benchmarks): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
-    return Path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
+    return typed_path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
 
 
+A_DAY = 86400.0  # seconds: nothing is being written for so long
+SEAL = "sha256.json"  # inside a sealed folder
+_INTACT: set[tuple[Path, int, int]] = set()
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+FOLDERS = ("outputs_dir", "results_dir")  # a run writes nowhere else, but for the cache
 ELSEWHERE = "outputs_dir=…, results_dir=… or, for the cache, HIPLORA_CACHE=…"
 _REFUSED = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -65,6 +90,48 @@ def _error_number(error: Exception) -> int | None:
     return None
 
 
+def seal(folder: Path) -> None:
+    """Note the SHA-256 of every file below a folder in it, for :func:`intact` to compare."""
+    write_json(folder / SEAL, {"files": {name: sha256(folder / name) for name in _names(folder)}})
+
+
+def intact(folder: Path) -> bool:
+    """Whether a folder holds the files that it was sealed with and no others; the disk is asked once per process."""
+    if not folder.is_dir():
+        return False
+    state = folder.stat()
+    known = (folder.resolve(), state.st_ino, state.st_mtime_ns)
+    if known not in _INTACT:
+        try:
+            written = json_object(folder / SEAL).get("files")
+        except (OSError, ValueError):
+            return False
+        if written != {name: sha256(folder / name) for name in _names(folder)}:
+            return False
+        _INTACT.add(known)
+    return True
+
+
+def _names(folder: Path) -> list[str]:
+    """Relative paths of the files below a folder, without hidden ones: systems put their own beside them."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / SEAL)
+    return sorted(path.as_posix() for path in files if not any(part.startswith(".") for part in path.parts))
+
+
+def clear_leftovers(target: Path, *, age: float = 0.0) -> None:
+    """Remove what processes that were killed have left of writing ``target``, where it is ``age`` seconds old or more.
+
+    Without an age, only whoever holds the lock of the target may do this: another process may be writing.
+    """
+    name = re.compile(re.escape(f".{target.name}.") + "[a-z0-9_]{8}")  # as tempfile calls them
+    if not target.parent.is_dir():
+        return
+    for path in target.parent.iterdir():
+        with suppress(OSError):  # its owner was quicker, or another user's
+            if name.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextmanager
 def new_folder(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """A folder to write to that takes the place of ``target`` when the block ends without an error, and else vanishes.
@@ -76,6 +143,7 @@ def new_folder(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """
     with disk_errors(target, elsewhere=elsewhere):
         target.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(target, age=A_DAY)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             yield temporary
@@ -109,6 +177,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path, age=A_DAY)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -154,12 +223,18 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; a second process that wants the same result waits for the first."""
+def lock(path: Path, *, target: Path | None = None) -> Iterator[None]:
+    """Hold a lock between processes; a second process that wants the same result waits for the first.
+
+    What a killed process has left of writing ``target`` (``path``, where it is not given) is removed.
+
+    Raises:
+        UserError: the file system has no locks, or the lock's file cannot be written.
+    """
     from filelock import FileLock, Timeout
 
     guard = FileLock(f"{path}.lock")
-    with disk_errors(path):
+    with disk_errors(path), _lock_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             guard.acquire(timeout=0)
@@ -167,6 +242,24 @@ def lock(path: Path) -> Iterator[None]:
             print(f"Another process is working on {path.name}; waiting for it.", file=sys.stderr, flush=True)
             guard.acquire()
     try:
+        clear_leftovers(target or path)
         yield
     finally:
         guard.release()
+
+
+@contextmanager
+def _lock_errors(path: Path) -> Iterator[None]:
+    """Turn what filelock raises on a file system without locks, or falls back to there, into one sentence."""
+    try:
+        with warnings.catch_warnings():
+            # Its other lock is a file that a killed process leaves behind, for which everybody would wait for ever.
+            warnings.filterwarnings("error", message=".*flock", category=UserWarning)
+            yield
+    except (NotImplementedError, UserWarning, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"The file system of {path.parent} has no file locks (flock), by which runs beside each other agree; "
+            "choose a folder on another one: outputs_dir=… or, for the cache, HIPLORA_CACHE=…."
+        ) from error

@@ -1,4 +1,4 @@
-"""The process and its machine: what a number depends on besides its configuration, and memory. A leaf."""
+"""The process and its machine: what a number depends on besides its configuration, memory, and being alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+import re
 import subprocess
 import sys
 from functools import lru_cache
@@ -13,7 +14,34 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hiplora.errors import UserError
+
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "numpy", "hiplora")
+
+# By these torch, accelerate and what builds on them take a process for one of several that train one model together.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+OF_A_PROCESS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MPI_LOCAL(NRANKS|RANKID)|"
+    r"(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_(LOCAL_)?(SIZE|RANK)|(ACCELERATE|FSDP|PARALLELISM_CONFIG)_\w+"
+)
+
+
+def single_process() -> None:
+    """Make this process one that works alone, whatever variables it was started with.
+
+    Raises:
+        UserError: it was started as one of several that should train together; they would wait for each other.
+    """
+    for name in SIZES:
+        size = os.environ.get(name, "")
+        if size.strip().isdigit() and int(size) > 1:
+            raise UserError(
+                f"{name}={size} says that this is one of {size} processes that train together, as torchrun, accelerate "
+                f"and mpirun start them, but a run is one process; leave them out (unset {name} if none of them is "
+                "there), and for several runs at a time type -m with hydra/launcher=joblib, submitit_slurm or ray."
+            )
+    for name in [name for name in os.environ if OF_A_PROCESS.fullmatch(name)]:
+        del os.environ[name]
 
 
 def environment(device: str) -> dict[str, Any]:

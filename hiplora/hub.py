@@ -32,6 +32,21 @@ def commit(repository: str, revision: str | None, *, kind: Literal["model", "dat
     return _cached(repository, name, kind) or _online(repository, name, kind, field)
 
 
+def offline() -> bool:
+    """Whether the Hub's client was told not to use the network."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return bool(HF_HUB_OFFLINE)
+
+
+def cached_file(repository: str, name: str, *, revision: str) -> Path | None:
+    """A file of a model's repository in the Hub's cache, None where it was not downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def _cached(repository: str, name: str, kind: str) -> str | None:
     """What the Hub's client noted when it downloaded this revision."""
     from huggingface_hub.constants import HF_HUB_CACHE

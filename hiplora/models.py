@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, json_object, lock, new_folder, write_atomically
+from hiplora.disk import default_cache_dir, intact, json_object, lock, new_folder, seal, typed_path, write_atomically
 from hiplora.errors import UserError
-from hiplora.hub import commit
+from hiplora.hub import cached_file, commit, offline
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,9 @@ class Model(Options):
     def check_options(self) -> None:
         if not self.target_modules:
             raise UserError("model.target_modules is empty; name at least one module, e.g. [q_proj].")
+        twice = sorted({name for name in self.target_modules if self.target_modules.count(name) > 1})
+        if twice:
+            raise UserError(f"model.target_modules names {', '.join(twice)} more than once; name each module once.")
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
@@ -101,6 +104,50 @@ def load(model: Model) -> Backbone:
         _LOADED.clear()  # before loading, so that two backbones never share the memory
         _LOADED[wanted] = _load(model, what)
     return _LOADED[wanted]
+
+
+def check(model: Model) -> None:
+    """Refuse a backbone that cannot be loaded here, as far as files tell: nothing is loaded or downloaded.
+
+    Raises:
+        UserError: it is not in the Hub's cache, and this machine is offline; or as :func:`identity`.
+    """
+    what = identity(model)
+    if model.source == "hub" and offline() and cached_file(model.path, "config.json", revision=_commit(what)) is None:
+        raise UserError(
+            f"The backbone {what} is not in the Hub's cache, and this machine is offline (HF_HUB_OFFLINE); download it "
+            "first, or type model=folder model.path=DIR or model=smollm2."
+        )
+
+
+def positions(model: Model) -> int | None:
+    """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
+    what = identity(model)
+    path: Path | None
+    if model.source == "packaged":
+        gguf = _packaged_file(model)
+        path = _conversion(gguf, what, model.dtype) / "config.json"
+        if not path.is_file():
+            return _gguf_positions(gguf)
+    elif model.source == "folder":
+        path = _folder(model) / "config.json"
+    else:
+        path = cached_file(model.path, "config.json", revision=_commit(what))
+    try:
+        found = None if path is None else json_object(path).get("max_position_embeddings")
+    except ValueError:
+        return None  # loading says what is wrong with it
+    return found if isinstance(found, int) else None
+
+
+@cache
+def _gguf_positions(path: Path) -> int | None:
+    """The context length in a GGUF's header, which its conversion keeps."""
+    import gguf
+
+    fields = gguf.GGUFReader(path).fields
+    found = [field.contents() for name, field in fields.items() if name.endswith(".context_length")]
+    return int(found[0]) if found else None
 
 
 def forget() -> None:
@@ -187,10 +234,15 @@ def _load(model: Model, what: str) -> Backbone:
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the backbone, and its keyword arguments."""
     if model.source == "hub":
-        return model.path, {"revision": what.rpartition("@")[2]}  # the commit, also where a branch was asked for
+        return model.path, {"revision": _commit(what)}  # the commit, also where a branch was asked for
     if model.source == "folder":
         return str(_folder(model)), {}
     return str(_converted(_packaged_file(model), what, model.dtype)), {}
+
+
+def _commit(what: str) -> str:
+    """The commit in the identity of a backbone from the Hub."""
+    return what.rpartition("@")[2]
 
 
 def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -210,6 +262,11 @@ def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 def _packaged_file(model: Model) -> Path:
     """The file of ``package/file``, found without importing the package (its own imports may be missing)."""
     package, _, name = model.path.partition("/")
+    if not package or not name:
+        raise UserError(
+            f"model.path={model.path} must be package/file, a file in an installed Python package; type "
+            "model=folder model.path=DIR for a folder."
+        )
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
@@ -227,7 +284,7 @@ def _packaged_file(model: Model) -> Path:
 
 
 def _folder(model: Model) -> Path:
-    folder = Path(model.path).expanduser()
+    folder = typed_path(model.path)
     if not (folder / "config.json").is_file():
         state = "has no config.json" if folder.is_dir() else "does not exist"
         raise UserError(
@@ -248,15 +305,20 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
     return f"{where} does not hold an intact causal language model with its tokenizer ({reason}); {remedy}."
 
 
+def _conversion(gguf: Path, what: str, dtype: str) -> Path:
+    """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
+    return default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+
+
 def _converted(gguf: Path, what: str, dtype: str) -> Path:
     """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
-    # Absolute, since an adapter remembers where its backbone was loaded from.
-    folder = default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
-    if folder.is_dir():
-        return folder
-    with lock(folder):
-        if not folder.is_dir():
-            _convert(gguf, folder, dtype)
+    folder = _conversion(gguf, what, dtype)
+    if not intact(folder):
+        with lock(folder):
+            if not intact(folder):
+                if folder.is_dir():
+                    print(f"{folder} is not what was written into it; it is made anew.", file=sys.stderr, flush=True)
+                _convert(gguf, folder, dtype)
     return folder
 
 
@@ -281,6 +343,7 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     with new_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        seal(temporary)
 
 
 @contextmanager

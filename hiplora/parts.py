@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ def key(*asked: Any) -> str:
 
 
 class Parts:
-    """A file of finished parts by key, a line of JSON each; only ever appended to.
+    """A file of finished parts by key, a checksum and JSON on a line each; only ever appended to.
 
     Args:
-        path: None keeps nothing on disk. Lines that do not parse, such as one that a kill has torn, are left out.
+        path: None keeps nothing on disk. A line that is not as it was written, such as one that a kill has torn, is
+            left out.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -49,7 +51,7 @@ class Parts:
             with disk_errors(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a") as file:  # the line before may be torn, so that each begins on its own
-                    file.writelines(f"\n{json.dumps({name: part})}" for name, part in parts.items())
+                    file.writelines(f"\n{_line({name: part})}" for name, part in parts.items())
 
     def forget(self) -> None:
         """Remove the file, once a record holds what came of it."""
@@ -57,9 +59,18 @@ class Parts:
             self._path.unlink(missing_ok=True)
 
 
+def _line(part: dict[str, Any]) -> str:
+    """JSON of a part behind its checksum."""
+    text = json.dumps(part)
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
 def _parsed(line: str) -> dict[str, Any]:
+    text = line[9:]
     try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
+        if line[:9] != f"{zlib.crc32(text.encode()):08x} ":
+            return {}
+        found = json.loads(text)
+    except (json.JSONDecodeError, UnicodeEncodeError):
         return {}
     return found if isinstance(found, dict) else {}

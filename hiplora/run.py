@@ -19,6 +19,7 @@ from hydra.types import RunMode
 
 from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
+from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe
 from hiplora.stages.make import Engine
@@ -37,7 +38,8 @@ def answer(config: Config) -> str:
     Raises:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
     """
-    tracking = Tracking(enabled=config.logging == "wandb", folder=Path(config.outputs_dir))
+    single_process()  # here too: a launcher may have started this job in a process of its own
+    tracking = Tracking(enabled=config.logging == "wandb", folder=config.places.outputs)
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     return describe(engine.run(config.stages()), engine)
@@ -79,22 +81,35 @@ def _refusal(error: UserError) -> int:
     return 2
 
 
+def _checked_main(everything: bool) -> None:
+    single_process()
+    check_conf()
+    sys.argv[1:] = quoted_options(sys.argv[1:])
+    try:
+        _hydra_main()
+    except (UserError, HydraException):
+        raise
+    except Exception as error:
+        if everything or sweep.SweepSummary.running is None:
+            raise
+        print(sweep.broken_launcher(error))  # jobs keep their errors to themselves, so it is the launcher's
+        sys.exit(1)
+
+
 def main() -> None:
     """Entry of ``python -m hiplora.run`` and of the command ``hiplora``."""
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
     try:
-        check_conf()
-        sys.argv[1:] = quoted_options(sys.argv[1:])
-        _hydra_main()
+        _checked_main(everything)
     except UserError as error:
         sys.exit(_refusal(error))
     except HydraException as error:
         if everything:
             raise
         sys.exit(_refusal(sweep.located(one_sentence(error))))
-    except KeyboardInterrupt:
-        print(sweep.interruption(), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(sweep.interruption(error), file=sys.stderr)
         sys.exit(130)
 
 

@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from hiplora.compose import CONF_DIR, compose
-from hiplora.config import digest
+from hiplora.config import Options, digest
+from hiplora.disk import FOLDERS
 from hiplora.errors import UserError
+from hiplora.merging import OPERATORS
 from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
 from hiplora.tasks import TASKS
@@ -83,6 +86,28 @@ def test_conf_and_registries_agree() -> None:
         (["seed=7"], ["seed=custom seed.value=7"]),
         (["force=maybe"], ["force"]),
         (["+surprise=1"], ["surprise"]),
+        *(([f"{group}=null"], [f"{group}=null chooses no option"]) for group in (*GROUPS, "seed", "merge", "hydra")),
+        (["seed=[42]"], ["seed=[42] chooses no option", "42"]),
+        (["hydra/launcher=null"], ["hydra/launcher=null"]),
+        (["method="], ["method= chooses no option", "lora"]),
+        *(
+            ([f"{key}=null"], [key])
+            for key in ("svd", "training", "evaluation", "logging", "force", "method.k", "seed.value")
+        ),
+        (["method=hip", "svd.k_max=8", "method.k=16"], ["method.k=16 exceeds svd.k_max=8", "raise svd.k_max"]),
+        (["method=proj", "svd.k_max=8", "method.k=16"], ["method.k=16 exceeds svd.k_max=8"]),
+        (["outputs_dir="], ["outputs_dir= is empty", "outputs_dir=DIR"]),
+        (["results_dir=[a,b]"], ["results_dir=", "must be text"]),
+        (["results_dir=7"], ["results_dir=7", "must be text"]),
+        (["outputs_dir=~nosuchuser/x"], ["outputs_dir=~nosuchuser/x", "no such home folder"]),
+        (["data.root=somewhere"], ["data.root=somewhere", "data=local or data=hub"]),
+        (["data=hub", "data.root="], ["data.root= is empty"]),
+        (["model.target_modules=[q_proj,v_proj,q_proj]"], ["names q_proj more than once"]),
+        (["training.lr=1e30"], ["training.lr=1e+30", "at most 10", "e.g. 0.001"]),
+        (["training.max_grad_norm=1e-30"], ["training.max_grad_norm=1e-30", "must be 0, which does not clip"]),
+        (["evaluation.code_temperature=1e-9"], ["evaluation.code_temperature=1e-09", "at least 0.01"]),
+        (["evaluation.code_timeout_seconds=1e9"], ["evaluation.code_timeout_seconds", "at most 3600"]),
+        (["method.gamma=99"], ["method.gamma=99", "from 0 to 10"]),
     ],
 )
 def test_mistakes_are_refused_in_one_sentence(overrides: list[str], words: list[str]) -> None:
@@ -101,6 +126,40 @@ def test_a_copy_without_its_checkout_says_how_to_install_it(command: str, tmp_pa
     assert done.returncode == 2
     assert "-e '.[suite]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def numeric_options() -> list[tuple[Options, str, type]]:
+    """Every option that is a number, of every class of options, with the object it belongs to."""
+    config = compose([])
+    methods = [compose([f"method={name}"]).method for name in METHODS]
+    operators = [compose([f"merge={name}"]).merge for name in OPERATORS]
+    merging = compose(["pipeline=merge"]).pipeline
+    owners = [config.training, config.evaluation, config.svd, config.model, merging, *config.benchmarks]
+    return [
+        (owner, name, kind)
+        for owner in [*owners, *methods, *operators]
+        for name, field in type(owner).model_fields.items()
+        for kind in (int, float)
+        if kind in (field.annotation, *get_args(field.annotation)) and "tuple" not in str(field.annotation)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "kind"), numeric_options(), ids=lambda value: value if isinstance(value, str) else None
+)
+def test_every_number_has_a_range_that_somebody_could_mean(owner: Options, name: str, kind: type) -> None:
+    for absurd in (-(10**30), 10**30):
+        with pytest.raises(UserError) as caught:
+            owner.but(**{name: kind(absurd)})
+        assert f"{name}={kind(absurd)}" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", FOLDERS)
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_a_home_folder_behind_an_equals_sign_is_found(field: str, quote: str, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = compose([f"{field}={quote}~/mine{quote}"]).places
+    assert tmp_path / "mine" in (places.outputs, places.results.parent)
 
 
 def test_digest_ignores_the_order_of_keys() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -99,3 +101,69 @@ def test_a_new_folder_appears_whole_and_readable(tmp_path: Path) -> None:
         half()
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     assert (target / "weights").read_text() == "old"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hiplora import disk
+target = Path(sys.argv[1])
+with disk.lock(target), disk.new_folder(target) as folder:
+    (folder / "weights").write_text("half")
+    disk.tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # as a file that was being written
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_holds_the_lock(tmp_path: Path) -> None:
+    target, other = tmp_path / "model", tmp_path / ".models.abcdefgh"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(target)])
+    assert killed.returncode == -signal.SIGKILL
+    other.write_text("of another target")
+    assert len(list(tmp_path.glob(".model.*"))) == 2
+    with disk.lock(target):
+        assert list(tmp_path.glob(".*")) == [other]
+
+
+def test_without_the_lock_only_what_is_a_day_old_is_removed(tmp_path: Path) -> None:
+    target, old, new = tmp_path / "record.json", tmp_path / ".record.json.abcdefgh", tmp_path / ".record.json.abcdefg1"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (time.time() - 2 * disk.A_DAY,) * 2)
+    disk.write_json(target, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, target.name]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_sentence(tmp_path: Path, monkeypatch, code: int) -> None:
+    def absent(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", absent)
+    told = r"has no file locks \(flock\).*outputs_dir=….*HIPLORA_CACHE=…"
+    with pytest.raises(UserError, match=told), disk.lock(tmp_path / "x"):
+        pytest.fail("locked")
+
+
+def test_a_sealed_folder_is_intact_until_anything_in_it_changes(tmp_path: Path) -> None:
+    def sealed(name: str) -> Path:
+        with disk.new_folder(tmp_path / name) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner/data").write_text("one")
+            (folder / "weights").write_text("two")
+            disk.seal(folder)
+        return tmp_path / name
+
+    assert disk.intact(sealed("whole"))
+    assert not disk.intact(tmp_path / "absent")
+    changes = {
+        "flipped": lambda folder: (folder / "inner/data").write_text("onf"),
+        "lost": lambda folder: (folder / "weights").unlink(),
+        "more": lambda folder: (folder / "inner/more").write_text(""),
+        "unsealed": lambda folder: (folder / disk.SEAL).unlink(),
+        "broken seal": lambda folder: (folder / disk.SEAL).write_text("[]"),
+    }
+    for name, change in changes.items():
+        folder = sealed(name)
+        change(folder)
+        assert not disk.intact(folder), name

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiplora import models
+from hiplora import disk, models
 from hiplora.errors import UserError
 from hiplora.models import Model
 from tests.tiny import tiny_llama_folder
@@ -101,7 +102,7 @@ def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.Monkey
 def test_identity_needs_no_torch(folder: Path) -> None:
     code = f"""
 import sys
-from hiplora import models
+from hiplora import disk, models
 from hiplora.models import Model
 model = Model(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
                     target_modules=["q_proj"])
@@ -211,3 +212,37 @@ def test_a_full_disk_leaves_no_half_conversion(folder: Path, monkeypatch: pytest
         models.load(config(PACKAGED, source="packaged"))
     left = [path for path in (tmp_path / "cache" / "backbones").iterdir() if path.suffix != ".lock"]
     assert left == []
+
+
+@needs_package
+def test_a_converted_model_that_is_not_what_was_written_is_converted_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flipped bit would be recorded under the identity of the right weights."""
+    made = []
+
+    def convert(gguf: Path, target: Path, dtype: str) -> None:
+        made.append(target)
+        with models.new_folder(target) as draft:
+            shutil.copytree(folder, draft, dirs_exist_ok=True)
+            models.seal(draft)
+
+    monkeypatch.setattr(models, "_convert", convert)
+    packaged = config(PACKAGED, source="packaged")
+    models.load(packaged)
+    models.forget()
+    models.load(packaged)
+    assert len(made) == 1
+    weights = made[0] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    models.forget()
+    disk._INTACT.clear()  # as in another process
+    models.load(packaged)
+    assert len(made) == 2
+    assert "is not what was written into it; it is made anew" in capsys.readouterr().err
+    (made[0] / disk.SEAL).unlink()  # as older versions left it
+    models.forget()
+    models.load(packaged)
+    assert len(made) == 3

@@ -19,6 +19,6 @@ class Evaluation(Options):
 
     splits: Literal["test", "validation"]
     batch_tokens: Annotated[Positive, Bookkeeping]
-    text_tokens: Annotated[int, Field(ge=2)]
-    limit: Annotated[int, Field(ge=1)] | None
+    text_tokens: Annotated[int, Field(ge=2, le=10**9)]
+    limit: Positive | None
     seed: Seed

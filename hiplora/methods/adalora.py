@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options, require
+from hiplora.methods.base import MOST_RANK, Method, active_adapter, check_rank, check_residual_options, require
 from hiplora.methods.lora import factor_parameters, lora_updates, save_as_lora
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ class Adalora(Method):
     orthogonality: float
 
     def check_options(self) -> None:
-        check_residual_options(r=self.target_r, alpha=self.alpha, dropout=self.dropout)
+        check_residual_options(r=self.target_r, rank="target_r", alpha=self.alpha, dropout=self.dropout)
         require(
             self.init_r > self.target_r,
             f"method.init_r={self.init_r} is not above method.target_r={self.target_r}: nothing could be pruned",
         )
+        require(self.init_r <= MOST_RANK, f"method.init_r={self.init_r} is no rank: give a smaller number, such as 24")
         require(
             self.tinit >= 0 and self.tfinal >= 0 and self.tinit + self.tfinal < 1,
             f"method.tinit={self.tinit} and method.tfinal={self.tfinal} are shares of the steps: their sum must stay "
@@ -59,7 +60,10 @@ class Adalora(Method):
         require(0 < self.delta_t <= 1, f"method.delta_t={self.delta_t} must be a share of the steps, such as 0.01")
         for name in ("beta1", "beta2"):
             require(0 < getattr(self, name) < 1, f"method.{name}={getattr(self, name)} must lie between 0 and 1")
-        require(self.orthogonality >= 0, f"method.orthogonality={self.orthogonality} must be 0 (no term) or above")
+        require(
+            0 <= self.orthogonality <= 1e6,
+            f"method.orthogonality={self.orthogonality} must be from 0 (no term) to 1e6, such as 0.5",
+        )
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.init_r", self.init_r, shapes)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.config import Options
 from hiplora.errors import UserError
+from hiplora.tuner.options import MOST_ALPHA
+
+MOST_RANK = 10**6  # of any matrix; check_rank knows the matrices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +56,9 @@ class Method(Options):
     def peft_config(self, *, setup: Setup) -> PeftConfig:
         """The PEFT configuration of a fresh adapter."""
         raise NotImplementedError(f"{type(self).__name__} has no PEFT configuration")
+
+    def check_svd(self, svd: Svd) -> None:
+        """Check the options against those of the singular directions, where the method uses them. Raises UserError."""
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Check the options against the (out, in) shapes of the matrices to adapt. Raises UserError."""
@@ -165,11 +171,22 @@ def require(condition: bool, sentence: str) -> None:
         raise UserError(sentence)
 
 
-def check_residual_options(*, r: int, alpha: float | None, dropout: float) -> None:
-    """The options every low-rank residual path has. Raises UserError."""
-    require(r >= 1, f"method.r={r} is no rank: give a whole number from 1, such as 16")
+def check_residual_options(*, r: int, alpha: float | None, dropout: float, rank: str = "r") -> None:
+    """The options every low-rank residual path has; ``rank`` is what r is called. Raises UserError."""
+    require(1 <= r <= MOST_RANK, f"method.{rank}={r} is no rank: give a whole number from 1, such as 16")
     require(alpha is None or alpha > 0, f"method.alpha={alpha} must be above 0, or null for twice the rank")
+    require(
+        alpha is None or alpha <= MOST_ALPHA, f"method.alpha={alpha} must be at most {MOST_ALPHA:g}, such as {2 * r}"
+    )
     require(0 <= dropout < 1, f"method.dropout={dropout} must be in [0, 1)")
+
+
+def check_directions_suffice(k: int, svd: Svd) -> None:
+    """Refuse more singular directions than are computed. Raises UserError."""
+    require(
+        k <= svd.k_max,
+        f"method.k={k} exceeds svd.k_max={svd.k_max}, the number of directions computed: raise svd.k_max",
+    )
 
 
 def check_rank(option: str, value: int, shapes: Mapping[str, tuple[int, int]]) -> None:

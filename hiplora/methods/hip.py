@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hiplora.methods.base import Method, active_adapter, check_rank
+from hiplora.methods.base import Method, active_adapter, check_directions_suffice, check_rank
 from hiplora.methods.proj import basis_options, check_directions, directions, tuner
 from hiplora.tuner.options import check_options
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hiplora.methods.base import Setup
+    from hiplora.spectral.options import Svd
     from hiplora.training.options import Training
     from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
@@ -41,6 +42,9 @@ class Hip(Method):
 
     def check_options(self) -> None:
         check_options(prefix="method.", **self.fields())
+
+    def check_svd(self, svd: Svd) -> None:
+        check_directions_suffice(self.k, svd)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)

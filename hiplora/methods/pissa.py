@@ -39,8 +39,8 @@ class Pissa(Lora):
     def check_options(self) -> None:
         super().check_options()
         require(
-            self.iterations is None or self.iterations >= 1,
-            f"method.iterations={self.iterations} must be 1 or more, or null for the exact SVD",
+            self.iterations is None or 1 <= self.iterations <= 1000,
+            f"method.iterations={self.iterations} must be from 1 to 1000, or null for the exact SVD",
         )
 
     def peft_config(self, *, setup: Setup) -> LoraConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from hiplora.methods.base import Method, active_adapter, check_rank, require
+from hiplora.methods.base import Method, active_adapter, check_directions_suffice, check_rank, require
 from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hiplora.methods.base import Setup
+    from hiplora.spectral.options import Svd
     from hiplora.tuner.model import HipLoraModel
     from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
@@ -33,6 +34,9 @@ class Proj(Method):
 
     def check_options(self) -> None:
         check_options(prefix="method.", **self.fields())
+
+    def check_svd(self, svd: Svd) -> None:
+        check_directions_suffice(self.k, svd)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)

@@ -43,10 +43,10 @@ class Split(Lora):
 
     def check_options(self) -> None:
         super().check_options()
-        require(self.clients >= 1, f"method.clients={self.clients} must be 1 or more, such as 4")
+        require(1 <= self.clients <= 1000, f"method.clients={self.clients} must be from 1 to 1000, such as 4")
         require(
-            self.average_every is None or self.average_every >= 1,
-            f"method.average_every={self.average_every} must be 1 or more steps, or null for once at the end",
+            self.average_every is None or 1 <= self.average_every <= 10**9,
+            f"method.average_every={self.average_every} must be from 1 to 1e9 steps, or null for once at the end",
         )
         require(0 < self.cut < 1, f"method.cut={self.cut} must be a share of the layers between 0 and 1, such as 0.25")
 

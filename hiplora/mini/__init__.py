@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
-from hiplora.disk import lock, new_folder
+from hiplora.disk import intact, lock, new_folder, seal
 
 VERSION = 1
 
@@ -65,12 +66,16 @@ def write(folder: Path) -> None:
 def materialise(cache_dir: Path) -> Path:
     """The folder `cache_dir`/mini-<version>-<key> with every file in it, written once.
 
-    A folder of that name is always complete. Raises UserError where the disk refuses.
+    A folder of that name is always complete; one that holds anything else is written anew. Raises UserError where the
+    disk refuses.
     """
     target = Path(cache_dir) / f"mini-{VERSION}-{key()}"
-    if not target.is_dir():
+    if not intact(target):
         with lock(target):
-            if not target.is_dir():
+            if not intact(target):
+                if target.is_dir():
+                    print(f"{target} is not what was written into it; it is made anew.", file=sys.stderr, flush=True)
                 with new_folder(target) as draft:
                     write(draft)
+                    seal(draft)
     return target

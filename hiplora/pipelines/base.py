@@ -7,13 +7,12 @@ depend on results: it yields stages, and receives their records.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from hiplora.config import Options, Seed
-from hiplora.errors import UserError
+from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
@@ -67,14 +66,15 @@ class Config(Options):
     results_dir: str
 
     def check_options(self) -> None:
-        for field in ("outputs_dir", "results_dir"):
-            if not getattr(self, field).strip():
-                raise UserError(f"{field}= is empty; leave it out, or type {field}=DIR.")
+        for field in FOLDERS:
+            check_folder(field, getattr(self, field))
+        if self.method.uses_svd:
+            self.method.check_svd(self.svd)
 
     @property
     def places(self) -> Places:
         """Where records and artefacts of this run lie."""
-        return Places(outputs=Path(self.outputs_dir), results=Path(self.results_dir) / self.data.name)
+        return Places(outputs=typed_path(self.outputs_dir), results=typed_path(self.results_dir) / self.data.name)
 
     def stages(self) -> Stages:
         """What this configuration asks for."""

@@ -6,11 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from hiplora.config import Options, Positive, Seed
+from hiplora.config import Natural, Options, Positive, Seed
 from hiplora.errors import UserError
 from hiplora.spectral.names import RECIPES
-
-Natural = Annotated[int, Field(ge=0)]
 
 
 class Svd(Options):
@@ -21,9 +19,9 @@ class Svd(Options):
     recipe: str
     k_max: Positive
     seed: Seed
-    oversampling: Natural
-    power_iterations: Natural
-    tolerance: Annotated[float, Field(gt=0, examples=[1e-3])]
+    oversampling: Annotated[int, Field(ge=0, le=10_000)]
+    power_iterations: Annotated[int, Field(ge=0, le=1000)]
+    tolerance: Annotated[float, Field(ge=1e-8, le=0.5, examples=[1e-3])]
     exact_up_to: Natural
 
     def check_options(self) -> None:

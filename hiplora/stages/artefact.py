@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
-from hiplora.disk import disk_errors, json_object, new_folder, sha256, write_atomically, write_json
+from hiplora.disk import (
+    A_DAY,
+    clear_leftovers,
+    disk_errors,
+    json_object,
+    new_folder,
+    sha256,
+    write_atomically,
+    write_json,
+)
 from hiplora.errors import UserError
 from hiplora.methods.base import Method
 from hiplora.stages.record import Record
@@ -90,7 +99,9 @@ def add_basis(method: Method, model: PeftModel, folder: Path) -> None:
     """Save a loaded adapter again, with its directions; each file is replaced whole: the folder always loads."""
     options: Any = model.peft_config[next(iter(model.active_adapters))]
     options.save_basis = True
-    with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as new:
+    beside = folder.with_name(f"{folder.name}.basis")  # no lock is held: others may be writing there
+    clear_leftovers(beside, age=A_DAY)
+    with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{beside.name}.") as new:
         method.save(model, Path(new))
         # The configuration last: it says that the weights beside it carry the directions.
         paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)

@@ -89,7 +89,8 @@ class Engine:
             before = self.store.current((stage.id, stage.where()))
             for need in stage.needs():  # before the lock: none is held while another is awaited
                 self.make(need)
-            with lock(self.store.places.lock(stage.id, stage.where())):
+            places = self.store.places
+            with lock(places.lock(stage.id, stage.where()), target=places.artefact(stage.id, stage.where())):
                 self.store.refresh()
                 found = found_whole(self.store, stage)  # another process may have made it meanwhile
                 if found is None or (force and found == before):

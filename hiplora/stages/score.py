@@ -51,8 +51,22 @@ class Score(Stage):
     def check(self) -> None:
         """Also refuses to start where the sandbox that the evaluation will need does not work."""
         self.of.check()
+        models.check(self.of.backbone)
+        self._check_lengths()
         DataSource(self.data).check(*self._splits())
         self._sandbox()
+
+    def _check_lengths(self) -> None:
+        """Refuse an answer so long that the backbone has no position left for the prompt."""
+        written = {task: task.written_tokens(self.evaluation.splits) for task in self.benchmarks}
+        most = models.positions(self.of.backbone) if any(written.values()) else None
+        for task, tokens in written.items():
+            if most is not None and tokens >= most:
+                option = task.typed_as("max_new_tokens")
+                raise UserError(
+                    f"{option}={tokens} leaves no position for a prompt: the backbone {self.of.backbone.name} has "
+                    f"{most}, so type {option}=N with a smaller number."
+                )
 
     def _sandbox(self) -> str:
         """The backend that executes model-written code, or ``off``."""

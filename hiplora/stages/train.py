@@ -65,7 +65,9 @@ class Train(Stage):
         return f"{self.method.name}-{'+'.join(train.task.name for train in self.line())}-s{self.seed}"
 
     def check_options(self) -> None:
-        """Refuse a parent whose tensors would mean something else here: a line of trainings is of one adapter."""
+        """Refuse too few singular directions, and a parent whose tensors would mean something else here."""
+        if self.svd is not None:
+            self.method.check_svd(self.svd)
         if self.parent is None:
             return
         mine, parents = ((t.method, t.model, t.svd, sorted(t.targets)) for t in (self, self.parent))
@@ -82,6 +84,7 @@ class Train(Stage):
         return [*(self.parent.line() if self.parent is not None else []), self]
 
     def check(self) -> None:
+        models.check(self.model)
         Source(self.data).check(self.task.trains_on)
 
     def run(self, job: Job) -> Made:
@@ -196,6 +199,7 @@ def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     }
+    _check_tied(model, targets)
     known = {_last(name) for name in shapes}
     absent = [target for target in targets if target not in known]
     if absent:
@@ -204,6 +208,22 @@ def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[
             f"choose among {', '.join(sorted(known))}."
         )
     return {name: shape for name, shape in shapes.items() if _last(name) in targets}
+
+
+def _check_tied(model: nn.Module, targets: Sequence[str]) -> None:
+    """Refuse a target whose weight another module has too: an update of one would be half an update of the other."""
+    modules = dict(model.named_modules())
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    for name in modules:
+        shared = next((names for names in owners.values() if name in names and len(names) > 1), [])
+        if shared and _last(name) in targets:
+            others = ", ".join(other for other in shared if other != name)
+            raise UserError(
+                f"model.target_modules names {_last(name)}, whose weight is that of {others} too in this backbone; "
+                f"leave {_last(name)} out."
+            )
 
 
 def _last(name: str) -> str:

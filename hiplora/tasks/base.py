@@ -88,6 +88,10 @@ class Task(Options, ABC):
         """This task in the form in which a run trains on it."""
         return self
 
+    def written_tokens(self, splits: str) -> int:
+        """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads."""
+        return 0
+
     @property
     def programs(self) -> Programs | None:
         """How completions are run, where the benchmark asks for programs."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from hiplora.config import As, Positive
+from hiplora.config import As, Length
 from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
 from hiplora.tasks.form import Example
 
@@ -46,16 +46,19 @@ class Code(Task):
     metrics = ("pass@1", "pass@5", "pass@10", "nll")
     scores = ("pass@1", "pass@5", "pass@10")
 
-    samples: Positive
-    temperature: Annotated[float, Field(gt=0, examples=[0.2])]
-    top_p: Annotated[float, Field(gt=0, le=1, examples=[0.95])]
-    max_new_tokens: Positive
-    timeout_seconds: Annotated[float, Field(gt=0, examples=[3])]
+    samples: Annotated[int, Field(ge=1, le=10_000)]
+    temperature: Annotated[float, Field(ge=0.01, le=10, examples=[0.2])]
+    top_p: Annotated[float, Field(ge=0.01, le=1, examples=[0.95])]
+    max_new_tokens: Length
+    timeout_seconds: Annotated[float, Field(ge=0.05, le=3600, examples=[3])]
     execution: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts)]
 
     @property
     def programs(self) -> Programs:
         return Programs(self.execution, self.timeout_seconds)
+
+    def written_tokens(self, splits: str) -> int:
+        return 0 if splits == "validation" or self.execution == "off" else self.max_new_tokens
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ class Code(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if evaluation.splits == "validation" or self.execution == "off":
+        if not self.written_tokens(evaluation.splits):
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]

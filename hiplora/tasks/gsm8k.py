@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora.config import Positive
+from hiplora.config import Length
 from hiplora.tasks.base import GOLD, Item, Requests, Task
 from hiplora.tasks.form import Example, render
 from hiplora.tasks.numbers import final_answer, last_number
@@ -39,7 +39,10 @@ class GSM8K(Task):
     scores = ("acc",)
     targets = ("answer", "solution")
 
-    max_new_tokens: Positive
+    max_new_tokens: Length
+
+    def written_tokens(self, splits: str) -> int:
+        return self.max_new_tokens
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item) for item in self.test_items(source, split)]

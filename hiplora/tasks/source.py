@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from hiplora.config import Options, Place
+from hiplora.disk import default_cache_dir, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
 from hiplora.tasks.columns import (
@@ -48,6 +49,13 @@ class Data(Options):
     revisions: Annotated[dict[str, str | None], Place]
 
     def check_options(self) -> None:
+        if self.root is not None and not self.root.strip():
+            raise UserError("data.root= is empty; leave it out, or type data.root=DIR.")
+        if self.root is not None and self.name == "mini":
+            raise UserError(
+                f"data.root={self.root} is not read by data=mini, which the project writes itself; leave it out, or "
+                "type data=local or data=hub beside it."
+            )
         pinned = [name for name, revision in self.revisions.items() if revision]
         if pinned and self.name != "hub":
             raise UserError(
@@ -156,14 +164,18 @@ class Source:
     def check(self, *wanted: tuple[str, str]) -> None:
         """Read the files of these (data set, split) pairs, so that a broken line is reported before a run starts.
 
-        :meth:`load` then reads none of them again. Splits on the Hub or in a mirror of it are left alone.
+        :meth:`load` then reads none of them again. Of a data set on the Hub it is only asked whether it is there: in
+        the cache, or else on the Hub; nothing is downloaded but its description.
 
         Raises:
-            UserError: missing folder or file, a broken line, a column that is not there.
+            UserError: missing folder or file, a broken line, a column that is not there, a repository out of reach.
         """
-        for dataset, split in wanted:
+        for dataset, split in dict.fromkeys(wanted):
             if self._folder_root(dataset) is not None:
                 self._read(dataset, self._part(dataset, split).split)
+        for dataset in dict.fromkeys(dataset for dataset, _ in wanted):
+            if self._folder_root(dataset) is None:
+                self._describe(dataset)
 
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
@@ -224,7 +236,7 @@ class Source:
             return None
         if self.data.name == "mini":
             return self._mini_root()
-        root = Path(str(self.data.root))
+        root = typed_path(str(self.data.root))
         if not root.is_dir():
             raise UserError(
                 f"data.root={root} is not a folder; type data.root=DIR, the folder that holds gsm8k/, mmlu/ and so on."
@@ -233,7 +245,6 @@ class Source:
 
     def _mini_root(self) -> Path:
         if self._mini is None:
-            from hiplora.disk import default_cache_dir
             from hiplora.mini import materialise
 
             self._mini = materialise(self._cache_dir or default_cache_dir())
@@ -295,8 +306,16 @@ class Source:
                 )
         return rows
 
+    def _describe(self, dataset: str) -> None:
+        """Have the Hub's client find a data set without loading it."""
+        from datasets import load_dataset_builder
+
+        origin = self._origin(dataset)
+        where = self._repository(origin)
+        _hub(origin, lambda: load_dataset_builder(where, origin.subset, **self._revision(dataset)))
+
     def _repository(self, origin: Origin) -> str:
-        return origin.repository if self.data.root is None else str(Path(self.data.root) / origin.repository)
+        return origin.repository if self.data.root is None else str(typed_path(self.data.root) / origin.repository)
 
     def _revision(self, dataset: str) -> dict[str, str]:
         """What to load from the Hub, as a keyword: a commit. Nothing for a mirror, which holds one."""

@@ -1,7 +1,7 @@
 """Checkpoints that are either complete or absent, so that a killed training goes on bit for bit.
 
 A checkpoint is a folder ``step-00000020`` with ``state.pt`` (tensors and generators) and ``progress.json``
-(counters, curve, and the SHA-256 of the other file). It is written under a temporary name, flushed to disk
+(counters, curve, the SHA-256 of the other file and of all this). It is written under a temporary name, flushed to disk
 and renamed. What does not match its checksum is ignored, and the one before it is taken.
 """
 
@@ -59,6 +59,7 @@ def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> 
     torch.save(tensors, buffer)
     content = buffer.getvalue()
     progress = {**progress, "sha256": hashlib.sha256(content).hexdigest()}
+    progress["checksum"] = _checksum(progress)
     temporary = folder / TEMPORARY
     final = folder / f"{PREFIX}{progress['step']:08d}"
     try:
@@ -84,10 +85,12 @@ def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str,
     for path in reversed(_steps(folder)):
         try:
             progress = json.loads((path / PROGRESS).read_text())
+            if progress.pop("checksum") != _checksum(progress):
+                raise ValueError("its counters do not match their checksum")
             content = (path / TENSORS).read_bytes()
-            if hashlib.sha256(content).hexdigest() != progress["sha256"]:
+            if hashlib.sha256(content).hexdigest() != progress.pop("sha256"):
                 raise ValueError("checksum mismatch")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON may be anything
             logger.warning("the checkpoint %s is incomplete (%s) and ignored", path, error)
             continue
         if progress["fingerprint"] != fingerprint:
@@ -97,6 +100,11 @@ def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str,
             )
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), progress
     return None
+
+
+def _checksum(progress: dict[str, Any]) -> str:
+    """SHA-256 (hex) of what is stored; Python writes a number that it has read as it was."""
+    return hashlib.sha256(json.dumps(progress).encode()).hexdigest()
 
 
 def _steps(folder: Path) -> list[Path]:

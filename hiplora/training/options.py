@@ -6,9 +6,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from hiplora.config import Bookkeeping, Options, Positive
+from hiplora.config import Bookkeeping, Length, Options, Positive
+from hiplora.errors import UserError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Rows = Annotated[int, Field(ge=1, le=2**20)]
+LEAST_NORM, MOST_NORM = 1e-6, 1e6  # of a gradient that is clipped
 
 
 class Training(Options):
@@ -17,17 +20,24 @@ class Training(Options):
     group: ClassVar[str] = "training"
 
     steps: Positive
-    rows_per_step: Positive
-    micro_batch_rows: Positive
-    row_tokens: Positive
-    lr: Annotated[float, Field(gt=0, examples=[1e-3])]
+    rows_per_step: Rows
+    micro_batch_rows: Rows
+    row_tokens: Length
+    lr: Annotated[float, Field(ge=1e-8, le=10, examples=[1e-3])]
     beta1: Share
     beta2: Share
-    eps: Annotated[float, Field(gt=0, examples=[1e-8])]
-    weight_decay: Annotated[float, Field(ge=0)]
+    eps: Annotated[float, Field(ge=1e-15, le=1, examples=[1e-8])]
+    weight_decay: Annotated[float, Field(ge=0, le=10, examples=[0.01])]
     warmup_ratio: Share
-    max_grad_norm: Annotated[float, Field(ge=0)]
+    max_grad_norm: float
     checkpoint_every: Annotated[Positive, Bookkeeping]
     gradient_checkpointing: Annotated[bool, Bookkeeping]
     share_prefixes: bool  # decides who draws dropout masks
     log_every: Annotated[Positive, Bookkeeping]
+
+    def check_options(self) -> None:
+        if self.max_grad_norm != 0 and not LEAST_NORM <= self.max_grad_norm <= MOST_NORM:
+            raise UserError(
+                f"training.max_grad_norm={self.max_grad_norm} must be 0, which does not clip, or "
+                f"from {LEAST_NORM:g} to {MOST_NORM:g}, e.g. 1.0."
+            )

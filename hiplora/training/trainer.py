@@ -293,7 +293,7 @@ def _fingerprint(
 
 
 def _progress(stored: dict[str, Any]) -> Progress:
-    return Progress(**{key: value for key, value in stored.items() if key != "sha256"})
+    return Progress(**stored)
 
 
 def _figures(progress: Progress, examples: Sequence[Encoded], training: Training) -> dict[str, Any]:

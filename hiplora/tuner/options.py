@@ -11,6 +11,7 @@ from hiplora.spectral.names import RECIPES
 
 PARAMETERIZATIONS = ("absolute", "relative")
 INITS = (True, False, "gaussian")
+MOST_ALPHA = 1e6
 
 Rule: TypeAlias = Callable[[Any], str | None]
 """What a value must be, as the end of a sentence; None for a value that is so."""
@@ -47,10 +48,12 @@ def check_options(*, prefix: str = "", **options: Any) -> None:
         )
 
 
-def _whole(least: int) -> Rule:
+def _whole(least: int, most: int = 10**9) -> Rule:
     def rule(value: Any) -> str | None:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return None if fits else f"must be a whole number of at least {least}"
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        if fits and value > most:
+            return f"must be at most {most}"
+        return None if fits and value >= least else f"must be a whole number of at least {least}"
 
     return rule
 
@@ -59,16 +62,18 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _not_negative(value: Any) -> str | None:
-    return None if _number(value) and value >= 0 else "must be a finite number, 0 or more"
+def _from(least: float, most: float) -> Rule:
+    def rule(value: Any) -> str | None:
+        return None if _number(value) and least <= value <= most else f"must be a number from {least:g} to {most:g}"
 
-
-def _positive(value: Any) -> str | None:
-    return None if _number(value) and value > 0 else "must be a finite number, more than 0"
+    return rule
 
 
 def _alpha(value: Any) -> str | None:
-    return None if value is None or not _positive(value) else "must be more than 0, or left out for twice the rank"
+    if value is None or (_number(value) and 0 < value <= MOST_ALPHA):
+        return None
+    more = f" and at most {MOST_ALPHA:g}" if _number(value) and value > 0 else ""
+    return f"must be more than 0{more}, or left out for twice the rank"
 
 
 def _dropout(value: Any) -> str | None:
@@ -101,22 +106,22 @@ RULES: dict[str, Rule] = {
     "alpha": _alpha,
     "dropout": _dropout,
     "rank_pattern": _pattern(_whole(1)),
-    "alpha_pattern": _pattern(_positive),
+    "alpha_pattern": _pattern(_from(1e-6, MOST_ALPHA)),
     "init_lora_weights": _one_of(*INITS),
     "k": _whole(1),
     "principal": _flag,
     "project_residual": _flag,
     "parameterization": _one_of(*PARAMETERIZATIONS),
     "zero_init": _flag,
-    "stability": _not_negative,
-    "gamma": _not_negative,
-    "lr_scale": _positive,
+    "stability": _from(0, 1e6),
+    "gamma": _from(0, 10),
+    "lr_scale": _from(1e-4, 1e4),
     "save_basis": _flag,
     "k_max": _whole(1),
     "recipe": _one_of(*RECIPES),
-    "seed": _whole(0),
-    "oversampling": _whole(0),
-    "power_iterations": _whole(0),
-    "tolerance": _positive,
+    "seed": _whole(0, 2**32 - 1),
+    "oversampling": _whole(0, 10_000),
+    "power_iterations": _whole(0, 1000),
+    "tolerance": _from(1e-8, 0.5),
     "exact_up_to": _whole(0),
 }

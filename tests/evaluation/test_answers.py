@@ -28,6 +28,8 @@ def test_a_torn_line_loses_itself_alone(tmp_path: Path) -> None:
     assert (again.get("a"), again.get("b")) == ([1.5, True, 2], None)
     again.keep({"b": ["y"]})
     assert (Parts(path).get("a"), Parts(path).get("b")) == ([1.5, True, 2], ["y"])
+    path.write_text(path.read_text().replace("1.5", "1.6"))
+    assert (Parts(path).get("a"), Parts(path).get("b")) == (None, ["y"]), "a flipped digit is not believed"
     assert key("score", [1], [2, 3]) != key("score", [1, 2], [3])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hiplora import mini
+from hiplora import disk, mini
 from tests.mini.helpers import read
 
 INSTRUCTION = {"instruction", "input", "output"}
@@ -75,6 +75,16 @@ def test_an_existing_folder_is_not_written_again(folder: Path) -> None:
     assert mini.materialise(folder.parent) == folder
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.jsonl")}
     assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+
+
+def test_a_folder_that_is_not_what_was_written_is_written_anew(folder: Path, tmp_path: Path, capsys) -> None:
+    target = mini.materialise(tmp_path)
+    path = target / "gsm8k/test.jsonl"
+    path.write_text(path.read_text().replace("1", "2", 1))
+    disk._INTACT.clear()  # as in another process
+    assert mini.materialise(tmp_path) == target
+    assert "is not what was written into it; it is made anew" in capsys.readouterr().err
+    assert digest(target) == digest(folder)
 
 
 def test_no_row_twice_within_a_split(folder: Path) -> None:

@@ -42,6 +42,12 @@ def test_a_misspelt_target_is_refused_beside_right_ones(configured, name: str, t
     assert adapters(tmp_path / "outputs") == []
 
 
+def test_a_target_that_shares_its_weight_is_refused(configured, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"names lm_head, whose weight is that of model\.embed_tokens too"):
+        Run(configured("method=lora", "pipeline=train", "model.target_modules=[q_proj,lm_head]"))
+    assert adapters(tmp_path / "outputs") == []
+
+
 def test_a_stored_adapter_is_whole_and_everybodys_to_read(configured, tmp_path: Path, monkeypatch) -> None:
     train = configured("method=lora", "pipeline=train")
     save = Lora.save
@@ -104,8 +110,18 @@ def test_half_an_adapter_never_stays_on_the_backbone(configured, scores, monkeyp
 
 
 def test_a_diverged_adapter_is_told_before_the_benchmarks_are_asked(configured, monkeypatch, tmp_path: Path) -> None:
-    config = configured("method=lora", "training.steps=1", "training.lr=1e30")
+    config = configured("method=lora", "training.steps=1")
     asked = []
+    load = Lora.load
+
+    def diverged(self: Lora, model: Any, folder: Path) -> Any:
+        adapted = load(self, model, folder)
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data.fill_(1e30)
+        return adapted
+
+    monkeypatch.setattr(Lora, "load", diverged)
 
     def evaluate(model: Any, *rest: Any, **_: Any) -> dict[str, TaskScore]:
         asked.append(is_plain(model))

@@ -178,7 +178,8 @@ def test_check_names_a_broken_line_and_a_missing_file(tmp_path, hub):
     for name in (source.check, source.reads):
         with pytest.raises(UserError, match=r"dev\.jsonl is missing"):
             name(("mmlu", "validation"))
-    hub.check(("gsm8k", "test"))  # not there, which is found when it is loaded
+    with pytest.raises(UserError, match=r"openai/gsm8k could not be loaded .* data=local"):
+        hub.check(("gsm8k", "test"))
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -103,6 +103,14 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Pat
     resumed = fit(again, tiny, method, tmp_path)
     assert resumed.resumed_from == 6
     assert same(adapter(model), adapter(again))
+    progress = tmp_path / "step-00000008" / "progress.json"
+    whole = progress.read_text()
+    for broken in (whole.replace('"tokens": ', '"tokens": 1', 1), "[]", "{}", whole[:-9]):
+        progress.write_text(broken)
+        kept = checkpoint.newest(tmp_path, fingerprint=json.loads(whole)["fingerprint"])
+        assert kept is not None
+        assert kept[1]["step"] == 6
+    progress.write_text(whole)
     assert fit(attached(tiny, method), tiny, method, tmp_path).resumed_from == 8
     with pytest.raises(UserError, match="other settings"):
         fit(attached(tiny, method), tiny, method, tmp_path, seed=43)
@@ -156,11 +164,14 @@ def test_a_non_finite_number_stops_before_the_step(
 
 
 @pytest.mark.parametrize("name", ["lora", "hip"])
-def test_what_the_last_step_leaves_is_checked(tiny: Path, tmp_path: Path, name: str) -> None:
+def test_what_the_last_step_leaves_is_checked(tiny: Path, tmp_path: Path, name: str, monkeypatch) -> None:
     """No loss comes after it."""
     method = OPTIONS[name]
+    beyond = training().model_copy(update={"steps": 1, "lr": 1e39})  # more than a user may ask for
+    monkeypatch.setattr(worker, "training", lambda **_: beyond)
     with pytest.raises(NonFiniteLossError, match=r"after step 1, .* not finite in .*lora_\w+.*not saved.*training\.lr"):
-        fit(attached(tiny, method), tiny, method, tmp_path, steps=1, lr=1e39)
+        fit(attached(tiny, method), tiny, method, tmp_path)
+    monkeypatch.undo()
     assert list(tmp_path.glob("step-*")) == []
     fit(attached(tiny, method), tiny, method, tmp_path / "right", steps=1)
 

@@ -25,6 +25,12 @@ def test_every_option_of_the_method_has_a_range() -> None:
         ("method.", {"k": 0}, "method.k=0 must be a whole number of at least 1."),
         ("", {"k": 65, "k_max": 64}, "k=65 exceeds k_max=64, the number of directions computed; raise k_max."),
         ("method.", {"alpha": -1}, "method.alpha=-1 must be more than 0, or left out for twice the rank."),
+        (
+            "method.",
+            {"alpha": 10**7},
+            "method.alpha=10000000 must be more than 0 and at most 1e+06, or left out for twice the rank.",
+        ),
+        ("method.", {"lr_scale": 1e9}, "method.lr_scale=1000000000.0 must be a number from 0.0001 to 10000."),
         ("", {"lora_alpha": -1}, "lora_alpha=-1 must be more than 0, or left out for twice the rank."),
         ("svd.", {"recipe": "x"}, "svd.recipe='x' is not known; choose auto, exact, converged or randomized."),
         ("", {"svd_seed": -1}, "svd_seed=-1 must be a whole number of at least 0."),

