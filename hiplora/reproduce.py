@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hiplora.compose import check_conf, check_hydra
+from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
 from hiplora.report.experiment import load, request, sweeps
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     only.add_argument("--render-only", dest="mode", action="store_const", const="render", help="render what is there")
     words = parser.parse_intermixed_args(argv)
     try:
+        single_process()
         tables = TABLES if words.table == "all" else (words.table,)
         return max([reproduce(table, words.overrides, mode=words.mode or "make") for table in tables])
     except UserError as error:

@@ -9,6 +9,7 @@ import torch
 
 from hiplora import models
 from hiplora.compose import compose
+from hiplora.methods.base import Setup
 from hiplora.spectral import Basis, truncated_svd
 from hiplora.spectral.__main__ import main
 from hiplora.spectral.verify import compare
@@ -65,7 +66,8 @@ def test_command_verifies_the_file_that_a_run_reads(
     backbone: list[str], settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose([*backbone, *settings, "method.k=12", "method.r=2"])
-    adapted = config.method.attach(models.load(config.model).model, config=config)
+    setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)
+    adapted = config.method.attach(models.load(config.model).model, setup=setup)
     key = adapted.peft_config["default"].svd_key
     config.method.detach(adapted)
     (file,) = (tmp_path / "cache" / "svd").glob("*.safetensors")
