@@ -85,7 +85,8 @@ def refuse(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from hiplora.merging.output import check_out
+    from hiplora.adapters.results import check_result
+    from hiplora.merging.output import COMMAND
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
@@ -97,20 +98,25 @@ def refuse(args: argparse.Namespace) -> None:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device} is not there ({str(error).splitlines()[0]}); try cpu.") from None
-    check_out(args.out, [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else []))
+    check_result(args.out, command=COMMAND, option="--out", inputs=inputs(args))
+
+
+def inputs(args: argparse.Namespace) -> list[Path]:
+    """The folders that the command reads."""
+    return [*map(Path, args.adapters), *([args.backbone] if args.backbone else [])]
 
 
 def write(
     updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+    from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import write_lora
-    from hiplora.disk import new_folder
-    from hiplora.merging.output import write_folded, write_report
+    from hiplora.merging.output import COMMAND, write_folded, write_report
 
     if args.fold and like.fan_in_fan_out:
         raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
-    with new_folder(args.out, elsewhere="--out DIR") as folder:
+    with result_folder(args.out, command=COMMAND, option="--out", inputs=inputs(args)) as folder:
         if args.fold:
             written = write_folded(updates, args.backbone, folder)
         else:

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hiplora.adapters.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from hiplora.adapters.results import MARKER
 from hiplora.adapters.weights import INDEX, files
 from hiplora.errors import UserError
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
-MERGED = {REPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")  # not those of the result
+COMMAND = "hiplora-merge"
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-def check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse a place where writing would lose something.
-
-    Raises:
-        UserError: ``out`` is a file, one of the inputs, or holds anything but an earlier merged adapter.
-    """
-    if any(out.resolve() == folder.resolve() for folder in inputs):
-        raise UserError(f"--out {out} is one of the inputs; write the result somewhere else.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder, which is created where there is none.")
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if held and not (REPORT in held and held <= MERGED):
-        raise UserError(f"--out {out} holds something else than a merged adapter; give another or an empty folder.")
 
 
 def write_folded(updates: Mapping[str, Update], backbone: Path, out: Path) -> dict[str, Any]:
@@ -51,7 +37,8 @@ def write_folded(updates: Mapping[str, Update], backbone: Path, out: Path) -> di
     for shard in sorted(set(table.values())):
         _fold_file(shard, out / shard.name, modules, updates)
     for path in backbone.iterdir():
-        if path.is_file() and (path.suffix != ".safetensors" or path.name == INDEX):
+        weights = path.suffix in WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
+        if path.is_file() and not weights and path.name not in (MARKER, REPORT):
             shutil.copy2(path, out / path.name)
     return {"folded": len(modules)}
 

@@ -92,7 +92,7 @@ def test_export_refuses_what_it_cannot_do_exactly(tmp_path):
         export_lora(tmp_path / "adapter", tmp_path / "lora", backbone=make_mlp())
     with pytest.raises(UserError, match=r"adapter_config\.json"):
         export_lora(tmp_path / "nothing", tmp_path / "lora")
-    with pytest.raises(UserError, match="the adapter itself"):
+    with pytest.raises(UserError, match="one of the inputs"):
         export_lora(tmp_path / "adapter", tmp_path / "adapter")
     assert not (tmp_path / "lora").exists()
 
@@ -106,7 +106,10 @@ def test_an_export_is_whole_or_as_it_was(tmp_path, capsys):
     assert main(arguments) == 0
     weights = out / "adapter_model.safetensors"
     assert stat.S_IMODE(weights.stat().st_mode) == 0o644
-    for place, held in ((tmp_path / "other", []), (out, ["adapter_config.json", "adapter_model.safetensors"])):
+    for place, held in (
+        (tmp_path / "other", []),
+        (out, ["adapter_config.json", "adapter_model.safetensors", "hiplora_output.json"]),
+    ):
         with small_files():
             assert main([arguments[0], str(place), *arguments[2:]]) == 2
         assert f"Cannot write {place}: " in capsys.readouterr().err
