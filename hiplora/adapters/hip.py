@@ -19,6 +19,7 @@ from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
 from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, saved_tensors
 from hiplora.tuner.registration import HipLoraConfig
+from hiplora.tuner.targets import matrix_of
 from hiplora.updates import LowRank, Principal
 
 Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
@@ -109,18 +110,14 @@ def _recomputed(
 
 def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
     """The weights of the adapted modules, of a mapping given as such one at a time, when asked for."""
-    weights: Mapping[str, Tensor]
     if isinstance(backbone, Mapping):
-        known, weights = set(backbone), _Some(backbone, modules)
-    else:
-        model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
-        layers: dict[str, Any] = dict(model.named_modules())
-        known = set(layers)
-        weights = {name: layers[name].weight.detach() for name in modules if name in known}
-    missing = [name for name in modules if name not in known]
+        return _Some(backbone, modules)
+    model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
+    layers = dict(model.named_modules())
+    missing = [name for name in modules if name not in layers]
     if missing:
         raise UserError(f"the backbone has no module {missing[0]}; name the one trained on.")
-    return weights
+    return {name: matrix_of(name, layers[name]) for name in modules}
 
 
 class _Some(Mapping[str, Tensor]):

@@ -163,13 +163,9 @@ def _update(
         raise UserError(
             f"{source} holds DoRA magnitudes but its {ADAPTER_CONFIG} does not say use_dora; save it again."
         )
-    shape, magnitude = weights.shape(name), part["magnitude_vector"]
-    if shape != product.shape or config.get("fan_in_fan_out"):
-        raise UserError(
-            f"{name} is {shape} in the backbone but {product.shape} in {source}; give the backbone it "
-            "was trained on (transposed weights, fan_in_fan_out, are not supported with DoRA)."
-        )
-    return Deferred(lambda: dora(weights[name].float(), product, magnitude), shape)
+    shape, magnitude = product.shape, part["magnitude_vector"]
+    weights.transposed(name, shape)  # refuses another backbone before anything is computed
+    return Deferred(lambda: dora(weights.matrix(name, shape).float(), product, magnitude), shape)
 
 
 def _adalora(source: str, name: str, part: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:

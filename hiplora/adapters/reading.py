@@ -22,6 +22,7 @@ class Adapter:
 
     label: str
     base: str | None
+    revision: str | None
     task_type: str | None
     fan_in_fan_out: bool
     updates: dict[str, Update]
@@ -51,6 +52,7 @@ def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
     return Adapter(
         label=source,
         base=config.get("base_model_name_or_path"),
+        revision=config.get("revision"),
         task_type=config.get("task_type"),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         updates=dict(sorted(updates.items())),

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     refuse(args)
     adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
-    base = common_base(adapters, args.base)
+    heritage = inherited(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     updates, unchanged = complete(adapters)
@@ -73,8 +73,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         labels=[a.label for a in adapters],
         **options,
     )
-    report = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged, **result.report}
-    return write(result.updates, args, like=adapters[0], report=report)
+    base = {"base": heritage["base_model_name_or_path"], "revision": heritage["revision"]}
+    report = {"inputs": args.adapters, **base, "seed": args.seed, **unchanged, **result.report}
+    return write(result.updates, args, heritage=heritage, report=report)
 
 
 def refuse(args: argparse.Namespace) -> None:
@@ -107,27 +108,18 @@ def inputs(args: argparse.Namespace) -> list[Path]:
 
 
 def write(
-    updates: Mapping[str, Update], args: argparse.Namespace, *, like: Adapter, report: dict[str, Any]
+    updates: Mapping[str, Update], args: argparse.Namespace, *, heritage: dict[str, Any], report: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+    """Write the adapter or the folded backbone with its report; the report."""
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import write_lora
     from hiplora.merging.output import COMMAND, write_folded, write_report
 
-    if args.fold and like.fan_in_fan_out:
-        raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
     with result_folder(args.out, command=COMMAND, option="--out", inputs=inputs(args)) as folder:
         if args.fold:
             written = write_folded(updates, args.backbone, folder)
         else:
-            written = write_lora(
-                updates,
-                folder,
-                rank=args.rank,
-                base_model_name_or_path=report["base"],
-                task_type=like.task_type,
-                fan_in_fan_out=like.fan_in_fan_out,
-            )
+            written = write_lora(updates, folder, rank=args.rank, **heritage)
         report = {**report, **written}
         write_report(report, folder)
     return report
@@ -152,24 +144,30 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
     return filled, {"unadapted": {label: names for label, names in lacking.items() if names}}
 
 
-def common_base(adapters: Sequence[Adapter], base: str | None) -> str | None:
-    """The backbone all adapters name.
+def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:
+    """What the merged adapter says of its backbone: the name and revision that all adapters name, the task.
 
     Raises:
         UserError: they name different ones, and --base does not say that they are the same.
     """
-    bases = {a.base: a.label for a in adapters if a.base}
+    bases = {(a.base, a.revision or "main"): a for a in adapters if a.base}
     if base is None and len(bases) > 1:
-        (one, first), (two, second) = list(bases.items())[:2]
+        one, two = list(bases.values())[:2]
         raise UserError(
-            f"{first} was trained on {one} and {second} on {two}; merge adapters of one backbone, "
-            f"or add --base {one} if these are two names of the same one."
+            f"{one.label} was trained on {_named(one)} and {two.label} on {_named(two)}; merge adapters of one "
+            f"backbone, or add --base {one.base} if these are two names of the same one."
         )
-    if len({a.fan_in_fan_out for a in adapters}) > 1:
-        raise UserError(
-            "Some of these adapters have transposed weights (fan_in_fan_out) and some not; merge like ones."
-        )
-    return base or next(iter(bases), None)
+    named = next((a for a in bases.values() if base in (None, a.base)), None)
+    return {
+        "base_model_name_or_path": base or (named.base if named else None),
+        "revision": named.revision if named else None,
+        "task_type": next((a.task_type for a in adapters if a.task_type), None),
+        "fan_in_fan_out": any(a.fan_in_fan_out for a in adapters),  # PEFT goes by the class of each module
+    }
+
+
+def _named(adapter: Adapter) -> str:
+    return f"{adapter.base} (revision {adapter.revision})" if adapter.revision else f"{adapter.base}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

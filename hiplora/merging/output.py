@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +12,102 @@ import torch
 from torch import Tensor
 
 from hiplora.adapters.results import MARKER
-from hiplora.adapters.weights import INDEX, files
-from hiplora.errors import UserError
+from hiplora.adapters.weights import INDEX, Weights, opened
+from hiplora.disk import json_object
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")  # not those of the result
 COMMAND = "hiplora-merge"
-FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def write_folded(updates: Mapping[str, Update], backbone: Path, out: Path) -> dict[str, Any]:
     """Copy a backbone folder to ``out`` with W + ΔW in place of W, in the stored dtype, one file at a time.
 
+    ΔW goes in the way in which W is stored. A head that is tied to the embedding becomes a weight of its own.
+
     Raises:
-        UserError: a module that the backbone lacks, or of another shape.
+        UserError: a module that the backbone lacks, or of another shape, or quantised.
     """
-    table = files(backbone)
-    modules = {f"{name}.weight": name for name in updates}
-    absent = sorted(set(modules) - set(table))
-    if absent:
-        raise UserError(f"{backbone} has no {absent[0]}; give the backbone these adapters were trained on.")
+    weights = Weights(backbone)
+    edits = _Edits(weights)
+    for name, update in updates.items():
+        edits.add(name, update)
     out.mkdir(parents=True, exist_ok=True)
-    for shard in sorted(set(table.values())):
-        _fold_file(shard, out / shard.name, modules, updates)
+    for shard in sorted(set(weights.files.values())):
+        _fold_file(shard, out / shard.name, edits)
     for path in backbone.iterdir():
-        weights = path.suffix in WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
-        if path.is_file() and not weights and path.name not in (MARKER, REPORT):
+        other = path.suffix in WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
+        if path.is_file() and not other and path.name not in (MARKER, REPORT):
             shutil.copy2(path, out / path.name)
-    return {"folded": len(modules)}
+    edits.finish(out)
+    return {"folded": len(updates), **({"untied": edits.untied} if edits.untied else {})}
 
 
-def _fold_file(source: Path, target: Path, modules: Mapping[str, str], updates: Mapping[str, Update]) -> None:
-    from safetensors import safe_open
+class _Edits:
+    """What a fold makes of every stored tensor: by its name, the tensors that are written for it."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._by_source: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {}
+        self._added: dict[str, str] = {}  # new name → the stored one
+        self.untied: list[str] = []
+
+    def add(self, module: str, update: Update) -> None:
+        """Have ΔW added to the weight of a module. UserError where the two do not fit."""
+        turned = self._weights.transposed(module, update.shape)
+        self._put(f"{module}.weight", lambda weight: _sum(weight, update, turned))
+
+    def _put(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        weights, model = self._weights, self._weights.skeleton
+        stored = weights.stored_name(name)
+        assert stored is not None  # its shape has been read
+        names = model.names(name) if model else (name,)
+        if stored not in names:  # it is tied, and the checkpoint holds the other one alone
+            self._by_source.setdefault(stored, {stored: lambda weight: weight})[name] = change
+            self._added[name] = stored
+        else:
+            self._by_source.setdefault(stored, {})[stored] = change
+        if model and any(each in model.tied for each in names):
+            self.untied.append(name)
+
+    def of(self, stored: str, tensor: Tensor) -> dict[str, Tensor]:
+        """The tensors that take the place of a stored one."""
+        return {name: change(tensor) for name, change in self._by_source.get(stored, {stored: _same}).items()}
+
+    def finish(self, out: Path) -> None:
+        """Enter new tensors into the index, and untied heads into config.json."""
+        if (out / INDEX).is_file() and self._added:
+            index = json_object(out / INDEX)
+            index["weight_map"] |= {name: index["weight_map"][stored] for name, stored in self._added.items()}
+            (out / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        if self.untied:
+            config = json_object(out / "config.json")
+            for part in (config, config.get("text_config")):
+                if isinstance(part, dict) and (part is config or "tie_word_embeddings" in part):
+                    part["tie_word_embeddings"] = False
+            (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _same(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _sum(weight: Tensor, update: Update, turned: bool) -> Tensor:
+    """W + ΔW in the type and the orientation of W."""
+    change = update.dense().to(weight.device)
+    wide = weight if weight.dtype == torch.float64 else weight.float()
+    return (wide + (change.mT if turned else change)).to(weight.dtype).contiguous()
+
+
+def _fold_file(source: Path, target: Path, edits: _Edits) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    with safe_open(source, framework="pt") as handle:
+    with opened(source) as handle:
         for key in handle.keys():  # noqa: SIM118
-            weight = handle.get_tensor(key)
-            if key in modules:
-                update = updates[modules[key]]
-                _fits(modules[key], update.shape, weight)
-                weight = (weight.float() + update.dense().to(weight.device)).to(weight.dtype)
-            tensors[key] = weight
+            tensors |= edits.of(key, handle.get_tensor(key))
     save_file(tensors, target, metadata={"format": "pt"})
-
-
-def _fits(name: str, shape: tuple[int, int], weight: Tensor) -> None:
-    if tuple(weight.shape) != shape:
-        raise UserError(f"{name} is {tuple(weight.shape)} in the backbone but {shape} in the adapters; give their own.")
-    if weight.dtype not in FOLDABLE:
-        raise UserError(
-            f"{name} is stored as {str(weight.dtype).removeprefix('torch.')}, a quantised format that ΔW cannot be "
-            "added to; give the backbone in fp32, fp16 or bf16, or write an adapter."
-        )
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:

@@ -258,17 +258,6 @@ def test_a_full_disk_leaves_nothing_half_written(adapters, backbone, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_quantised_backbone_is_not_folded_into(adapters, backbone, tmp_path, capsys):
-    folder = tmp_path / "fp8"
-    folder.mkdir()
-    weights = load_file(backbone / "model.safetensors")
-    save_file({name: w.to(torch.float8_e4m3fn) for name, w in weights.items()}, folder / "model.safetensors")
-    arguments = ("--operator", "addition", "--fold", "--backbone", folder, "--out", tmp_path / "out")
-    assert run(adapters["plain"][0], *arguments) == 2
-    assert "stored as float8_e4m3fn" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_adapters_saved_on_another_device_are_read(adapters, tmp_path, monkeypatch):
     """PEFT's older adapters are pickles that name the device they were saved on."""
     folder = edited(adapters["plain"][0], tmp_path / "bin")
