@@ -12,6 +12,7 @@ from torch import nn
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.results import check_result, result_folder
 from hiplora.adapters.writing import write_lora
+from hiplora.tuner.identity import PREFIX
 
 COMMAND = "hiplora-export"
 _CARRIED = (
@@ -37,5 +38,10 @@ def export_lora(
     check_result(out, command=COMMAND, option="OUT", inputs=inputs)
     config, updates, rest = read_hiplora(source, backbone=backbone)
     with result_folder(out, command=COMMAND, option="OUT", inputs=inputs) as folder:
-        write_lora(updates, folder, beside=rest, **{name: getattr(config, name) for name in _CARRIED})
+        write_lora(
+            updates,
+            folder,
+            beside={PREFIX + key: tensor for key, tensor in rest.items()},
+            **{name: getattr(config, name) for name in _CARRIED},
+        )
     return out

@@ -99,6 +99,16 @@ class Weights(Mapping[str, Tensor]):
         with self._open(module) as (handle, name):
             return handle.get_tensor(name)
 
+    def parameter(self, name: str) -> Tensor | None:
+        """A parameter as it is stored, None where the checkpoint has none of that name. UserError if quantised."""
+        stored = self.stored_name(name)
+        if name.endswith(".weight") and stored:
+            return self[name.removesuffix(".weight")]
+        if stored is None:
+            return None
+        with opened(self.files[stored]) as handle:
+            return handle.get_tensor(stored)
+
     def matrix(self, module: str, shape: tuple[int, int]) -> Tensor:
         """The weight (out, in), whichever way it is stored. Raises as :meth:`transposed`."""
         return self[module].mT if self.transposed(module, shape) else self[module]

@@ -17,6 +17,7 @@ from hiplora.merging import CALIBRATIONS, OPERATORS, merge, operator_class
 
 if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
+    from hiplora.adapters.trained import Trained
     from hiplora.updates import Update
 
 
@@ -35,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
+    p.add_argument(
+        "--without",
+        metavar="NAME,…",
+        help="leave out: a module, or modules_to_save, trainable_token_indices, embeddings",
+    )
     p.add_argument("--device", default="cpu", help="where to compute: cpu (default) or cuda")
     options = p.add_argument_group("options of operators (each one is refused where it does not apply)")
     for name, (kind, users) in option_table().items():
@@ -60,7 +66,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from hiplora.adapters.reading import read_adapter
 
     refuse(args)
-    adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
+    drop = [name for name in (args.without or "").split(",") if name]
+    adapters = [read_adapter(source, backbone=args.backbone, drop=drop) for source in args.adapters]
+    trained, besides = beside(adapters, drop)
     heritage = inherited(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
@@ -74,8 +82,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **options,
     )
     base = {"base": heritage["base_model_name_or_path"], "revision": heritage["revision"]}
-    report = {"inputs": args.adapters, **base, "seed": args.seed, **unchanged, **result.report}
-    return write(result.updates, args, heritage=heritage, report=report)
+    report = {"inputs": args.adapters, **base, "seed": args.seed, **unchanged, **besides, **result.report}
+    return write(result.updates, args, trained=trained, heritage=heritage, report=report)
 
 
 def refuse(args: argparse.Namespace) -> None:
@@ -108,21 +116,50 @@ def inputs(args: argparse.Namespace) -> list[Path]:
 
 
 def write(
-    updates: Mapping[str, Update], args: argparse.Namespace, *, heritage: dict[str, Any], report: dict[str, Any]
+    updates: Mapping[str, Update],
+    args: argparse.Namespace,
+    *,
+    trained: Trained,
+    heritage: dict[str, Any],
+    report: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report."""
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import write_lora
     from hiplora.merging.output import COMMAND, write_folded, write_report
+    from hiplora.tuner.identity import PREFIX
 
     with result_folder(args.out, command=COMMAND, option="--out", inputs=inputs(args)) as folder:
         if args.fold:
-            written = write_folded(updates, args.backbone, folder)
+            written = write_folded(updates, args.backbone, folder, trained=trained)
         else:
-            written = write_lora(updates, folder, rank=args.rank, **heritage)
+            kept = {PREFIX + key: tensor for key, tensor in trained.beside().items()}
+            written = write_lora(updates, folder, rank=args.rank, beside=kept, **heritage, **trained.config())
         report = {**report, **written}
         write_report(report, folder)
     return report
+
+
+def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, dict[str, Any]]:
+    """What the adapters trained beside their updates, merged; the notes of all go to stderr, and into the report.
+
+    Raises:
+        UserError: it does not go together, or --without names what none of them has.
+    """
+    from hiplora.adapters.trained import check_apart, merge_trained
+
+    unused = sorted(set(drop) - {name for adapter in adapters for name in adapter.dropped})
+    if unused:
+        raise UserError(f"--without {unused[0]} leaves nothing out, as none of the adapters has it; leave it off.")
+    check_apart([(a.label, a.updates, a.trained) for a in adapters])
+    trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
+    notes = [note for adapter in adapters for note in adapter.notes]
+    notes += [f"{a.label} is merged without its {', '.join(sorted(a.dropped))}." for a in adapters if a.dropped]
+    for name, labels in sources.items():
+        notes.append(f"{name} is {'the mean of those' if len(labels) > 1 else 'that'} of {', '.join(labels)}.")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return trained, {"notes": notes} if notes else {}
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from hiplora.adapters.results import MARKER
+from hiplora.adapters.trained import Trained
 from hiplora.adapters.weights import INDEX, Weights, opened
 from hiplora.disk import json_object
+from hiplora.errors import UserError
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
@@ -21,18 +23,25 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".
 COMMAND = "hiplora-merge"
 
 
-def write_folded(updates: Mapping[str, Update], backbone: Path, out: Path) -> dict[str, Any]:
+def write_folded(
+    updates: Mapping[str, Update], backbone: Path, out: Path, *, trained: Trained | None = None
+) -> dict[str, Any]:
     """Copy a backbone folder to ``out`` with W + ΔW in place of W, in the stored dtype, one file at a time.
 
-    ΔW goes in the way in which W is stored. A head that is tied to the embedding becomes a weight of its own.
+    ΔW goes in the way in which W is stored. A head that is tied to the embedding becomes a weight of its own where the
+    two differ from now on. ``trained`` values take the place of the backbone's.
 
     Raises:
         UserError: a module that the backbone lacks, or of another shape, or quantised.
     """
-    weights = Weights(backbone)
+    weights, trained = Weights(backbone), trained or Trained()
     edits = _Edits(weights)
     for name, update in updates.items():
         edits.add(name, update)
+    for parameter, tensor in trained.tensors.items():
+        edits.replace(parameter, tensor, tying=trained.shared(parameter))
+    for name, rows in trained.tokens.items():
+        edits.rows(name, rows)
     out.mkdir(parents=True, exist_ok=True)
     for shard in sorted(set(weights.files.values())):
         _fold_file(shard, out / shard.name, edits)
@@ -58,6 +67,43 @@ class _Edits:
         turned = self._weights.transposed(module, update.shape)
         self._put(f"{module}.weight", lambda weight: _sum(weight, update, turned))
 
+    def replace(self, parameter: str, tensor: Tensor, *, tying: bool) -> None:
+        """Have a parameter replaced; what is tied to it follows only if ``tying``. UserError where it does not fit."""
+        stored = self._check(parameter, tuple(tensor.shape))
+        self._put(parameter, lambda weight: tensor.to(weight.dtype).contiguous())
+        for other in [] if tying else self._tied_to(stored):
+            if other not in self._by_source.get(stored, {}) and other not in self._weights.files:
+                self._put(other, torch.clone)
+
+    def rows(self, module: str, rows: Mapping[int, Tensor]) -> None:
+        """Have some rows of an embedding replaced, and of what is tied to it, as PEFT does. UserError as above."""
+        values = torch.stack([*rows.values()])
+        stored = self._check(f"{module}.weight", (max(rows) + 1, values.shape[1]), least=True)
+
+        def change(weight: Tensor) -> Tensor:
+            return weight.index_copy(0, torch.tensor([*rows]), values.to(weight.dtype))
+
+        for name in (stored, *(other for other in self._tied_to(stored) if other in self._weights.files)):
+            self._by_source.setdefault(name, {})[name] = change
+
+    def _check(self, parameter: str, shape: tuple[int, ...], *, least: bool = False) -> str:
+        stored, held = self._weights.stored_name(parameter), self._weights.parameter(parameter)
+        own = None if held is None else tuple(held.shape)
+        fits = own is not None and (own == shape or (least and own[1:] == shape[1:] and own[0] >= shape[0]))
+        if stored is None or not fits:
+            raise UserError(
+                f"{parameter} is {own or 'absent'} in the backbone and {shape} in the adapters, so that it cannot be "
+                f"folded in; write an adapter, or add --without {parameter.removesuffix('.weight')}."
+            )
+        return stored
+
+    def _tied_to(self, stored: str) -> list[str]:
+        """Parameters that share a stored one."""
+        model = self._weights.skeleton
+        if model is None:
+            return []
+        return [name for name, shared in model.tied.items() if stored in model.names(shared) and name != stored]
+
     def _put(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
         weights, model = self._weights, self._weights.skeleton
         stored = weights.stored_name(name)
@@ -68,7 +114,7 @@ class _Edits:
             self._added[name] = stored
         else:
             self._by_source.setdefault(stored, {})[stored] = change
-        if model and any(each in model.tied for each in names):
+        if model and name not in self.untied and any(each in model.tied for each in names):
             self.untied.append(name)
 
     def of(self, stored: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -189,7 +189,7 @@ def test_hip_lora_folders_give_what_the_model_gives(principal, save_basis, adapt
 
 def only(folder: Path, out: Path, module: str) -> Path:
     """A copy of an adapter folder with the factors of one kind of module."""
-    edited(folder, out)
+    edited(folder, out, target_modules=[module])
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file({k: v for k, v in tensors.items() if module in k}, out / "adapter_model.safetensors")
     return out
@@ -212,6 +212,7 @@ def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone
     backbone = tmp_path / "untied"
     base.save_pretrained(backbone)
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    model.peft_config["default"].base_model_name_or_path = "owner/name"  # not here, so that --backbone is needed
     model.save_pretrained(tmp_path / "head", save_embedding_layers=True)
     key = "base_model.model.lm_head.base_layer.weight"
     path = tmp_path / "head" / "adapter_model.safetensors"
@@ -302,11 +303,13 @@ def edited(folder: Path, out: Path, **config: object) -> Path:
     ("config", "sentence"),
     [
         ({"peft_type": "IA3"}, "is a IA3 adapter"),
-        ({"bias": "all"}, "bias=all"),
+        ({"bias": "all"}, "bias='all'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"some_future_option": 3}, "some_future_option=3"),
+        ({"use_some_future_variant": True}, "use_some_future_variant=True"),
+        ({"some_variant_config": {"a": 1}}, "some_variant_config="),
+        ({"enable_lora": [True, False]}, "enable_lora="),
+        ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication="),
         ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
-        ({"use_dora": True}, "add --backbone"),
     ],
 )
 def test_what_is_not_understood_is_refused(config, sentence, adapters, tmp_path):
