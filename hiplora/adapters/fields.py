@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -152,4 +153,4 @@ class Checker:
 
     def wrong(self, name: str, value: Any, wanted: str) -> UserError:
         """The refusal of a field."""
-        return UserError(f"{self.source} has {name}={value!r} in its {ADAPTER_CONFIG}; it must be {wanted}.")
+        return UserError(f"{self.source} has {name}={json.dumps(value)} in its {ADAPTER_CONFIG}; it must be {wanted}.")

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m hiplora.merging",
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
     )
-    p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name on the Hub")
+    p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name[@revision][/folder]")
     p.add_argument("--operator", required=True, choices=list(OPERATORS), help="how to merge")
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")

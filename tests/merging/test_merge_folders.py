@@ -303,7 +303,7 @@ def edited(folder: Path, out: Path, **config: object) -> Path:
     ("config", "sentence"),
     [
         ({"peft_type": "IA3"}, "is a IA3 adapter"),
-        ({"bias": "all"}, "bias='all'"),
+        ({"bias": "all"}, 'bias="all"'),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"use_some_future_variant": True}, "use_some_future_variant=True"),
         ({"some_variant_config": {"a": 1}}, "some_variant_config="),
