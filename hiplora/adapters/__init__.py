@@ -4,6 +4,7 @@
 ``reading``    any PEFT LoRA, DoRA, AdaLoRA or HiP-LoRA folder as updates, from disk or the Hub
 ``lora`` ``hip``   the two kinds of folders behind it: PEFT's own, and ours
 ``writing``    updates as a folder that stock PEFT loads
+``results``    folders that commands write, which never take the place of something else
 ``exporting``  a HiP-LoRA folder as a stock LoRA folder
 ``weights``    the checkpoint of a backbone, module by module, which some updates depend on
 """

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from torch import nn
 
-from hiplora.adapters.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hiplora.adapters.hip import read_hiplora
+from hiplora.adapters.results import check_result, result_folder
 from hiplora.adapters.writing import write_lora
-from hiplora.disk import new_folder
-from hiplora.errors import UserError
+from hiplora.tuner.identity import PREFIX
 
-EXPORTED = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
+COMMAND = "hiplora-export"
 _CARRIED = (
     *("task_type", "auto_mapping", "base_model_name_or_path", "revision", "target_modules", "exclude_modules"),
     *("layers_to_transform", "layers_pattern", "bias", "modules_to_save", "trainable_token_indices"),
@@ -32,21 +31,17 @@ def export_lora(
     U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these
     two, ``backbone`` is a loaded model, a folder, or, if None, the adapter's ``base_model_name_or_path``.
     Returns ``out_dir``, which is complete or as it was. UserError where the folder holds no HiP-LoRA adapter, the
-    backbone is another, ``out_dir`` holds something else than an earlier export, or the disk is full.
+    backbone is another, ``out_dir`` holds something else than an untouched earlier export, or the disk is full.
     """
     source, out = Path(adapter_dir), Path(out_dir)
-    _check_out(out, source)
+    inputs = [source] if isinstance(backbone, nn.Module) or backbone is None else [source, Path(backbone)]
+    check_result(out, command=COMMAND, option="OUT", inputs=inputs)
     config, updates, rest = read_hiplora(source, backbone=backbone)
-    with new_folder(out, elsewhere="OUT") as folder:
-        write_lora(updates, folder, beside=rest, **{name: getattr(config, name) for name in _CARRIED})
+    with result_folder(out, command=COMMAND, option="OUT", inputs=inputs) as folder:
+        write_lora(
+            updates,
+            folder,
+            beside={PREFIX + key: tensor for key, tensor in rest.items()},
+            **{name: getattr(config, name) for name in _CARRIED},
+        )
     return out
-
-
-def _check_out(out: Path, source: Path) -> None:
-    """Refuse a place where writing would lose something: an earlier export is replaced as a whole."""
-    if source.resolve() == out.resolve():
-        raise UserError(f"{out} is the adapter itself; name another folder for the exported LoRA.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the exported LoRA, which is created where there is none.")
-    if out.is_dir() and not {path.name for path in out.iterdir()} <= EXPORTED:
-        raise UserError(f"{out} holds something else than an exported LoRA; name another or an empty folder.")

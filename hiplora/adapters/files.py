@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hiplora.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_INDEX = "adapter_model.safetensors.index.json"  # of an adapter in several files
 ADAPTER_PICKLE = "adapter_model.bin"  # what PEFT wrote in its first year
 
 
@@ -23,7 +25,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no {ADAPTER_CONFIG}; name a folder written by save_pretrained.")
     try:
-        return json_object(path)
+        value = json.loads(path.read_bytes())  # bytes: UTF-8 with or without a byte order mark, whatever the locale
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}, no object")
+        return value
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
 

@@ -2,61 +2,93 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import peft
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hiplora.adapters.files import read_config
-from hiplora.adapters.lora import scaling
+from hiplora.adapters.fields import NUMBER, WHOLE, Checker, matched, number, whole
+from hiplora.adapters.files import ADAPTER_CONFIG, read_config
+from hiplora.adapters.tensors import read_tensors
 from hiplora.errors import UserError
 from hiplora.spectral.cache import load_or_compute
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
-from hiplora.tuner.identity import IDENTITY, PREFIX, check_saved, phi_name, saved_tensors
+from hiplora.tuner.identity import check_saved, phi_name
 from hiplora.tuner.registration import HipLoraConfig
+from hiplora.tuner.targets import matrix_of
 from hiplora.updates import LowRank, Principal
 
 Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
 
 
 def read_hiplora(
-    source: Path, *, backbone: Backbone = None
+    source: Path, *, backbone: Backbone = None, tensors: Mapping[str, Tensor] | None = None
 ) -> tuple[HipConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
     """Configuration, update by module name, and whatever else was saved with them, of a HiP-LoRA adapter folder.
 
     U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these two,
     ``backbone`` is a loaded model, a folder, the weights by module name, which then need not fit into memory together,
-    or, if None, the adapter's ``base_model_name_or_path``. UserError where the folder holds no HiP-LoRA adapter or the
-    backbone is another.
+    or, if None, the adapter's ``base_model_name_or_path``. ``tensors`` are those of the folder, if they have been read.
+    UserError where the folder holds no complete HiP-LoRA adapter or the backbone is another.
     """
     config = _read_config(source)
-    try:
-        tensors = saved_tensors(config)
-    except SafetensorError as error:
-        raise UserError(f"the weights in {source} are torn ({error}); save the adapter again.") from error
-    if tensors is None:
-        raise UserError(f"{source} holds no adapter weights; name a folder written by save_pretrained.")
-    names = [key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")]
-    updates = _updates(names, tensors, config, backbone)
-    ours = {f"{name}.{part}" for name in names for part in _parts(config)}
-    rest = {key: value for key, value in tensors.items() if key not in ours}
-    return config, {name.removeprefix(PREFIX): update for name, update in updates.items()}, rest
+    held = read_tensors(str(source), source) if tensors is None else tensors
+    names = list(dict.fromkeys(key.rpartition(".lora_")[0] for key in held if ".lora_" in key))
+    for name in names:
+        _check_complete(source, name, held, config)
+    updates = _updates(names, held, config, backbone)
+    rest = {key: value for key, value in held.items() if ".lora_" not in key}
+    return config, updates, rest
 
 
 def _read_config(folder: Path) -> HipConfig:
-    method = read_config(folder).get("peft_type")
+    raw = read_config(folder)
+    method = raw.get("peft_type")
     if method != "HIPLORA":
         raise UserError(f"{folder} holds a {method} adapter; only HIPLORA adapters need to be exported.")
-    return HipLoraConfig.from_pretrained(str(folder))
+    check = Checker(str(folder), raw)
+    check.pattern("rank_pattern", whole, WHOLE)
+    check.pattern("alpha_pattern", number, NUMBER)
+    known = {each.name for each in fields(HipLoraConfig) if each.init} - {"peft_type", "runtime_config"}
+    try:
+        config = HipLoraConfig(**{name: value for name, value in raw.items() if name in known})
+    except UserError as error:
+        raise UserError(f"{folder}/{ADAPTER_CONFIG}: {error}") from None
+    config._source = (str(folder), {})
+    return config
 
 
-def _parts(config: HipConfig) -> tuple[str, ...]:
-    return ("lora_A.weight", "lora_B.weight", phi_name(config), *IDENTITY)
+def _check_complete(folder: Path, name: str, tensors: Mapping[str, Tensor], config: HipConfig) -> None:
+    """Refuse a module that lacks a part, holds one of another kind of adapter, or parts that do not fit each other."""
+    basis = ("lora_U", "lora_V") if config.save_basis else ()
+    gains = (phi_name(config),) if config.principal else ()
+    parts = ("lora_A.weight", "lora_B.weight", *gains, "lora_sigma", "lora_sketch", *basis)
+    held = {key.removeprefix(f"{name}."): each for key, each in tensors.items() if key.startswith(f"{name}.lora_")}
+    for part in parts:
+        if part not in held:
+            raise UserError(f"{folder} holds no {part} for {name}; the file is incomplete, save or fetch it again.")
+    for part in sorted(set(held) - set(parts)):
+        raise UserError(
+            f"{folder} holds {part} for {name}, which its {ADAPTER_CONFIG} does not speak of; save it again."
+        )
+    (rank, n), (m, columns), k = held["lora_A.weight"].shape, held["lora_B.weight"].shape, config.k
+    sizes = {"lora_sigma": (k,), phi_name(config): (k,), "lora_sketch": (2, k), "lora_U": (m, k), "lora_V": (n, k)}
+    odd = [
+        f"{part} {tuple(held[part].shape)}" for part, size in sizes.items() if part in held and held[part].shape != size
+    ]
+    wanted = matched(config.rank_pattern, name, config.r)
+    if odd or rank != columns or rank != wanted:
+        what = odd or [f"lora_A {(rank, n)} and lora_B {(m, columns)}"]
+        raise UserError(
+            f"{folder} holds {', '.join(what)} for {name}, which do not fit each other or k={k} and r={wanted} in its "
+            f"{ADAPTER_CONFIG}; save it again."
+        )
 
 
 def _updates(
@@ -68,12 +100,11 @@ def _updates(
     """The update of every matrix, scaling folded into B; fp32."""
     bases: Mapping[str, tuple[Tensor, Tensor]] = {}
     if config.principal:
-        carried = all(f"{name}.lora_U" in tensors for name in names)
-        bases = _carried(names, tensors) if carried else _recomputed(names, tensors, config, backbone)
+        bases = _carried(names, tensors) if config.save_basis else _recomputed(names, tensors, config, backbone)
     updates: dict[str, LowRank | Principal] = {}
     for name in names:
         A, B = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
-        residual = LowRank(B * _scaling(name.removeprefix(PREFIX), A.shape[0], config), A)
+        residual = LowRank(B * _scaling(name, A.shape[0], config), A)
         if not config.principal:
             updates[name] = residual
             continue
@@ -96,7 +127,7 @@ def _recomputed(
     backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
-    weights = _weights([name.removeprefix(PREFIX) for name in names], config, backbone)
+    weights = _weights(names, config, backbone)
     found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
         name: SingularBasis(basis, options=config.svd_options, key=found.key, device=torch.device("cpu"))
@@ -104,23 +135,19 @@ def _recomputed(
     }
     check_saved(bases, tensors, config)
     k = config.k
-    return {PREFIX + name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
+    return {name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
 
 
 def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
     """The weights of the adapted modules, of a mapping given as such one at a time, when asked for."""
-    weights: Mapping[str, Tensor]
     if isinstance(backbone, Mapping):
-        known, weights = set(backbone), _Some(backbone, modules)
-    else:
-        model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
-        layers: dict[str, Any] = dict(model.named_modules())
-        known = set(layers)
-        weights = {name: layers[name].weight.detach() for name in modules if name in known}
-    missing = [name for name in modules if name not in known]
+        return _Some(backbone, modules)
+    model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
+    layers = dict(model.named_modules())
+    missing = [name for name in modules if name not in layers]
     if missing:
         raise UserError(f"the backbone has no module {missing[0]}; name the one trained on.")
-    return weights
+    return {name: matrix_of(name, layers[name]) for name in modules}
 
 
 class _Some(Mapping[str, Tensor]):
@@ -172,5 +199,5 @@ _AUTO = {
 
 
 def _scaling(name: str, rank: int, config: HipConfig) -> float:
-    alpha = cast(float, config.lora_alpha)  # set by its own configuration where it was None
-    return scaling(name, rank, alpha=alpha, patterns=config.alpha_pattern, rslora=config.use_rslora)
+    alpha = matched(config.alpha_pattern, name, cast(float, config.lora_alpha))  # set where it was None
+    return alpha / (math.sqrt(rank) if config.use_rslora else rank)

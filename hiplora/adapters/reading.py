@@ -3,71 +3,102 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiplora.adapters.files import read_config
+from torch import Tensor
+
+from hiplora.adapters.fields import KINDS, lora_fields
+from hiplora.adapters.files import ADAPTER_CONFIG, read_config
 from hiplora.adapters.hip import read_hiplora
-from hiplora.adapters.lora import KINDS, beyond_lora, read_lora
+from hiplora.adapters.lora import lora_updates
+from hiplora.adapters.promised import check_promised
+from hiplora.adapters.tensors import read_tensors
+from hiplora.adapters.trained import Trained, split
 from hiplora.adapters.weights import INDEX, SINGLE, Weights
 from hiplora.errors import UserError
-from hiplora.updates import LowRank, Principal, Update
+from hiplora.updates import Update
+
+# owner/name, owner/name@revision, and a folder in it; revisions of pull requests have slashes themselves.
+HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?:/(?P<folder>[^@]+))?")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder: its update per module, and what a merged adapter inherits."""
+    """An adapter folder: its update per module, what it trained beside them, and what a merged adapter inherits.
+
+    ``notes`` are sentences for whoever reads it; ``dropped`` says which of the asked things were left out.
+    """
 
     label: str
     base: str | None
+    revision: str | None
     task_type: str | None
     fan_in_fan_out: bool
     updates: dict[str, Update]
+    trained: Trained = field(default_factory=Trained)
+    notes: tuple[str, ...] = ()
+    dropped: frozenset[str] = frozenset()
 
 
-def read_adapter(source: str, *, backbone: Path | None = None) -> Adapter:
+def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[str] = ()) -> Adapter:
     """Read an adapter folder (or the Hub's ``owner/name``) as updates in float32.
 
     Args:
-        source: folder with adapter_config.json and adapter_model.safetensors, or a repository on the Hub.
-        backbone: folder of the backbone's weights; needed by DoRA, whose updates are formed from them when asked
-            for, and by HiP-LoRA without a saved basis.
+        source: folder with adapter_config.json and adapter_model.safetensors, or what :func:`locate` takes.
+        backbone: folder of the backbone's weights, by default the one that the adapter names where that is a folder;
+            needed by DoRA, whose updates are formed from them when asked for, by HiP-LoRA without a saved basis, and
+            where the adapter holds weights of the backbone.
+        drop: names of modules to leave out, or of DROPPABLE kinds.
 
     Raises:
-        UserError: no adapter there, or one whose update is not understood.
+        UserError: no adapter there, an incomplete one, or one whose update is not understood.
     """
     folder = locate(source)
     config = read_config(folder)
     kind = config.get("peft_type")
-    updates: Mapping[str, Update]
-    if kind == "HIPLORA":
-        updates = _hiplora(source, folder, config, backbone)
-    elif kind in KINDS:
-        updates = read_lora(source, folder, config, weights=Weights(backbone) if backbone else None)
-    else:
-        raise UserError(f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read.")
+    if kind != "HIPLORA" and kind not in KINDS:
+        raise UserError(_unknown_kind(source, kind))
+    weights = _weights(config, backbone)
+    factors, trained, dropped = split(source, read_tensors(source, folder), config, weights=weights, drop=drop)
+    updates, notes = _updates(source, folder, config, factors, weights or backbone)
+    if not updates:
+        raise UserError(
+            f"{source} holds no factors of a low-rank update; the file is incomplete, save or fetch it again."
+        )
+    lacking = () if dropped else check_promised(source, config, updates, weights.skeleton if weights else None)
     return Adapter(
         label=source,
         base=config.get("base_model_name_or_path"),
+        revision=config.get("revision"),
         task_type=config.get("task_type"),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         updates=dict(sorted(updates.items())),
+        trained=trained,
+        notes=(*notes, *lacking),
+        dropped=frozenset(dropped),
     )
 
 
 def locate(source: str) -> Path:
-    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder but ``owner/name``."""
+    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder.
+
+    On the Hub it is ``owner/name``, ``owner/name@revision``, or either with ``/a/folder`` behind it.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise UserError(f"{source} is neither a folder nor a repository owner/name on the Hub.")
+    hub = HUB.fullmatch(source)
+    if not hub:
+        raise UserError(f"{source} is neither a folder nor a repository owner/name[@revision][/folder] on the Hub.")
     from huggingface_hub import snapshot_download
 
+    inside = hub["folder"].strip("/") if hub["folder"] else ""
+    patterns = [f"{inside}/adapter_*" if inside else "adapter_*"]
     try:
-        return Path(snapshot_download(source, allow_patterns=["adapter_*"]))
+        return Path(snapshot_download(hub["name"], revision=hub["revision"], allow_patterns=patterns)) / inside
     except Exception as error:
         raise UserError(
             f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
@@ -75,20 +106,29 @@ def locate(source: str) -> Path:
         ) from error
 
 
-def _hiplora(
-    source: str, folder: Path, config: Mapping[str, Any], backbone: Path | None
-) -> dict[str, LowRank | Principal]:
-    """The updates of a HiP-LoRA folder, with their principal channels; refused where it trained more than these."""
-    _, updates, rest = read_hiplora(folder, backbone=_backbone_of(config, backbone))
-    if rest:
-        raise beyond_lora(source, *next(iter(rest.items())))
-    return updates
+def _unknown_kind(source: str, kind: object) -> str:
+    if kind is None:
+        return f'{source} has no peft_type in its {ADAPTER_CONFIG}; write "peft_type": "LORA" there if it is one.'
+    return f"{source} is a {kind} adapter; only LORA, ADALORA and HIPLORA adapters can be read."
 
 
-def _backbone_of(config: Mapping[str, Any], backbone: Path | None) -> Path | Weights | None:
-    """The backbone's checkpoint, read matrix by matrix, where it is a folder of safetensors; else what was given."""
+def _weights(config: Mapping[str, Any], backbone: Path | None) -> Weights | None:
+    """The backbone's checkpoint, read matrix by matrix: that of the folder given, or of the one the adapter names."""
+    if backbone is not None and config.get("peft_type") != "HIPLORA":
+        return Weights(backbone)
     named = config.get("base_model_name_or_path")
-    folder = backbone if backbone is not None else Path(named) if named else None
+    folder = backbone if backbone is not None else Path(named) if isinstance(named, str) and named else None
     if folder is None or not any((folder / name).is_file() for name in (SINGLE, INDEX)):
-        return backbone
+        return None
     return Weights(folder)
+
+
+def _updates(
+    source: str, folder: Path, config: Mapping[str, Any], factors: Mapping[str, Tensor], backbone: Weights | Path | None
+) -> tuple[Mapping[str, Update], tuple[str, ...]]:
+    if config["peft_type"] == "HIPLORA":
+        return read_hiplora(folder, backbone=backbone, tensors=factors)[1], ()
+    fields = lora_fields(source, config)
+    return lora_updates(
+        source, factors, fields, weights=backbone if isinstance(backbone, Weights) else None
+    ), fields.notes

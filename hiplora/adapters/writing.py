@@ -121,13 +121,17 @@ def common_dtype(folders: Iterable[Path]) -> torch.dtype:
 
 
 def _stored(folder: Path) -> set[torch.dtype]:
-    path = folder / ADAPTER_WEIGHTS
-    if not path.is_file():
+    """The dtypes of the factors in a folder, of one file or several."""
+    parts = sorted(folder.glob("adapter_model*.safetensors"))
+    if not parts:
         tensors = torch.load(folder / ADAPTER_PICKLE, weights_only=True, map_location="meta")
         return {tensor.dtype for key, tensor in tensors.items() if PREFIX_OF_FACTORS in key}
-    with safe_open(path, framework="pt") as handle:
-        keys = [key for key in handle.keys() if PREFIX_OF_FACTORS in key]  # noqa: SIM118
-        return {SAFETENSORS.get(handle.get_slice(key).get_dtype(), torch.float64) for key in keys}
+    found: set[torch.dtype] = set()
+    for path in parts:
+        with safe_open(path, framework="pt") as handle:
+            keys = [key for key in handle.keys() if PREFIX_OF_FACTORS in key]  # noqa: SIM118
+            found |= {SAFETENSORS.get(handle.get_slice(key).get_dtype(), torch.float64) for key in keys}
+    return found
 
 
 def vanishes(update: Update, norm: float) -> bool:

@@ -19,6 +19,7 @@ from hiplora.merging.base import command_line
 
 if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
+    from hiplora.adapters.trained import Trained
     from hiplora.merging import MergeResult
     from hiplora.merging.base import Operator
     from hiplora.updates import Update
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m hiplora.merging",
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
     )
-    p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name on the Hub")
+    p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name[@revision][/folder]")
     p.add_argument("--operator", required=True, choices=list(OPERATORS), help="how to merge")
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
@@ -56,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
+    p.add_argument(
+        "--without",
+        metavar="NAME,…",
+        help="leave out: a module, or modules_to_save, trainable_token_indices, embeddings",
+    )
     p.add_argument("--device", default="cpu", help="where to compute: cpu (default) or cuda")
     options = p.add_argument_group("options of operators (each one is refused where it does not apply)")
     for name, (kind, users) in option_table().items():
@@ -121,8 +127,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     operator = chosen(args)
     refuse(args)
-    adapters = [read_adapter(source, backbone=args.backbone) for source in args.adapters]
-    base = common_base(adapters, args.base)
+    drop = [name for name in (args.without or "").split(",") if name]
+    adapters = [read_adapter(source, backbone=args.backbone, drop=drop) for source in args.adapters]
+    trained, besides = beside(adapters, drop)
+    heritage = inherited(adapters, args.base)
     generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
     updates, unchanged = complete(adapters)
     result = apply(
@@ -131,8 +139,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         generator=generator,
         labels=[a.label for a in adapters],
     )
-    about = {"inputs": args.adapters, "base": base, "seed": args.seed, **unchanged}
-    return write(result, args, like=adapters[0], about=about)
+    base = {"base": heritage["base_model_name_or_path"], "revision": heritage["revision"]}
+    about = {"inputs": args.adapters, **base, "seed": args.seed, **unchanged, **besides}
+    return write(result, args, trained=trained, heritage=heritage, about=about)
 
 
 def chosen(args: argparse.Namespace) -> Operator:
@@ -163,7 +172,8 @@ def refuse(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from hiplora.merging.output import check_out
+    from hiplora.adapters.results import check_result
+    from hiplora.merging.output import COMMAND
 
     if args.fold and not args.backbone:
         raise UserError("--fold needs the backbone's folder; add --backbone DIR.")
@@ -176,22 +186,33 @@ def refuse(args: argparse.Namespace) -> None:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device} is not there ({str(error).splitlines()[0]}); try cpu.") from None
-    check_out(args.out, [Path(source) for source in args.adapters] + ([args.backbone] if args.backbone else []))
+    check_result(args.out, command=COMMAND, option="--out", inputs=inputs(args))
 
 
-def write(result: MergeResult, args: argparse.Namespace, *, like: Adapter, about: dict[str, Any]) -> dict[str, Any]:
-    """Write the adapter or the folded backbone with its report; the report. ``like`` is one of the inputs."""
+def inputs(args: argparse.Namespace) -> list[Path]:
+    """The folders that the command reads."""
+    return [*map(Path, args.adapters), *([args.backbone] if args.backbone else [])]
+
+
+def write(
+    result: MergeResult,
+    args: argparse.Namespace,
+    *,
+    trained: Trained,
+    heritage: dict[str, Any],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the adapter or the folded backbone with its report; the report."""
     from hiplora.adapters.reading import locate
+    from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
-    from hiplora.disk import new_folder
-    from hiplora.merging.output import write_folded, write_report
+    from hiplora.merging.output import COMMAND, write_folded, write_report
+    from hiplora.tuner.identity import PREFIX
 
-    if args.fold and like.fan_in_fan_out:
-        raise UserError("--fold does not support backbones with transposed weights (Conv1D); write an adapter.")
     dtype = DTYPES[args.dtype] if args.dtype else None
-    with new_folder(args.out, elsewhere="--out DIR") as folder:
+    with result_folder(args.out, command=COMMAND, option="--out", inputs=inputs(args)) as folder:
         if args.fold:
-            written = write_folded(result.updates, args.backbone, folder, dtype=dtype)
+            written = write_folded(result.updates, args.backbone, folder, trained=trained, dtype=dtype)
         else:
             written = write_lora(
                 result.updates,
@@ -199,14 +220,36 @@ def write(result: MergeResult, args: argparse.Namespace, *, like: Adapter, about
                 rank=args.rank,
                 ranks=args.ranks or "one",
                 dtype=dtype or common_dtype(map(locate, args.adapters)),
-                base_model_name_or_path=about["base"],
-                task_type=like.task_type,
-                fan_in_fan_out=like.fan_in_fan_out,
+                beside={PREFIX + key: tensor for key, tensor in trained.beside().items()},
+                **heritage,
+                **trained.config(),
             )
         # The operator's own report is complete only now: it says whether every matrix was 0.
         report = {**about, **result.report, **written}
         write_report(report, folder)
     return report
+
+
+def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, dict[str, Any]]:
+    """What the adapters trained beside their updates, merged; the notes of all go to stderr, and into the report.
+
+    Raises:
+        UserError: it does not go together, or --without names what none of them has.
+    """
+    from hiplora.adapters.trained import check_apart, merge_trained
+
+    unused = sorted(set(drop) - {name for adapter in adapters for name in adapter.dropped})
+    if unused:
+        raise UserError(f"--without {unused[0]} leaves nothing out, as none of the adapters has it; leave it off.")
+    check_apart([(a.label, a.updates, a.trained) for a in adapters])
+    trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
+    notes = [note for adapter in adapters for note in adapter.notes]
+    notes += [f"{a.label} is merged without its {', '.join(sorted(a.dropped))}." for a in adapters if a.dropped]
+    for name, labels in sources.items():
+        notes.append(f"{name} is {'the mean of those' if len(labels) > 1 else 'that'} of {', '.join(labels)}.")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return trained, {"notes": notes} if notes else {}
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:
@@ -228,24 +271,30 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
     return filled, {"unadapted": {label: names for label, names in lacking.items() if names}}
 
 
-def common_base(adapters: Sequence[Adapter], base: str | None) -> str | None:
-    """The backbone all adapters name.
+def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:
+    """What the merged adapter says of its backbone: the name and revision that all adapters name, the task.
 
     Raises:
         UserError: they name different ones, and --base does not say that they are the same.
     """
-    bases = {a.base: a.label for a in adapters if a.base}
+    bases = {(a.base, a.revision or "main"): a for a in adapters if a.base}
     if base is None and len(bases) > 1:
-        (one, first), (two, second) = list(bases.items())[:2]
+        one, two = list(bases.values())[:2]
         raise UserError(
-            f"{first} was trained on {one} and {second} on {two}; merge adapters of one backbone, "
-            f"or add --base {one} if these are two names of the same one."
+            f"{one.label} was trained on {_named(one)} and {two.label} on {_named(two)}; merge adapters of one "
+            f"backbone, or add --base {one.base} if these are two names of the same one."
         )
-    if len({a.fan_in_fan_out for a in adapters}) > 1:
-        raise UserError(
-            "Some of these adapters have transposed weights (fan_in_fan_out) and some not; merge like ones."
-        )
-    return base or next(iter(bases), None)
+    named = next((a for a in bases.values() if base in (None, a.base)), None)
+    return {
+        "base_model_name_or_path": base or (named.base if named else None),
+        "revision": named.revision if named else None,
+        "task_type": next((a.task_type for a in adapters if a.task_type), None),
+        "fan_in_fan_out": any(a.fan_in_fan_out for a in adapters),  # PEFT goes by the class of each module
+    }
+
+
+def _named(adapter: Adapter) -> str:
+    return f"{adapter.base} (revision {adapter.revision})" if adapter.revision else f"{adapter.base}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

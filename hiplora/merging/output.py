@@ -4,64 +4,156 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hiplora.adapters.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from hiplora.adapters.weights import INDEX, files
+from hiplora.adapters.results import MARKER
+from hiplora.adapters.trained import Trained
+from hiplora.adapters.weights import INDEX, Weights, opened
 from hiplora.adapters.writing import dtype_name, refuse_overflow
 from hiplora.disk import json_object
 from hiplora.errors import UserError
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
-MERGED = {REPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
-FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-def check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse a place where writing would lose something.
-
-    Raises:
-        UserError: ``out`` is a file, one of the inputs, or holds anything but an earlier merged adapter.
-    """
-    if any(out.resolve() == folder.resolve() for folder in inputs):
-        raise UserError(f"--out {out} is one of the inputs; write the result somewhere else.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder, which is created where there is none.")
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if held and not (REPORT in held and held <= MERGED):
-        raise UserError(f"--out {out} holds something else than a merged adapter; give another or an empty folder.")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")  # not those of the result
+COMMAND = "hiplora-merge"
 
 
 def write_folded(
-    updates: Mapping[str, Update], backbone: Path, out: Path, *, dtype: torch.dtype | None = None
+    updates: Mapping[str, Update],
+    backbone: Path,
+    out: Path,
+    *,
+    trained: Trained | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Copy a backbone folder to ``out`` with W + ΔW in place of W, one file at a time.
 
     Every tensor keeps the dtype in which it is stored, or all get ``dtype``, and config.json says so.
 
+    ΔW goes in the way in which W is stored. A head that is tied to the embedding becomes a weight of its own where the
+    two differ from now on. ``trained`` values take the place of the backbone's.
+
     Raises:
-        UserError: a module that the backbone lacks, or of another shape, or sums too large for the dtype.
+        UserError: a module that the backbone lacks, of another shape or quantised, or sums too large for the dtype.
     """
-    table = files(backbone)
-    modules = {f"{name}.weight": name for name in updates}
-    absent = sorted(set(modules) - set(table))
-    if absent:
-        raise UserError(f"{backbone} has no {absent[0]}; give the backbone these adapters were trained on.")
+    weights, trained = Weights(backbone), trained or Trained()
+    edits = _Edits(weights, dtype)
+    for name, update in updates.items():
+        edits.add(name, update)
+    for parameter, tensor in trained.tensors.items():
+        edits.replace(parameter, tensor, tying=trained.shared(parameter))
+    for name, rows in trained.tokens.items():
+        edits.rows(name, rows)
     out.mkdir(parents=True, exist_ok=True)
-    for shard in sorted(set(table.values())):
-        _fold_file(shard, out / shard.name, modules, updates, dtype=dtype)
+    for shard in sorted(set(weights.files.values())):
+        _fold_file(shard, out / shard.name, edits, dtype=dtype)
     for path in backbone.iterdir():
-        if path.is_file() and (path.suffix != ".safetensors" or path.name == INDEX):
+        other = path.suffix in WEIGHTS or (path.name.endswith(".index.json") and path.name != INDEX)
+        if path.is_file() and not other and path.name not in (MARKER, REPORT):
             shutil.copy2(path, out / path.name)
+    edits.finish(out)
     if dtype is not None:
         _say_dtype(out, dtype)
-    return {"folded": len(modules)}
+    return {"folded": len(updates), **({"untied": edits.untied} if edits.untied else {})}
+
+
+class _Edits:
+    """What a fold makes of every stored tensor: by its name, the tensors that are written for it."""
+
+    def __init__(self, weights: Weights, dtype: torch.dtype | None) -> None:
+        self._weights, self._dtype = weights, dtype
+        self._by_source: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {}
+        self._added: dict[str, str] = {}  # new name → the stored one
+        self.untied: list[str] = []
+
+    def add(self, module: str, update: Update) -> None:
+        """Have ΔW added to the weight of a module. UserError where the two do not fit."""
+        turned = self._weights.transposed(module, update.shape)
+        self._put(f"{module}.weight", lambda weight: _sum(weight, update, turned, self._dtype or weight.dtype))
+
+    def replace(self, parameter: str, tensor: Tensor, *, tying: bool) -> None:
+        """Have a parameter replaced; what is tied to it follows only if ``tying``. UserError where it does not fit."""
+        stored = self._check(parameter, tuple(tensor.shape))
+        self._put(parameter, lambda weight: tensor.to(weight.dtype).contiguous())
+        for other in [] if tying else self._tied_to(stored):
+            if other not in self._by_source.get(stored, {}) and other not in self._weights.files:
+                self._put(other, torch.clone)
+
+    def rows(self, module: str, rows: Mapping[int, Tensor]) -> None:
+        """Have some rows of an embedding replaced, and of what is tied to it, as PEFT does. UserError as above."""
+        values = torch.stack([*rows.values()])
+        stored = self._check(f"{module}.weight", (max(rows) + 1, values.shape[1]), least=True)
+
+        def change(weight: Tensor) -> Tensor:
+            return weight.index_copy(0, torch.tensor([*rows]), values.to(weight.dtype))
+
+        for name in (stored, *(other for other in self._tied_to(stored) if other in self._weights.files)):
+            self._by_source.setdefault(name, {})[name] = change
+
+    def _check(self, parameter: str, shape: tuple[int, ...], *, least: bool = False) -> str:
+        stored, held = self._weights.stored_name(parameter), self._weights.parameter(parameter)
+        own = None if held is None else tuple(held.shape)
+        fits = own is not None and (own == shape or (least and own[1:] == shape[1:] and own[0] >= shape[0]))
+        if stored is None or not fits:
+            raise UserError(
+                f"{parameter} is {own or 'absent'} in the backbone and {shape} in the adapters, so that it cannot be "
+                f"folded in; write an adapter, or add --without {parameter.removesuffix('.weight')}."
+            )
+        return stored
+
+    def _tied_to(self, stored: str) -> list[str]:
+        """Parameters that share a stored one."""
+        model = self._weights.skeleton
+        if model is None:
+            return []
+        return [name for name, shared in model.tied.items() if stored in model.names(shared) and name != stored]
+
+    def _put(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        weights, model = self._weights, self._weights.skeleton
+        stored = weights.stored_name(name)
+        assert stored is not None  # its shape has been read
+        names = model.names(name) if model else (name,)
+        if stored not in names:  # it is tied, and the checkpoint holds the other one alone
+            self._by_source.setdefault(stored, {stored: lambda weight: weight})[name] = change
+            self._added[name] = stored
+        else:
+            self._by_source.setdefault(stored, {})[stored] = change
+        if model and name not in self.untied and any(each in model.tied for each in names):
+            self.untied.append(name)
+
+    def of(self, stored: str, tensor: Tensor) -> dict[str, Tensor]:
+        """The tensors that take the place of a stored one."""
+        return {name: change(tensor) for name, change in self._by_source.get(stored, {stored: _same}).items()}
+
+    def finish(self, out: Path) -> None:
+        """Enter new tensors into the index, and untied heads into config.json."""
+        if (out / INDEX).is_file() and self._added:
+            index = json_object(out / INDEX)
+            index["weight_map"] |= {name: index["weight_map"][stored] for name, stored in self._added.items()}
+            (out / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        if self.untied:
+            config = json_object(out / "config.json")
+            for part in (config, config.get("text_config")):
+                if isinstance(part, dict) and (part is config or "tie_word_embeddings" in part):
+                    part["tie_word_embeddings"] = False
+            (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _same(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _sum(weight: Tensor, update: Update, turned: bool, dtype: torch.dtype) -> Tensor:
+    """W + ΔW in the orientation of W, rounded once."""
+    change = update.dense().to(weight.device)
+    wide = weight if weight.dtype == torch.float64 else weight.float()
+    return (wide + (change.mT if turned else change)).to(dtype).contiguous()
 
 
 def _say_dtype(out: Path, dtype: torch.dtype) -> None:
@@ -84,38 +176,18 @@ def header(path: Path) -> int:
         return 8 + int.from_bytes(file.read(8), "little")
 
 
-def _fold_file(
-    source: Path,
-    target: Path,
-    modules: Mapping[str, str],
-    updates: Mapping[str, Update],
-    *,
-    dtype: torch.dtype | None,
-) -> None:
-    from safetensors import safe_open
+def _fold_file(source: Path, target: Path, edits: _Edits, *, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    with safe_open(source, framework="pt") as handle:
+    with opened(source) as handle:
         for key in handle.keys():  # noqa: SIM118
-            weight = handle.get_tensor(key)
-            if key in modules:
-                update = updates[modules[key]]
-                _fits(modules[key], update.shape, weight)
-                weight = (weight.float() + update.dense().to(weight.device)).to(dtype or weight.dtype)
-                refuse_overflow(key, weight)
-            tensors[key] = weight.to(dtype) if dtype is not None and weight.dtype in FOLDABLE else weight
+            tensors |= edits.of(key, handle.get_tensor(key))
+    if dtype is not None:
+        tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+    for key, value in tensors.items():
+        refuse_overflow(key, value)
     save_file(tensors, target, metadata={"format": "pt"})
-
-
-def _fits(name: str, shape: tuple[int, int], weight: Tensor) -> None:
-    if tuple(weight.shape) != shape:
-        raise UserError(f"{name} is {tuple(weight.shape)} in the backbone but {shape} in the adapters; give their own.")
-    if weight.dtype not in FOLDABLE:
-        raise UserError(
-            f"{name} is stored as {str(weight.dtype).removeprefix('torch.')}, a quantised format that ΔW cannot be "
-            "added to; give the backbone in fp32, fp16 or bf16, or write an adapter."
-        )
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:

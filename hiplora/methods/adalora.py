@@ -171,13 +171,11 @@ def _config(peft_model: PeftModel) -> Any:
 
 def _update(layer: Any, adapter: str) -> Update:
     """``s P diag(Λ) Q`` of the triplets that are left; of rank one and zero where none is."""
-    import torch
-
     from hiplora.updates import LowRank
 
     A, E, B = (getattr(layer, part)[adapter].detach().float() for part in ("lora_A", "lora_E", "lora_B"))
     kept = E.flatten() != 0
     if not kept.any():
-        return LowRank(torch.zeros_like(layer.base_layer.weight[:, :1]).float(), torch.zeros_like(A[:1]))
+        return LowRank(B.new_zeros(B.shape[0], 1), A.new_zeros(1, A.shape[1]))
     scaling = layer.scaling[adapter] / (float(layer.ranknum[adapter]) + 1e-5)  # PEFT's own guard against rank 0
     return LowRank(B[:, kept] * (E.flatten()[kept] * scaling), A[kept])

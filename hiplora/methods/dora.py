@@ -31,21 +31,25 @@ class Dora(Lora):
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """As every method, with the initial magnitudes in fp32: PEFT rounds them as the weights, so that ΔW ≠ 0."""
+        from hiplora.tuner.targets import matrix_of
+
         model = super().attach(backbone_model, setup=setup)
         adapter = active_adapter(model)
         for name in lora_updates(model):
             layer: Any = model.get_base_model().get_submodule(name)
             magnitude = layer.lora_magnitude_vector[adapter].weight
-            magnitude.data = layer.get_base_layer().weight.detach().float().norm(dim=1).to(magnitude.dtype)
+            magnitude.data = matrix_of(name, layer).float().norm(dim=1).to(magnitude.dtype)
         return model
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        from hiplora.tuner.targets import matrix_of
+
         adapter = active_adapter(peft_model)
         updates: dict[str, Update] = {}
         for name, product in lora_updates(peft_model).items():
             layer: Any = peft_model.get_base_model().get_submodule(name)
             magnitude = layer.lora_magnitude_vector[adapter].weight.detach().float().clone()
-            updates[name] = _deferred(layer.get_base_layer().weight.detach(), product, magnitude)
+            updates[name] = _deferred(matrix_of(name, layer), product, magnitude)
         return updates
 
 

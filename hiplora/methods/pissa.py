@@ -51,12 +51,14 @@ class Pissa(Lora):
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
         """As every method; the weights that PEFT changes are kept on the CPU until :meth:`detach`."""
-        targets = set(setup.targets)
-        originals = {
-            name: module.get_parameter("weight").detach().to("cpu", copy=True)
-            for name, module in backbone_model.named_modules()
-            if name.rpartition(".")[2] in targets and hasattr(module, "weight")
-        }
+        from hiplora.spectral.stored import refuse_quantised_module
+
+        ends, originals = tuple(f".{target}" for target in setup.targets), {}
+        for name, module in backbone_model.named_modules():
+            if f".{name}".endswith(ends):
+                refuse_quantised_module(name, module)
+                if hasattr(module, "weight"):
+                    originals[name] = module.get_parameter("weight").detach().to("cpu", copy=True)
         with _factors_taken_out() as taken:
             model = super().attach(backbone_model, setup=setup)
         layers = {module: name for name, module in model.get_base_model().named_modules()}
@@ -71,6 +73,8 @@ class Pissa(Lora):
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
         """Leave ``W − s B₀A₀`` in the backbone, of the kept start."""
+        from hiplora.tuner.targets import transposed
+
         start, adapter = _start(peft_model), active_adapter(peft_model)
         assert start is not None
         factors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -78,7 +82,8 @@ class Pissa(Lora):
             layer: Any = peft_model.get_base_model().get_submodule(name)
             held = layer.get_base_layer().weight
             B, A = factors[name] = kept["B"].to(held.device), kept["A"].to(held.device)
-            held.data = _without(start.weights[name].to(held.device), B, A, layer.scaling[adapter])
+            product = layer.scaling[adapter] * B @ A
+            held.data = _without(start.weights[name].to(held.device), product.mT if transposed(layer) else product)
         _keep(peft_model, replace(start, factors=factors))
 
     def detach(self, peft_model: PeftModel) -> nn.Module:
@@ -146,9 +151,9 @@ def _factors_taken_out() -> Iterator[dict[Any, tuple[Tensor, Tensor]]]:
         pefts.pissa_init = initialise
 
 
-def _without(weight: Tensor, B: Tensor, A: Tensor, scaling: float) -> Tensor:
+def _without(weight: Tensor, product: Tensor) -> Tensor:
     """``W − s B₀A₀`` by PEFT's own formula: in fp32, rounded to the dtype of W."""
-    return (weight.float() - scaling * B @ A).to(weight.dtype)
+    return (weight.float() - product).to(weight.dtype)
 
 
 def _keep(peft_model: Any, start: _Start) -> None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from hiplora.disk import default_cache_dir, lock, write_atomically
 from hiplora.errors import UserError
 from hiplora.spectral.recipes import Basis, resolve_recipe, truncated_svd
+from hiplora.spectral.stored import refuse_quantised
 
 _FORMAT = 2  # raise it when a recipe changes its directions, so that no old file answers for new code
 _CHUNK = 2**18  # values hashed at a time: their copies stay in the processor's cache
@@ -78,8 +79,8 @@ def load_or_compute(
 
     ``weights`` maps module names to (m, n) matrices; each gives min(k_max, m, n) triplets. ``cache_dir`` is
     the folder of the file, ``svd/`` in the default cache if None. A lock makes parallel processes compute
-    once. Raises UserError where a matrix has no SVD or the file cannot be written; the options are those of
-    ``truncated_svd``.
+    once. Raises UserError where a matrix has no SVD or is quantised, or the file cannot be written; the options are
+    those of ``truncated_svd``.
     """
     if k_max < 1:
         raise UserError(f"svd.k_max = {k_max} keeps no direction; choose 1 or more, 64 by default.")
@@ -115,10 +116,10 @@ def _key(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> str:
         "converged": ("seed", "oversampling", "tolerance"),
         "randomized": ("seed", "oversampling", "power_iterations"),
     }
-    recipes = {
-        name: resolve_recipe(w.shape, recipe=options["recipe"], exact_up_to=options["exact_up_to"])
-        for name, w in weights.items()
-    }
+    recipes = {}
+    for name, weight in weights.items():
+        refuse_quantised(name, weight)
+        recipes[name] = resolve_recipe(weight.shape, recipe=options["recipe"], exact_up_to=options["exact_up_to"])
     used = {option: options[option] for recipe in recipes.values() for option in read[recipe]}
     identity = [_FORMAT, weights_hash(weights), k_max, recipes, used]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,9 +11,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
+from hiplora.spectral.stored import refuse_quantised_module
 from hiplora.tuner.config import HipConfig
-
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def find_targets(
@@ -39,6 +38,21 @@ def find_targets(
 def base_of(module: nn.Module) -> nn.Module:
     """The backbone's module behind a possibly adapted one."""
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def transposed(module: nn.Module) -> bool:
+    """Whether a module's weight is (in, out): transformers' Conv1D, whatever an adapter's ``fan_in_fan_out`` says."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(base_of(module), Conv1D)
+
+
+def matrix_of(name: str, module: nn.Module) -> Tensor:
+    """The weight (out, in) of the backbone's module behind a possibly adapted one. UserError if it is quantised."""
+    base = base_of(module)
+    refuse_quantised_module(name, base)
+    weight = cast(Tensor, base.weight).detach()
+    return weight.mT if transposed(base) else weight
 
 
 def weights_of(targets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -78,6 +92,7 @@ def _check(model: nn.Module, name: str, config: HipConfig) -> None:
     base = base_of(model.get_submodule(name))
     weight: Any = getattr(base, "weight", None)
     parent = model.get_submodule(name.rpartition(".")[0])
+    refuse_quantised_module(f"the target {name}", base)
     plain = isinstance(base, nn.Linear) and weight is not None and type(weight.data) is torch.Tensor
     if not plain or isinstance(parent, nn.MultiheadAttention):
         kind = "part of nn.MultiheadAttention" if isinstance(base, nn.Linear) else type(base).__name__
@@ -85,11 +100,10 @@ def _check(model: nn.Module, name: str, config: HipConfig) -> None:
             f"the target {name} is {kind}, but HiP-LoRA adapts plain torch.nn.Linear modules only; "
             "choose other target_modules."
         )
-    if weight.dtype not in _FLOATING or weight.device.type == "meta":
-        kind = "not loaded (meta device)" if weight.device.type == "meta" else f"stored as {weight.dtype}"
+    if weight.device.type == "meta":
         raise UserError(
-            f"the weight of the target {name} is {kind}, but its SVD needs values in float32, bfloat16 or "
-            "float16; load the backbone without quantisation or offloading."
+            f"the weight of the target {name} is not loaded (meta device), but its SVD needs values; load the backbone "
+            "without offloading."
         )
     if config.k > min(weight.shape):
         raise UserError(

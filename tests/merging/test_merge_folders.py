@@ -265,7 +265,7 @@ def test_factors_that_cancel_each_other_are_nothing_too(tmp_path):
 
 def only(folder: Path, out: Path, module: str) -> Path:
     """A copy of an adapter folder with the factors of one kind of module."""
-    edited(folder, out)
+    edited(folder, out, target_modules=[module])
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file({k: v for k, v in tensors.items() if module in k}, out / "adapter_model.safetensors")
     return out
@@ -332,6 +332,7 @@ def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone
     backbone = tmp_path / "untied"
     base.save_pretrained(backbone)
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    model.peft_config["default"].base_model_name_or_path = "owner/name"  # not here, so that --backbone is needed
     model.save_pretrained(tmp_path / "head", save_embedding_layers=True)
     key = "base_model.model.lm_head.base_layer.weight"
     path = tmp_path / "head" / "adapter_model.safetensors"
@@ -378,17 +379,6 @@ def test_a_full_disk_leaves_nothing_half_written(adapters, backbone, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_quantised_backbone_is_not_folded_into(adapters, backbone, tmp_path, capsys):
-    folder = tmp_path / "fp8"
-    folder.mkdir()
-    weights = load_file(backbone / "model.safetensors")
-    save_file({name: w.to(torch.float8_e4m3fn) for name, w in weights.items()}, folder / "model.safetensors")
-    arguments = ("--operator", "addition", "--fold", "--backbone", folder, "--out", tmp_path / "out")
-    assert run(adapters["plain"][0], *arguments) == 2
-    assert "stored as float8_e4m3fn" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_adapters_saved_on_another_device_are_read(adapters, tmp_path, monkeypatch):
     """PEFT's older adapters are pickles that name the device they were saved on."""
     folder = edited(adapters["plain"][0], tmp_path / "bin")
@@ -433,11 +423,13 @@ def edited(folder: Path, out: Path, **config: object) -> Path:
     ("config", "sentence"),
     [
         ({"peft_type": "IA3"}, "is a IA3 adapter"),
-        ({"bias": "all"}, "bias=all"),
+        ({"bias": "all"}, 'bias="all"'),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"some_future_option": 3}, "some_future_option=3"),
+        ({"use_some_future_variant": True}, "use_some_future_variant=True"),
+        ({"some_variant_config": {"a": 1}}, "some_variant_config="),
+        ({"enable_lora": [True, False]}, "enable_lora="),
+        ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication="),
         ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
-        ({"use_dora": True}, "add --backbone"),
     ],
 )
 def test_what_is_not_understood_is_refused(config, sentence, adapters, tmp_path):
