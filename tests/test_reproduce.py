@@ -11,6 +11,8 @@ import pytest
 
 from hiplora import reproduce
 from hiplora.disk import write_json
+from hiplora.pipelines.base import scores, training
+from hiplora.pipelines.single import Single
 from hiplora.report.experiment import load
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Entry, Slot
@@ -18,6 +20,8 @@ from hiplora.report.plan import duration
 from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES
 from hiplora.stages import record as files
+from hiplora.stages.make import Wanted
+from hiplora.stages.sources import Backbone
 from hiplora.stages.record import Record
 from tests.report.evidence import build, everything, labelled
 
@@ -325,6 +329,25 @@ def test_a_plan_over_two_thousand_records_reads_each_once(results, lora, monkeyp
 
 def write_plain(path: Path, record: Record) -> None:
     path.write_text(json.dumps({"schema": files.SCHEMA, **record.model_dump()}))
+
+
+def test_a_pipeline_that_needs_results_is_planned_as_far_as_they_go(results, monkeypatch, capsys):
+    """One that asks for its scores only when it has seen the training."""
+
+    def stages(self, config):
+        train = training(config)
+        (record,) = yield Wanted(train)
+        assert record.kind == "train"
+        yield [Wanted(scores(config, Backbone(model=config.model))), Wanted(scores(config, train))]
+
+    monkeypatch.setattr(Single, "stages", stages)
+    assert run(results, "--plan") == 0
+    text = capsys.readouterr().out
+    assert "There: 12 of " in text
+    missing = int(text.split(" to run")[0].split()[-1])
+    assert f"at least {missing} stages ({missing} train), at least about" in text
+    assert run(results, "--render-only") == 0
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
 
 
 def test_all_tables_are_planned(results, capsys):
