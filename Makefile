@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM ?= false
 TABLES := table1 table2 mergefail table11 table12 table13 table14 differences
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow lint format clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix render-,$(TABLES))
+.PHONY: help setup demo test test-unit test-slow lint format plan render clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix render-,$(TABLES))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ $(addprefix plan-,$(TABLES)): $(READY)
 
 $(addprefix render-,$(TABLES)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst render-%,%,$@) --render-only $(ARGS)
+
+plan: $(READY) ## Every table: which runs are there, which are missing, how long those should take
+	@$(PY) -m hiplora.reproduce all --plan $(ARGS)
+
+render: $(READY) ## Every table: render what is there
+	@$(PY) -m hiplora.reproduce all --render-only $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
 	rm -rf outputs

@@ -227,10 +227,19 @@ def compose_cached(overrides: Sequence[str]) -> Config:
             return build(kept["composed"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raw = _plain(_hydra(words))
-    config = build(raw)
+    if path in _REFUSED:
+        raise UserError(_REFUSED[path])
+    try:
+        raw = _plain(_hydra(words))
+        config = build(raw)
+    except UserError as error:
+        _REFUSED[path] = str(error)
+        raise
     write_json(path, {"words": words, "composed": raw, "digest": digest(raw)})
     return config
+
+
+_REFUSED: dict[Path, str] = {}  # what does not compose, so that a table asks once per row and not per seed
 
 
 @cache

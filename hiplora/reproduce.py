@@ -8,7 +8,7 @@
     python -m hiplora.reproduce table1 method=hip seed=42    run only this part of the grid
     python -m hiplora.reproduce table1 hydra/launcher=submitit_slurm     let another Hydra launcher run the jobs
 
-Records are found by the ids of the stages that each run asks for; complete runs are never made again.
+Complete runs are never made again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ from hiplora.report.tables import TABLES
 
 
 def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
-    """Plan, render or make one table ("plan", "render", "make"); 1 where runs that were asked for are still missing.
-
-    Raises UserError: one sentence on what is wrong with the request.
-    """
+    """Plan, render or make one table ("plan", "render", "make"); 1 where runs that were asked for are still missing."""
     check_conf()
     experiment = load(name)
     asked = request(experiment, overrides)
@@ -46,7 +43,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     if mode == "plan":
         print(plan.text(found))
         return 0
-    missing = [slot for slot in found.missing if asked.includes(slot.run)]
+    missing = [slot for slot in found.slots if slot.missing and asked.includes(slot.run)]
     if mode == "make" and missing:
         check_hydra(asked.hydra)
         _render(found)
@@ -55,7 +52,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         _run(missing, asked.hydra)
         found = gather(experiment, runs, settings=asked.settings, command=command)
     print(markdown(_render(found)))
-    return 1 if mode == "make" and any(asked.includes(slot.run) for slot in found.missing) else 0
+    return 1 if mode == "make" and any(slot.missing and asked.includes(slot.run) for slot in found.slots) else 0
 
 
 def _run(slots: Sequence[Slot], options: Sequence[str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from hiplora import reproduce
 from hiplora.disk import write_json
+from hiplora.pipelines.base import scores, training
+from hiplora.pipelines.single import Single
 from hiplora.report.experiment import load
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Entry, Slot
@@ -18,7 +20,9 @@ from hiplora.report.plan import duration
 from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES
 from hiplora.stages import record as files
+from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
+from hiplora.stages.sources import Backbone
 from tests.report.evidence import build, everything, labelled
 
 
@@ -287,13 +291,13 @@ def test_a_table_without_records_is_of_this_machine(tmp_path, lora):
     assert gather(load("table1"), slots, settings=[], command="").where == lora[0].entries[0].stage.where()
 
 
-def test_every_table_is_as_its_tracked_records_say():
+def test_every_table_is_as_its_tracked_records_say(monkeypatch):
     """Tables under results/mini/tables are those that the records render; one without a record yet is not compared."""
-    root = Path(reproduce.__file__).resolve().parents[1]
+    monkeypatch.chdir(Path(reproduce.__file__).resolve().parents[1])
     compared = []
     for name in TABLES:
         experiment = load(name)
-        slots = identify(experiment, [f"results_dir={root / 'results'}"])
+        slots = identify(experiment, [])
         found = gather(experiment, slots, settings=[], command=f"python -m hiplora.reproduce {name}")
         if found.recorded:
             compared.append(name)
@@ -327,10 +331,30 @@ def write_plain(path: Path, record: Record) -> None:
     path.write_text(json.dumps({"schema": files.SCHEMA, **record.model_dump()}))
 
 
-def test_all_tables_are_planned(results, capsys):
+def test_a_pipeline_that_needs_results_is_planned_as_far_as_they_go(results, monkeypatch, capsys):
+    """One that asks for its scores only when it has seen the training."""
+
+    def stages(self, config):
+        train = training(config)
+        (record,) = yield Wanted(train)
+        assert record.kind == "train"
+        yield [Wanted(scores(config, Backbone(model=config.model))), Wanted(scores(config, train))]
+
+    monkeypatch.setattr(Single, "stages", stages)
+    assert run(results, "--plan") == 0
+    text = capsys.readouterr().out
+    assert "There: 12 of " in text
+    missing = int(text.split(" to run")[0].split()[-1])
+    assert f"at least {missing} stages ({missing} train), at least about" in text
+    assert run(results, "--render-only") == 0
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
+
+
+def test_all_stands_for_every_table(results, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "TABLES", names := ("table1", "table12"))
     assert reproduce.main(["all", "--plan", f"results_dir={results}"]) == 0
     text = capsys.readouterr().out
-    assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in TABLES] == list(TABLES)
+    assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in TABLES] == list(names)
 
 
 @pytest.mark.parametrize(

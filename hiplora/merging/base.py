@@ -127,6 +127,8 @@ class Operator(Options):
         scale = getattr(self, "scale", None)
         if scale == 0:
             raise UserError(f"{typed('scale', scale)} merges to nothing; give another number{self.without_scale()}.")
+        if scale is not None and not 1e-4 <= abs(scale) <= 1e4:
+            raise UserError(f"{typed('scale', scale)} must be from 1e-4 to 1e4, or below 0 by as much, e.g. 1.0.")
         if self.calibration != "none" and field is not None and scale != field.default:
             raise UserError(
                 f"{typed('calibration', self.calibration)} brings the merged update to the mean norm of the adapters, "

@@ -56,10 +56,7 @@ class Sample:
         return self.cell(row, column, summary.mean, std=summary.std, ci_low=low, ci_high=high, paper=paper)
 
     def interval(self, level: str) -> Interval:
-        """95 % interval of the mean: Student's "t", bootstrap over "seed" (hierarchical) or "adapter" (pigeonhole).
-
-        None where one value, or instances of one seed, say nothing of their own spread.
-        """
+        """95 % interval of the mean: Student's "t", bootstrap over "seed" (hierarchical) or "adapter" (pigeonhole)."""
         if level == "t":
             return stats.t_interval(self.values) if len(self.of) > 1 else (None, None)
         if (means := self._bootstrap(level)) is None:
@@ -74,7 +71,7 @@ class Sample:
         by_seed = {seed: [self.of[key].value for key in self.of if key[0] == seed] for seed, *_ in self.of}
         return stats.bootstrap_p(means), stats.sign_flip_p([float(np.mean(values)) for values in by_seed.values()])
 
-    def _bootstrap(self, level: str) -> stats.Floats | None:
+    def _bootstrap(self, level: str) -> stats.Floats | None:  # None: one seed says nothing of its own spread
         spread = {key[0] for key in self.of} if level == "seed" else self.of
         return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
 

@@ -37,10 +37,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a table needs to be complete, in the order in which it should be made, and how its rows are called.
-
-    ``paper`` holds the paper's figures for this table, and its ``source`` what they are of.
-    """
+    """What a table needs to be complete, in order, how its rows are called, and the ``paper``'s figures for it."""
 
     name: str
     title: str
@@ -85,16 +82,13 @@ def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
 
 def product(group: str, raw: Mapping[str, Any]) -> list[Run]:
     """Every run of a group as its file has it, last axis fastest."""
-    spelt = [
-        [(axis, str(key), values[key] if isinstance(values, Mapping) else f"{axis}={key}") for key in values]
-        for axis, values in raw["axes"].items()
-    ]
-    pipeline = raw["pipeline"]
+    axes, pipeline, runs = raw["axes"], raw["pipeline"], []
     fixed = (*([] if pipeline == "single" else [f"pipeline={pipeline}"]), *raw.get("overrides", ()))
-    runs = []
-    for choice in itertools.product(*spelt):
-        point, parts = {axis: key for axis, key, _ in choice}, tuple(tuple(words.split()) for _, _, words in choice)
-        runs.append(Run(group=group, pipeline=pipeline, point=point, fixed=fixed, parts=parts))
+    for keys in itertools.product(*axes.values()):
+        point = dict(zip(axes, keys, strict=True))
+        words = [axes[a][key] if isinstance(axes[a], Mapping) else f"{a}={key}" for a, key in point.items()]
+        named, parts = {axis: str(key) for axis, key in point.items()}, tuple(tuple(each.split()) for each in words)
+        runs.append(Run(group=group, pipeline=pipeline, point=named, fixed=fixed, parts=parts))
     return runs
 
 
@@ -130,10 +124,9 @@ def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
 
 
 def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callable[[Sequence[str]], Any]) -> list[Run]:
-    """Give every run the user's settings, but for those it fixes itself, as they are what its row means.
+    """Runs with the user's settings, but for those that a row fixes itself, as they are what it means.
 
-    An option of a method goes to the rows whose method has it; ``compose`` gives a configuration, to ask it. Raises
-    UserError where no run takes a setting.
+    An option of a method goes to the rows whose method has it. Raises UserError where no run takes a setting.
     """
     special = [word for word in settings if word.startswith("method.")]
     given = []
@@ -152,11 +145,7 @@ def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callabl
 
 
 def sweeps(runs: Sequence[Run]) -> list[list[str]]:
-    """Overrides of the fewest multiruns that together make exactly these runs.
-
-    Neighbours that differ in one simple override are joined, ``seed=42`` and ``seed=100`` to
-    ``seed=42,100``; where an axis takes several overrides at once its values stay apart.
-    """
+    """Overrides of the fewest multiruns that together make these runs; a value of several overrides is not joined."""
     lines: list[list[str]] = []
     for group, fixed in dict.fromkeys((run.group, run.fixed) for run in runs):
         blocks = [tuple(map(_override, run.parts)) for run in runs if (run.group, run.fixed) == (group, fixed)]

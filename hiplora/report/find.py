@@ -1,7 +1,4 @@
-"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide.
-
-Records that carry a wanted stage's name and are not it are counted and explained, never averaged in.
-"""
+"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from hiplora.stages.record import Record
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
 
-DATA = {"mini": "the project's mini-benchmarks", "local": "benchmarks read from local files"}
-DATA["hub"] = "the full benchmarks"
+MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
+DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
 INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
 # What a user says of where results lie, and what changes no number.
@@ -32,10 +29,7 @@ PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging",
 
 
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
-    """Every run with the stages that it asks for; no record is looked for yet.
-
-    Raises UserError where no run can be composed, or a setting applies to none or makes two of them one.
-    """
+    """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
     slots: list[Slot] = []
     first: dict[Any, Run] = {}
     for run in with_settings(experiment.runs, settings, compose_cached):
@@ -65,14 +59,12 @@ def _entry(stage: Stage) -> Entry:
 
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
-    """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs.
-
-    All records are of one ``where``: the one under which most of the stages have records, else this machine's.
-    """
+    """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs."""
     config = next(slot.config for slot in slots if slot.config is not None)
     store = Store(config.places, local=False)
     stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
     counts = Counter(where for id, where in store.tracked.names() if id in stages)
+    # All records of a table are of one device and arithmetic: where most of the stages have theirs.
     where = min(counts, key=lambda name: (-counts[name], name), default="") or next(iter(stages.values())).where()
     slots = [_filled(slot, store, where) for slot in slots]
     others = counts.total() - counts[where]
@@ -132,7 +124,7 @@ def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[st
 
 
 def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
-    """One sentence on the records that are named as a wanted stage is and differ from it in what was asked."""
+    """Records that are named as a wanted stage is and are not it: counted and explained, never averaged in."""
     stages = {entry.stage.id: (entry.stage, entry.record) for entry in wanted if entry.stage is not None}
     by_name = defaultdict(list)
     for stage, record in stages.values():
@@ -140,7 +132,6 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
     reasons: Counter[str] = Counter()
     for key, name in store.tracked.names().items():
         if key[0] not in stages and name in by_name and (other := store.tracked.get(key)) is not None:
-            # A stage's record spells out what the stage does.
             alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
             reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
     if reasons:

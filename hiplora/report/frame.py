@@ -25,9 +25,9 @@ NUMBER = ("trained", "benchmark", "metric", "value")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A stage that a run asks for, and the record there is of it, or was made from one of a ``dirty`` checkout.
+    """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
-    ``role`` is train, backbone, adapter or merged; ``members`` names the adapters by task and training seed.
+    ``role`` is train, backbone, adapter or merged; ``dirty`` says that uncommitted code made it or what it stands on.
     """
 
     role: str
@@ -45,10 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A wanted run with what it asks for, or the ``problem`` for which it cannot be composed.
-
-    ``whole`` is False where the pipeline will ask for more, once it has seen results that are missing.
-    """
+    """A wanted run with what it asks for, not ``whole`` before results are there; or why it cannot be composed."""
 
     run: Run
     entries: tuple[Entry, ...] = ()
@@ -70,10 +67,9 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a table and a plan are made from: slots of every group, and what a reader must know about them.
+    """What a table and a plan are made from: every wanted run, and what a reader must know about them.
 
-    ``folder`` is ``results/<data>``; ``where`` names device and arithmetic of the records; ``changed`` holds the
-    settings in which all runs differ from the table as it is defined.
+    ``where`` names device and arithmetic of the records, ``changed`` the settings that are not the table's own.
     """
 
     experiment: Experiment
@@ -92,11 +88,6 @@ class Evidence:
         """Numbers of the slots of one group at the given places of its axes."""
         runs = ((number, slot.run) for number, slot in enumerate(self.slots) if slot.run.group == group)
         return [number for number, run in runs if point.items() <= run.point.items()]
-
-    @property
-    def missing(self) -> list[Slot]:
-        """Slots that a run would fill."""
-        return [slot for slot in self.slots if slot.missing]
 
     @cached_property
     def recorded(self) -> list[tuple[Entry, Record]]:
@@ -121,8 +112,8 @@ class Evidence:
 def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
     """One row per slot, stage, benchmark and metric of the records that are there, in the order of the slots.
 
-    The columns are the axes of the grid, STAGE and NUMBER; ``seed`` is the training seed of a single run, the sampling
-    seed of a merge; ``trained`` is the training seed of the adapter of a row's benchmark, where one is there.
+    ``seed`` is the training seed of a single run, the sampling seed of a merge; ``trained`` is the training seed of the
+    adapter of a row's benchmark, where one is there.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[tuple[Any, ...]] = []

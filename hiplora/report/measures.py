@@ -33,8 +33,7 @@ class Measured(NamedTuple):
 
 def joined(marks: Iterable[str]) -> str:
     """Every mark that occurs, once, in a fixed order."""
-    occurring = "".join(marks)
-    return "".join(mark for mark in (RESTORED, STALE, DIRTY) if mark in occurring)
+    return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY).index))
 
 
 def measures(frame: pd.DataFrame) -> dict[str, list[Measured]]:
@@ -72,17 +71,14 @@ def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and what follows from them.
-
-    An instance without each member's score alone is left out.
-    """
+    """Scores of every merge instance before and after, their difference Δ, and what follows from them."""
     known = frame[frame["trained"].notna()]
     keys = ["slot", "benchmark", "trained", "metric"]
     alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
     pairs = known[known["role"] == "merged"].merge(alone, on=keys, how="left", suffixes=("", "_before"))
     for _, group in groupby(pairs.itertuples(), key=lambda row: (row.slot, row.id)):
         rows: list[Any] = list(group)
-        if any(pd.isna(row.id_before) for row in rows):
+        if any(pd.isna(row.id_before) for row in rows):  # a member's score alone is missing
             continue
         scored = [row for row in rows if row.metric in task_class(row.benchmark).scores]
         for row in scored:
@@ -95,10 +91,7 @@ def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
-    """Measures of a whole instance: ``drop``, the mean absolute Δ over the scores of the merged tasks, ``nll_rise``.
-
-    ``fail@τ`` is 100 or 0; ``excluded`` counts the tasks that it is not judged by.
-    """
+    """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded``: tasks that it is not judged by."""
     rises = [row.value - row.value_before for row in rows if row.metric == "nll"]
     drop = sum(abs(100 * (row.value - row.value_before)) for row in scored) / len(scored)
     found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}

@@ -25,7 +25,7 @@ OTHER = (
     "The paper's values (arXiv:{arxiv}) are of {backbone} on the {data}; ours are of {0.backbone} on {0.data}. The two "
     "are not comparable, and nothing here is a reproduction of the paper's numbers."
 )
-INTERVAL_NOTE = (
+INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
     "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
     "narrow: in simulations of this design they hold the truth in 28 to 69 % of cases, the adapter-level (pigeonhole) "
@@ -40,34 +40,31 @@ MARKS = {
 
 
 def table(
-    evidence: Evidence,
-    title: str,
-    *,
-    columns: Iterable[Column],
-    cells: Iterable[Cell],
-    counted: str,
-    notes: Sequence[str],
+    evidence: Evidence, title: str, *, columns: Sequence[Column], cells: Sequence[Cell], notes: Iterable[str] = ()
 ) -> Table:
-    """A table with its caption and notes; ``counted`` says what stands behind a value, ``notes`` are its own.
-
-    Under settings of the user's own it gets a name of its own, which ends in a digest of them.
-    """
+    """A table with its caption, its own notes, and those that every table with such columns and records has."""
     name, changed, paper = evidence.experiment.name, list(evidence.changed), evidence.experiment.paper
+    over = {"seeds": any(c.spread != "ci" for c in columns), "instances": any(c.spread == "ci" for c in columns)}
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
+    every = [
+        COUNTED.format(" or ".join(name for name, occurs in over.items() if occurs)),
+        *notes,
+        *([INTERVALS] if over["instances"] else prefix_notes(evidence)),
+        *(unjudged_notes(evidence) if any(column.measure.startswith("fail") for column in columns) else ()),
+        *(unmeasured_notes(evidence) if over["instances"] else ()),
+        *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
+        *parity_notes(evidence),
+        *evidence.notes,
+        *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
+    ]
     return Table(
+        # Under settings of the user's own, a name of its own.
         name=f"{name}-{digest({'settings': changed})[:6]}" if changed else name,
         title=f"{title}. {evidence.experiment.title}",
         caption=caption(evidence),
         columns=tuple(columns),
         cells=tuple(cells),
-        notes=(
-            COUNTED.format(counted),
-            *notes,
-            *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
-            *parity_notes(evidence),
-            *evidence.notes,
-            *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
-        ),
+        notes=tuple(every),
         commands=evidence.commands,
     )
 
@@ -126,13 +123,13 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
 def prefix_notes(evidence: Evidence) -> Iterator[str]:
     """Whether prefixes that prompts share were computed once in training, which decides who draws dropout masks."""
     shared = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")["value"]
-    counts = {"once, with one dropout mask for each": shared.sum(), "for every prompt anew": (1 - shared).sum()}
+    counts = {"once, with one dropout mask for each": shared.sum(), "for each prompt, with its own": (1 - shared).sum()}
     if words := [f"{how} ({count:.0f} trainings)" for how, count in counts.items() if count]:
         yield f"In training, prefixes that prompts share were computed {'; '.join(words)}."
 
 
 def unjudged_notes(evidence: Evidence) -> Iterator[str]:
-    """How often MergeFail could not be judged: an adapter that scored 0 before the merge, a score not measured."""
+    """How often MergeFail could not be judged, as an adapter scored 0 before the merge."""
     excluded, failed = (evidence.measure(name, evidence.select("merge")) for name in ("excluded", "fail@0.9"))
     judged = [(one, other) for one, other in zip(excluded, failed, strict=True) if not math.isnan(one.value)]
     tasks, undecided = sum(len(one.members) for one, _ in judged), sum(math.isnan(other.value) for _, other in judged)
@@ -141,7 +138,6 @@ def unjudged_notes(evidence: Evidence) -> Iterator[str]:
         f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} "
         "instances had no task left and are not counted."
     )
-    yield from unmeasured_notes(evidence)
 
 
 def unmeasured_notes(evidence: Evidence) -> Iterator[str]:

@@ -31,28 +31,27 @@ def text(evidence: Evidence) -> str:
 
 def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
     """Counts over the seeds: the last other axis across, the rest down."""
+
+    def count(slots: Sequence[Slot]) -> str:
+        there, stale = sum(not slot.missing for slot in slots), sum(slot.stale for slot in slots)
+        words = f"{there}/{len(slots)}{f' ({stale} stale)' if stale else ''}"
+        return "cannot run" if any(slot.problem for slot in slots) else words
+
     places = defaultdict(list)
     for slot in slots:
         first, *others = (key for axis, key in slot.run.point.items() if axis != SEED)
         places[evidence.experiment.label(first, *others[:-1]), *others[-1:]].append(slot)
     columns = list(dict.fromkeys(place[1:] for place in places))
     rows = dict.fromkeys(place[0] for place in places)
-    body = [[row, *(_count(places[row, *column]) for column in columns)] for row in rows]
+    body = [[row, *(count(places[row, *column]) for column in columns)] for row in rows]
     body = [["", *(" ".join(column) or "runs" for column in columns)], *body]
     widths = [max(map(len, column)) for column in zip(*body, strict=True)]
     return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in body]
 
 
-def _count(slots: Sequence[Slot]) -> str:
-    if any(slot.problem for slot in slots):
-        return "cannot run"
-    stale = sum(slot.stale for slot in slots)
-    return f"{sum(not slot.missing for slot in slots)}/{len(slots)}" + (f" ({stale} stale)" if stale else "")
-
-
 def _work(evidence: Evidence) -> str:
     """What is to be run, and how long that should take."""
-    missing, store = evidence.missing, evidence.store
+    missing, store = [slot for slot in evidence.slots if slot.missing], evidence.store
     stages = [entry.stage for slot in missing for entry in slot.entries if entry.stage is not None]
     if not stages or store is None:
         return "Nothing to run."
@@ -60,8 +59,8 @@ def _work(evidence: Evidence) -> str:
     stale = sum(slot.stale for slot in missing)
     least = "" if all(slot.whole for slot in missing) else "at least "
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(stage.kind for stage in todo).items())
-    words = f"{len(missing)} to run{f', {stale} of them stale' if stale else ''}: {least}{len(todo)} stages ({kinds}), "
-    words += f"{least}{_time(todo, store)}."
+    words = f"{len(missing)} to run{f', {stale} of them stale' if stale else ''}: "
+    words += f"{least}{len(todo)} stages ({kinds}), {least}{_time(todo, store)}."
     if again := sum(store.usable(stage) is not None for stage in todo):
         words += f" {again} of these train an adapter again that is no longer under outputs/."
     if (here := stages[0].where()) != evidence.where:
@@ -74,17 +73,16 @@ def _time(todo: Sequence[Stage], store: Store) -> str:
     past = defaultdict(list)
     for record in store.tracked:
         past[_traits(record.kind, record.where, record.asked)].append(getattr(record.result, "seconds", 0.0))
-    total, unknown = 0.0, 0
+    total, unknown = 0.0, len(todo)
     for traits, count in Counter(_traits(stage.kind, stage.where(), stage.described()) for stage in todo).items():
         likeness = {other: [*map(str.__eq__, traits, other)] for other in past if other[0] == traits[0]}
-        best = max(likeness.values(), default=[])
-        alike = [seconds for other, like in likeness.items() if like == best for seconds in past[other]]
-        total += count * statistics.median(alike) if alike else 0
-        unknown += 0 if alike else count
-    if unknown == len(todo):
-        return "no past run says how long they take"
+        if likeness:
+            alike = [other for other, like in likeness.items() if like == max(likeness.values())]
+            total += count * statistics.median(seconds for other in alike for seconds in past[other])
+            unknown -= count
     words = f"about {duration(total)} one after another, by the timings of past runs"
-    return words + (f" ({unknown} of them unlike any past run and not counted)" if unknown else "")
+    words += f" ({unknown} of them unlike any past run and not counted)" if unknown else ""
+    return words if unknown < len(todo) else "no past run says how long they take"
 
 
 def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:

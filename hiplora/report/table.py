@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hiplora.disk import write_atomically
 
-ABSENT = "–"
 PAGE = 40  # rows that fit on one page of LaTeX
 ARROWS = {"up": " ↑", "down": " ↓", None: ""}
 LATEX = str.maketrans({
@@ -24,10 +23,9 @@ LATEX = str.maketrans({
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number, in the unit that the column names; ``value`` is None where there is nothing yet.
+    """One number in its column's unit, None where there is none yet: ``n`` of ``n_expected`` values are behind it.
 
-    ``n`` of ``n_expected`` values stand behind it, seeds or merges, from the records ``runs``, any of which may have
-    ``marks``; ``std`` is over these values, the interval at 95 %.
+    ``std`` is over these values, seeds or merges, the interval is at 95 %; ``runs`` are the records, ``marks`` theirs.
     """
 
     row: str
@@ -74,7 +72,6 @@ class Table:
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
-    paper_scale: str = "Llama-3.1-8B"
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The cell at a place, None where the table has none by design."""
@@ -104,7 +101,7 @@ def to_csv(cells: Iterable[Cell]) -> str:
 def cell_text(cell: Cell | None, column: Column) -> str:
     """``41.2 ± 0.8 (3)``; ``41.2 ± 0.8 (2/3)`` where values are missing; ``–`` where all are; blank by design."""
     if cell is None or cell.value is None:
-        return "" if cell is None else ABSENT
+        return "" if cell is None else "–"
     words = [_number(cell.value, column) + cell.marks]
     if column.spread == "std" and cell.std is not None:
         words.append(f"± {cell.std:.{column.decimals}f}")
@@ -129,7 +126,7 @@ def grid(table: Table) -> list[list[str]]:
         paper = [cell.paper if cell is not None else None for cell in cells]
         if any(value is not None for value in paper):  # with the digits that the paper gives
             stated = ["" if value is None else f"{value:g}".replace("-", "−") for value in paper]
-            columns.append([f"paper's {column.label}, {table.paper_scale}", *stated])
+            columns.append([f"paper's {column.label}, Llama-3.1-8B", *stated])
     return [list(line) for line in zip(*columns, strict=True)]
 
 
@@ -145,10 +142,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs table; notes become its footnote text. Needs ``\\usepackage{booktabs}``, a long one longtable too.
-
-    More rows than a page holds make a table that breaks between pages and repeats its header.
-    """
+    """A booktabs table, with notes as its footnote text; with more rows than a page holds, a longtable."""
     header, *body = (" & ".join(text.translate(LATEX) for text in line) + r" \\" for line in grid(table))
     notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
     named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"

@@ -72,7 +72,7 @@ def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
 
 def commands(evidence: Evidence) -> tuple[str, ...]:
     """What fills the table."""
-    missing = sweeps([slot.run for slot in evidence.missing])
+    missing = sweeps([slot.run for slot in evidence.slots if slot.missing])
     return tuple(shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hiplora.report.aggregate import cell
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import TAUS
-from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes
+from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 
 COLUMNS = [
@@ -24,5 +24,4 @@ def build(evidence: Evidence) -> Table:
         for words, sizes in GROUPS.items()
         for column in COLUMNS
     ]
-    notes = (INTERVAL_NOTE, *unjudged_notes(evidence))
-    return table(evidence, "MergeFail", columns=COLUMNS, cells=cells, counted="instances", notes=notes)
+    return table(evidence, "MergeFail", columns=COLUMNS, cells=cells)

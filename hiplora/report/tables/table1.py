@@ -1,18 +1,14 @@
-"""Table 1: each method fine-tuned on one task at a time, and what that costs elsewhere.
-
-An adapter's own benchmark is its column; Retain is the mean over a seed's four adapters, then over seeds.
-"""
+"""Table 1: each method fine-tuned on one task at a time, and what that costs elsewhere."""
 
 from collections.abc import Iterator
 
 from hiplora.report.aggregate import Sample, rows
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import Measured
-from hiplora.report.notes import prefix_notes, table
+from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.tasks import primary
 
-LABELS = {"mmlu": "MMLU (%)", "gsm8k": "GSM8K (%)", "code": "pass@1 (%)", "scienceqa": "ScienceQA (%)"}
 COLUMNS = (  # the benchmarks by their headline scores
     *(
         Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
@@ -36,9 +32,8 @@ NOTES = (
 def build(evidence: Evidence) -> Table:
     """One row per method: own benchmark of each task's adapter, then what was forgotten."""
     cells = [*_base_row(evidence), *rows(evidence, COLUMNS, "single", "method")]
-    notes = (*NOTES, *prefix_notes(evidence), *_blank_notes(evidence))
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
-    return table(evidence, title, columns=COLUMNS, cells=cells, counted="seeds", notes=notes)
+    return table(evidence, title, columns=COLUMNS, cells=cells, notes=[*NOTES, *_blank_notes(evidence)])
 
 
 def _base_row(evidence: Evidence) -> Iterator[Cell]:

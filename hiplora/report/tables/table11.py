@@ -5,7 +5,7 @@ from dataclasses import replace
 from hiplora import stats
 from hiplora.report.aggregate import cell, per_instance, per_seed
 from hiplora.report.frame import Evidence
-from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes
+from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
 FAIL = Column(label="MergeFail (%)", better="down", spread="ci", measure="fail@0.9")
@@ -26,7 +26,6 @@ NOTES = (
     "takes instances as independent given the seed, which they are not, and is too small. The sign-flip p is exact "
     "over training seeds (Retain); sampling seeds (MergeFail) share adapters, so there it is too small as well; with "
     "three seeds neither can be below 0.25. No correction for the number of comparisons.",
-    INTERVAL_NOTE,
 )
 
 
@@ -38,8 +37,7 @@ def build(evidence: Evidence) -> Table:
         reference = "hip_relative" if method.startswith("hip_relative") else "hip"
         cells += _tests(evidence, method, reference) if method != reference else []
     columns = (*COLUMNS, P_FAIL, P_FAIL_SEEDS, P_RETAIN_SEEDS)
-    notes = (*NOTES, *unjudged_notes(evidence))
-    return table(evidence, "Table 11", columns=columns, cells=cells, counted="seeds or instances", notes=notes)
+    return table(evidence, "Table 11", columns=columns, cells=cells, notes=NOTES)
 
 
 def _tests(evidence: Evidence, method: str, reference: str) -> list[Cell]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hiplora.report.aggregate import rows
 from hiplora.report.frame import Evidence
-from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes
+from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 
 DROP = Column(label="Mean absolute drop{} (pp)", decimals=2, better="down", spread="ci", measure="drop")
@@ -23,5 +23,5 @@ NOTE = (
 
 def build(evidence: Evidence) -> Table:
     """One row per method and operator."""
-    cells, notes = rows(evidence, COLUMNS, "merge", "method", "merge"), (NOTE, INTERVAL_NOTE, *unjudged_notes(evidence))
-    return table(evidence, "Table 13", columns=COLUMNS, cells=cells, counted="instances", notes=notes)
+    cells = rows(evidence, COLUMNS, "merge", "method", "merge")
+    return table(evidence, "Table 13", columns=COLUMNS, cells=cells, notes=[NOTE])

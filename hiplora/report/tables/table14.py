@@ -2,7 +2,7 @@
 
 from hiplora.report.aggregate import rows
 from hiplora.report.frame import Evidence
-from hiplora.report.notes import INTERVAL_NOTE, table, unjudged_notes
+from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 from hiplora.report.tables.table2 import DROP
 
@@ -16,12 +16,10 @@ NOTES = (
     "Table 2; MergeFail at τ = 0.9; NLL rise: of the gold answers, after − before, mean over the four tasks.",
     "Rescale only and random directions are controls: Pico's rescaling without its coefficients, and its coefficients "
     "on random directions. What they reach is not due to Pico's choice of directions.",
-    INTERVAL_NOTE,
 )
 
 
 def build(evidence: Evidence) -> Table:
     """One row per method, operator and calibration."""
     cells = rows(evidence, COLUMNS, "merge", "method", "merge", "calibration")
-    notes = (*NOTES, *unjudged_notes(evidence))
-    return table(evidence, "Table 14", columns=COLUMNS, cells=cells, counted="instances", notes=notes)
+    return table(evidence, "Table 14", columns=COLUMNS, cells=cells, notes=NOTES)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hiplora.report.aggregate import cell
 from hiplora.report.frame import Evidence
-from hiplora.report.notes import INTERVAL_NOTE, table, unmeasured_notes
+from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 
 DROP = Column(label="Mean absolute drop (pp)", decimals=2, better="down", spread="ci", measure="drop", sizes=(4,))
@@ -15,10 +15,9 @@ KINDS = {
     for kind in ("before", "after", "Δ")
 }
 KINDS["Δ"].append(replace(DROP, paper="mean_abs_drop_pp/{method}"))
-NOTES = (
+NOTE = (
     "Before: each adapter alone on its own task. After: the one model in which all four are added. Δ = After − Before, "
-    "in pp. Mean absolute drop: mean of |Δ| over the six columns of an instance, then over instances.",
-    INTERVAL_NOTE,
+    "in pp. Mean absolute drop: mean of |Δ| over the six columns of an instance, then over instances."
 )
 
 
@@ -30,5 +29,4 @@ def build(evidence: Evidence) -> Table:
         for kind, columns in KINDS.items()
         for column in columns
     ]
-    notes = (*NOTES, *unmeasured_notes(evidence))
-    return table(evidence, "Table 2", columns=KINDS["Δ"], cells=cells, counted="instances", notes=notes)
+    return table(evidence, "Table 2", columns=KINDS["Δ"], cells=cells, notes=[NOTE])
