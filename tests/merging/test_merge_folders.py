@@ -545,7 +545,7 @@ def test_a_fold_keeps_the_stored_dtype_or_has_the_one_asked_for(adapters, backbo
 @pytest.mark.parametrize("fold", [False, True])
 def test_numbers_too_large_for_the_dtype_are_refused_by_name(fold, adapters, backbone, tmp_path, capsys):
     how = ("--fold", "--backbone", backbone) if fold else ()
-    words = ("--operator", "task_arithmetic", "--scale", "1e9", "--dtype", "float16", *how)
+    words = ("--operator", "task_arithmetic", "--weights", "1e9", "--dtype", "float16", *how)
     assert run(adapters["plain"][0], *words, "--out", tmp_path / "out") == 2
     printed = capsys.readouterr().err
     assert "model.layers.0.self_attn.q_proj" in printed
