@@ -107,10 +107,13 @@ def typed(config: DictConfig) -> Config:
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Plain, resolved dictionary of what Hydra composed."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
     try:
         raw: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except InterpolationResolutionError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{error.full_key}: {reason}; name a key of this configuration in ${{…}}.") from None
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a field"
         raise UserError(f"{key} has no value; add {key}=… to the command.") from None

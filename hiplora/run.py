@@ -84,7 +84,8 @@ def _refusal(error: UserError) -> int:
 def _checked_main(everything: bool) -> None:
     single_process()
     check_conf()
-    sys.argv[1:] = quoted_options(sys.argv[1:])
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # Hydra wants it in front of overrides
+    sys.argv[1:] = [*flags[:1], *quoted_options([word for word in sys.argv[1:] if word not in flags])]
     try:
         _hydra_main()
     except (UserError, HydraException):

@@ -86,6 +86,8 @@ def test_conf_and_registries_agree() -> None:
         (["seed=7"], ["seed=custom seed.value=7"]),
         (["force=maybe"], ["force"]),
         (["+surprise=1"], ["surprise"]),
+        (["method.k=${x}"], ["method.k", "Interpolation key 'x' not found"]),
+        (["model.target_modules=q_proj"], ["model.target_modules=q_proj must be a list"]),
         *(([f"{group}=null"], [f"{group}=null chooses no option"]) for group in (*GROUPS, "seed", "merge", "hydra")),
         (["seed=[42]"], ["seed=[42] chooses no option", "42"]),
         (["hydra/launcher=null"], ["hydra/launcher=null"]),

@@ -97,8 +97,9 @@ def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | Non
     found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}
     heads = [row for row in scored if row.metric == primary(row.benchmark)]
     before, after = ({row.benchmark: getattr(row, side) for row in heads} for side in ("value_before", "value"))
-    for tau in TAUS:  # where a score was not measured, nothing can be judged
-        outcome = None if math.isnan(drop) else stats.merge_outcome(before, after, tau=tau)
+    known = not any(math.isnan(value) for value in (*before.values(), *after.values()))
+    for tau in TAUS:  # where a headline score was not measured, nothing can be judged
+        outcome = stats.merge_outcome(before, after, tau=tau) if known else None
         found["excluded"] = None if outcome is None else len(outcome.excluded)
         found[f"fail@{tau}"] = None if outcome is None or outcome.failed is None else 100.0 * outcome.failed
     return found

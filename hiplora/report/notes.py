@@ -142,9 +142,12 @@ def unjudged_notes(evidence: Evidence) -> Iterator[str]:
 
 def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
     """How many merges lack a score of a merged task; none where all are there."""
-    drops = evidence.measure("drop", evidence.select("merge"))
+    slots = evidence.select("merge")
+    drops, judged = evidence.measure("drop", slots), evidence.measure("excluded", slots)
     if short := sum(math.isnan(each.value) for each in drops):
+        blind = sum(math.isnan(each.value) for each in judged)
         yield (
-            f"{short} of {len(drops)} instances merge code without pass@k, as code execution was off: they have "
-            "neither a mean absolute drop nor a MergeFail."
+            f"{short} of {len(drops)} instances merge code without all of pass@1, @5 and @10 (it was not executed, or "
+            "fewer than 10 completions were sampled): they have no mean absolute drop"
+            + (f", and {blind} of them, without pass@1, no MergeFail." if blind else ".")
         )
