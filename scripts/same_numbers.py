@@ -53,7 +53,7 @@ class Case:
 
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    seconds: int = 90
+    seconds: int = 110
 
 
 def cases() -> dict[str, Case]:
@@ -62,9 +62,9 @@ def cases() -> dict[str, Case]:
     for name in MEMBERS:
         found[name] = Case(("pipeline=single", "method=lora", f"task={name.removeprefix('lora_')}"))
     for name in OPERATORS:
-        found[name] = Case((*MERGE, f"merge={name}"), MEMBERS, seconds=60)
+        found[name] = Case((*MERGE, f"merge={name}"), MEMBERS, seconds=75)
     for name in CALIBRATIONS:
-        found[name] = Case((*MERGE, "merge=addition", f"merge.calibration={name}"), MEMBERS, seconds=60)
+        found[name] = Case((*MERGE, "merge=addition", f"merge.calibration={name}"), MEMBERS, seconds=75)
     return found
 
 
