@@ -140,7 +140,7 @@ def test_without_code_execution_a_table_says_what_it_lacks():
     without = sum("code" not in dict(each.members) for each in every)
     cell = table.cell("LoRA, addition", "MergeFail (%)")
     assert (cell.n, cell.n_expected) == (without, len(every))
-    assert any("as code execution was off" in note for note in table.notes)
+    assert any("it was not executed" in note for note in table.notes)
     assert len(list(unjudged_notes(fixture_evidence("table13")))) == 1
 
 
