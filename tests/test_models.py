@@ -119,7 +119,7 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
         ({"path": "/"}, "has no config.json"),
         ({"path": "no_such_package/x.gguf", "source": "packaged"}, "not installed"),
         ({"path": "hiplora/absent.gguf", "source": "packaged"}, "not in the package"),
-        ({"path": "hiplora", "source": "packaged"}, "not in the package"),
+        ({"path": "hiplora", "source": "packaged"}, "must be package/file"),
         ({"path": "../x.gguf", "source": "packaged"}, "not installed"),
     ],
 )

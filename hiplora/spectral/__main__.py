@@ -54,14 +54,15 @@ def _verify(options: argparse.Namespace) -> None:
     from hiplora.compose import compose
     from hiplora.spectral.verify import compare_all, table
 
-    config = compose(options.overrides)
+    chosen = [] if any(word.startswith("method") for word in options.overrides) else ["method=lora"]  # it has no k
+    config = compose([*chosen, *options.overrides])
     _check(options, config)
     weights, found = _directions(config)
-    chosen = _chosen(weights, options)
+    compared = _chosen(weights, options)
     source = "read from" if found.cached else "computed now, as they were not in the cache, and kept in"
     print(f"{config.model.name}: {len(weights)} matrices, svd.recipe={config.svd.recipe}, key {found.key}")
     print(f"{options.k} of {config.svd.k_max} directions, {source} {found.path}")
-    for line in table(compare_all(chosen, found.bases, k=options.k)):
+    for line in table(compare_all(compared, found.bases, k=options.k)):
         print(line, flush=True)
 
 

@@ -199,7 +199,7 @@ def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tm
         (["method=hipp"], ["hipp", "lora"]),
         (["seed=7"], ["seed=custom seed.value=7"]),
         (["training.step=3"], ["training.step"]),
-        (["method.k=999"], ["method.k=999", "choose at most"]),
+        (["method.k=999"], ["method.k=999", "svd.k_max=64"]),
         (["method.r=0"], ["method.r=0"]),
         (["model.target_modules=[q_prj]"], ["target_modules"]),
         (["method=lora", "model.target_modules=[q_proj,k_porj]"], ["k_porj", "k_proj"]),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from hiplora import models
 from hiplora.errors import UserError
 from hiplora.evaluation import engine, forward
-from hiplora.stages import train
+from hiplora.stages import artefact
 from hiplora.stages.store import Status, Store
 from hiplora.training import trainer
 from tests.pipelines.conftest import Run
@@ -106,7 +106,7 @@ def test_an_adapter_gets_its_directions_without_being_trained_again(
     monkeypatch.setattr(trainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     asked = configured("method.k=8", "save_basis=true")
 
-    write = train.write_atomically
+    write = artefact.write_atomically
 
     def broken(path: Path, content: bytes) -> None:
         if path == options:
@@ -114,7 +114,7 @@ def test_an_adapter_gets_its_directions_without_being_trained_again(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_atomically", broken)
+        patch.setattr(artefact, "write_atomically", broken)
         with pytest.raises(UserError, match="disk is full"):
             Run(asked)
     assert Run(configured("method.k=8")).made == [], "half done, it is the adapter that it was"
