@@ -73,7 +73,7 @@ def disk_errors(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[None]:
         code = _error_number(error)
         if code is None:
             raise
-        reason = _REFUSED.get(code, f"{os.strerror(code)}; mend that").format(elsewhere=elsewhere)
+        reason = _REFUSED.get(code, f"{os.strerror(code)}; resolve that").format(elsewhere=elsewhere)
         raise UserError(
             f"Cannot write {target}: {reason} and type the same command again; what was complete is kept."
         ) from error

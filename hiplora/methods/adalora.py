@@ -51,7 +51,7 @@ class Adalora(Method):
             self.init_r > self.target_r,
             f"method.init_r={self.init_r} is not above method.target_r={self.target_r}: nothing could be pruned",
         )
-        require(self.init_r <= MOST_RANK, f"method.init_r={self.init_r} is no rank: give a smaller number, such as 24")
+        require(self.init_r <= MOST_RANK, f"method.init_r={self.init_r} is too large: give a smaller rank, such as 24")
         require(
             self.tinit >= 0 and self.tfinal >= 0 and self.tinit + self.tfinal < 1,
             f"method.tinit={self.tinit} and method.tfinal={self.tfinal} are shares of the steps: their sum must stay "

@@ -20,9 +20,9 @@ class DidNotStart(UserError):
     """The sandbox itself failed, which says nothing about the candidate. ``said``: what it complained of."""
 
     def __init__(self, name: str, said: str) -> None:
-        self.said = said or "it ended without a word"
+        self.said = said or "it ended without a message"
         super().__init__(
-            f"The sandbox {name!r} did not start ({self.said}); mend that, or set "
+            f"The sandbox {name!r} did not start ({self.said}); fix that, or set "
             "evaluation.code_execution=off to leave pass@k blank."
         )
 

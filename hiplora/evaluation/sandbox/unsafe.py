@@ -1,4 +1,4 @@
-"""No confinement: for who asks for it by name, and says so in the record."""
+"""No confinement: for users who ask for it by name; the record says so."""
 
 from __future__ import annotations
 

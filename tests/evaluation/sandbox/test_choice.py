@@ -46,7 +46,7 @@ def test_what_does_not_confine_is_not_chosen(backend: Backend, monkeypatch: pyte
 def test_a_binary_that_fails_is_passed_over(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = bubblewrap.Bubblewrap(name="bubblewrap", binary=shutil.which("false") or "", has_keeper=True)
     monkeypatch.setattr(choice, "CONFINING", {"bubblewrap": lambda: [broken]})
-    with pytest.raises(UserError, match="bubblewrap: it ended without a word"):
+    with pytest.raises(UserError, match="bubblewrap: it ended without a message"):
         choose_backend("auto")
     monkeypatch.setattr(choice, "CONFINING", {"bubblewrap": lambda: [broken, backend]})
     assert choose_backend("auto") is backend
