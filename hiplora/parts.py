@@ -1,4 +1,4 @@
-"""Finished parts of a long computation, kept as they come: one that was stopped goes on behind them. A leaf."""
+"""Finished parts of a long computation, kept as they come: one that was stopped continues after them. A leaf."""
 
 from __future__ import annotations
 

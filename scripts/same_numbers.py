@@ -100,7 +100,7 @@ class Side:
             done = subprocess.run(command, cwd=self.checkout, env=self.environment, stdout=lines, stderr=lines)
         if done.returncode != 0:
             said = [line for line in log.read_text().split("\n") if line.strip()]
-            return f"failed: {said[-1] if said else 'without a word'} ({log})"
+            return f"failed: {said[-1] if said else 'without a message'} ({log})"
         others = {path for note in self.folder.glob("cases/*.json") for path in json.loads(note.read_text())["left"]}
         left = [path for path in self._files() if path not in others.union(json.loads(before.read_text()))]
         write(self._note(name), {"seconds": round(time.perf_counter() - started, 1), "left": left})

@@ -173,7 +173,7 @@ def require(condition: bool, sentence: str) -> None:
 
 def check_residual_options(*, r: int, alpha: float | None, dropout: float, rank: str = "r") -> None:
     """The options every low-rank residual path has; ``rank`` is what r is called. Raises UserError."""
-    require(1 <= r <= MOST_RANK, f"method.{rank}={r} is no rank: give a whole number from 1, such as 16")
+    require(1 <= r <= MOST_RANK, f"method.{rank}={r} must be a rank: give a whole number from 1, such as 16")
     require(alpha is None or alpha > 0, f"method.alpha={alpha} must be above 0, or null for twice the rank")
     require(
         alpha is None or alpha <= MOST_ALPHA, f"method.alpha={alpha} must be at most {MOST_ALPHA:g}, such as {2 * r}"

@@ -111,7 +111,7 @@ def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
     for word in overrides:
         axis, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"{word!r} is no override; type key=value, e.g. scale=mini.")
+            raise UserError(f"{word!r} is not an override; type key=value, e.g. scale=mini.")
         if axis == "force":
             raise UserError("A table reuses its records; to redo one run type python -m hiplora.run … force=true.")
         if known := dict.fromkeys(run.point[axis] for run in experiment.runs if axis in run.point):

@@ -190,7 +190,7 @@ def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[
     """Shapes (out, in) of the linear layers that an adapter will be attached to.
 
     Raises:
-        UserError: a target that is no linear layer's; PEFT would leave it out in silence.
+        UserError: a target that is no linear layer's; PEFT would ignore it.
     """
     from torch import nn
 

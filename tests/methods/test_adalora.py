@@ -11,15 +11,9 @@ import torch
 
 from hiplora.adapters.reading import read_adapter
 from hiplora.errors import UserError
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, SETUP, adapter, attached, fit, interrupted_fit, training
 
 ADALORA: Any = OPTIONS["adalora"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
 
 
 def test_orthogonality_is_the_term_peft_adds_to_its_own_loss(tiny: Path) -> None:

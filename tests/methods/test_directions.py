@@ -18,11 +18,6 @@ from tests.training.worker import OPTIONS, SETUP, attached, fit
 NAMES = [name for name in METHODS if method_class(name).uses_svd]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))

@@ -18,7 +18,6 @@ from hiplora.methods.base import Method, Setup
 from hiplora.stages.artefact import NATIVE, save, tensors_digest
 from hiplora.training.trainer import native_state
 from hiplora.updates import Dense, Update
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, adapter, attached, fit, same
 
 STEPS = 5  # no step at which clients are averaged, so that they differ where one training ends and the next begins
@@ -39,16 +38,6 @@ class Vera(Method):
 
 
 METHODS: dict[str, Method] = {**OPTIONS, "vera": Vera(name="vera", r=4)}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def fresh(tiny: Path, method: Method) -> Any:

@@ -15,16 +15,10 @@ import pytest
 import torch
 
 from hiplora.training.options import Training
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, attached, fit
 
 GOLDEN = Path(__file__).parent / "golden" / "numbers.json"
 CLOSE = 1e-2  # processors sum in other orders, which Adam's first steps amplify; a change of the code moves more
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
 
 
 def numbers(tiny: Path, name: str, checkpoints: Path) -> dict[str, float]:

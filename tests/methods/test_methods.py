@@ -12,20 +12,9 @@ from transformers import AutoModelForCausalLM
 from hiplora.errors import UserError
 from hiplora.methods import METHODS, method_class
 from hiplora.methods.base import Method
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, SETUP, TRAINING
 
 SHAPES = {"q": (64, 64), "k": (32, 64)}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def test_registry() -> None:

@@ -11,15 +11,9 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, set_seed
 
 from hiplora.training.trainer import native_state
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, SETUP, attached, same
 
 PISSA: Any = OPTIONS["pissa"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:

@@ -13,15 +13,9 @@ from torch.func import functional_call
 from hiplora.errors import UserError
 from hiplora.training.loss import label_loss
 from hiplora.training.rows import collate, row_stream
-from tests.tiny import tiny_llama_folder
 from tests.training.worker import OPTIONS, adapter, attached, examples, fit, training
 
 STEPS, CLIENTS, EVERY = 5, 3, 2
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
 
 
 def split(**changes: Any) -> Any:

@@ -49,7 +49,7 @@ def test_overrides_are_told_apart():
     ("word", "sentence"),
     [
         ("seed=7", "seed=7 is not part of table1; choose among 42, 100, 2024"),
-        ("mini", "is no override"),
+        ("mini", "is not an override"),
         ("force=true", "hiplora.run"),
     ],
 )
