@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hiplora.errors import UserError
-from hiplora.evaluation.forward import evaluating, hidden_states, score_targets
+from hiplora.evaluation.forward import evaluating, score_targets
+from hiplora.packing.decoder import hidden_states
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hiplora.evaluation.options import Evaluation
+    from hiplora.packing.sequences import Encoded
     from hiplora.tasks.source import Source
-    from hiplora.training.rows import Encoded
 
 Item = Mapping[str, Any]
 GOLD = "_gold"
@@ -145,7 +145,7 @@ class Task(Options, ABC):
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Token ids of every training pair; answers end with the tokenizer's end token."""
-        from hiplora.training.rows import Encoded
+        from hiplora.packing.sequences import Encoded
 
         pairs = self.training_pairs(source)
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from hiplora.compose import compose
 from hiplora.methods import METHODS
 from hiplora.methods.base import Method, Setup
+from hiplora.packing.sequences import Encoded
 from hiplora.spectral.options import Svd
 from hiplora.training.options import Training
-from hiplora.training.rows import Encoded
 from hiplora.training.trainer import TrainResult, train
 
 TRAINING = Training(
