@@ -20,6 +20,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[42])]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Natural = Annotated[int, Field(ge=0, le=10**9)]
 Length = Annotated[int, Field(ge=1, le=2**20)]  # of a text or a row, in tokens
+Scale = Annotated[float, Field(ge=1e-4, le=1e4, examples=[0.75])]  # of an update ΔW after its training
+Fraction = Annotated[float, Field(gt=0, lt=1, examples=[0.5])]  # of a training's steps
 
 
 class Bookkeeping:

@@ -202,6 +202,21 @@ def add(updates: Sequence[Update]) -> Update:
     return _concatenate([u.factors() for u in updates if not isinstance(u, Dense)])
 
 
+def inside(update: Update, U: Tensor, V: Tensor) -> float:
+    """‖ΔW‖_F² − ‖(I − UUᵀ) ΔW (I − VVᵀ)‖_F²: the energy that the columns of U (m, k) or of V (n, l) see.
+
+    U and V have orthonormal columns. It is taken as ‖UᵀΔW‖² + ‖(I − UUᵀ) ΔW V‖², so that nothing cancels.
+    """
+    if isinstance(update, Dense):
+        weight = update.dense()
+        left = U.mT @ weight
+        return float(left.square().sum() + ((weight - U @ left) @ V).square().sum())
+    factors = update.factors()
+    left = U.mT @ factors.B
+    beside = LowRank(factors.B - U @ left, factors.A @ V)
+    return LowRank(left, factors.A).norm() ** 2 + beside.norm() ** 2
+
+
 def zero(shape: tuple[int, int]) -> LowRank:
     """The update 0 of shape (m, n), of rank 0: beside others it adds nothing to theirs."""
     return LowRank(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]))

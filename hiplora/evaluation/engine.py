@@ -57,7 +57,8 @@ def evaluate(
     from hiplora.evaluation.forward import evaluating
     from hiplora.evaluation.lm import InMemoryLM
 
-    asked = {task.name: task.requests(source, evaluation) for task in tasks}
+    only = evaluation.likelihood_only
+    asked = {task.name: (task.likelihood if only else task.requests)(source, evaluation) for task in tasks}
     with evaluating(model), _quiet():
         lm = InMemoryLM(
             model,
@@ -68,7 +69,7 @@ def evaluate(
             parts=parts,
         )
         results = _run(lm, [requests for group in asked.values() for requests in group])
-    return {task.name: _score(task, asked[task.name], results, progress=progress) for task in tasks}
+    return {task.name: _score(task, asked[task.name], results, only=only, progress=progress) for task in tasks}
 
 
 def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
@@ -80,17 +81,26 @@ def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
     return lm_evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
 
 
-def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, progress: bool) -> TaskScore:
+def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, only: bool, progress: bool) -> TaskScore:
+    """The score of one benchmark; where its likelihood ``only`` was asked for, its other metrics are None."""
     logged = {requests.name: results["samples"][requests.name] for requests in asked}
     items: list[Logged] = [dict(zip(logged, entries, strict=True)) for entries in zip(*logged.values(), strict=True)]
-    samples = [{**task.sample(item), **_hashes(next(iter(item.values())))} for item in items]
+    sample = _likelihood if only else task.sample
+    samples = [{**sample(item), **_hashes(next(iter(item.values())))} for item in items]
     found: dict[str, float | None] = {}
     for requests in asked:
         scores = results["results"][requests.name]
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
-    if task.programs is not None:
+    if task.programs is not None and not only:
         found.update(_pass_rates(asked, samples, programs=task.programs, progress=progress))
-    return TaskScore({name: found[name] for name in task.metrics}, len(samples), samples)
+    metrics = {name: found.get(name) if only else found[name] for name in task.metrics}
+    return TaskScore(metrics, len(samples), samples)
+
+
+def _likelihood(item: Logged) -> dict[str, Any]:
+    """What is kept of an item of which nothing but the gold answer was asked."""
+    (entry,) = item.values()
+    return {"id": entry["doc"]["id"], "nll": entry["nll"]}
 
 
 def _hashes(entry: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,17 +26,23 @@ def text_cross_entropy(
     source: Source,
     *,
     tokens: int,
+    dataset: str = "text",
+    split: str = "test",
     batch_tokens: int = 4 * WINDOW,
 ) -> dict[str, float]:
-    """Mean cross-entropy in nats per token over the first ``tokens`` tokens of the general text.
+    """Mean cross-entropy in nats per token over the first ``tokens`` tokens of a general text.
 
     The texts are encoded one after the other and cut into windows of 512 tokens; a remainder of one token is left
     out. Returns ``nll`` and ``tokens``, the number of tokens that were scored. UserError where the text is too short.
     """
-    windows = [window for window in _stream(tokenizer, source, tokens).split(WINDOW) if len(window) > 1]
+    windows = [
+        window
+        for window in _stream(tokenizer, source.load(dataset, split)["text"], tokens).split(WINDOW)
+        if len(window) > 1
+    ]
     if not windows:
         raise UserError(
-            f"{source.origin_of('text')} (test) has fewer than the 2 tokens that general text is measured on; "
+            f"{source.origin_of(dataset)} ({split}) has fewer than the 2 tokens that general text is measured on; "
             "put more text there."
         )
     whole = [window for window in windows if len(window) == WINDOW]
@@ -48,9 +55,9 @@ def text_cross_entropy(
     return {"nll": scored.double().mean().item(), "tokens": len(scored)}
 
 
-def _stream(tokenizer: PreTrainedTokenizerBase, source: Source, tokens: int) -> torch.Tensor:
+def _stream(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], tokens: int) -> torch.Tensor:
     ids: list[int] = []
-    for text in source.load("text", "test")["text"]:
+    for text in texts:
         ids.extend(tokenizer.encode(text, add_special_tokens=False))
         if len(ids) >= tokens:
             break

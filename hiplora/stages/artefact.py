@@ -28,16 +28,32 @@ from hiplora.stages.store import DIGEST
 if TYPE_CHECKING:
     from peft import PeftModel
 
-NATIVE = "native.pt"  # beside PEFT's files: the trained tensors by name and the method's state, to go on from
+# Beside PEFT's files: the trained tensors by name and the method's state, to go on from. Snapshots hold the same.
+NATIVE = "native.pt"
 
 
-def save(method: Method, model: PeftModel, target: Path, *, native: Mapping[str, Any], tensors: str) -> None:
-    """Write the adapter's folder in one go: what the method loads, the native state, and the digests of both."""
+def snapshot(step: int) -> str:
+    """The file of the native state that a training had after one of its steps."""
+    return f"snapshot-{step:08d}.pt"
+
+
+def save(
+    method: Method,
+    model: PeftModel,
+    target: Path,
+    *,
+    native: Mapping[str, Any],
+    tensors: str,
+    snapshots: Mapping[int, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write the adapter's folder in one go: what the method loads, the native states, and the digests of all."""
     import torch
 
     with new_folder(target) as folder:
         method.save(model, folder)
-        torch.save(native, folder / NATIVE)
+        states = {NATIVE: native, **{snapshot(step): state for step, state in (snapshots or {}).items()}}
+        for name, state in states.items():
+            torch.save(state, folder / name)
         write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
         _write_digest(folder)
 
@@ -82,12 +98,12 @@ def verify(folder: Path, record: Record) -> None:
             )
 
 
-def native(folder: Path, record: Record) -> dict[str, Any]:
-    """The native state of an adapter, on the CPU. Raises as :func:`verify`."""
+def native(folder: Path, record: Record, name: str = NATIVE) -> dict[str, Any]:
+    """A native state of an adapter, on the CPU: its own or that of a snapshot. Raises as :func:`verify`."""
     import torch
 
     verify(folder, record)
-    return torch.load(folder / NATIVE, map_location="cpu", weights_only=True)
+    return torch.load(folder / name, map_location="cpu", weights_only=True)
 
 
 def lacks_basis(folder: Path) -> bool:

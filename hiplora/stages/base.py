@@ -7,6 +7,7 @@ off again, bit for bit; it leaves no record of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.config import Options, digest
+from hiplora.errors import UserError
 from hiplora.parts import Parts
 from hiplora.stages.record import Record, Sample
 from hiplora.stages.results import Result
@@ -110,6 +112,10 @@ class Stage(Options):
     def clean(self, job: Job) -> None:
         """Remove what is of no use once the record is written."""
 
+    def holds(self, folder: Path) -> bool:
+        """Whether the artefact in a folder has everything that is asked for; it is made again where it has not."""
+        return True
+
     def complete(self, job: Job) -> None:
         """Add to a finished artefact what is asked for and not part of the id."""
 
@@ -118,6 +124,11 @@ class Source(Options):
     """Weights that can be put on a backbone to be scored. It leaves no record of its own."""
 
     kind: ClassVar[str]
+
+    @property
+    def role(self) -> str:
+        """What it is to a table: backbone, adapter or merged."""
+        return self.kind
 
     @property
     def backbone(self) -> Model:
@@ -146,3 +157,13 @@ class Source(Options):
     def subject(self) -> tuple[str, str]:
         """What the model is, for a sentence that refuses its outputs, and what to do about them."""
         raise NotImplementedError
+
+    def check_finite(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Refuse scores that are not finite. Raises UserError."""
+        for benchmark, scores in metrics.items():
+            for metric, value in scores.items():
+                if value is not None and not math.isfinite(value):
+                    subject, remedy = self.subject()
+                    raise UserError(
+                        f"The {metric} of {benchmark} is {value}: the outputs of {subject} are not finite; {remedy}."
+                    )

@@ -164,9 +164,12 @@ class Engine:
 
 
 def found_whole(store: Store, stage: Stage) -> Record | None:
-    """The record that answers for a stage, if its artefact is here too, where it leaves one."""
+    """The record that answers for a stage, if its artefact is here too, with all that is asked of it."""
     record = store.usable(stage)
-    return record if record is not None and (not stage.artefact or store.artefact(record) is not None) else None
+    if record is None or not stage.artefact:
+        return record
+    folder = store.artefact(record)
+    return record if folder is not None and stage.holds(folder) else None
 
 
 def pending(

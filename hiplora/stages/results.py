@@ -28,7 +28,7 @@ class Adapter(Result):
     ``tensors`` is the SHA-256 of the native state, ``tokens`` are prompt and answer tokens without padding,
     ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
     token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
-    once, with one dropout mask for each. ``measures`` holds the method's own figures.
+    once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`).
     """
 
     tensors: str
@@ -69,4 +69,33 @@ class Scores(Result):
         return self.benchmarks
 
 
-RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores}
+class Point(BaseModel):
+    """One model on the way from the backbone to an adapter: the adapter's update ``scale`` times, or of a snapshot.
+
+    ``fraction`` of the steps, 1 is the finished adapter; ``norm`` is ‖c ΔW‖_F over all matrices, 0 for the backbone;
+    ``top_share`` as in :func:`hiplora.stages.energy.measures`. ``learning`` holds the scores of the adapter's own
+    benchmark on validation (the backbone's on all), ``benchmarks`` those of every benchmark and of general text on the
+    split where forgetting is measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    scale: float
+    fraction: float
+    norm: float
+    top_share: float | None
+    learning: dict[str, Metrics]
+    benchmarks: dict[str, Metrics]
+
+
+class Frontier(Result):
+    """What an adapter has learned and forgotten at several sizes of its update and along its training."""
+
+    points: list[Point]
+    seconds: float
+
+    def reproducible(self) -> Any:
+        return [point.model_dump() for point in self.points]
+
+
+RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores, "frontier": Frontier}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -58,7 +56,8 @@ class Score(Stage):
 
     def _check_lengths(self) -> None:
         """Refuse an answer so long that the backbone has no position left for the prompt."""
-        written = {task: task.written_tokens(self.evaluation.splits) for task in self.benchmarks}
+        asked = () if self.evaluation.likelihood_only else self.benchmarks
+        written = {task: task.written_tokens(self.evaluation.splits) for task in asked}
         most = models.positions(self.of.backbone) if any(written.values()) else None
         for task, tokens in written.items():
             if most is not None and tokens >= most:
@@ -72,7 +71,8 @@ class Score(Stage):
         """The backend that executes model-written code, or ``off``."""
         from hiplora.evaluation.sandbox import choose_backend
 
-        asked = {task.programs.backend for task in self.benchmarks if task.programs is not None}
+        benchmarks = () if self.evaluation.likelihood_only else self.benchmarks
+        asked = {task.programs.backend for task in benchmarks if task.programs is not None}
         return ", ".join(sorted("off" if each == "off" else choose_backend(each).name for each in asked)) or "off"
 
     def run(self, job: Job) -> Made:
@@ -98,21 +98,12 @@ class Score(Stage):
         text = job.parts.get("text")
         if text is None:
             text = text_cross_entropy(model, tokenizer, source, tokens=self.evaluation.text_tokens)
-            self._check_finite({"text": text})
+            self.of.check_finite({"text": text})
             job.parts.keep({"text": text})
         found = evaluate(
             model, tokenizer, tasks=self.benchmarks, source=source, evaluation=self.evaluation, parts=job.parts
         )
         metrics: dict[str, Metrics] = {name: {**score.metrics, "n": score.n} for name, score in found.items()}
-        self._check_finite(metrics)
+        self.of.check_finite(metrics)
         samples = [{"benchmark": name, **sample} for name, score in found.items() for sample in score.samples]
         return metrics | {"text": text}, samples
-
-    def _check_finite(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        for benchmark, scores in metrics.items():
-            for metric, value in scores.items():
-                if value is not None and not math.isfinite(value):
-                    subject, remedy = self.of.subject()
-                    raise UserError(
-                        f"The {metric} of {benchmark} is {value}: the outputs of {subject} are not finite; {remedy}."
-                    )

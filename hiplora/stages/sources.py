@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from hiplora import models
-from hiplora.config import digest
+from hiplora.config import Fraction, Neutral, Scale, digest
 from hiplora.errors import UserError
 from hiplora.merging.base import DRAWS, Operator
 from hiplora.models import Model
@@ -20,6 +20,7 @@ from hiplora.stages.train import Train
 if TYPE_CHECKING:
     from hiplora.updates import Update
 
+Norm = Annotated[float, Field(gt=0)]  # Frobenius, over all matrices
 KEPT = 12  # adapters whose updates stay in memory: three training seeds of four tasks
 
 
@@ -78,13 +79,102 @@ class Adapted(Source):
             yield Loaded(model)
 
 
+class Scaled(Source):
+    """A trained adapter whose update is multiplied by ``scale`` after training: c ΔW beside the backbone's weights."""
+
+    kind: ClassVar[str] = "scaled"
+
+    of: Train
+    scale: Scale
+
+    @property
+    def role(self) -> str:
+        return "adapter"
+
+    @property
+    def train(self) -> Train:
+        return self.of
+
+    @property
+    def backbone(self) -> Model:
+        return self.of.model
+
+    def stands_on(self) -> tuple[Stage, ...]:
+        return (self.of,)
+
+    def name(self) -> str:
+        return f"{self.of.name()}-x{self.scale:g}"
+
+    def subject(self) -> tuple[str, str]:
+        words, remedy = Adapted(train=self.of).subject()
+        return f"{words}, scaled by {self.scale:g}", f"{remedy}; or scale it by less"
+
+    def updates(self, backbone: models.Backbone, job: Job) -> dict[str, Update]:
+        """c ΔW of every matrix; ΔW is read once for all scales."""
+        return scaled(trained_updates(self.of, backbone, job), self.scale)
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The backbone with the scaled update attached; no weight is changed."""
+        from hiplora.merging.attached import attached
+
+        with attached(backbone.model, self.updates(backbone, job)):
+            yield Loaded(backbone.model)
+
+
+class Snapshot(Source):
+    """A trained adapter as it was after a ``fraction`` of its steps, finished as if the training had ended there."""
+
+    kind: ClassVar[str] = "snapshot"
+
+    train: Train
+    fraction: Fraction
+
+    @property
+    def role(self) -> str:
+        return "adapter"
+
+    @property
+    def backbone(self) -> Model:
+        return self.train.model
+
+    def stands_on(self) -> tuple[Stage, ...]:
+        return (self.train.keeping(self.fraction),)
+
+    def name(self) -> str:
+        return f"{self.train.name()}-step{self.train.training.step_of(self.fraction)}"
+
+    def subject(self) -> tuple[str, str]:
+        words, remedy = Adapted(train=self.train).subject()
+        return f"{words}, after step {self.train.training.step_of(self.fraction)}", remedy
+
+    def updates(self, backbone: models.Backbone, job: Job) -> dict[str, Update]:
+        """ΔW of every matrix at that step."""
+        with self.train.on_snapshot(self.fraction, backbone, job) as model:
+            return self.train.method.updates(model)
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The backbone with the update of that step attached; no weight is changed."""
+        from hiplora.merging.attached import attached
+
+        with attached(backbone.model, self.updates(backbone, job)):
+            yield Loaded(backbone.model)
+
+
 class Merged(Source):
-    """Adapters of several tasks merged into one update, which is added beside the backbone's weights."""
+    """Adapters of several tasks merged into one update, which is added beside the backbone's weights.
+
+    Before that each adapter's update is multiplied by its number in ``scales``, or brought to its norm in ``norms``,
+    which is ‖ΔW‖_F over all matrices; not both.
+    """
 
     kind: ClassVar[str] = "merged"
 
     adapters: Annotated[tuple[Train, ...], Field(strict=False)]
     operator: Operator
+    scales: Annotated[tuple[Scale, ...] | None, Field(strict=False), Neutral(None)] = None
+    norms: Annotated[tuple[Norm, ...] | None, Field(strict=False), Neutral(None)] = None
 
     @property
     def backbone(self) -> Model:
@@ -101,11 +191,23 @@ class Merged(Source):
     def name(self) -> str:
         calibration = [] if self.operator.calibration == "none" else [self.operator.calibration]
         who = "+".join(f"{task}.{seed}" for task, seed in self.members)
-        return "-".join([self.adapters[0].method.name, self.operator.name, *calibration, who])
+        sizes = [f"x{'+'.join(f'{scale:.3g}' for scale in self.scales)}"] if self.scales else []
+        sizes += [f"norm{'+'.join(f'{norm:.3g}' for norm in self.norms)}"] if self.norms else []
+        return "-".join([self.adapters[0].method.name, self.operator.name, *calibration, who, *sizes])
 
     def subject(self) -> tuple[str, str]:
         remedy = "choose another operator or a lower merge.scale, or lower training.lr if one of them has diverged"
         return f"the merge={self.operator.name} of {', '.join(self._labels())}", remedy
+
+    def check_options(self) -> None:
+        for field in ("scales", "norms"):
+            given = getattr(self, field)
+            if given is not None and len(given) != len(self.adapters):
+                raise UserError(
+                    f"{field} has {len(given)} numbers for {len(self.adapters)} adapters; give one for each."
+                )
+        if self.scales is not None and self.norms is not None:
+            raise UserError("An adapter is either scaled or brought to a norm; give scales or norms, not both.")
 
     def check(self) -> None:
         method, operator = self.adapters[0].method, self.operator
@@ -128,19 +230,34 @@ class Merged(Source):
         # What is drawn depends on tasks and training seeds alone, so that the rows of a table share their masks.
         drawn = digest({"draws": DRAWS, "adapters": [[task, seed] for task, seed in self.members]})
         generator = torch.Generator().manual_seed(int(drawn, 16))
-        updates = [_updates(train, backbone, job) for train in self.adapters]
+        updates = self._members(backbone, job)
         merged = apply(self.operator, updates, generator=generator, labels=self._labels())
         with attached(backbone.model, merged.updates):
             yield Loaded(backbone.model, {**merged.report, "seconds": round(time.perf_counter() - started, 2)})
+
+    def _members(self, backbone: models.Backbone, job: Job) -> list[dict[str, Update]]:
+        """The update of each adapter, scaled as asked."""
+        from hiplora.stages.energy import norm
+
+        updates = [trained_updates(train, backbone, job) for train in self.adapters]
+        scales = self.scales
+        if self.norms is not None:
+            scales = tuple(asked / (norm(update) or 1.0) for asked, update in zip(self.norms, updates, strict=True))
+        return updates if scales is None else [scaled(u, c) for u, c in zip(updates, scales, strict=True)]
 
     def _labels(self) -> list[str]:
         return [f"{task} (seed {seed})" for task, seed in self.members]
 
 
+def scaled(updates: Mapping[str, Update], factor: float) -> dict[str, Update]:
+    """The same adapter with every matrix's update multiplied by a number; at 1 as it is."""
+    return {name: update if factor == 1 else update.scaled(factor) for name, update in updates.items()}
+
+
 _HELD: dict[tuple[Any, ...], dict[str, Update]] = {}
 
 
-def _updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Update]:
+def trained_updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Update]:
     """The updates of a trained adapter; the last ones stay in memory, as the instances of a table share them."""
     key = (id(backbone.model), train.id, job.needs[train.id].digest)
     if key not in _HELD:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -17,7 +17,8 @@ from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
-from hiplora.stages.artefact import add_basis, lacks_basis, native, save, tensors_digest, verify
+from hiplora.stages import energy
+from hiplora.stages.artefact import add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Adapter
 from hiplora.tasks.base import Task
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hiplora.training.trainer import TrainResult
+    from hiplora.updates import Update
 
 
 class Train(Stage):
     """Leaves the adapter's folder and the record of its training. ``svd`` is None where the method needs none.
 
     With a ``parent`` the training goes on from that adapter, with a fresh optimizer. ``save_basis`` makes the folder
-    carry the singular directions.
+    carry the singular directions. ``measured_by`` computes the directions that the record measures the update against,
+    whether the method uses them or not; None measures its size alone.
     """
 
     kind: ClassVar[str] = "train"
@@ -51,6 +54,7 @@ class Train(Stage):
     data: Annotated[Data, Place]
     parent: Annotated[Train | None, Neutral(None)] = None
     save_basis: Annotated[bool, Bookkeeping] = False
+    measured_by: Annotated[Svd | None, Bookkeeping] = None
 
     def needs(self) -> tuple[Stage, ...]:
         return () if self.parent is None else (self.parent,)
@@ -83,6 +87,11 @@ class Train(Stage):
         """This training and those that it goes on from, the first one first."""
         return [*(self.parent.line() if self.parent is not None else []), self]
 
+    def keeping(self, *fractions: float) -> Train:
+        """This training with snapshots at these fractions too: the same adapter."""
+        asked = tuple(sorted({*self.training.snapshots, *fractions}))
+        return self.but(training=self.training.but(snapshots=asked))
+
     def check(self) -> None:
         models.check(self.model)
         Source(self.data).check(self.task.trains_on)
@@ -110,8 +119,8 @@ class Train(Stage):
                 tracker=job.tracker,
             )
             tensors = tensors_digest(trained.native)
-            save(self.method, model, job.folder, native=trained.native, tensors=tensors)
-            deployed = self.method.deployed_parameters(model)
+            save(self.method, model, job.folder, native=trained.native, tensors=tensors, snapshots=trained.snapshots)
+            deployed, updates = self.method.deployed_parameters(model), self.method.updates(model)
         result = Adapter(
             **_figures(trained),
             tensors=tensors,
@@ -120,13 +129,22 @@ class Train(Stage):
             deployed_parameters=deployed,
             adapter_bytes=sum(path.stat().st_size for path in job.folder.glob("*.safetensors")),
             peak_memory_bytes=peak(),
+            measures=self._measures(backbone, updates),
         )
         return Made(result, models.describe(backbone))
 
+    def _measures(self, backbone: models.Backbone, updates: Mapping[str, Update]) -> dict[str, float]:
+        """What the record says of the update, once the backbone is as it was."""
+        directions = None if self.measured_by is None else energy.bases(backbone.model, updates, self.measured_by)
+        return energy.measures(updates, directions)
+
+    def _fresh(self, backbone: models.Backbone) -> PeftModel:
+        setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
+        return self.method.attach(backbone.model, setup=setup)
+
     def _start(self, backbone: models.Backbone, job: Job) -> PeftModel:
         """A fresh adapter on the backbone, or the parent's, to be trained on."""
-        setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
-        model = self.method.attach(backbone.model, setup=setup)
+        model = self._fresh(backbone)
         if self.parent is not None:
             parent = self.parent.id
             self.method.go_on(model, native(job.artefacts[parent], job.needs[parent]))
@@ -138,6 +156,10 @@ class Train(Stage):
 
     def clean(self, job: Job) -> None:
         shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+    def holds(self, folder: Path) -> bool:
+        """Whether the snapshots that are asked for were kept."""
+        return all((folder / snapshot(step)).is_file() for step in self.training.snapshot_steps())
 
     def complete(self, job: Job) -> None:
         """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
@@ -158,6 +180,23 @@ class Train(Stage):
         folder = job.artefacts[self.id]
         verify(folder, job.needs[self.id])
         with _put_on(self.method, lambda: self._loaded(backbone, folder)) as model:
+            yield model
+
+    @contextmanager
+    def on_snapshot(self, fraction: float, backbone: models.Backbone, job: Job) -> Iterator[PeftModel]:
+        """The adapter as it was after a fraction of the steps, finished; afterwards the backbone is as it was.
+
+        Raises as :meth:`on`.
+        """
+        kept = native(job.artefacts[self.id], job.needs[self.id], snapshot(self.training.step_of(fraction)))
+
+        def put_on() -> PeftModel:
+            model = self._fresh(backbone)
+            self.method.put_back(model, kept)
+            self.method.finish(model)
+            return model
+
+        with _put_on(self.method, put_on) as model:
             yield model
 
     def _loaded(self, backbone: models.Backbone, folder: Path) -> PeftModel:

@@ -165,6 +165,10 @@ class Task(Options, ABC):
             )
         return items
 
+    def likelihood(self, source: Source, evaluation: Evaluation) -> list[Requests]:
+        """The requests of a run that asks for the gold answers' log-likelihoods alone."""
+        return [self.gold(self.limited(source, evaluation), self.name + GOLD)]
+
     def gold(self, items: Sequence[Item], name: str) -> Requests:
         """Requests for the log-likelihood of the right answer to each item."""
         documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": self.answer(item)} for item in items]

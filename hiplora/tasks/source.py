@@ -177,6 +177,13 @@ class Source:
             if self._folder_root(dataset) is None:
                 self._describe(dataset)
 
+    def has(self, dataset: str, split: str) -> bool:
+        """Whether there is a data set that not every origin has; on the Hub only what ORIGINS names."""
+        if dataset not in ORIGINS:
+            return False
+        root = self._folder_root(dataset)
+        return root is None or (root / dataset / f"{split}.jsonl").is_file()
+
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
         return digest([self._identity(dataset) for dataset in sorted(datasets)])

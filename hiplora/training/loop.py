@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -178,9 +179,12 @@ class Session(TrainerCallback):
         journal: Journal,
         folder: Path,
         checkpoint_every: int,
+        snapshot_steps: Sequence[int],
     ) -> None:
         self.trainer, self.progress, self.tensors = trainer, progress, tensors
         self.journal, self.folder, self.checkpoint_every = journal, folder, checkpoint_every
+        self.snapshot_steps = snapshot_steps
+        self.snapshots: dict[int, dict[str, Any]] = {} if tensors is None else tensors.get("snapshots", {})
         self._mark = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -204,6 +208,8 @@ class Session(TrainerCallback):
         for key, count in self.trainer.counts.items():
             setattr(progress, key, getattr(progress, key) + count)
         self.journal.add({**self.trainer.entry, "tokens": progress.tokens}, seconds=progress.seconds)
+        if progress.step in self.snapshot_steps:
+            self.snapshots[progress.step] = native_state(self.trainer.adapted, self.trainer.method)
         if progress.step % self.checkpoint_every == 0 or progress.step == state.max_steps:
             self._check_finite()
             checkpoint.save(self.folder, tensors=self._tensors(), progress=asdict(progress))
@@ -227,4 +233,11 @@ class Session(TrainerCallback):
             "scheduler": self.trainer.schedule.state_dict(),
             "method": self.trainer.method.state(model),
             "random": checkpoint.random_states(),
+            "snapshots": self.snapshots,
         }
+
+
+def native_state(model: PeftModel, method: Method) -> dict[str, Any]:
+    """What a training goes on from: the trained tensors by name, copied to the CPU, and the method's own state."""
+    adapter = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+    return {"adapter": adapter, "method": copy.deepcopy(method.state(model))}

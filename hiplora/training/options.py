@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from hiplora.config import Bookkeeping, Length, Options, Positive
+from hiplora.config import Bookkeeping, Fraction, Length, Options, Positive
 from hiplora.errors import UserError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -15,7 +15,10 @@ LEAST_NORM, MOST_NORM = 1e-6, 1e6  # of a gradient that is clipped
 
 
 class Training(Options):
-    """Options of the section ``training``. ``max_grad_norm`` 0 does not clip, ``weight_decay`` 0 does not decay."""
+    """Options of the section ``training``. ``max_grad_norm`` 0 does not clip, ``weight_decay`` 0 does not decay.
+
+    ``snapshots`` are fractions of the steps after which the state of the training is kept beside the adapter.
+    """
 
     group: ClassVar[str] = "training"
 
@@ -34,6 +37,15 @@ class Training(Options):
     gradient_checkpointing: Annotated[bool, Bookkeeping]
     share_prefixes: bool  # decides who draws dropout masks
     log_every: Annotated[Positive, Bookkeeping]
+    snapshots: Annotated[tuple[Fraction, ...], Field(strict=False, examples=["[0.5,0.75]"]), Bookkeeping] = ()
+
+    def step_of(self, fraction: float) -> int:
+        """The step after which a fraction of the training is done: at least the first one."""
+        return max(1, round(fraction * self.steps))
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps after which a snapshot is kept."""
+        return tuple(sorted({self.step_of(fraction) for fraction in self.snapshots}))
 
     def check_options(self) -> None:
         if self.max_grad_norm != 0 and not LEAST_NORM <= self.max_grad_norm <= MOST_NORM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -27,7 +26,7 @@ from hiplora.training import checkpoint
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.lean_mlp import lean_mlp
-from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session
+from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session, native_state
 from hiplora.training.loss import check_head
 from hiplora.training.stream import epoch_rows, fit, micro_batches, row_stream
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["NonFiniteLossError", "TrainResult", "train"]
+__all__ = ["NonFiniteLossError", "TrainResult", "native_state", "train"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class TrainResult:
     ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
     one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
     ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
+    ``snapshots`` are such states by the step that they were taken after.
     """
 
     steps: int
@@ -66,6 +66,7 @@ class TrainResult:
     share_prefixes: bool
     resumed_from: int | None
     native: dict[str, Any] = field(repr=False, compare=False)  # tensors do not compare as a whole
+    snapshots: dict[int, dict[str, Any]] = field(repr=False, compare=False)
 
 
 def train(
@@ -94,6 +95,9 @@ def train(
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
+    if found is not None and not _kept(found, training):
+        logger.warning("the checkpoint in %s lacks a snapshot that is asked for now: starting afresh", checkpoint_dir)
+        found = None
     tensors, progress = (None, Progress(fingerprint)) if found is None else (found[0], _progress(found[1]))
     resumed_from = progress.step if found is not None else None
     _announce(examples, training, seed=seed, resumed_from=resumed_from)
@@ -125,6 +129,7 @@ def train(
             journal=journal,
             folder=checkpoint_dir,
             checkpoint_every=training.checkpoint_every,
+            snapshot_steps=training.snapshot_steps(),
         )
         trainer.add_callback(session)
         with journal:  # also where no step is left: a killed process may have kept the last ones from W&B
@@ -137,13 +142,15 @@ def train(
         share_prefixes=compact and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
+        snapshots=session.snapshots,
     )
 
 
-def native_state(model: PeftModel, method: Method) -> dict[str, Any]:
-    """What a training goes on from: the trained tensors by name, copied to the CPU, and the method's own state."""
-    adapter = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
-    return {"adapter": adapter, "method": copy.deepcopy(method.state(model))}
+def _kept(found: tuple[dict[str, Any], dict[str, Any]], training: Training) -> bool:
+    """Whether a checkpoint has every snapshot that it is too late to take."""
+    tensors, progress = found
+    passed = {step for step in training.snapshot_steps() if step <= progress["step"]}
+    return passed <= set(tensors.get("snapshots", ()))
 
 
 def _fitting(encoded: Sequence[Encoded], training: Training) -> list[Encoded]:

@@ -1,0 +1,203 @@
+"""Kind ``frontier``: what an adapter has learned against what it has forgotten, at several sizes of its update.
+
+Cheap scores, without a word written: the gold answers' log-likelihoods on the first items of every benchmark, and
+general text. They are taken of the trained update scaled, c ΔW, and of the update along the training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.config import Fraction, Neutral, Place, Positive, Scale
+from hiplora.errors import UserError
+from hiplora.evaluation.options import Evaluation
+from hiplora.models import Model
+from hiplora.parts import Parts
+from hiplora.spectral.options import Svd
+from hiplora.stages import energy, results
+from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.results import Metrics, Point
+from hiplora.stages.sources import Backbone, Scaled, Snapshot, trained_updates
+from hiplora.stages.train import Train
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data
+from hiplora.tasks.source import Source as DataSource
+
+if TYPE_CHECKING:
+    from hiplora.spectral.recipes import Basis
+    from hiplora.updates import Update
+
+LEARNING = "validation"  # what was learned is never measured where forgetting is
+TEXTS = ("text", "text_sampled")  # the second where the data has it
+
+
+class Frontier(Stage):
+    """Points for every one of ``scales`` (of the finished adapter) and of ``fractions`` (of its steps).
+
+    ``own_items`` of the adapter's own benchmark are asked on validation, ``other_items`` of every benchmark on
+    ``evaluation.splits``; of the backbone, which is one point, every benchmark is asked as its own. ``svd`` computes
+    the directions of ``top_share``.
+    """
+
+    kind: ClassVar[str] = "frontier"
+
+    of: Backbone | Train
+    scales: Annotated[tuple[Scale, ...], Field(strict=False)]
+    fractions: Annotated[tuple[Fraction, ...], Field(strict=False)]
+    benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
+    evaluation: Evaluation
+    own_items: Positive
+    other_items: Positive
+    data: Annotated[Data, Place]
+    svd: Annotated[Svd | None, Neutral(None)] = None
+
+    def check_options(self) -> None:
+        if isinstance(self.of, Train) != bool(self.scales or self.fractions):
+            raise UserError(
+                "A frontier of an adapter has scales or fractions of its training, the backbone's has none."
+            )
+        if not self._own():
+            raise UserError("A frontier asks the benchmark that its adapter was trained for; add it to the benchmarks.")
+
+    @property
+    def model(self) -> Model:
+        """The backbone."""
+        return self.of.model
+
+    def needs(self) -> tuple[Stage, ...]:
+        return (self.of.keeping(*self.fractions),) if isinstance(self.of, Train) else ()
+
+    def reads(self) -> dict[str, str]:
+        of = self.of.reads() if isinstance(self.of, Backbone) else {}
+        return {**of, **DataSource(self.data).reads(*self._reads())}
+
+    def where(self) -> str:
+        return self.model.where()
+
+    def name(self) -> str:
+        return self.of.name()
+
+    def check(self) -> None:
+        models.check(self.model)
+        DataSource(self.data).check(*self._reads())
+
+    def run(self, job: Job) -> Made:
+        from tqdm import tqdm
+
+        started = time.perf_counter()
+        backbone = models.load(self.model)
+        directions = self._directions(backbone, job)
+        points = []
+        for scale, fraction, source in tqdm(self._sources(), desc="frontier", unit="point"):
+            place = f"{scale}/{fraction}"
+            if job.parts.get(place) is None:
+                updates = {} if isinstance(source, Backbone) else source.updates(backbone, job)
+                point = Point(
+                    scale=scale,
+                    fraction=fraction,
+                    norm=energy.norm(updates),
+                    top_share=None if directions is None else energy.top_share(updates, directions),
+                    **self._scores(backbone, source, updates),
+                )
+                job.parts.keep({place: point.model_dump()})
+            points.append(Point(**job.parts.get(place)))
+        seconds = round(time.perf_counter() - started, 2)
+        return Made(results.Frontier(points=points, seconds=seconds), models.describe(backbone))
+
+    def _sources(self) -> list[tuple[float, float, Backbone | Scaled | Snapshot]]:
+        """Scale, fraction of the steps, and what has them."""
+        if isinstance(self.of, Backbone):
+            return [(0.0, 0.0, self.of)]
+        scaled = [(scale, 1.0, Scaled(of=self.of, scale=scale)) for scale in self.scales]
+        return [*scaled, *((1.0, part, Snapshot(train=self.of, fraction=part)) for part in self.fractions)]
+
+    def _directions(self, backbone: models.Backbone, job: Job) -> dict[str, Basis] | None:
+        if self.svd is None or isinstance(self.of, Backbone):
+            return None
+        return energy.bases(backbone.model, trained_updates(self.of, backbone, job), self.svd)
+
+    def _scores(
+        self, backbone: models.Backbone, source: Backbone | Scaled | Snapshot, updates: dict[str, Update]
+    ) -> dict[str, dict[str, Metrics]]:
+        """Scores of the backbone with an update on it: of what was learned, and of what may be forgotten."""
+        from hiplora.merging.attached import attached
+
+        answers = Parts(None)  # of this point: in selection the two kinds of scores share items
+        with attached(backbone.model, updates):
+            texts = self._general(backbone)  # first: outputs that are not finite are found in a second
+            source.check_finite(texts)
+            learning = self._learning(backbone, answers)
+            split, items = self.evaluation.splits, self.other_items
+            others = self._asked(backbone, self.benchmarks, answers, split=split, items=items, likelihood_only=True)
+        source.check_finite(learning | others)
+        return {"learning": learning, "benchmarks": others | texts}
+
+    def _general(self, backbone: models.Backbone) -> dict[str, Metrics]:
+        from hiplora.evaluation.text import text_cross_entropy
+
+        source, tokens = DataSource(self.data), self.evaluation.text_tokens
+        model, tokenizer = backbone.model, backbone.tokenizer
+        return {
+            name: {**text_cross_entropy(model, tokenizer, source, tokens=tokens, dataset=name, split=split)}
+            for name, split in self._texts()
+        }
+
+    def _learning(self, backbone: models.Backbone, answers: Parts) -> dict[str, Metrics]:
+        """Scores of its own benchmark, with the accuracy where that is read off likelihoods too."""
+        found: dict[str, Metrics] = {}
+        for writes in (False, True):
+            tasks = [task for task in self._own() if bool(task.written_tokens(LEARNING)) is writes]
+            if tasks:
+                asked = self._asked(
+                    backbone, tasks, answers, split=LEARNING, items=self.own_items, likelihood_only=writes
+                )
+                found |= asked
+        return found
+
+    def _asked(
+        self,
+        backbone: models.Backbone,
+        tasks: Sequence[Task],
+        answers: Parts,
+        *,
+        split: str,
+        items: int,
+        likelihood_only: bool,
+    ) -> dict[str, Metrics]:
+        """What is measured of the first items of some benchmarks."""
+        from hiplora.evaluation.engine import evaluate
+
+        limit = min(items, self.evaluation.limit or items)
+        found = evaluate(
+            backbone.model,
+            backbone.tokenizer,
+            tasks=tasks,
+            source=DataSource(self.data),
+            evaluation=self.evaluation.but(splits=split, limit=limit, likelihood_only=likelihood_only),
+            progress=False,
+            parts=answers,
+        )
+        return {
+            name: {**{metric: value for metric, value in score.metrics.items() if value is not None}, "n": score.n}
+            for name, score in found.items()
+        }
+
+    def _own(self) -> list[Task]:
+        """The benchmark that the adapter was trained for; all of the backbone's."""
+        of = self.of
+        return [task for task in self.benchmarks if isinstance(of, Backbone) or task.name == of.task.name]
+
+    def _texts(self) -> list[tuple[str, str]]:
+        """(Data set, split) pairs of general text."""
+        source, split = DataSource(self.data), self.evaluation.splits
+        return [(name, split) for name in TEXTS if name == TEXTS[0] or source.has(name, split)]
+
+    def _reads(self) -> list[tuple[str, str]]:
+        own = [pair for task in self._own() for pair in task.reads(LEARNING)]
+        others = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
+        return [*own, *others, *self._texts()]
