@@ -31,9 +31,9 @@ SCHEMA = {
     "scienceqa/validation": (SCIENCE, 150, 220),
     "scienceqa/test": (SCIENCE, 190, 220),
     "alpaca/train": (INSTRUCTION, 1700, 2200),
-    "codealpaca/train": (INSTRUCTION, 1300, 1600),
-    "codealpaca/validation": (INSTRUCTION, 100, 160),
-    "humaneval/test": ({"task_id", "prompt", "entry_point", "canonical_solution", "test"}, 38, 45),
+    "codealpaca/train": (INSTRUCTION | {"entry_point"}, 1500, 1500),
+    "codealpaca/validation": (INSTRUCTION | {"entry_point", "test"}, 80, 80),
+    "humaneval/test": ({"task_id", "prompt", "entry_point", "canonical_solution", "test"}, 80, 80),
     "text/test": ({"text"}, 60, 200),
 }
 
