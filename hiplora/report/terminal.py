@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiplora.evaluation.retention import retention
-from hiplora.stages.frontier import TEXTS
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Frontier, Metrics
 from hiplora.stages.score import Score
 from hiplora.tasks import primary
+from hiplora.tasks.source import TEXTS
 
 if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome

@@ -45,7 +45,7 @@ class Train(Stage):
     artefact: ClassVar[bool] = True
 
     method: Method
-    task: Annotated[Task, As(Task.trained)]
+    task: Annotated[Task, As(lambda task: task.trained())]
     seed: Seed
     model: Model
     targets: Annotated[tuple[str, ...], Field(strict=False), As(sorted)]

@@ -124,6 +124,9 @@ class Part:
         return f"{self.split}'s {share}" if self.held_out else f"{self.split} without its {share}"
 
 
+TEXTS = ("text", "text_sampled")  # general text; the second was sampled from the backbone
+
+
 class Source:
     """Reads the data sets of one :class:`Data`.
 
@@ -196,7 +199,7 @@ class Source:
 
     def texts(self, split: str) -> list[str]:
         """The general texts: the one that every origin has, and the one sampled from the backbone where it is there."""
-        return ["text", *(["text_sampled"] if self.has("text_sampled", split) else [])]
+        return [name for name in TEXTS if name == TEXTS[0] or self.has(name, split)]
 
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
