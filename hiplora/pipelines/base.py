@@ -6,7 +6,8 @@ depend on results: it yields stages, and receives their records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from hiplora.methods.base import Method
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Stage
-from hiplora.stages.make import Wanted
+from hiplora.stages.make import Outcome, Wanted
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone
@@ -43,9 +44,16 @@ class Pipeline(Options):
         """What the configuration asks for, in the order in which it should be made; computes nothing."""
         raise NotImplementedError
 
+    def conclude(self, config: Config, found: Mapping[str, Record]) -> str | None:
+        """Words on what follows from the records of all stages, by id; may write it beside them. None: nothing."""
+        return None
+
 
 class Config(Options):
-    """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs."""
+    """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs.
+
+    ``words`` are the overrides that it was composed from, by ``compose``.
+    """
 
     pipeline: Pipeline
     method: Method
@@ -64,6 +72,8 @@ class Config(Options):
     save_basis: bool
     outputs_dir: str
     results_dir: str
+    words: Annotated[tuple[str, ...], Field(strict=False)]
+    compose: Callable[[Sequence[str]], Any]
 
     def check_options(self) -> None:
         for field in FOLDERS:
@@ -79,6 +89,22 @@ class Config(Options):
     def stages(self) -> Stages:
         """What this configuration asks for."""
         return self.pipeline.stages(self)
+
+    def conclude(self, outcomes: Sequence[Outcome]) -> str | None:
+        """What the pipeline says at the end of a run."""
+        return self.pipeline.conclude(self, {outcome.stage.id: outcome.record for outcome in outcomes})
+
+    def other(self, *words: str) -> Config:
+        """The configuration of the same command with more words, and the same seed.
+
+        Where these choose a method, what the command says of its own method is left out.
+
+        Raises:
+            UserError: it does not compose.
+        """
+        out = ["pipeline", "seed", *(["method"] if any(word.startswith("method=") for word in words) else [])]
+        kept = [word for word in self.words if re.split(r"[.=]", word.lstrip("+~"))[0] not in out]
+        return self.compose([*kept, *words]).but(seed=self.seed)
 
 
 def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[list[Stage], bool]:
