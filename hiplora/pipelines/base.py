@@ -126,6 +126,16 @@ def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[lis
             return found, False
 
 
+def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mapping[str, Record]) -> Any:
+    """What a generator of stages returns once it has the records of all it asks for, by id."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send([found[wanted.stage.id] for wanted in asked])
+    except StopIteration as end:
+        return end.value
+
+
 def training(
     config: Config, *, task: Task | None = None, seed: int | None = None, parent: Train | None = None
 ) -> Train:
