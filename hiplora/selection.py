@@ -1,4 +1,4 @@
-"""What selection chose: ``results/<data>/selection.json``, written once by ``pipeline=select``, read by whatever follows.
+"""What selection chose: ``results/<data>/selection.json``, which ``pipeline=select`` writes and what follows reads.
 
 Everything in it is derived from records, which it names; nothing in it depends on when or where it was written.
 """
@@ -73,9 +73,9 @@ class Reference(Frozen):
 
 
 class Selection(Frozen):
-    """``levels`` are the NLLs at which methods are compared from now on, by task.
+    """``levels`` are the NLLs at which methods are compared from now on, by task; ``levels_from`` their frontiers' ids.
 
-    ``winners`` holds the settings of each method's best candidate, None where none reached its level; ``gated`` the same
+    ``winners`` holds the settings of each method's best candidate, None where none reached its level; ``gated`` those
     of the best whose principal channel holds at least ``gate`` of the update's energy in every adapter.
     """
 

@@ -36,13 +36,13 @@ class Member:
 class MatchedMerge(Frontiers):
     """``tasks`` that are merged; with ``rescaled``, every update is brought to the norm of the reference's.
 
-    The ``reference`` is the same command with these overrides: its adapters of the same seed and tasks, each at its own
-    c. An adapter that never reaches the level is merged at the scale at which it has learned most.
+    The reference is the same command with the overrides ``against``: its adapters of the same seed and tasks, each at
+    its own c. An adapter that never reaches the level is merged at the scale at which it has learned most.
     """
 
     tasks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
     rescaled: bool
-    reference: Annotated[tuple[str, ...], Field(strict=False)]
+    against: Annotated[tuple[str, ...], Field(strict=False)]
 
     def stages(self, config: Config) -> Stages:
         return self._steps(config)
@@ -61,7 +61,7 @@ class MatchedMerge(Frontiers):
         members = yield from self._members(config)
         norms = None
         if self.rescaled:
-            norms = [member.norm for member in (yield from self._members(config.other(*self.reference)))]
+            norms = [member.norm for member in (yield from self._members(config.other(*self.against)))]
         base = Wanted(scores(config, Backbone(model=config.model)), shared=True)
         own = [Wanted(score_at(member.config, member.train, member.c), shared=True) for member in members]
         asked = [base, *own, Wanted(self._merged(config, members, norms))]

@@ -8,7 +8,7 @@ typed again, and typed twice side by side: such processes share the work.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -37,6 +37,8 @@ class Grid(Options):
     principal channel moves.
     """
 
+    group: ClassVar[str] = "pipeline.methods.METHOD"
+
     start: Overrides
     stages: Annotated[tuple[Overrides, ...], Field(strict=False, min_length=1)]
     finalists: Natural
@@ -50,12 +52,13 @@ class Grid(Options):
 class Select(Frontiers):
     """``methods`` are the grids; the settings of ``levels_by``'s winner give the levels of ``level_tasks``.
 
-    The level of a trial's task is the mean over ``level_seeds`` of the own NLL of the ``reference`` at ``level_scale``.
-    Trials are of ``task`` and ``seed``, finals of ``final_tasks`` and ``final_seeds``. ``words`` hold for all.
+    ``against`` are the overrides of the reference. The level of a trial's task is the mean over ``level_seeds`` of the
+    reference's own NLL at ``level_scale``. Trials are of ``task`` and ``seed``, finals of ``final_tasks`` and
+    ``final_seeds``. ``words`` are overrides of all. Retain-NLL leaves out the ``styled`` benchmarks.
     """
 
     words: Overrides
-    reference: Overrides
+    against: Overrides
     task: str
     seed: Seed
     final_tasks: Names
@@ -116,7 +119,7 @@ class Select(Frontiers):
 
         With such a start the candidates would be others once conf/ holds what was selected.
         """
-        runs.settings(self.typed_words(self.reference))
+        runs.settings(self.typed_words(self.against))
         for name, grid in self.methods.items():
             start = self.typed_words(grid.start)
             stated = {option(word) for words in (*start, *grid.stages[0]) for word in words.split()}
@@ -158,7 +161,7 @@ class Select(Frontiers):
             gate=self.gate,
             objective=self.objective,
             reference=Reference(
-                words=self.typed_words(self.reference),
+                words=self.typed_words(self.against),
                 levels={task: level for each in rounds for task, level in each.levels.items()},
                 runs=tuple(standards.values()),
             ),
@@ -180,7 +183,7 @@ class _Round:
 
     def make(self, candidates: Sequence[Words]) -> Steps:
         """Make the reference, the first time, and the candidates."""
-        reference = self.select.typed_words(self.select.reference)
+        reference = self.select.typed_words(self.select.against)
         seeds = dict.fromkeys((*self.select.level_seeds, *self.seeds))
         asked = [] if self.levels else [Run(reference, task, seed) for task in self.tasks for seed in seeds]
         yield from _make(self.runs, [*asked, *(run for words in candidates for run in self._of(words))])

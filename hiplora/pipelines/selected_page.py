@@ -38,13 +38,13 @@ def _rules(chosen: Selection) -> list[str]:
     parts = " and ".join(PARTS[part] for part in chosen.objective)
     levels = ", ".join(f"{task} {level:.4f}" for task, level in chosen.reference.levels.items())
     return [
-        f"Backbone {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, which "
-        "derives it from the records named below; typed again, it finds them.",
+        f"Backbone {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, "
+        "which derives it from the records named here; typed again, it finds them.",
         "",
-        f"Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L ({levels} "
-        f"nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the mean of the rises of "
-        f"{parts} there, each over the reference's. An adapter that never reaches L has no J and loses. Of equal "
-        "candidates the first one wins.",
+        "Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L of its "
+        f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
+        f"mean of the rises of {parts} there, each over the reference's. An adapter that never reaches L has no J and "
+        "loses; it is shown at the scale at which it has learned most. Of equal candidates the first one wins.",
     ]
 
 
@@ -73,7 +73,7 @@ def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
 
 
 def _levels(chosen: Selection) -> Iterator[str]:
-    yield "Methods are compared at these from now on: the selected reference method's own NLL on validation, at the same c."
+    yield f"Methods are compared at these: the mean own NLL of the adapters below at c = {chosen.level_scale:g}."
     yield ""
     yield from _table(("task", "level", "records"))
     for task, level in chosen.levels.items():
