@@ -45,6 +45,7 @@ class Method(Options):
     uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
     parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
     full_rank: ClassVar[bool] = False  # whether its updates are full matrices, which only dense operators merge
+    channel: ClassVar[bool] = False  # whether it is named after a principal channel, which should hold some energy
 
     name: str
 

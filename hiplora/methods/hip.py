@@ -28,6 +28,7 @@ class Hip(Method):
     """
 
     uses_svd: ClassVar[bool] = True
+    channel: ClassVar[bool] = True
 
     r: int
     k: int

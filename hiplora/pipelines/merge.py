@@ -91,8 +91,10 @@ def of_task(config: Config, task: Task) -> Config:
 
 def _instance(config: Config, tasks: dict[str, Task], members: list[Train]) -> Score:
     """Only the members' tasks are asked, each in the form that its adapter was trained for."""
+    scale = config.adapter_scale
+    scales = None if scale == 1 else (scale,) * len(members)
     return Score(
-        of=Merged(adapters=tuple(members), operator=config.merge),
+        of=Merged(adapters=tuple(members), operator=config.merge, scales=scales),
         benchmarks=tuple(tasks[train.task.name] for train in members),
         evaluation=config.evaluation,
         data=config.data,

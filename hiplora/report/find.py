@@ -13,10 +13,12 @@ from typing import Any
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
+from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
+from hiplora.stages.score import Score
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
 
@@ -55,7 +57,7 @@ def _entry(stage: Stage) -> Entry:
     of: Any = getattr(stage, "of", stage)
     train = of if isinstance(of, Train) else getattr(of, "train", None)
     members = getattr(of, "members", [(train.task.name, train.seed)] if train is not None else [])
-    return Entry(role=of.kind, members=tuple(members), stage=stage)
+    return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
 
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
@@ -101,8 +103,10 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
         if record is None:
             return _entry(stage)
         behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
-        dirty = any(each is not None and each.environment.get("git_dirty") for each in behind)
-        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty)
+        there = [each for each in behind if each is not None]
+        dirty = any(each.environment.get("git_dirty") for each in there)
+        still = any(map(channel_stands_still, there))
+        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty, still=still)
 
     def answer(stage: Stage) -> Record | None:
         entry = filled(stage)

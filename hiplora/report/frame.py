@@ -12,10 +12,10 @@ import pandas as pd
 
 from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
-from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, measures
+from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
-from hiplora.stages.results import Result, Scores
+from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
@@ -27,7 +27,8 @@ NUMBER = ("trained", "benchmark", "metric", "value")
 class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
-    ``role`` is train, backbone, adapter or merged; ``dirty`` says that uncommitted code made it or what it stands on.
+    ``role`` is train, backbone, adapter, merged or frontier; ``dirty`` says that uncommitted code made it or what it
+    stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
     """
 
     role: str
@@ -35,12 +36,13 @@ class Entry:
     record: Record | None = None
     status: Status = Status.GOOD
     dirty: bool = False
+    still: bool = False
     stage: Stage | None = None
 
     @property
     def marks(self) -> str:
-        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes."""
-        return MARKS[self.status] + DIRTY * self.dirty
+        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes, § still."""
+        return MARKS[self.status] + DIRTY * self.dirty + STILL * self.still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,5 +134,7 @@ def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
     """Benchmark, metric and value; the figures of a training stand under ``training``."""
     if isinstance(result, Scores):
         return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
-    figures = {**dict(result), **getattr(result, "measures", {})}
+    if not isinstance(result, Adapter):
+        return []  # a frontier is no table of numbers by benchmark: who shows one reads its points
+    figures = {**dict(result), **result.measures}
     return [("training", name, value) for name, value in figures.items() if isinstance(value, int | float)]

@@ -56,11 +56,20 @@ def test_stages_are_at_the_best_so_far_and_finals_decide(configured: Configured)
     assert reference.objective == pytest.approx(1)
     assert reference.first.c == 0.75
     assert fast.first.c == 0.625
-    harms = [point.harm for point in (reference, fast)] if hasattr(reference, "harm") else [t.first.text for t in (reference, fast)]
+    harms = (
+        [point.harm for point in (reference, fast)]
+        if hasattr(reference, "harm")
+        else [t.first.text for t in (reference, fast)]
+    )
     assert fast.objective == pytest.approx(harms[1] / harms[0])
     assert [len(t.runs) for t in tried["lora"]] == [0, 4, 4, 0]
     assert [bool(t.runs) for t in tried["proj"]] == [False, False, False, True, True], "the gated one is among them"
-    assert chosen.winners["lora"] == {"training.steps": 60, "training.weight_decay": 0.01, "method.r": 4, "training.lr": 1e-3}
+    assert chosen.winners["lora"] == {
+        "training.steps": 60,
+        "training.weight_decay": 0.01,
+        "method.r": 4,
+        "training.lr": 1e-3,
+    }
     assert (chosen.winners["proj"] or {})["method.k"] == 4
     assert (chosen.gated["proj"] or {})["method.k"] == 16
     assert chosen.levels == {task: pytest.approx(3 - 0.75 * 1.2) for task in ("gsm8k", "scienceqa", "mmlu", "code")}
@@ -103,7 +112,9 @@ def test_the_page_names_every_trial_and_its_records(configured: Configured) -> N
 def test_without_a_level_there_is_no_selection(configured: Configured) -> None:
     config = configured(*GRID)
     with pytest.raises(UserError, match="No candidate of lora reaches its level"):
-        Answers(lambda train: (0.8 if train.seed == 9 else 1.0, 0.3, 0.0) if train.training.lr == 5e-4 else (0.1, 0.3, 0.0)).drive(config)
+        Answers(
+            lambda train: (0.8 if train.seed == 9 else 1.0, 0.3, 0.0) if train.training.lr == 5e-4 else (0.1, 0.3, 0.0)
+        ).drive(config)
 
 
 @pytest.mark.parametrize(

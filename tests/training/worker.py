@@ -100,7 +100,7 @@ def fit(
     )
 
 
-def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int) -> None:
+def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int, **changes: Any) -> None:
     """Like :func:`fit`, but for Ctrl-C in the hook after step ``at``."""
     after_step = type(method).after_step
 
@@ -110,7 +110,7 @@ def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path,
         after_step(self, peft_model, step)
 
     with patch.object(type(method), "after_step", stop), pytest.raises(KeyboardInterrupt):
-        fit(model, folder, method, checkpoints)
+        fit(model, folder, method, checkpoints, **changes)
 
 
 def adapter(model: Any) -> dict[str, torch.Tensor]:
