@@ -225,8 +225,9 @@ def compose_cached(overrides: Sequence[str]) -> Config:
     if any("${" in word for word in words):  # may stand for something outside conf/, such as a variable
         return typed(_hydra(words), words)
     seeds = [word for word in words if word.startswith(("seed=", "seed."))]
-    if len(seeds) == 1 and (plain := re.fullmatch(r"seed='(\d+)'", seeds[0])):
-        return compose_cached([word for word in overrides if not word.startswith("seed=")]).but(seed=int(plain[1]))
+    if plain := re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds)):
+        others = [word for word in overrides if not word.startswith(("seed=", "seed."))]
+        return compose_cached(others).but(seed=int(plain[1] or plain[2]))
     path = default_cache_dir() / "compositions" / f"{digest([_conf_digest(CONF_DIR), words])}.json"
     try:
         kept = json_object(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -171,12 +172,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def smallest_detectable(std: float, n: int, *, alpha: float = SIGNIFICANT, power: float = 0.8) -> float:
     """The difference that a paired t test of ``n`` seeds with this spread would find with the given power."""
-    from statsmodels.stats.power import TTestPower
-
     if n < 2:
         raise ValueError(f"a paired test needs at least 2 differences, got {n}")
+    return _effect_size(n, alpha, power) * std
+
+
+@lru_cache
+def _effect_size(n: int, alpha: float, power: float) -> float:
+    """Kept, as it takes a while and the contrasts of a table share it."""
+    from statsmodels.stats.power import TTestPower
+
     effect = TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided")
-    return float(np.squeeze(effect)) * std
+    return float(np.squeeze(effect))
 
 
 def verdict(paired: Paired, *, corrected: float, margin: float, better: Literal["up", "down"] = "down") -> Verdict:

@@ -36,7 +36,7 @@ def test_j_is_the_mean_over_tasks_and_parts_of_ratios_of_means_over_seeds() -> N
     assert objective(runs, reference, ["text"]) == pytest.approx((0.5 + 3) / 2)
     assert objective([*runs, matched(reached=False)], reference, PARTS) is None
     assert objective(runs[:1], [matched(0.1, 0.2, reached=False)], PARTS) == pytest.approx((1 + 2) / 2)
-    with pytest.raises(UserError, match="retain_nll on a is -0.1"):
+    with pytest.raises(UserError, match="retain_nll on a is -0"):
         objective(runs[:1], [matched(0.1, -0.1)], PARTS)
 
 

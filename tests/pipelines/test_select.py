@@ -45,7 +45,8 @@ def test_stages_are_at_the_best_so_far_and_finals_decide(configured: Configured)
     found = answers.drive(config)
     said = config.pipeline.conclude(config, found)
     chosen = selection.read(config.places.results)
-    assert chosen is not None and said is not None
+    assert chosen is not None
+    assert said is not None
     # Levels: the reference gains 1 at c = 1, so L = 3 − 0.75. A rate of 2.5e-4 never gets there.
     assert chosen.reference.levels == {"gsm8k": pytest.approx(2.25), "scienceqa": pytest.approx(2.25)}
     tried = {name: [t for t in chosen.trials if t.method == name] for name in ("lora", "proj")}
@@ -88,7 +89,7 @@ def test_everything_is_on_validation_and_trained_once(configured: Configured) ->
     trains = [stage for stage in stages.values() if isinstance(stage, Train)]
     assert {train.training.steps for train in trains} == {60}
     seeds = {(train.task.name, train.seed) for train in trains}
-    assert ("gsm8k", 7) in seeds and ("code", 9) not in seeds and ("mmlu", 9) not in seeds
+    assert {task for task, seed in seeds if seed == 9} == {"gsm8k", "scienceqa"}, "the others only for the levels"
 
 
 def test_the_page_names_every_trial_and_its_records(configured: Configured) -> None:
@@ -101,7 +102,7 @@ def test_the_page_names_every_trial_and_its_records(configured: Configured) -> N
     assert raw["version"] == 1
     for trial in raw["trials"]:
         for run in (trial["first"], *trial["runs"]):
-            assert run["train"] in page and run["frontier"] in page
+            assert all(run[kind] in page for kind in ("train", "frontier"))
             assert {run["train"], run["frontier"]} <= found.keys()
     assert not re.search(r"\bnan\b|None", page)
     before = (folder / "selection.json").read_bytes()
