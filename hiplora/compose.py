@@ -95,13 +95,13 @@ def _quoted(override: str) -> str:
     return f"{group}=" + ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)
 
 
-def typed(config: DictConfig) -> Config:
-    """Typed configuration from what Hydra composed.
+def typed(config: DictConfig, words: Sequence[str]) -> Config:
+    """Typed configuration from what Hydra composed from overrides.
 
     Raises:
         UserError: one sentence on the first thing that is wrong.
     """
-    return build(_plain(config))
+    return build(_plain(config), words)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -135,8 +135,8 @@ PLAIN = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir"
 BUDGETS = ("merging",)  # sections of conf/scale that options of a pipeline are taken from
 
 
-def build(raw: Mapping[str, Any]) -> Config:
-    """Typed configuration from the plain, resolved dictionary that Hydra composed.
+def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
+    """Typed configuration from the plain, resolved dictionary that Hydra composed from overrides.
 
     Raises:
         UserError: an unknown or missing key, a value of the wrong type or out of its range.
@@ -153,6 +153,7 @@ def build(raw: Mapping[str, Any]) -> Config:
     values: dict[str, Any] = {name: cls(**raw[name]) for name, cls in SECTIONS.items()}
     values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
     values |= {name: raw[name] for name in PLAIN}
+    values |= {"words": tuple(words), "compose": compose_cached}
     if "scale" in raw["evaluation"]:
         values["adapter_scale"] = raw["evaluation"]["scale"]
     return Config(task=task, benchmarks=benchmarks, evaluation=evaluation, seed=_seed(raw["seed"]), **values)
@@ -201,7 +202,7 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
     """
-    return build(raw_composition(overrides))
+    return build(raw_composition(overrides), overrides)
 
 
 def raw_composition(overrides: Sequence[str]) -> dict[str, Any]:
@@ -222,22 +223,23 @@ def compose_cached(overrides: Sequence[str]) -> Config:
     check_conf()
     words = quoted_options(overrides)
     if any("${" in word for word in words):  # may stand for something outside conf/, such as a variable
-        return typed(_hydra(words))
+        return typed(_hydra(words), words)
     seeds = [word for word in words if word.startswith(("seed=", "seed."))]
-    if len(seeds) == 1 and (plain := re.fullmatch(r"seed='(\d+)'", seeds[0])):
-        return compose_cached([word for word in overrides if not word.startswith("seed=")]).but(seed=int(plain[1]))
+    if plain := re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds)):
+        others = [word for word in overrides if not word.startswith(("seed=", "seed."))]
+        return compose_cached(others).but(seed=int(plain[1] or plain[2]))
     path = default_cache_dir() / "compositions" / f"{digest([_conf_digest(CONF_DIR), words])}.json"
     try:
         kept = json_object(path)
         if kept["digest"] == digest(kept["composed"]):
-            return build(kept["composed"])
+            return build(kept["composed"], words)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if path in _REFUSED:
         raise UserError(_REFUSED[path])
     try:
         raw = _plain(_hydra(words))
-        config = build(raw)
+        config = build(raw, words)
     except UserError as error:
         _REFUSED[path] = str(error)
         raise

@@ -222,14 +222,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class Busy(Exception):
+    """Another process holds a lock that was not to be waited for."""
+
+
 @contextmanager
-def lock(path: Path, *, target: Path | None = None) -> Iterator[None]:
+def lock(path: Path, *, target: Path | None = None, wait: bool = True) -> Iterator[None]:
     """Hold a lock between processes; a second process that wants the same result waits for the first.
 
     What a killed process has left of writing ``target`` (``path``, where it is not given) is removed.
 
     Raises:
         UserError: the file system has no locks, or the lock's file cannot be written.
+        Busy: another process holds the lock, and ``wait`` is False.
     """
     from filelock import FileLock, Timeout
 
@@ -239,6 +244,8 @@ def lock(path: Path, *, target: Path | None = None) -> Iterator[None]:
         try:
             guard.acquire(timeout=0)
         except Timeout:
+            if not wait:
+                raise Busy(path.name) from None
             print(f"Another process is working on {path.name}; waiting for it.", file=sys.stderr, flush=True)
             guard.acquire()
     try:

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
 from hiplora.environment import single_process
 from hiplora.errors import UserError
-from hiplora.report.terminal import describe
+from hiplora.report.terminal import describe, tally
 from hiplora.stages.make import Engine
 from hiplora.stages.store import Store
 from hiplora.tracking import Tracking
@@ -42,7 +43,9 @@ def answer(config: Config) -> str:
     tracking = Tracking(enabled=config.logging == "wandb", folder=config.places.outputs)
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
-    return describe(engine.run(config.stages()), engine)
+    outcomes = engine.run(config.stages())
+    concluded = config.conclude(outcomes)
+    return describe(outcomes, engine) if concluded is None else f"{concluded}\n{tally(engine)}"
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
@@ -50,20 +53,21 @@ def _hydra_main(config: DictConfig) -> None:
     # Here and not in main(): some launchers run this function alone, in processes of their own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # between its own modules
+    words = HydraConfig.get().overrides.task
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        _job(config)
+        _job(config, words)
         return
     try:
-        print(answer(typed(config)))
+        print(answer(typed(config, words)))
     except UserError as error:
         sys.exit(_refusal(error))
 
 
-def _job(config: DictConfig) -> None:
+def _job(config: DictConfig, words: Sequence[str]) -> None:
     """One job of a sweep: leaves its outcome in its own folder, where the summary finds it, whatever the launcher."""
     failed = None
     try:
-        print(answer(typed(config)))
+        print(answer(typed(config, words)))
     except UserError as error:
         failed = str(error)
         print(f"error: {failed}", file=sys.stderr)

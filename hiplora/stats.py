@@ -1,7 +1,7 @@
 """Means, bootstraps and tests behind the tables.
 
-A leaf: numpy only (one quantile comes from scipy, imported when asked for). Every random function takes an
-explicit ``numpy.random.Generator``. The bootstraps are expressed as weights: one matrix of shape
+A leaf: numpy only (scipy and statsmodels are imported when asked for). Every random function takes an explicit
+``numpy.random.Generator``. The bootstraps are expressed as weights: one matrix of shape
 (replicates, instances), drawn once and shared by every method and metric, so that comparisons stay paired.
 """
 
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Verdict = Literal["supported", "not supported", "undecidable"]
 REPLICATES = 10_000
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,74 @@ def sign_flip_p(differences: ArrayLike) -> float:
     flipped = np.abs(patterns @ array)
     # Equal sums in another order differ in the last bits; they must count as equal.
     return float(np.mean(flipped >= abs(array.sum()) * (1 - 1e-12)))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Student-t of ``n`` paired differences: mean, 95 % and 90 % intervals, two-sided p of a mean of zero.
+
+    The 90 % interval lies inside a margin where two one-sided tests at 5 % (TOST) say so.
+    """
+
+    mean: float
+    std: float
+    n: int
+    interval: tuple[float, float]
+    narrow: tuple[float, float]
+    p: float
+
+
+def paired_t(differences: ArrayLike) -> Paired:
+    """The test of at least two differences, one per independent seed."""
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    array = _sample(differences)
+    if array.size < 2:
+        raise ValueError(f"a paired test needs at least 2 differences, got {array.size}")
+    described, mean, std = DescrStatsW(array), float(array.mean()), float(array.std(ddof=1))
+    # Differences without any spread leave nothing to divide by.
+    p = float(described.ttest_mean(0)[1]) if std > 0 else float(mean == 0)
+    wide, narrow = (tuple(map(float, described.tconfint_mean(alpha=alpha))) for alpha in (0.05, 0.1))
+    return Paired(mean=mean, std=std, n=int(array.size), interval=wide, narrow=narrow, p=p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of one family of comparisons, corrected by Holm's step-down rule."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+
+
+def smallest_detectable(std: float, n: int, *, alpha: float = SIGNIFICANT, power: float = 0.8) -> float:
+    """The difference that a paired t test of ``n`` seeds with this spread would find with the given power."""
+    if n < 2:
+        raise ValueError(f"a paired test needs at least 2 differences, got {n}")
+    return _effect_size(n, alpha, power) * std
+
+
+@lru_cache
+def _effect_size(n: int, alpha: float, power: float) -> float:
+    """Kept, as it takes a while and the contrasts of a table share it."""
+    from statsmodels.stats.power import TTestPower
+
+    effect = TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided")
+    return float(np.squeeze(effect))
+
+
+def verdict(paired: Paired, *, corrected: float, margin: float, better: Literal["up", "down"] = "down") -> Verdict:
+    """What a contrast says of the claim that its first side is better than its second.
+
+    *Supported*: significant under the ``corrected`` p, and the mean beyond the margin on the better side. *Not
+    supported*: the 90 % interval lies inside the margin, or the contrast is significant on the worse side. Else
+    *undecidable*.
+    """
+    sign = 1 if better == "up" else -1
+    gain, significant = sign * paired.mean, corrected < SIGNIFICANT
+    if significant and gain > margin:
+        return "supported"
+    if (-margin < paired.narrow[0] and paired.narrow[1] < margin) or (significant and gain < 0):
+        return "not supported"
+    return "undecidable"
 
 
 TIE = 1e-9  # beyond the rounding of a product of fractions, short of any item that could make a difference

@@ -143,6 +143,58 @@ def test_sign_flip_against_brute_force():
     assert stats.sign_flip_p([0.0, 0.0]) == 1.0
 
 
+def test_paired_t_and_equivalence_against_scipy():
+    ours, theirs = [1.0, 1.2, 0.9, 1.4, 1.1], [1.3, 1.1, 1.2, 1.9, 1.2]
+    found = stats.paired_t(np.subtract(ours, theirs))
+    expected = reference.ttest_rel(ours, theirs)
+    assert (found.p, found.n) == (pytest.approx(expected.pvalue), 5)
+    assert found.interval == pytest.approx(expected.confidence_interval(0.95))
+    assert found.narrow == pytest.approx(expected.confidence_interval(0.9))
+    # The 90 % interval is inside a margin exactly where both one-sided tests are significant at 5 %.
+    for margin in (0.3, 0.5):
+        sides = [
+            reference.ttest_1samp(np.subtract(ours, theirs), bound, alternative=side).pvalue
+            for bound, side in ((-margin, "greater"), (margin, "less"))
+        ]
+        assert (max(sides) < 0.05) == (-margin < found.narrow[0] and found.narrow[1] < margin)
+    assert stats.paired_t([0.5, 0.5]).p == 0
+    assert stats.paired_t([0.0, 0.0]).p == 1
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([]) == []
+
+
+def test_the_smallest_detectable_effect_is_found_with_its_power():
+    rng = np.random.default_rng(0)
+    effect = stats.smallest_detectable(2.0, 10, alpha=0.01)
+    p = reference.ttest_1samp(rng.normal(effect, 2.0, size=(4000, 10)), 0, axis=1).pvalue
+    assert np.mean(p < 0.01) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "better", "expected"),
+    [
+        ([-0.20, -0.22, -0.18, -0.21], 0.1, "down", "supported"),
+        ([-0.20, -0.22, -0.18, -0.21], 0.1, "up", "not supported"),  # significant, the wrong way
+        ([-0.20, -0.22, -0.18, -0.21], 0.3, "down", "not supported"),  # inside the margin
+        ([-0.05, -0.06, -0.04, -0.05], 0.1, "down", "not supported"),  # significant and of no consequence
+        ([-0.5, 0.3, -0.2, 0.1], 0.1, "down", "undecidable"),
+        ([0.20, 0.22, 0.18, 0.21], 0.1, "up", "supported"),
+    ],
+)
+def test_verdicts(differences, margin, better, expected):
+    paired = stats.paired_t(differences)
+    assert stats.verdict(paired, corrected=paired.p, margin=margin, better=better) == expected
+
+
+def test_what_is_not_significant_after_correction_is_not_supported():
+    paired = stats.paired_t([-0.20, -0.40, -0.10, -0.30])
+    assert paired.p < 0.05
+    assert stats.verdict(paired, corrected=5 * paired.p, margin=0.1) == "undecidable"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "tau", "failed", "excluded"),
     [
@@ -172,6 +224,8 @@ def test_merge_failure(before, after, tau, failed, excluded):
         (lambda: stats.weighted_means([1.0], np.ones((3, 2))), "instances"),
         (lambda: stats.merge_outcome({"mmlu": 1.0}, {"code": 1.0}), "before has"),
         (lambda: stats.sign_flip_p(np.ones(21)), "at most 20"),
+        (lambda: stats.paired_t([1.0]), "at least 2"),
+        (lambda: stats.smallest_detectable(1.0, 1), "at least 2"),
     ],
 )
 def test_bad_input_is_refused(call, sentence):

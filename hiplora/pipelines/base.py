@@ -6,7 +6,8 @@ depend on results: it yields stages, and receives their records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,7 +21,7 @@ from hiplora.models import Model
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Stage
 from hiplora.stages.frontier import Frontier
-from hiplora.stages.make import Wanted
+from hiplora.stages.make import Outcome, Wanted
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone, Scaled
@@ -44,10 +45,15 @@ class Pipeline(Options):
         """What the configuration asks for, in the order in which it should be made; computes nothing."""
         raise NotImplementedError
 
+    def conclude(self, config: Config, found: Mapping[str, Record]) -> str | None:
+        """Words on what follows from the records of all stages, by id; may write it beside them. None: nothing."""
+        return None
+
 
 class Config(Options):
     """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs.
 
+    ``words`` are the overrides that it was composed from, by ``compose``.
     ``adapter_scale`` multiplies the update of every adapter that is scored or merged; nothing is trained otherwise.
     """
 
@@ -69,6 +75,8 @@ class Config(Options):
     save_basis: bool
     outputs_dir: str
     results_dir: str
+    words: Annotated[tuple[str, ...], Field(strict=False)]
+    compose: Callable[[Sequence[str]], Any]
 
     @classmethod
     def typed_as(cls, field: str) -> str:
@@ -89,6 +97,22 @@ class Config(Options):
         """What this configuration asks for."""
         return self.pipeline.stages(self)
 
+    def conclude(self, outcomes: Sequence[Outcome]) -> str | None:
+        """What the pipeline says at the end of a run."""
+        return self.pipeline.conclude(self, {outcome.stage.id: outcome.record for outcome in outcomes})
+
+    def other(self, *words: str) -> Config:
+        """The configuration of the same command with more words, and the same seed.
+
+        Where these choose a method, what the command says of its own method is left out.
+
+        Raises:
+            UserError: it does not compose.
+        """
+        out = ["pipeline", "seed", *(["method"] if any(word.startswith("method=") for word in words) else [])]
+        kept = [word for word in self.words if re.split(r"[.=]", word.lstrip("+~"))[0] not in out]
+        return self.compose([*kept, *words]).but(seed=self.seed)
+
 
 def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[list[Stage], bool]:
     """The stages that a configuration asks for as far as ``answer`` gives results, and whether these are all."""
@@ -107,6 +131,16 @@ def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[lis
         reply = [record for stage in stages if (record := answer(stage)) is not None]
         if len(reply) < len(stages):
             return found, False
+
+
+def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mapping[str, Record]) -> Any:
+    """What a generator of stages returns once it has the records of all it asks for, by id."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send([found[wanted.stage.id] for wanted in asked])
+    except StopIteration as end:
+        return end.value
 
 
 def training(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -85,22 +85,39 @@ def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
     return stats.adapter_weights([dict(key[2]) for key in keys], rng=rng)
 
 
-def per_seed(evidence: Evidence, measure: str, **point: str) -> Sample:
-    """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out."""
-    found, seeds = {}, evidence.experiment.keys("single", SEED)
-    for seed in seeds:
-        slots = evidence.select("single", seed=seed, **point)
+def per_seed(
+    evidence: Evidence,
+    measure: str,
+    *,
+    group: str = "single",
+    tasks: Sequence[str] | None = None,
+    per: Mapping[str, float] | None = None,
+    **point: str,
+) -> Sample:
+    """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out.
+
+    Only adapters of the ``tasks`` count, where these are given; each value is divided by its task's in ``per``.
+    """
+    found: dict[str, Measured] = {}
+    seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
+    for slot in evidence.select(group, **point):
+        place = evidence.slots[slot].run.point
+        if tasks is None or place["task"] in tasks:
+            seeds[place[SEED]].append(slot)
+    for seed, slots in seeds.items():
         rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
         if slots and len(rows) == len(slots):
             runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
-            value = sum(each.value for each in rows) / len(rows)
+            value = sum(each.value / (1 if per is None else per[each.members[0][0]]) for each in rows) / len(rows)
             found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
     return Sample(found, len(seeds))
 
 
-def per_instance(evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), **point: str) -> Sample:
+def per_instance(
+    evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), *, group: str = "merge", **point: str
+) -> Sample:
     """One value per merge instance; one without a value is left out and shows in n."""
-    slots = evidence.select("merge", **point)
+    slots = evidence.select(group, **point)
     wanted = [[len(e.members) for e in evidence.slots[slot].entries if e.role == "merged"] for slot in slots]
     expected = sum(sum(size in sizes for size in found) or 1 for found in wanted)
     rows = [each for each in evidence.measure(measure, slots) if len(each.members) in sizes]

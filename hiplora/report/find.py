@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiplora.compose import compose_cached
+from hiplora.disk import json_object
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
 from hiplora.report.channel import channel_stands_still
@@ -57,7 +58,17 @@ def _entry(stage: Stage) -> Entry:
     of: Any = getattr(stage, "of", stage)
     train = of if isinstance(of, Train) else getattr(of, "train", None)
     members = getattr(of, "members", [(train.task.name, train.seed)] if train is not None else [])
+<<<<<<< HEAD
     return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
+=======
+    return Entry(role=_role(stage, of), members=tuple(members), stage=stage)
+
+
+def _role(stage: Stage, of: Any) -> str:
+    if getattr(of, "norms", None) is not None:
+        return "rescaled"
+    return stage.kind if stage.kind == "frontier" else getattr(of, "role", of.kind)
+>>>>>>> table16
 
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
@@ -92,7 +103,19 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
+        levels=levels(config.places.results),
     )
+
+
+def levels(folder: Path) -> dict[str, float]:
+    """The NLL of each task at which learning counts as equal; none where selection has not been run."""
+    path = folder / "selection.json"
+    try:
+        return {str(task): float(level) for task, level in json_object(path)["levels"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not give the levels of equal learning ({error!r}); make it anew.") from None
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,38 @@ import pandas as pd
 
 from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
+<<<<<<< HEAD
 from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Result, Scores
+=======
+from hiplora.report.matched import matched, point_row
+from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, joined, measures
+from hiplora.stages.base import Stage
+from hiplora.stages.record import Record
+from hiplora.stages.results import Frontier, Result, Scores
+>>>>>>> table16
 from hiplora.stages.store import Status, Store
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
 NUMBER = ("trained", "benchmark", "metric", "value")
+ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
+<<<<<<< HEAD
     ``role`` is train, backbone, adapter, merged or frontier; ``dirty`` says that uncommitted code made it or what it
     stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
+=======
+    ``role`` is train, backbone, adapter or merged; ``rescaled`` for merges of updates that were brought to other norms,
+    ``frontier`` for the cheap scores along an adapter's scale and training. ``dirty`` says that uncommitted code made
+    it or what it stands on.
+>>>>>>> table16
     """
 
     role: str
@@ -72,6 +88,7 @@ class Evidence:
     """What a table and a plan are made from: every wanted run, and what a reader must know about them.
 
     ``where`` names device and arithmetic of the records, ``changed`` the settings that are not the table's own.
+    ``levels`` are the NLL of each task at which learning counts as equal, from selection.
     """
 
     experiment: Experiment
@@ -85,6 +102,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     store: Store | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     def select(self, group: str, **point: str) -> list[int]:
         """Numbers of the slots of one group at the given places of its axes."""
@@ -103,12 +121,21 @@ class Evidence:
         return long_frame(self.slots)
 
     @cached_property
-    def _measures(self) -> dict[str, list[Measured]]:
-        return measures(self.frame)
+    def frontiers(self) -> pd.DataFrame:
+        """One row per adapter and point of its frontier, the backbone first."""
+        return frontier_frame(self.slots)
+
+    @cached_property
+    def _measures(self) -> dict[str, dict[int, list[Measured]]]:
+        found: dict[str, dict[int, list[Measured]]] = {}
+        for each in itertools.chain(measures(self.frame), matched(self.frontiers, self.levels)):
+            found.setdefault(each.measure, {}).setdefault(each.slot, []).append(each)
+        return found
 
     def measure(self, name: str, slots: Sequence[int]) -> list[Measured]:
         """One measure of everything in some slots, in their order; nan where it was not measured."""
-        return [each for each in self._measures.get(name, []) if each.slot in slots]
+        found = self._measures.get(name, {})
+        return [each for slot in slots for each in found.get(slot, [])]
 
 
 def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
@@ -130,8 +157,31 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*axes, *STAGE, *NUMBER]).astype({"value": float, "trained": float})
 
 
+def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
+    """One row per adapter and point where both its frontier and the backbone's are there, the backbone first.
+
+    ``runs`` and ``marks`` are those of the two records; the other columns are :func:`point_row`'s.
+    """
+    axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
+    rows: list[dict[str, Any]] = []
+    for number, slot in enumerate(slots):
+        found = {entry.members: entry for entry in slot.entries if entry.role == "frontier" and entry.record}
+        base = found.pop((), None)
+        for members, entry in found.items() if base is not None else ():
+            ((task, seed),) = members
+            both = [each for each in (base, entry) if each is not None and each.record is not None]
+            (zero, *_), points = (each.record.result.points for each in both)  # type: ignore[union-attr]
+            marks, runs = joined(each.marks for each in both), tuple(each.record.id for each in both if each.record)
+            adapter = dict(zip(ADAPTER, (number, slot.run.group, task, seed, members, runs, marks), strict=True))
+            place = {axis: slot.run.point.get(axis) for axis in axes}
+            rows += [{**place, **adapter, **point_row(zero, point, trained_on=task)} for point in (zero, *points)]
+    return pd.DataFrame(rows, columns=None if rows else list(ADAPTER))
+
+
 def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
-    """Benchmark, metric and value; the figures of a training stand under ``training``."""
+    """Benchmark, metric and value; a training's figures stand under ``training``; a frontier has its own frame."""
+    if isinstance(result, Frontier):
+        return []
     if isinstance(result, Scores):
         return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
     if not isinstance(result, Adapter):

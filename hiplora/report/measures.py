@@ -21,7 +21,7 @@ RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
 
 
 class Measured(NamedTuple):
-    """A measure of one adapter (pipeline ``single``) or merge instance, with ids and marks of the scores behind it."""
+    """A measure of one adapter or merge instance, with ids and marks of the scores behind it."""
 
     slot: int
     members: tuple[tuple[str, int], ...]
@@ -36,12 +36,11 @@ def joined(marks: Iterable[str]) -> str:
     return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY, STILL).index))
 
 
-def measures(frame: pd.DataFrame) -> dict[str, list[Measured]]:
-    """Every measure of every adapter and merge instance, in the order of the frame, by measure."""
-    found: dict[str, list[Measured]] = {}
-    for each in (*_adapters(frame), *_instances(frame)):
-        found.setdefault(each.measure, []).append(each)
-    return found
+def measures(frame: pd.DataFrame) -> Iterator[Measured]:
+    """Every measure of every adapter and merge instance, in the order of the frame."""
+    yield from _adapters(frame)
+    yield from _at_level(frame)
+    yield from _instances(frame)
 
 
 def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[Measured]:
@@ -70,15 +69,32 @@ def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
                 yield from _measured(of, lost, of.id, [row.marks for row in rows])
 
 
+def _at_level(frame: pd.DataFrame) -> Iterator[Measured]:
+    """``level/own``: the own score of every adapter that was scaled to the level of its task."""
+    scaled = frame[(frame["pipeline"] == "frontier") & (frame["role"] == "adapter")]
+    for row in scaled.itertuples():
+        if row.benchmark == row.members[0][0] and row.metric == primary(row.benchmark):
+            yield from _measured(row, {"level/own": 100 * row.value}, row.id, [row.marks])
+
+
 def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and what follows from them."""
+    """Scores of every merge instance before and after, their difference Δ, and what follows from them.
+
+    Of merges of ``rescaled`` updates, only what they keep.
+    """
     known = frame[frame["trained"].notna()]
     keys = ["slot", "benchmark", "trained", "metric"]
     alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
-    pairs = known[known["role"] == "merged"].merge(alone, on=keys, how="left", suffixes=("", "_before"))
+    merged = known["role"].isin(["merged", "rescaled"])
+    pairs = known[merged].merge(alone, on=keys, how="left", suffixes=("", "_before"))
+    base = frame[(frame["role"] == "backbone") & (frame["metric"] == "nll")].drop_duplicates("benchmark")
+    bases = {row.benchmark: row for row in base.itertuples()}
     for _, group in groupby(pairs.itertuples(), key=lambda row: (row.slot, row.id)):
         rows: list[Any] = list(group)
         if any(pd.isna(row.id_before) for row in rows):  # a member's score alone is missing
+            continue
+        yield from _kept(rows, bases)
+        if rows[0].role == "rescaled":
             continue
         scored = [row for row in rows if row.metric in task_class(row.benchmark).scores]
         for row in scored:
@@ -88,6 +104,27 @@ def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
             yield from _measured(row, {f"Δ/{at}": 100 * (row.value - row.value_before)}, row.id, marks)
         marks = [mark for row in rows for mark in (row.marks_before, row.marks)]
         yield from _measured(rows[0], _damage(rows, scored), rows[0].id, marks)
+
+
+def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
+    """``merged/kept``: mean share of the tasks' gains in NLL that is left in a merge, clipped to ±1.
+
+    ``merged/kept_least`` is the smallest of them, ``merged/gain`` the mean gain, ``merged/kept/<task>`` each; of merges
+    of rescaled updates under ``rescaled/…``. nan where an adapter alone has not gained anything that could be kept.
+    """
+    found = [row for row in rows if row.metric == "nll"]
+    if not found or any(row.benchmark not in bases for row in found):
+        return
+    gains = {row.benchmark: bases[row.benchmark].value - row.value_before for row in found}
+    left = {row.benchmark: bases[row.benchmark].value - row.value for row in found}
+    shares = {task: min(1.0, max(-1.0, left[task] / gain)) for task, gain in gains.items() if gain > 0}
+    whole = len(shares) == len(found)
+    values = {f"kept/{task}": share for task, share in shares.items()} | {"gain": sum(gains.values()) / len(gains)}
+    values["kept"] = sum(shares.values()) / len(shares) if whole else math.nan
+    values["kept_least"] = min(shares.values()) if whole else math.nan
+    marks = [mark for row in found for mark in (row.marks_before, row.marks, bases[row.benchmark].marks)]
+    named = {f"{rows[0].role}/{name}": value for name, value in values.items()}
+    yield from _measured(rows[0], named, rows[0].id, marks)
 
 
 def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:

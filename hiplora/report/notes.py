@@ -47,7 +47,9 @@ def table(
 ) -> Table:
     """A table with its caption, its own notes, and those that every table with such columns and records has."""
     name, changed, paper = evidence.experiment.name, list(evidence.changed), evidence.experiment.paper
-    over = {"seeds": any(c.spread != "ci" for c in columns), "instances": any(c.spread == "ci" for c in columns)}
+    over = {"seeds": False, "instances": False}  # with a bootstrap it is over instances
+    for column in columns:
+        over["instances" if column.spread == "ci" and column.level != "t" else "seeds"] = True
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
     every = [
         COUNTED.format(" or ".join(name for name, occurs in over.items() if occurs)),

@@ -26,6 +26,7 @@ class Cell:
     """One number in its column's unit, None where there is none yet: ``n`` of ``n_expected`` values are behind it.
 
     ``std`` is over these values, seeds or merges, the interval is at 95 %; ``runs`` are the records, ``marks`` theirs.
+    ``words`` are printed in the number's place, where it says less than they do.
     """
 
     row: str
@@ -39,6 +40,7 @@ class Cell:
     paper: float | None = None
     marks: str = ""
     runs: tuple[str, ...] = ()
+    words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table ready to be written."""
+    """A table ready to be written. ``sections`` are headings with their rows; without any, all rows stand together."""
 
     name: str
     title: str
@@ -72,6 +74,7 @@ class Table:
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The cell at a place, None where the table has none by design."""
@@ -88,9 +91,11 @@ class Table:
 
 def to_csv(cells: Iterable[Cell]) -> str:
     """Long form; an absent number is an empty field, record ids are joined by semicolons."""
+    cells = list(cells)
+    hidden = set() if any(cell.words for cell in cells) else {"words"}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names := [each.name for each in fields(Cell)])
+    writer.writerow(names := [each.name for each in fields(Cell) if each.name not in hidden])
     for cell in cells:
         values = [";".join(v) if isinstance(v, tuple) else v for v in (getattr(cell, name) for name in names)]
         # Ten significant digits: beyond any measurement here, short of the last bits that differ between machines.
@@ -100,27 +105,41 @@ def to_csv(cells: Iterable[Cell]) -> str:
 
 def cell_text(cell: Cell | None, column: Column) -> str:
     """``41.2 ± 0.8 (3)``; ``41.2 ± 0.8 (2/3)`` where values are missing; ``–`` where all are; blank by design."""
+    if cell is not None and cell.words:
+        return cell.words
     if cell is None or cell.value is None:
         return "" if cell is None else "–"
-    words = [_number(cell.value, column) + cell.marks]
+    words = [number_text(cell.value, column) + cell.marks]
     if column.spread == "std" and cell.std is not None:
         words.append(f"± {cell.std:.{column.decimals}f}")
     if column.spread == "ci" and cell.ci_low is not None and cell.ci_high is not None:
-        words.append(f"[{_number(cell.ci_low, column)}, {_number(cell.ci_high, column)}]")
+        words.append(f"[{number_text(cell.ci_low, column)}, {number_text(cell.ci_high, column)}]")
     return " ".join([*words, f"({cell.n})" if cell.n >= cell.n_expected else f"({cell.n}/{cell.n_expected})"])
 
 
-def _number(value: float, column: Column) -> str:
+def number_text(value: float, column: Column) -> str:
     text = f"{value:.{column.decimals}f}"
     # Rounding must not leave a signed zero; a true minus sign keeps columns readable.
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def grid(table: Table) -> list[list[str]]:
+def grids(table: Table) -> list[tuple[str, list[list[str]]]]:
+    """Each section's heading with its header and rows as text; a section has the columns that it has cells in."""
+    if not table.sections:
+        rows = list(dict.fromkeys(cell.row for cell in table.cells))
+        return [("", _grid(table, rows, table.columns))]
+    found = []
+    for heading, rows in table.sections.items():
+        there = {cell.column for cell in table.cells if cell.row in rows}
+        columns = [column for column in table.columns if column.label in there]
+        found.append((heading, _grid(table, rows, columns)))
+    return found
+
+
+def _grid(table: Table, rows: Sequence[str], given: Sequence[Column]) -> list[list[str]]:
     """Header and rows as text; the paper's values follow the column they belong to, under their own scale."""
-    rows = list(dict.fromkeys(cell.row for cell in table.cells))
     columns = [["", *rows]]
-    for column in table.columns:
+    for column in given:
         cells = [table.cell(row, column.label) for row in rows]
         columns.append([column.label + ARROWS[column.better], *(cell_text(cell, column) for cell in cells)])
         paper = [cell.paper if cell is not None else None for cell in cells]
@@ -132,25 +151,52 @@ def grid(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """The table with its caption, notes and, where cells are short of runs, the commands that fill them."""
-    rows = grid(table)
-    header, *body = ("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in rows)
-    rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
-    lines = [f"# {table.title}", "", table.caption, "", header, rule, *body, "", *(f"- {note}" for note in table.notes)]
+    lines = [f"# {table.title}", "", table.caption, ""]
+    for heading, rows in grids(table):
+        header, *body = ("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in rows)
+        rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
+        lines += [*([f"## {heading}", ""] if heading else []), header, rule, *body, ""]
+    lines += [f"- {note}" for note in table.notes]
     if table.commands:
         lines += ["", "Not every run is there yet. What is missing is made by", "", "```", *table.commands, "```"]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def latex(table: Table) -> str:
-    """A booktabs table, with notes as its footnote text; with more rows than a page holds, a longtable."""
-    header, *body = (" & ".join(text.translate(LATEX) for text in line) + r" \\" for line in grid(table))
+    """A booktabs table, with notes as its footnote text; with more rows than a page holds, a longtable.
+
+    Sections are tables of their own below one caption.
+    """
     notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
     named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"
-    columns = f"{{l{'r' * header.count(' & ')}}}"
-    if len(body) > PAGE:
+    parts = [(heading, *_latex_rows(rows)) for heading, rows in grids(table)]
+    if len(parts) == 1 and len(parts[0][2]) > PAGE:
+        ((_, columns, (header, *body)),) = parts
         start = [rf"\begin{{longtable}}{columns}", "".join(named) + r"\\"]
-        middle, end = [r"\midrule", r"\endhead"], [r"\end{longtable}", *notes]
-    else:
-        start = [r"\begin{table}", r"\centering", *named, rf"\begin{{tabular}}{columns}"]
-        middle, end = [r"\midrule"], [r"\end{tabular}", *notes, r"\end{table}"]
-    return "\n".join([*start, r"\toprule", header, *middle, *body, r"\bottomrule", *end, ""])
+        return _joined(
+            [*start, r"\toprule", header, r"\midrule", r"\endhead", *body, r"\bottomrule"], r"\end{longtable}", *notes
+        )
+    lines = [r"\begin{table}", r"\centering", *named]
+    for heading, columns, (header, *body) in parts:
+        lines += [rf"\par\medskip {heading.translate(LATEX)}\par"] if heading else []
+        lines += [
+            rf"\begin{{tabular}}{columns}",
+            r"\toprule",
+            header,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    return _joined(lines, *notes, r"\end{table}")
+
+
+def _latex_rows(rows: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """Alignment of the columns, and every row."""
+    return f"{{l{'r' * (len(rows[0]) - 1)}}}", [
+        " & ".join(text.translate(LATEX) for text in row) + r" \\" for row in rows
+    ]
+
+
+def _joined(lines: Sequence[str], *more: str) -> str:
+    return "\n".join([*lines, *more, ""])

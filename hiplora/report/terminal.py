@@ -31,6 +31,11 @@ def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def tally(engine: Engine) -> str:
+    """How much of a run was made and how much was there."""
+    return f"Made {len(engine.made)} stages, reused {len(engine.reused)}."
+
+
 def _role(outcome: Outcome) -> str | None:
     return outcome.stage.of.role if isinstance(outcome.stage, Score) else None
 

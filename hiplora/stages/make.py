@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from hiplora import selection
 from hiplora.config import digest
-from hiplora.disk import check_writable, lock
+from hiplora.disk import Busy, check_writable, lock
 from hiplora.environment import environment, return_memory
 from hiplora.parts import Parts
 from hiplora.stages.base import Job, Stage
@@ -37,7 +38,10 @@ class Outcome:
 
 @dataclass
 class Engine:
-    """Makes stages. ``made`` and ``reused`` name what was made and found on the way; ``force`` redoes what is asked."""
+    """Makes stages. ``made`` and ``reused`` name what was made and found on the way; ``force`` redoes what is asked.
+
+    Processes beside each other that ask for the same stages share the work: each takes what no other is making.
+    """
 
     store: Store
     tracking: Tracking
@@ -45,6 +49,8 @@ class Engine:
     made: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     _total: int = 0
+    _open: str = ""  # behind the total, where the next stages depend on results
+    _others: int = 0  # stages that were missing when they were asked for, and that another process has made
 
     def run(self, asked: Iterable[Wanted | Sequence[Wanted]]) -> list[Outcome]:
         """Make what a pipeline asks for: all at once from a list, step by step from a generator, which gets records.
@@ -53,6 +59,7 @@ class Engine:
             UserError: a stage is refused before anything is computed, or fails; what is complete stays.
         """
         if isinstance(asked, Iterator):
+            self._open = "+"
             outcomes: list[Outcome] = []
             reply: list[Record] | None = None
             while True:
@@ -67,6 +74,7 @@ class Engine:
 
     def _batch(self, batch: Sequence[Wanted]) -> list[Outcome]:
         forced = [self.force and not wanted.shared for wanted in batch]
+        self.store.refresh()
         todo = pending(
             self.store, [w.stage for w in batch], {w.stage.id for w, yes in zip(batch, forced, strict=True) if yes}
         )
@@ -75,22 +83,48 @@ class Engine:
         if todo:
             for folder in (self.store.places.tracked, self.store.places.outputs):
                 check_writable(folder)
-        self._total = len(self.made) + len(todo)
+        self._total = len(self.made) + self._others + len(todo)
+        if not any(forced):
+            self._share(todo)
         return [self._outcome(w.stage, self.make(w.stage, force=yes)) for w, yes in zip(batch, forced, strict=True)]
+
+    def _share(self, todo: Sequence[Stage]) -> None:
+        """Make what is missing; what another process is making is passed over as long as there is more to do."""
+        left = list(todo)
+        while left:
+            busy = [stage for stage in left if not self._made_or_found(stage, wait=False)]
+            if len(busy) == len(left):
+                self._made_or_found(busy.pop(0), wait=True)
+            left = busy
+
+    def _made_or_found(self, stage: Stage, *, wait: bool) -> bool:
+        """Whether a missing stage has its record now; False where another process is making it, or one it needs."""
+        before = len(self.made)
+        try:
+            self.make(stage, wait=wait)
+        except Busy:
+            return False
+        self._others += len(self.made) == before
+        return True
 
     def _outcome(self, stage: Stage, record: Record) -> Outcome:
         tracked = self.store.tracked.get((record.id, record.where))
         return Outcome(stage, record, tracked if tracked is not None and tracked != record else None)
 
-    def make(self, stage: Stage, *, force: bool = False) -> Record:
-        """The record of a stage, with its artefact where it leaves one; found or made."""
+    def make(self, stage: Stage, *, force: bool = False, wait: bool = True) -> Record:
+        """The record of a stage, with its artefact where it leaves one; found or made.
+
+        Raises:
+            Busy: another process is making it, or one that it needs, and ``wait`` is False.
+        """
         found = None if force else found_whole(self.store, stage)
         if found is None:
             before = self.store.current((stage.id, stage.where()))
             for need in stage.needs():  # before the lock: none is held while another is awaited
-                self.make(need)
+                self.make(need, wait=wait)
             places = self.store.places
-            with lock(places.lock(stage.id, stage.where()), target=places.artefact(stage.id, stage.where())):
+            target = places.artefact(stage.id, stage.where())
+            with lock(places.lock(stage.id, stage.where()), target=target, wait=wait):
                 self.store.refresh()
                 found = found_whole(self.store, stage)  # another process may have made it meanwhile
                 if found is None or (force and found == before):
@@ -102,9 +136,10 @@ class Engine:
         return found
 
     def _make(self, stage: Stage, *, force: bool) -> Record:
-        self._total = max(self._total, len(self.made) + 1)
+        done = len(self.made) + self._others
+        self._total = max(self._total, done + 1)
         line = f"{stage.kind} {stage.name()}-{stage.id}"
-        print(f"[{len(self.made) + 1}/{self._total}] {line}", file=sys.stderr, flush=True)
+        print(f"[{done + 1}/{self._total}{self._open}] {line}", file=sys.stderr, flush=True)
         return_memory()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         job = self._job(stage)
@@ -118,7 +153,7 @@ class Engine:
             asked=stage.described(),
             needs={id: need.digest for id, need in job.needs.items()},
             digest=result_digest(made.result, samples),
-            environment=environment(made.device),
+            environment=environment(made.device) | selection.mark(self.store.places.results),
             started=started,
             result=made.result,
         )

@@ -15,6 +15,7 @@ from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.table import Table
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
+from tests.report.frontiers import LEVELS, World
 
 HERE = Path(__file__).parent
 RECORDS = list(Records(HERE / "records"))
@@ -53,10 +54,19 @@ def merged(run: Run, keep: Keep) -> Iterator[Entry]:
         yield Entry(role="merged", members=instance, record=there[position] if there else None)
 
 
-def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
+# HiP-LoRA forgets a fifth less than LoRA, Proj-LoRA a twentieth; directions that mean nothing do not help.
+WORLD = World(
+    forgets={"hip": 0.8, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3},
+    learns={"hip_free": 0.99},
+    keeps={"hip": 0.7, "hip_free": 0.7, "proj": 0.52},
+)
+
+
+def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries = {"single": single, "merge": merged}
+    entries: dict[str, Any] = {"single": single, "merge": merged}
+    entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,
@@ -66,6 +76,7 @@ def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
         data="synthetic records",
         scale="mini",
         where="cpu-float32",
+        levels=LEVELS,
     )
     return replace(evidence, commands=commands(evidence))
 

@@ -1,0 +1,59 @@
+"""Where a learning curve reaches a level: what makes methods comparable at equal learning.
+
+A leaf: numpy only (isotonic regression comes from scipy, imported when asked for). A curve is a method's validation
+NLL over x, the scale c of a finished update or the share of the training's steps; x starts at 0, the bare backbone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def reach(x: ArrayLike, learning: ArrayLike, level: float, *, isotonic: bool = False) -> float | None:
+    """Smallest x at which the learning, lower is better, has come down to ``level``; None if it never does.
+
+    Between the points the learning is linear in x. With ``isotonic`` it is first made non-increasing in x, by least
+    squares, so that noise of one point along a training does not pass for learning.
+
+    Raises:
+        ValueError: x does not increase from 0, or the two do not fit together.
+    """
+    places, values = _curve(x, learning)
+    if isotonic:
+        from scipy.optimize import isotonic_regression
+
+        values = isotonic_regression(values, increasing=False).x
+    below = np.flatnonzero(values <= level)
+    if not below.size:
+        return None
+    first = int(below[0])
+    if first == 0:
+        return float(places[0])
+    left, right = values[first - 1], values[first]
+    return float(places[first - 1] + (places[first] - places[first - 1]) * (left - level) / (left - right))
+
+
+def at(x: ArrayLike, values: ArrayLike, where: float) -> float:
+    """The value at a place inside the range of x, linear between the points.
+
+    Raises:
+        ValueError: the place is outside, x does not increase from 0, or the two do not fit together.
+    """
+    places, heights = _curve(x, values)
+    if not places[0] <= where <= places[-1]:
+        raise ValueError(f"{where} is outside the curve, which goes from {places[0]} to {places[-1]}")
+    return float(np.interp(where, places, heights))
+
+
+def _curve(x: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
+    places, heights = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
+    if places.ndim != 1 or places.shape != heights.shape or places.size == 0:
+        raise ValueError(f"a curve needs as many values as places, got {heights.shape} and {places.shape}")
+    if not (np.isfinite(places).all() and np.isfinite(heights).all()):
+        raise ValueError("the curve holds NaN or infinity")
+    if places[0] != 0 or (np.diff(places) <= 0).any():
+        raise ValueError(f"x must increase from 0, the bare backbone; got {places.tolist()}")
+    return places, heights

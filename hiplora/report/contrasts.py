@@ -1,0 +1,151 @@
+"""Contrasts of arms, paired by training seed: Student-t, Holm over a family, and what each lets one say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hiplora import stats
+from hiplora.report.aggregate import Sample
+from hiplora.report.table import Cell, Column, number_text
+
+Of = Callable[[str], Sample]  # values of an arm by seed
+Pair = tuple[str, str]
+POWER = 0.8
+ACCURACY = -3.0  # pp; with a lower bound under it, equal learning is not shown
+
+DIFFERENCE = Column(label="Difference", decimals=3, spread="ci", level="t")
+P = Column(label="p (Holm)", decimals=4, spread="none")
+NARROW = Column(label="90 % interval", decimals=3, spread="none")
+MARGIN = Column(label="Margin", decimals=3, spread="none")
+DETECTABLE = Column(label="Detectable", decimals=3, spread="none")
+VERDICT = Column(label="Verdict", spread="none")
+SIGNS = Column(label="Signs by task", spread="none")
+SECOND = Column(label="Second text agrees", decimals=3, spread="none")
+TRAINING = Column(label="Along the training agrees", decimals=3, spread="none")
+EVERYONE = Column(label="With those never at the level", decimals=3, spread="ci", level="t")
+OWN = Column(label="Own score (pp)", decimals=1, spread="none")
+COLUMNS = (DIFFERENCE, P, NARROW, MARGIN, DETECTABLE, VERDICT, SIGNS, SECOND, TRAINING, EVERYONE, OWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How arms are compared: the measure ``of`` an arm, the ``margin`` in its unit, which side is ``better``.
+
+    ``checks`` are other measures whose sign must agree, ``everyone`` the measure with the adapters that it leaves out,
+    ``own`` the score that must not be given up, ``tasks`` the measure of each task alone.
+    """
+
+    of: Of
+    margin: float | None
+    better: Literal["up", "down"] = "down"
+    checks: Sequence[tuple[Column, Of]] = ()
+    everyone: Of | None = None
+    own: Of | None = None
+    tasks: Sequence[Of] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """The first arm minus the second, ``corrected`` is the p value by Holm.
+
+    ``detectable`` is the difference that would have been found with a power of 80 % at Holm's strictest step.
+    """
+
+    paired: stats.Paired
+    corrected: float
+    detectable: float
+
+
+def family(samples: Mapping[Pair, Sample]) -> dict[Pair, Contrast | None]:
+    """Contrasts that are corrected together; None, and counted as tested, where fewer than two seeds have both arms."""
+    tests = {pair: stats.paired_t(sample.values) if len(sample.of) > 1 else None for pair, sample in samples.items()}
+    corrected = stats.holm([1.0 if test is None else test.p for test in tests.values()])
+    found: dict[Pair, Contrast | None] = {}
+    for (pair, test), p in zip(tests.items(), corrected, strict=True):
+        found[pair] = None
+        if test is not None:
+            alpha = stats.SIGNIFICANT / len(tests)
+            detectable = stats.smallest_detectable(test.std, test.n, alpha=alpha, power=POWER)
+            found[pair] = Contrast(paired=test, corrected=p, detectable=detectable)
+    return found
+
+
+def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
+    """A row for each pair of arms, under the name given to it."""
+    samples = {pair: difference(pair, measure.of) for pair in names}
+    contrasts = family(samples)
+    for pair, row in names.items():
+        sample, contrast = samples[pair], contrasts[pair]
+        yield sample.mean(row, DIFFERENCE, "t")
+        if contrast is None:
+            yield sample.cell(row, VERDICT, None)
+            continue
+        checked = [(column, difference(pair, of)) for column, of in measure.checks]
+        agreed = {column.label: _same_sign(sample, other) for column, other in checked}
+        own = difference(pair, measure.own) if measure.own is not None else None
+        yield sample.cell(row, P, contrast.corrected, words="< 0.0001" if contrast.corrected < 1e-4 else "")
+        yield sample.cell(row, MARGIN, measure.margin)
+        yield sample.cell(row, DETECTABLE, contrast.detectable)
+        low, high = (number_text(end, NARROW) for end in contrast.paired.narrow)
+        yield sample.cell(row, NARROW, contrast.paired.mean, words=f"[{low}, {high}]")
+        yield sample.cell(row, VERDICT, contrast.paired.mean, words=judged(contrast, measure, agreed, own))
+        yield sample.cell(row, SIGNS, contrast.paired.mean, words=signs([difference(pair, of) for of in measure.tasks]))
+        yield from (_check(row, column, other, agreed[column.label]) for column, other in checked)
+        if measure.everyone is not None:
+            yield difference(pair, measure.everyone).mean(row, EVERYONE, "t")
+        if own is not None:
+            yield _own(row, own)
+
+
+def difference(pair: Pair, of: Of) -> Sample:
+    """The first arm minus the second, of the seeds that both have."""
+    return of(pair[0]).minus(of(pair[1]))
+
+
+def judged(contrast: Contrast, measure: Measure, agreed: Mapping[str, bool | None], own: Sample | None = None) -> str:
+    """The verdict in words; what a check does not agree with is undecidable, and unequal learning is said."""
+    if measure.margin is None:
+        return "undecidable: no margin"
+    verdict = stats.verdict(contrast.paired, corrected=contrast.corrected, margin=measure.margin, better=measure.better)
+    if verdict != "supported":
+        return verdict
+    if against := [_against(label, same) for label, same in agreed.items() if not same]:
+        return f"undecidable: {' and '.join(against)}"
+    return verdict if own is None or learns_as_much(own) else f"{verdict}, equal learning not shown"
+
+
+def _against(label: str, same: bool | None) -> str:
+    return label.removesuffix("agrees").lower() + ("is missing" if same is None else "disagrees")
+
+
+def learns_as_much(own: Sample) -> bool:
+    """Whether the one-sided 95 % lower bound of the difference in the own score is above −3 pp."""
+    return len(own.of) > 1 and stats.t_interval(own.values, level=0.9)[0] >= ACCURACY
+
+
+def signs(samples: Sequence[Sample]) -> str:
+    """The sign of each sample's mean, · where there is none."""
+    means = [float(sample.values.mean()) if sample.of else 0.0 for sample in samples]
+    return " ".join("+" if mean > 0 else "−" if mean < 0 else "·" for mean in means)
+
+
+def _same_sign(one: Sample, other: Sample) -> bool | None:
+    return bool(one.values.mean() * other.values.mean() > 0) if one.of and other.of else None
+
+
+def _check(row: str, column: Column, sample: Sample, same: bool | None) -> Cell:
+    if same is None:
+        return sample.cell(row, column, None)
+    mean = float(sample.values.mean())
+    return sample.cell(row, column, mean, words=f"{'yes' if same else 'no'} ({number_text(mean, column)})")
+
+
+def _own(row: str, sample: Sample) -> Cell:
+    if len(sample.of) < 2:
+        return sample.cell(row, OWN, None)
+    mean, low = float(sample.values.mean()), stats.t_interval(sample.values, level=0.9)[0]
+    words = f"{number_text(mean, OWN)} (≥ {number_text(low, OWN)})"
+    words += "" if learns_as_much(sample) else ", equal learning not shown"
+    return sample.cell(row, OWN, mean, ci_low=low, words=words)

@@ -1,0 +1,90 @@
+"""Adapters at equal learning: each at the smallest scale, or the earliest step, where its own NLL is at a level.
+
+Learning is the NLL of the adapter's own benchmark on validation. What is forgotten is read off there, linearly between
+the points of its frontier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from hiplora.matching import Floats, at, reach
+from hiplora.report.measures import Measured
+from hiplora.stages.results import Metrics, Point
+from hiplora.tasks import ORDER
+
+STYLED = "gsm8k"  # answer style moves the NLL of word problems by ±1 nat: beside Retain-NLL, not in it
+TEXTS = ("text", "text_sampled")
+READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
+
+
+def forgotten(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on: str) -> dict[str, float]:
+    """Rises of NLL over the backbone; nan where one was not measured.
+
+    ``text`` and ``text_sampled`` are general text. ``nll`` is Retain-NLL: the mean over the other benchmarks without
+    word problems, whose rise is ``styled``; ``rises`` and ``falls`` are its two parts, which add up to it.
+    """
+
+    def rise(name: str) -> float:
+        before, after = (scores.get(name, {}).get("nll") for scores in (base, now))
+        return math.nan if before is None or after is None else after - before
+
+    others = [rise(task) for task in ORDER if task not in (trained_on, STYLED)]
+    rises, falls = (sum(part) / len(others) for part in zip(*((max(r, 0.0), min(r, 0.0)) for r in others), strict=True))
+    known = not any(map(math.isnan, others))
+    parts = (rises + falls, rises, falls) if known else (math.nan,) * 3
+    found = {text: rise(text) for text in TEXTS} | dict(zip(("nll", "rises", "falls"), parts, strict=True))
+    return found | {"styled": rise(STYLED) if trained_on != STYLED else math.nan}
+
+
+def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
+    """One row of the frontier's frame: where the point lies, its own NLL and gain over the backbone, what it forgot."""
+    own, before = (_number(each.learning[trained_on]["nll"]) for each in (point, base))
+    place = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
+    place["top_share"] = _number(point.top_share)
+    return (
+        place | {"own": own, "gain": before - own} | forgotten(base.benchmarks, point.benchmarks, trained_on=trained_on)
+    )
+
+
+def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
+    """One adapter from the backbone on: its finished update by ``scale``, or its training by ``fraction``."""
+    others = points["fraction" if way == "scale" else "scale"]
+    on_it = np.flatnonzero((others == 0) | (others == 1))
+    _, first = np.unique(points[way][on_it], return_index=True)
+    return {name: values[on_it[first]] for name, values in points.items()}
+
+
+def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measured]:
+    """What every adapter with a level forgot at it, nan where it never gets there.
+
+    ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` itself), ``fraction/x`` at the earliest
+    part of the training (``fraction/at``), the learning made monotone. ``any/x`` is ``scale/x``, and for an adapter
+    that never gets there x at the scale at which it has learned most.
+    """
+    for (slot, task), points in frame.groupby(["slot", "task"], sort=False):
+        if (level := levels.get(str(task))) is None:
+            continue
+        first, found = points.iloc[0], {x: points[x].to_numpy() for x in ("scale", "fraction", "own", *READ)}
+        ways = {way: curve(found, way) for way in ("scale", "fraction")}
+        scale, fraction = (reach(c[way], c["own"], level, isotonic=way == "fraction") for way, c in ways.items())
+        best = float(ways["scale"]["scale"][ways["scale"]["own"].argmin()])
+        values = {"scale/c": scale, "fraction/at": fraction}
+        places = {"scale": scale, "fraction": fraction, "any": best if scale is None else scale}
+        for name, where in places.items():
+            way = "fraction" if name == "fraction" else "scale"
+            values |= {f"{name}/{x}": _at(ways[way][way], ways[way][x], where) for x in READ}
+        for measure, value in values.items():
+            yield Measured(slot, first["members"], measure, _number(value), first["runs"], first["marks"])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _at(x: Floats, values: Floats, where: float | None) -> float | None:
+    return None if where is None or np.isnan(values).any() else at(x, values, where)

@@ -1,0 +1,181 @@
+"""Table 16: what each arm forgets at equal learning, and contrasts of the arms with their verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+
+from hiplora.report import contrasts
+from hiplora.report.aggregate import Sample, per_seed
+from hiplora.report.contrasts import SECOND, TRAINING, Measure
+from hiplora.report.frame import Evidence
+from hiplora.report.matched import STYLED
+from hiplora.report.notes import table
+from hiplora.report.table import Cell, Column, Table
+
+LORA = "lora"  # what rises are divided by
+PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora"), ("proj", "proj_random"), ("hip", "hip_free")]
+INSIDE = [("inside_top", "inside_random")]
+UNSEEN = ("mmlu", "code")  # nothing was selected on these
+MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
+
+NEVER = Column(label="Never at the level", decimals=0, spread="none")
+RATIO = Column(label="Text rise, ratio to LoRA", decimals=2, better="down")
+COLUMNS = (
+    Column(label="Text rise (nats/token)", decimals=3, better="down", measure="scale/text"),
+    Column(label="Second text (nats/token)", decimals=3, better="down", measure="scale/text_sampled"),
+    Column(label="Retain-NLL (nats/token)", decimals=3, better="down", measure="scale/nll"),
+    Column(label="its rises", decimals=3, measure="scale/rises"),
+    Column(label="its falls", decimals=3, measure="scale/falls"),
+    Column(label="Word problems' NLL (nats/token)", decimals=3, measure="scale/styled"),
+    Column(label="Own score (%)", better="up", measure="level/own"),
+    Column(label="c at the level", decimals=2, measure="scale/c"),
+    Column(label="‖c ΔW‖", decimals=2, measure="scale/norm"),
+)
+KEPT = Column(label="Kept, {}", decimals=2, better="up")
+NORMS = {"merged": "", "rescaled": ", LoRA's norms"}
+NOTES = (
+    "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation, linear between "
+    "the points of its frontier, is the level of its task; what it forgot is read off there. An adapter that never "
+    "gets there is counted, and its seed is left out; beside stand the contrasts with it, taken at the c at which it "
+    "has learned most.",
+    "Text rise: of the cross-entropy on general text, as a ratio to LoRA's mean at the level for the same task, mean "
+    "over the tasks of a seed. Retain-NLL: rise of the gold answers' NLL on the other benchmarks, but for word "
+    "problems, which stand beside; its rises and falls add up to it. ± is the standard deviation over training seeds.",
+    "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; a "
+    "seed's own adapters of all tasks, each at its c, or each brought to the norm of LoRA's.",
+    "A contrast is the first arm minus the second, paired by training seed, with the 95 % Student-t interval; "
+    "inference is over seeds, the tasks are fixed. p is corrected by Holm over the contrasts of its section, "
+    "missing ones too.",
+    "Supported: p below .05 and the difference beyond the margin for the first arm (10 % of LoRA's mean for text, 25 % "
+    "for NLL and for what merges keep). Not supported: the 90 % interval lies inside the margin, or the difference is "
+    "significant for the second arm. Else undecidable, as is what the second text (sampled from the backbone) or the "
+    "matching along the training (own NLL made monotone in the step) contradicts in sign. A verdict holds for this "
+    "scale only.",
+    "Detectable: the difference that these seeds would have shown with a power of 80 % at Holm's first step. Own "
+    "score: the difference at the level, and its one-sided 95 % lower bound; under −3 pp, equal learning is not shown.",
+)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Measures of an arm by seed, each the mean over some tasks of a group of runs."""
+
+    evidence: Evidence
+    tasks: Sequence[str]
+    group: str = "frontier"
+
+    def mean(self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, float] | None = None) -> Sample:
+        """The measure as it is, or of each task ``per`` a number."""
+        return per_seed(self.evidence, measure, group=self.group, tasks=tasks or self.tasks, per=per, method=arm)
+
+    def ratio(self, arm: str, measure: str, per: str = "") -> Sample:
+        """The measure in units of LoRA's mean for each task (of ``per``, where that is another measure)."""
+        lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
+        if not all(sample.of for sample in lora.values()):
+            return Sample({}, self.mean(arm, measure).expected)
+        return self.mean(arm, measure, per={task: float(sample.values.mean()) for task, sample in lora.items()})
+
+    def kept(self, arm: str, kind: str, operator: str, task: str = "") -> Sample:
+        """What is left in a seed's merge of its adapters' gains, of all tasks or of one."""
+        measure = f"{kind}/kept/{task}" if task else f"{kind}/kept"
+        return per_seed(self.evidence, measure, group="merges", method=arm, merge=operator)
+
+
+def build(evidence: Evidence) -> Table:
+    """The arms at the level, then the contrasts of each measure."""
+    grid = evidence.experiment
+    arms, tasks = grid.keys("frontier", "method"), grid.keys("frontier", "task")
+    every, unseen = Arms(evidence, tasks), Arms(evidence, [task for task in tasks if task in UNSEEN])
+    inside = Arms(evidence, grid.keys("inside", "task"), "inside")
+    by_task = {task: Column(label=task, decimals=3, better="down") for task in tasks}
+    merges = {
+        (kind, operator): replace(KEPT, label=KEPT.label.format(grid.label(operator) + words))
+        for (kind, words), operator in product(NORMS.items(), grid.keys("merges", "merge"))
+    }
+    sections = {
+        "At equal learning": [cell for arm in arms for cell in _arm(every, arm, merges)],
+        "Text rise by task (nats/token)": [
+            every.mean(arm, "scale/text", [task]).mean(f"{grid.label(arm)}, by task", column, "t")
+            for arm, (task, column) in product(arms, by_task.items())
+        ],
+        "Contrasts: text rise (primary)": _rows(every, "Text rise", PAIRS, _text(every)),
+        "Contrasts: text rise on what nothing was selected on": _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)),
+        "Contrast: text rise inside the directions": _rows(inside, "Inside", INSIDE, _text(inside)),
+        "Contrasts: Retain-NLL": _rows(every, "Retain-NLL", PAIRS, _nll(every)),
+        **{f"Contrasts: {c.label}": _rows(every, c.label, PAIRS, _merges(every, *key)) for key, c in merges.items()},
+    }
+    found = table(
+        evidence,
+        "Table 16",
+        columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *contrasts.COLUMNS),
+        cells=[cell for cells in sections.values() for cell in cells],
+        notes=[*NOTES, *_level_notes(evidence, tasks)],
+    )
+    rows = {heading: list(dict.fromkeys(cell.row for cell in cells)) for heading, cells in sections.items()}
+    return replace(found, sections=rows)
+
+
+def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iterator[Cell]:
+    """One row of the first section."""
+    row, slots = arms.evidence.experiment.label(arm), arms.evidence.select(arms.group, method=arm)
+    there = {each.slot: each for each in arms.evidence.measure("scale/c", slots)}
+    never = sum(math.isnan(each.value) for each in there.values())
+    words = f"{never} of {len(there)}" if there else ""
+    yield Sample(there, len(slots)).cell(row, NEVER, never if there else None, words=words)
+    yield arms.ratio(arm, "scale/text").mean(row, RATIO, "t")
+    for column in COLUMNS:
+        tasks = [task for task in arms.tasks if (column.measure, task) != ("scale/styled", STYLED)]
+        yield arms.mean(arm, column.measure, tasks).mean(row, column, "t")
+    yield from (arms.kept(arm, *key).mean(row, column, "t") for key, column in merges.items())
+
+
+def _rows(arms: Arms, words: str, pairs: Sequence[contrasts.Pair], measure: Measure) -> list[Cell]:
+    label = arms.evidence.experiment.label
+    return list(contrasts.cells({pair: f"{words}: {' − '.join(map(label, pair))}" for pair in pairs}, measure))
+
+
+def _text(arms: Arms) -> Measure:
+    return Measure(
+        of=partial(arms.ratio, measure="scale/text"),
+        margin=MARGIN,
+        checks=[
+            (SECOND, partial(arms.ratio, measure="scale/text_sampled")),
+            (TRAINING, partial(arms.ratio, measure="fraction/text")),
+        ],
+        everyone=partial(arms.ratio, measure="any/text", per="scale/text"),
+        own=partial(arms.mean, measure="level/own"),
+        tasks=[partial(arms.mean, measure="scale/text", tasks=[task]) for task in arms.tasks],
+    )
+
+
+def _nll(arms: Arms) -> Measure:
+    return Measure(
+        of=partial(arms.mean, measure="scale/nll"),
+        margin=_share(arms.mean(LORA, "scale/nll")),
+        checks=[(TRAINING, partial(arms.mean, measure="fraction/nll"))],
+        everyone=partial(arms.mean, measure="any/nll"),
+        own=partial(arms.mean, measure="level/own"),
+        tasks=[partial(arms.mean, measure="scale/nll", tasks=[task]) for task in arms.tasks],
+    )
+
+
+def _merges(arms: Arms, kind: str, operator: str) -> Measure:
+    kept = partial(arms.kept, kind=kind, operator=operator)
+    of_tasks = [partial(kept, task=task) for task in arms.tasks]
+    return Measure(of=kept, margin=_share(kept(LORA)), better="up", tasks=of_tasks)
+
+
+def _share(lora: Sample) -> float | None:
+    """The margin for NLL, from LoRA's mean at the level, whatever its sign."""
+    return MARGIN_NLL * abs(float(lora.values.mean())) if lora.of else None
+
+
+def _level_notes(evidence: Evidence, tasks: Sequence[str]) -> Iterator[str]:
+    if levels := [f"{task} {evidence.levels[task]:.3f}" for task in tasks if task in evidence.levels]:
+        yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}."
+    if absent := [task for task in tasks if task not in evidence.levels]:
+        yield f"No level yet for {', '.join(absent)}: selection gives them (python -m hiplora.run pipeline=select)."

@@ -1,0 +1,194 @@
+"""Table 16 on simulated frontiers whose truth is known: an effect, none, and an arm that never learns."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hiplora.report import contrasts
+from hiplora.report.aggregate import Sample
+from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
+from hiplora.report.frame import Entry, Evidence
+from hiplora.report.matched import forgotten
+from hiplora.report.measures import Measured
+from hiplora.report.table import Table, markdown, to_csv
+from hiplora.report.tables import table16
+from hiplora.stages.results import Scores
+from hiplora.stages.store import Status
+from hiplora.tasks import primary
+from tests.report.evidence import WORLD, fixture_evidence
+from tests.report.frontiers import LEVELS, TEXT, World
+
+HIP_LORA = "Text rise: HiP-LoRA − LoRA"
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return fixture_evidence("table16")
+
+
+@pytest.fixture(scope="module")
+def table(evidence) -> Table:
+    return table16.build(evidence)
+
+
+def difference(table: Table, row: str):
+    return table.cell(row, contrasts.DIFFERENCE.label)
+
+
+def words(table: Table, row: str, column) -> str:
+    return table.cell(row, column.label).words
+
+
+def test_a_known_effect_is_supported_and_covered(table):
+    cell = difference(table, HIP_LORA)
+    assert cell.ci_low < WORLD.forgets["hip"] - 1 < cell.ci_high
+    assert (cell.n, cell.n_expected) == (10, 10)
+    assert words(table, HIP_LORA, VERDICT) == "supported"
+    assert words(table, HIP_LORA, SIGNS) == "− − − −"
+    assert words(table, HIP_LORA, SECOND).startswith("yes (−0.2")
+    assert words(table, HIP_LORA, TRAINING).startswith("yes (−0.2")
+    assert table.cell(HIP_LORA, "Margin").value == 0.1
+    assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported", "a twentieth is inside the margin"
+    assert words(table, "Kept, TIES: HiP-LoRA − LoRA", VERDICT) == "supported"
+    assert words(table, "Inside: LoRA inside the top 32 − LoRA inside 32 random ones", VERDICT) == "not supported"
+
+
+def test_the_arms_are_read_off_at_the_level(table):
+    assert table.cell("LoRA", "Text rise, ratio to LoRA").value == pytest.approx(1)
+    assert table.cell("LoRA", "c at the level").value == pytest.approx(0.5, abs=0.02)
+    assert table.cell("LoRA", "‖c ΔW‖").value == pytest.approx(5, abs=0.2)
+    mean = np.mean([table.cell("LoRA, by task", task).value for task in TEXT])
+    assert table.cell("LoRA", "Text rise (nats/token)").value == pytest.approx(mean)
+    parts = [table.cell("LoRA", name).value for name in ("its rises", "its falls")]
+    assert table.cell("LoRA", "Retain-NLL (nats/token)").value == pytest.approx(sum(parts))
+    assert parts[0] > 0 > parts[1]
+    assert table.cell("LoRA", "Never at the level").words == "0 of 40"
+
+
+def test_without_an_effect_nothing_is_supported():
+    quiet = table16.build(fixture_evidence("table16", world=World(noise=0.05)))
+    loud = table16.build(fixture_evidence("table16", world=World(noise=0.8)))
+    for table, verdict in ((quiet, "not supported"), (loud, "undecidable")):
+        rows = table.sections["Contrasts: text rise (primary)"]
+        assert [words(table, row, VERDICT) for row in rows] == [verdict] * 5
+
+
+def sample(values) -> Sample:
+    return Sample({str(n): Measured(n, (), "", float(v), (f"r{n}",), "") for n, v in enumerate(values)}, len(values))
+
+
+@pytest.mark.parametrize(("spread", "common"), [(0.05, "not supported"), (0.4, "undecidable")])
+def test_verdicts_of_arms_that_are_alike_come_at_the_right_rates(spread, common):
+    rng, names = np.random.default_rng(0), {pair: " − ".join(pair) for pair in table16.PAIRS}
+    counts = {"supported": 0, "not supported": 0, "undecidable": 0}
+    wrong, repetitions = 0, 150
+    gc.freeze()  # statsmodels collects garbage at each correction
+    for _ in range(repetitions):
+        arms = {arm: sample(rng.normal(1, spread, size=10)) for pair in table16.PAIRS for arm in pair}
+        cells = contrasts.cells(names, Measure(of=arms.__getitem__, margin=0.1))
+        found = [cell.words for cell in cells if cell.column == VERDICT.label]
+        wrong += "supported" in found
+        for verdict in found:
+            counts[verdict] += 1
+    gc.unfreeze()
+    assert wrong / repetitions <= 0.05, "Holm keeps the whole family at 5 %"
+    assert counts[common] / (5 * repetitions) > 0.9
+
+
+def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
+    world = replace(WORLD, learns={"hip": 0.5})
+    table = table16.build(fixture_evidence("table16", world=world))
+    assert table.cell("HiP-LoRA", "Never at the level").words == "40 of 40"
+    assert (difference(table, HIP_LORA).value, difference(table, HIP_LORA).n) == (None, 0)
+    assert table.cell(HIP_LORA, VERDICT.label).words == ""
+    assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported"
+
+
+def test_seeds_that_never_reach_the_level_are_left_out_and_shown_beside():
+    world = replace(WORLD, learns={"hip": 0.77})
+    table = table16.build(fixture_evidence("table16", world=world))
+    never = table.cell("HiP-LoRA", "Never at the level")
+    without, everyone = difference(table, HIP_LORA), table.cell(HIP_LORA, EVERYONE.label)
+    assert never.words == f"{never.value:.0f} of 40"
+    assert 2 <= without.n < everyone.n == 10
+    # Near the end of its frontier an adapter has forgotten far more than LoRA at half of its own.
+    assert without.value > 0
+    assert table.cell(HIP_LORA, NARROW.label).words.startswith("[")
+
+
+@pytest.mark.parametrize(
+    ("second", "own", "verdict"),
+    [
+        ([-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "supported"),
+        ([0.1, 0.2, 0.1], [0.1, 0.0, 0.2], "undecidable: second text disagrees"),
+        ([], [0.1, 0.0, 0.2], "undecidable: second text is missing"),
+        ([-0.1, -0.2, -0.1], [-3.0, 1.0, -4.0], "supported, equal learning not shown"),
+    ],
+)
+def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
+    arms = {"hip": {"text": [-0.5, -0.52, -0.51], "second": second, "own": own}}
+    arms["lora"] = {name: [0.0] * len(values) for name, values in arms["hip"].items()}
+
+    def of(name):
+        return lambda arm: sample(arms[arm][name])
+
+    measure = Measure(of=of("text"), margin=0.1, checks=[(SECOND, of("second"))], own=of("own"))
+    cells = {cell.column: cell for cell in contrasts.cells({("hip", "lora"): "row"}, measure)}
+    assert cells[VERDICT.label].words == verdict
+    assert ("not shown" in cells[OWN.label].words) == ("not shown" in verdict)
+
+
+def test_what_is_stale_or_unlike_reaches_the_cells(evidence):
+    def marked(entry: Entry) -> Entry:
+        return replace(entry, status=Status.STALE) if entry.members == (("code", 6),) else entry
+
+    slots = [replace(slot, entries=tuple(map(marked, slot.entries))) for slot in evidence.slots]
+    table = table16.build(replace(evidence, slots=slots))
+    assert difference(table, HIP_LORA).marks == "‡"
+    assert "| −0.206‡ [" in markdown(table)
+    assert ",‡," in to_csv([difference(table, HIP_LORA)])
+    assert any(note.startswith("‡") for note in table.notes)
+
+
+def test_without_levels_the_table_says_what_gives_them(evidence):
+    table = table16.build(replace(evidence, levels={}))
+    assert difference(table, HIP_LORA).value is None
+    assert any("pipeline=select" in note for note in table.notes)
+    partly = table16.build(replace(evidence, levels={"mmlu": LEVELS["mmlu"]}))
+    assert partly.cell("LoRA, by task", "mmlu").value is not None
+    assert partly.cell("LoRA, by task", "code").value is None
+
+
+def test_forgetting_without_word_problems():
+    base = {name: {"nll": 2.0} for name in ("mmlu", "scienceqa", "gsm8k", "code", "text")}
+    now = {"mmlu": {"nll": 2.3}, "scienceqa": {"nll": 1.9}, "gsm8k": {"nll": 3.0}, "text": {"nll": 2.5}}
+    found = forgotten(base, {**now, "code": {"nll": 1.0}}, trained_on="code")
+    assert found["nll"] == pytest.approx(0.1)
+    assert (found["rises"], found["falls"]) == (pytest.approx(0.15), pytest.approx(-0.05))
+    assert (found["styled"], found["text"]) == (pytest.approx(1.0), pytest.approx(0.5))
+    assert np.isnan(found["text_sampled"])
+    assert np.isnan(forgotten(base, {**now, "code": {"nll": None}}, trained_on="mmlu")["nll"])
+
+
+def test_what_a_merge_keeps_of_each_gain(evidence):
+    slots = evidence.select("merges", method="lora", merge="ties", seed="42")
+
+    def rescored(entry: Entry) -> Entry:
+        if entry.role != "merged" or entry.record is None:
+            return entry
+        left = {"mmlu": 1.6, "gsm8k": 1.8, "code": 2.2, "scienceqa": 3.0}  # all, half, less than nothing, far less
+        result = Scores(
+            benchmarks={t: {primary(t): None, "nll": nll} for t, nll in left.items()}, sandbox="off", seconds=1
+        )
+        return replace(entry, record=entry.record.model_copy(update={"result": result}))
+
+    changed = replace(
+        evidence, slots=[replace(slot, entries=tuple(map(rescored, slot.entries))) for slot in evidence.slots]
+    )
+    (kept,), (least,) = (changed.measure(f"merged/{name}", slots) for name in ("kept", "kept_least"))
+    assert kept.value == pytest.approx((1 + 0.5 - 0.5 - 1) / 4)
+    assert least.value == -1

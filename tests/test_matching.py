@@ -1,0 +1,64 @@
+"""Matching against curves whose crossing is known in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hiplora.matching import at, reach
+
+SCALES = [0, 0.4, 0.5, 0.6, 0.75, 0.9, 1]
+
+
+@pytest.mark.parametrize(
+    ("learning", "level", "expected"),
+    [
+        ([2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 1.3, 0.7),  # a straight line is met where it is
+        ([2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 1.8, 0.2),  # between the backbone and the first c
+        ([2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 1.0, 1.0),  # at the very end
+        ([2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 0.99, None),  # never
+        ([2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6], 1.9, None),  # what gets worse never does
+        ([2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 2.1, 0.0),  # the backbone is there already
+        ([2.0, 1.5, 1.5, 1.7, 1.4, 1.2, 1.4], 1.45, 0.725),  # comes near, goes back, then reaches it
+        ([2.0, 1.4, 1.8, 1.8, 1.8, 1.8, 1.8], 1.5, 0.4 * 0.5 / 0.6),  # the smallest c, also if learning is lost again
+    ],
+)
+def test_the_smallest_scale_that_reaches_a_level(learning, level, expected):
+    found = reach(SCALES, learning, level)
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_isotonic_pools_what_goes_the_wrong_way():
+    # 1.2 and 1.6 are one noisy dip: pooled they are 1.4, so the level is reached later than the dip says.
+    x, learning = [0, 0.5, 0.75, 1], [2.0, 1.2, 1.6, 1.0]
+    assert reach(x, learning, 1.3) == pytest.approx(0.5 * 0.7 / 0.8)
+    assert reach(x, learning, 1.3, isotonic=True) == pytest.approx(0.75 + 0.25 * 0.25)
+    assert reach(x, [2.0, 1.8, 1.6, 1.0], 1.3, isotonic=True) == reach(x, [2.0, 1.8, 1.6, 1.0], 1.3)
+    assert reach(x, [1.0, 1.5, 1.5, 2.0], 1.4, isotonic=True) is None
+
+
+def test_both_agree_with_a_fine_grid():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        learning, grid = np.cumsum(rng.normal(-0.2, 0.3, size=7)), np.linspace(0, 1, 100_001)
+        level = float(rng.uniform(learning.min(), learning[0]))
+        below = grid[np.interp(grid, SCALES, learning) <= level]
+        found = reach(SCALES, learning, level)
+        assert found == pytest.approx(below[0], abs=2e-5)
+        assert at(SCALES, learning, found) == pytest.approx(level)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: at(SCALES, SCALES, 1.01), "outside the curve"),
+        (lambda: at(SCALES, SCALES, -0.01), "outside the curve"),
+        (lambda: reach([0.4, 1], [2, 1], 1.5), "increase from 0"),
+        (lambda: reach([0, 1, 1], [2, 1, 1], 1.5), "increase from 0"),
+        (lambda: reach([0, 1], [2, 1, 1], 1.5), "as many values"),
+        (lambda: reach([0, 1], [2, float("nan")], 1.5), "NaN"),
+    ],
+)
+def test_a_curve_that_is_none_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
