@@ -53,10 +53,15 @@ def merged(run: Run, keep: Keep) -> Iterator[Entry]:
         yield Entry(role="merged", members=instance, record=there[position] if there else None)
 
 
+def probe(run: Run, keep: Keep) -> Iterator[Entry]:
+    (record,) = labelled(keep, "probe") or [None]
+    yield Entry(role="probe", record=record)
+
+
 def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries = {"single": single, "merge": merged}
+    entries = {"single": single, "merge": merged, "probe": probe}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,

@@ -1,3 +1,14 @@
 """One file per table; each has ``build(evidence) -> Table``, a pure function."""
 
-TABLES = ("table1", "table2", "mergefail", "table11", "table12", "table13", "table14", "differences")
+TABLES = (
+    "table1",
+    "table2",
+    "table3",
+    "table6",
+    "mergefail",
+    "table11",
+    "table12",
+    "table13",
+    "table14",
+    "differences",
+)
