@@ -58,17 +58,7 @@ def _entry(stage: Stage) -> Entry:
     of: Any = getattr(stage, "of", stage)
     train = of if isinstance(of, Train) else getattr(of, "train", None)
     members = getattr(of, "members", [(train.task.name, train.seed)] if train is not None else [])
-<<<<<<< HEAD
     return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
-=======
-    return Entry(role=_role(stage, of), members=tuple(members), stage=stage)
-
-
-def _role(stage: Stage, of: Any) -> str:
-    if getattr(of, "norms", None) is not None:
-        return "rescaled"
-    return stage.kind if stage.kind == "frontier" else getattr(of, "role", of.kind)
->>>>>>> table16
 
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:

@@ -13,18 +13,11 @@ import pandas as pd
 
 from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
-<<<<<<< HEAD
-from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, measures
-from hiplora.stages.base import Stage
-from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Result, Scores
-=======
 from hiplora.report.matched import matched, point_row
-from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, joined, measures
+from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, joined, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
-from hiplora.stages.results import Frontier, Result, Scores
->>>>>>> table16
+from hiplora.stages.results import Adapter, Frontier, Result, Scores
 from hiplora.stages.store import Status, Store
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
@@ -37,14 +30,9 @@ ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
-<<<<<<< HEAD
-    ``role`` is train, backbone, adapter, merged or frontier; ``dirty`` says that uncommitted code made it or what it
-    stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
-=======
     ``role`` is train, backbone, adapter or merged; ``rescaled`` for merges of updates that were brought to other norms,
     ``frontier`` for the cheap scores along an adapter's scale and training. ``dirty`` says that uncommitted code made
-    it or what it stands on.
->>>>>>> table16
+    it or what it stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
     """
 
     role: str

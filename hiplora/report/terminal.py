@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
-    merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
+    merged = [outcome for outcome in outcomes if _role(outcome) in ("merged", "rescaled")]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
     parts += [_frontier(outcome.record) for outcome in outcomes if isinstance(outcome.record.result, Frontier)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]

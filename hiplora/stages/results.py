@@ -98,4 +98,31 @@ class Frontier(Result):
         return [point.model_dump() for point in self.points]
 
 
-RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores, "frontier": Frontier}
+class Intervention(BaseModel):
+    """Scores with one singular direction perturbed: ``W + coefficient · σ u vᵀ`` in ``matrix``.
+
+    ``direction`` counts from 0, the leading one; ``sigma`` is its singular value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    perturbation: str
+    matrix: str
+    direction: int
+    sigma: float
+    coefficient: float
+    benchmarks: dict[str, Metrics]
+
+
+class Probed(Result):
+    """A spectral probe (kind ``probe``): scores of the unchanged backbone, and under every intervention."""
+
+    base: dict[str, Metrics]
+    interventions: list[Intervention]
+    seconds: float
+
+    def reproducible(self) -> Any:
+        return [self.base, [each.model_dump() for each in self.interventions]]
+
+
+RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores, "frontier": Frontier, "probe": Probed}
