@@ -15,6 +15,7 @@ PIPELINES: dict[str, str] = {
     "backbone": "hiplora.pipelines.backbone:BackboneOnly",
     "single": "hiplora.pipelines.single:Single",
     "merge": "hiplora.pipelines.merge:Merge",
+    "drift": "hiplora.pipelines.drift:DriftOfAdapter",
 }
 
 

@@ -40,14 +40,26 @@ MARKS = {
 
 
 def table(
-    evidence: Evidence, title: str, *, columns: Sequence[Column], cells: Sequence[Cell], notes: Iterable[str] = ()
+    evidence: Evidence,
+    title: str,
+    *,
+    columns: Sequence[Column],
+    cells: Sequence[Cell],
+    notes: Iterable[str] = (),
+    counted: str = "",
 ) -> Table:
-    """A table with its caption, its own notes, and those that every table with such columns and records has."""
+    """A table with its caption, its own notes, and those that every table with such columns and records has.
+
+    ``counted`` names what stands behind a value where it is neither seeds nor merge instances.
+    """
     name, changed, paper = evidence.experiment.name, list(evidence.changed), evidence.experiment.paper
-    over = {"seeds": any(c.spread != "ci" for c in columns), "instances": any(c.spread == "ci" for c in columns)}
+    over = {
+        "seeds": any(c.spread in ("std", "none") for c in columns),
+        "instances": any(c.spread == "ci" for c in columns),
+    }
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
     every = [
-        COUNTED.format(" or ".join(name for name, occurs in over.items() if occurs)),
+        COUNTED.format(counted or " or ".join(name for name, occurs in over.items() if occurs)),
         *notes,
         *([INTERVALS] if over["instances"] else prefix_notes(evidence)),
         *(unjudged_notes(evidence) if any(column.measure.startswith("fail") for column in columns) else ()),

@@ -53,10 +53,16 @@ def merged(run: Run, keep: Keep) -> Iterator[Entry]:
         yield Entry(role="merged", members=instance, record=there[position] if there else None)
 
 
+def drift(run: Run, keep: Keep) -> Iterator[Entry]:
+    member = (run.point["task"], int(run.point["seed"]))
+    (record,) = labelled(keep, "drift", **run.point) or [None]
+    yield Entry(role="drift", members=(member,), record=record)
+
+
 def fixture_evidence(name: str, *, keep: Keep = everything) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries = {"single": single, "merge": merged}
+    entries = {"single": single, "merge": merged, "drift": drift}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,

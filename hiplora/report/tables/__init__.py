@@ -1,3 +1,3 @@
 """One file per table; each has ``build(evidence) -> Table``, a pure function."""
 
-TABLES = ("table1", "table2", "mergefail", "table11", "table12", "table13", "table14", "differences")
+TABLES = ("table1", "table2", "mergefail", "table11", "table12", "table13", "table14", "table15", "differences")
