@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
-TABLES := table1 table2 table3 table6 mergefail table11 table12 table13 table14 differences
+TABLES := table1 table2 table3 table6 mergefail table11 table12 table13 table14 table15 table16 differences
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-slow lint format plan render clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix render-,$(TABLES))

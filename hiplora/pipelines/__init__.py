@@ -19,6 +19,7 @@ PIPELINES: dict[str, str] = {
     "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
     "select": "hiplora.pipelines.select:Select",
     "probe": "hiplora.pipelines.probe:ProbeBackbone",
+    "drift": "hiplora.pipelines.drift:DriftOfAdapter",
 }
 
 

@@ -10,6 +10,7 @@ TABLES = (
     "table12",
     "table13",
     "table14",
+    "table15",
     "table16",
     "differences",
 )
