@@ -18,6 +18,7 @@ from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
+from hiplora.stages.score import Score
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
 
@@ -56,13 +57,7 @@ def _entry(stage: Stage) -> Entry:
     of: Any = getattr(stage, "of", stage)
     train = of if isinstance(of, Train) else getattr(of, "train", None)
     members = getattr(of, "members", [(train.task.name, train.seed)] if train is not None else [])
-    return Entry(role=_role(stage, of), members=tuple(members), stage=stage)
-
-
-def _role(stage: Stage, of: Any) -> str:
-    if getattr(of, "norms", None) is not None:
-        return "rescaled"
-    return stage.kind if stage.kind == "frontier" else getattr(of, "role", of.kind)
+    return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
 
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:

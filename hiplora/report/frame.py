@@ -30,9 +30,8 @@ ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
-    ``role`` is train, backbone, adapter or merged; ``rescaled`` for merges of updates that were brought to other norms,
-    ``frontier`` for the cheap scores along an adapter's scale and training. ``dirty`` says that uncommitted code made
-    it or what it stands on.
+    ``role`` is train, backbone, adapter, merged or frontier; ``dirty`` says that uncommitted code made it or what it
+    stands on.
     """
 
     role: str
@@ -145,13 +144,15 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per adapter and point where both its frontier and the backbone's are there, the backbone first.
+    """One row per point of every adapter of pipeline ``frontier``, where the backbone's frontier is there; it is first.
 
     ``runs`` and ``marks`` are those of the two records; the other columns are :func:`point_row`'s.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[dict[str, Any]] = []
     for number, slot in enumerate(slots):
+        if slot.run.pipeline != "frontier":  # merges only use frontiers, of other methods too
+            continue
         found = {entry.members: entry for entry in slot.entries if entry.role == "frontier" and entry.record}
         base = found.pop((), None)
         for members, entry in found.items() if base is not None else ():
