@@ -154,6 +154,8 @@ def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
     values |= {name: raw[name] for name in PLAIN}
     values |= {"words": tuple(words), "compose": compose_cached}
+    if "scale" in raw["evaluation"]:
+        values["adapter_scale"] = raw["evaluation"]["scale"]
     return Config(task=task, benchmarks=benchmarks, evaluation=evaluation, seed=_seed(raw["seed"]), **values)
 
 
@@ -164,6 +166,7 @@ def _benchmarks(raw: Mapping[str, Any]) -> tuple[Evaluation, Task, tuple[Task, .
     """
     shared = dict(raw["evaluation"])
     scoring = shared.pop("scoring", None)
+    shared.pop("scale", None)  # of the adapter that is scored, not of how the benchmarks are asked
     own: dict[str, dict[str, Any]] = {name: {} for name in TASKS}
     for key in list(shared):
         owner = next((name for name in TASKS if key.startswith(f"{name}_")), None)

@@ -22,7 +22,7 @@ from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
 from hiplora.environment import single_process
 from hiplora.errors import UserError
-from hiplora.report.terminal import describe
+from hiplora.report.terminal import describe, tally
 from hiplora.stages.make import Engine
 from hiplora.stages.store import Store
 from hiplora.tracking import Tracking
@@ -44,7 +44,8 @@ def answer(config: Config) -> str:
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
-    return "\n".join(filter(None, [describe(outcomes, engine), config.conclude(outcomes)]))
+    concluded = config.conclude(outcomes)
+    return describe(outcomes, engine) if concluded is None else f"{concluded}\n{tally(engine)}"
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiplora.updates import Dense, LowRank, Principal, add, thin_svd
+from hiplora.updates import Dense, LowRank, Principal, add, inside, thin_svd
 
 M, N, K, R = 13, 9, 4, 3
 
@@ -41,6 +41,24 @@ def test_shape_norm_scale_and_cast_agree_with_the_dense_matrix(update):
     assert update.norm() == pytest.approx(full.square().sum().sqrt().item(), rel=1e-6)
     torch.testing.assert_close(update.scaled(-0.3).dense(), -0.3 * full)
     assert update.to(torch.float32).dense().dtype == torch.float32
+
+
+@pytest.mark.parametrize("update", UPDATES, ids=lambda u: type(u).__name__)
+def test_the_energy_inside_is_what_projecting_both_sides_out_takes_away(update):
+    U, V = principal(0, basis_seed=5).U, principal(0, basis_seed=6).V[:, :3]
+    dense = update.dense()
+    outside = (torch.eye(M, dtype=U.dtype) - U @ U.T) @ dense @ (torch.eye(N, dtype=V.dtype) - V @ V.T)
+    expected = (dense.square().sum() - outside.square().sum()).item()
+    assert inside(update, U, V) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_channel_is_inside_its_own_directions_and_a_projected_residual_is_not():
+    channel = principal(2, residual=False)
+    U, V = channel.U, channel.V
+    assert inside(channel, U, V) == pytest.approx(channel.phi.square().sum().item())
+    free = low_rank(1)
+    projected = LowRank(free.B - U @ (U.T @ free.B), free.A - (free.A @ V) @ V.T)
+    assert inside(projected, U, V) < 1e-25 * free.norm() ** 2
 
 
 def test_principal_is_exactly_a_low_rank_of_rank_k_plus_r():

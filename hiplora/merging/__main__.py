@@ -1,7 +1,8 @@
 """``python -m hiplora.merging ADAPTER ADAPTER … --operator ties --density 0.2 --rank 64 --out DIR``.
 
 Merges adapter folders (or repositories on the Hub) of any stock PEFT LoRA and of HiP-LoRA into one stock
-LoRA adapter, or with --fold into the backbone's weights.
+LoRA adapter, or with --fold into the backbone's weights. ``ADAPTER --scale 0.75 --out DIR`` writes one adapter, or the
+sum of several, with its update scaled.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 
+SCALING = "task_arithmetic"  # what a scale without an operator means
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, as the rest of the command does, without the usage before it."""
 
@@ -39,7 +43,11 @@ def parser() -> argparse.ArgumentParser:
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
     )
     p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name[@revision][/folder]")
-    p.add_argument("--operator", required=True, choices=list(OPERATORS), help="how to merge")
+    p.add_argument(
+        "--operator",
+        choices=list(OPERATORS),
+        help=f"how to merge; with --scale C alone, C times the sum ({SCALING})",
+    )
     p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
     p.add_argument("--rank", type=whole(1), help="cap on the rank of the result; needed by the dense operators")
@@ -151,8 +159,13 @@ def chosen(args: argparse.Namespace) -> Operator:
         UserError: an option that the operator does not have or that is out of its range, no seed for what draws, or no
             rank to cut full matrices to.
     """
+    if args.operator is None and args.scale is None:
+        raise UserError(
+            f"Nothing says what to write: give --operator with one of {', '.join(OPERATORS)}, or --scale C for C times "
+            "the update of one adapter or the sum of several."
+        )
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
-    operator = configured(args.operator, calibration=args.calibration, **options)
+    operator = configured(args.operator or SCALING, calibration=args.calibration, **options)
     operator.check_adapters(len(args.adapters))
     if operator.random and args.seed is None:
         raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")

@@ -7,15 +7,18 @@ method it runs. torch and PEFT are imported inside the hooks, so that configurat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from hiplora.config import Options
 from hiplora.errors import UserError
 from hiplora.tuner.options import MOST_ALPHA
 
 MOST_RANK = 10**6  # of any matrix; check_rank knows the matrices
+Ratio = Annotated[float, Field(ge=1e-4, le=1e4, examples=[16.0])]  # of a learning rate to another
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +48,7 @@ class Method(Options):
     uses_svd: ClassVar[bool] = False  # whether the SVD settings are part of what identifies the adapter
     parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
     full_rank: ClassVar[bool] = False  # whether its updates are full matrices, which only dense operators merge
+    channel: ClassVar[bool] = False  # whether it is named after a principal channel, which should hold some energy
 
     name: str
 
@@ -163,6 +167,24 @@ def active_adapter(peft_model: PeftModel) -> str:
     """Name of the one active adapter."""
     (name,) = peft_model.active_adapters
     return name
+
+
+def with_rate(groups: Sequence[dict[str, Any]], parameters: Sequence[Any], factor: float) -> list[dict[str, Any]]:
+    """AdamW's groups, with some of their parameters in one of their own whose learning rate is ``factor`` times theirs.
+
+    The other options of the new group are the first one's.
+    """
+    chosen = {id(parameter) for parameter in parameters}
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in chosen]} for group in groups]
+    return [*rest, {**groups[0], "params": [*parameters], "lr": groups[0]["lr"] * factor}]
+
+
+def lora_plus(groups: list[dict[str, Any]], peft_model: PeftModel, ratio: float) -> list[dict[str, Any]]:
+    """The groups of LoRA+ (Hayou et al. 2024): every trained B at ``ratio`` times the learning rate of A; 1 is LoRA."""
+    if ratio == 1:
+        return groups
+    named = peft_model.named_parameters()
+    return with_rate(groups, [p for name, p in named if p.requires_grad and ".lora_B." in name], ratio)
 
 
 def require(condition: bool, sentence: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import active_adapter
-from hiplora.methods.lora import Lora, lora_updates
+from hiplora.methods.lora import PlainLora, lora_updates
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hiplora.updates import LowRank, Update
 
 
-class Dora(Lora):
+class Dora(PlainLora):
     """Options of ``method=dora``, those of LoRA."""
 
     parity_exception: ClassVar[str | None] = "stores one magnitude per row of every matrix"

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from hiplora.methods.base import Method, active_adapter, check_directions_suffice, check_rank
+from hiplora.config import Neutral
+from hiplora.methods.base import (
+    Method,
+    Ratio,
+    active_adapter,
+    check_directions_suffice,
+    check_rank,
+    lora_plus,
+    with_rate,
+)
 from hiplora.methods.proj import basis_options, check_directions, directions, tuner
 from hiplora.tuner.options import check_options
 
@@ -24,10 +33,12 @@ class Hip(Method):
     """Options of ``method=hip``.
 
     ``stability`` is λ and ``gamma`` γ of the budget ``R = λ Σ w_i φ_i²``, ``w_i ∝ σ_i^γ``; ``lr_scale``
-    multiplies the learning rate of φ; ``project_residual`` and ``zero_init`` are ablation switches.
+    multiplies the learning rate of φ and ``lora_plus`` that of B; ``project_residual`` and ``zero_init`` are ablation
+    switches.
     """
 
     uses_svd: ClassVar[bool] = True
+    channel: ClassVar[bool] = True
 
     r: int
     k: int
@@ -39,6 +50,7 @@ class Hip(Method):
     lr_scale: float
     project_residual: bool
     zero_init: bool
+    lora_plus: Annotated[Ratio, Neutral(1.0)]
 
     def check_options(self) -> None:
         check_options(prefix="method.", **self.fields())
@@ -68,15 +80,10 @@ class Hip(Method):
         )
 
     def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
-        """The residual factors in one group, φ in another with its own learning rate."""
-        (group,) = super().param_groups(peft_model, training=training)
-        principal = tuner(peft_model).principal_parameters()
-        chosen = {id(parameter) for parameter in principal}
-        residual = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-        return [
-            {**group, "params": residual},
-            {**group, "params": principal, "lr": training.lr * self.lr_scale},
-        ]
+        """The residual factors in one group, φ in another with its own learning rate; with LoRA+, B in a third."""
+        groups = super().param_groups(peft_model, training=training)
+        groups = with_rate(groups, tuner(peft_model).principal_parameters(), self.lr_scale)
+        return lora_plus(groups, peft_model, self.lora_plus)
 
     def extra_loss(self, peft_model: PeftModel) -> Tensor | None:
         return tuner(peft_model).stability_penalty()

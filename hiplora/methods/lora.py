@@ -1,23 +1,38 @@
-"""LoRA (Hu et al. 2021), PEFT's own: ``ΔW = s B A`` with ``s = α / r``. The baseline."""
+"""LoRA (Hu et al. 2021), PEFT's own: ``ΔW = s B A`` with ``s = α / r``. The baseline, and three cited variants.
+
+rsLoRA (Kalajdzievski 2023) scales by ``α / √r``; LoRA+ (Hayou et al. 2024) trains B at a multiple of A's learning
+rate; LoRA-FA (Zhang et al. 2023) leaves A as it was drawn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hiplora.methods.base import Method, active_adapter, check_rank, check_residual_options
+from hiplora.config import Neutral
+from hiplora.methods.base import (
+    Method,
+    Ratio,
+    active_adapter,
+    check_rank,
+    check_residual_options,
+    lora_plus,
+    require,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from peft import LoraConfig, PeftModel
+    from torch import nn
 
     from hiplora.methods.base import Setup
+    from hiplora.training.options import Training
     from hiplora.updates import LowRank, Update
 
 
-class Lora(Method):
-    """Options of ``method=lora``; ``alpha`` null means twice the rank."""
+class PlainLora(Method):
+    """The options that every LoRA of PEFT's has here; ``alpha`` null means twice the rank."""
 
     r: int
     alpha: int | None
@@ -42,6 +57,53 @@ class Lora(Method):
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
         return {**lora_updates(peft_model)}
+
+
+class Lora(PlainLora):
+    """Options of ``method=lora``.
+
+    ``rslora`` scales by α / √r, ``lora_plus`` is the learning rate of B over that of A, ``freeze_a`` trains B alone.
+    """
+
+    rslora: Annotated[bool, Neutral(False)]
+    lora_plus: Annotated[Ratio, Neutral(1.0)]
+    freeze_a: Annotated[bool, Neutral(False)]
+
+    def check_options(self) -> None:
+        super().check_options()
+        require(
+            self.lora_plus == 1 or not self.freeze_a,
+            f"method.lora_plus={self.lora_plus} is a multiple of A's learning rate, but method.freeze_a=true trains no "
+            "A: drop one of the two",
+        )
+
+    def peft_config(self, *, setup: Setup) -> LoraConfig:
+        peft_config = super().peft_config(setup=setup)
+        peft_config.use_rslora = self.rslora
+        return peft_config
+
+    def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
+        model = super().attach(backbone_model, setup=setup)
+        if self.freeze_a:
+            for A in _down_factors(model).values():
+                A.requires_grad_(False)
+        return model
+
+    def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
+        return lora_plus(super().param_groups(peft_model, training=training), peft_model, self.lora_plus)
+
+    def state(self, peft_model: PeftModel) -> dict[str, Any]:
+        """A where it is frozen: B means nothing beside another."""
+        frozen = {name: A.detach() for name, A in _down_factors(peft_model).items()}
+        return {"A": frozen} if self.freeze_a else {}
+
+    def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
+        for name, A in state.get("A", {}).items():
+            _down_factors(peft_model)[name].data.copy_(A)
+
+
+def _down_factors(peft_model: PeftModel) -> dict[str, Any]:
+    return {name: parameter for name, parameter in peft_model.named_parameters() if ".lora_A." in name}
 
 
 def save_as_lora(method: Method, peft_model: PeftModel, folder: Path) -> None:

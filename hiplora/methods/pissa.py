@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import active_adapter, require
-from hiplora.methods.lora import Lora, factor_parameters, lora_updates, save_as_lora
+from hiplora.methods.lora import PlainLora, factor_parameters, lora_updates, save_as_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hiplora.updates import LowRank, Update
 
 
-class Pissa(Lora):
+class Pissa(PlainLora):
     """Options of ``method=pissa``; ``iterations`` null takes the exact SVD, a number PEFT's randomised one."""
 
     parity_exception: ClassVar[str | None] = "stores the triplets taken out of the backbone beside the trained ones"

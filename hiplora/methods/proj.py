@@ -1,14 +1,24 @@
 """Proj-LoRA: ``ΔW = s (I − P_U) B A (I − P_V)``, LoRA kept out of the leading singular subspaces.
 
-HiP-LoRA without its principal channel; also the ablation of that channel.
+HiP-LoRA without its principal channel; also the ablation of that channel. Its controls: random subspaces of the same
+size, and ``ΔW = s P_U B A P_V``, LoRA confined inside either kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
-from hiplora.methods.base import Method, active_adapter, check_directions_suffice, check_rank, require
+from hiplora.config import Neutral
+from hiplora.methods.base import (
+    Method,
+    Ratio,
+    active_adapter,
+    check_directions_suffice,
+    check_rank,
+    lora_plus,
+    require,
+)
 from hiplora.tuner.options import check_options
 
 if TYPE_CHECKING:
@@ -17,13 +27,18 @@ if TYPE_CHECKING:
 
     from hiplora.methods.base import Setup
     from hiplora.spectral.options import Svd
+    from hiplora.training.options import Training
     from hiplora.tuner.model import HipLoraModel
     from hiplora.tuner.registration import HipLoraConfig
     from hiplora.updates import Update
 
 
 class Proj(Method):
-    """Options of ``method=proj``; ``k`` is the size of the excluded subspaces."""
+    """Options of ``method=proj``; ``k`` is the size of the subspaces.
+
+    ``basis`` is ``singular`` or ``random``, drawn by ``basis_seed`` and the matrix's name; ``side`` is where the update
+    lies, ``outside`` of the subspaces or ``inside``. ``lora_plus`` is the learning rate of B over that of A.
+    """
 
     uses_svd: ClassVar[bool] = True
 
@@ -31,9 +46,13 @@ class Proj(Method):
     k: int
     alpha: int | None
     dropout: float
+    basis: Annotated[str, Neutral("singular")]
+    basis_seed: Annotated[int, Neutral(0)]
+    side: Annotated[str, Neutral("outside")]
+    lora_plus: Annotated[Ratio, Neutral(1.0)]
 
     def check_options(self) -> None:
-        check_options(prefix="method.", **self.fields())
+        check_options(prefix="method.", principal=False, **self.fields())
 
     def check_svd(self, svd: Svd) -> None:
         check_directions_suffice(self.k, svd)
@@ -51,8 +70,14 @@ class Proj(Method):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             principal=False,
+            basis=self.basis,
+            basis_seed=self.basis_seed,
+            side=self.side,
             **basis_options(setup),
         )
+
+    def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
+        return lora_plus(super().param_groups(peft_model, training=training), peft_model, self.lora_plus)
 
     def after_step(self, peft_model: PeftModel, step: int) -> None:
         tuner(peft_model).retract()
@@ -73,7 +98,7 @@ def tuner(peft_model: PeftModel) -> HipLoraModel:
 
 
 def directions(peft_model: PeftModel) -> dict[str, Tensor]:
-    """A sketch (2, k) of the singular directions of every matrix: the trained numbers mean nothing beside others."""
+    """A sketch (2, k) of the directions of every matrix: the trained numbers mean nothing beside others."""
     from hiplora.tuner.model import adapted_layers
 
     adapter = active_adapter(peft_model)
@@ -82,14 +107,14 @@ def directions(peft_model: PeftModel) -> dict[str, Tensor]:
 
 
 def check_directions(peft_model: PeftModel, kept: Mapping[str, Tensor]) -> None:
-    """Refuse to train on with other singular directions than those of the sketches. Raises UserError."""
+    """Refuse to train on with other directions than those of the sketches. Raises UserError."""
     from hiplora.tuner.identity import TOLERANCE
 
     for name, sketch in directions(peft_model).items():
         difference = (sketch - kept[name]).abs().max().item()
         require(
             difference <= TOLERANCE,
-            f"the adapter to go on from was trained with other singular directions of {name} than those computed here "
+            f"the adapter to go on from was trained with other directions of {name} than those computed here "
             f"(their sketches differ by {difference:.2g}): train it anew on this machine",
         )
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hiplora.methods.base import require
-from hiplora.methods.lora import Lora
+from hiplora.methods.lora import PlainLora
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OWN = "default"  # PEFT's name of the adapter that is kept: the server's LoRA and the first client's
 
 
-class Split(Lora):
+class Split(PlainLora):
     """Options of ``method=split``.
 
     ``clients`` is N, ``average_every`` is I (null: only at the end), ``cut`` the share of the layers that is the

@@ -15,6 +15,9 @@ PIPELINES: dict[str, str] = {
     "backbone": "hiplora.pipelines.backbone:BackboneOnly",
     "single": "hiplora.pipelines.single:Single",
     "merge": "hiplora.pipelines.merge:Merge",
+    "frontier": "hiplora.pipelines.frontier:FrontierOnly",
+    "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
+    "select": "hiplora.pipelines.select:Select",
 }
 
 

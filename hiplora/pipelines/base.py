@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from hiplora.config import Options, Seed
+from hiplora.config import Options, Scale, Seed
 from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging.base import Operator
@@ -20,10 +20,11 @@ from hiplora.methods.base import Method
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Stage
+from hiplora.stages.frontier import Frontier
 from hiplora.stages.make import Outcome, Wanted
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
-from hiplora.stages.sources import Adapted, Backbone
+from hiplora.stages.sources import Adapted, Backbone, Scaled
 from hiplora.stages.store import Places
 from hiplora.stages.train import Train
 from hiplora.tasks.base import Task
@@ -53,6 +54,7 @@ class Config(Options):
     """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs.
 
     ``words`` are the overrides that it was composed from, by ``compose``.
+    ``adapter_scale`` multiplies the update of every adapter that is scored or merged; nothing is trained otherwise.
     """
 
     pipeline: Pipeline
@@ -67,6 +69,7 @@ class Config(Options):
     svd: Svd
     training: Training
     evaluation: Evaluation
+    adapter_scale: Scale
     logging: Literal["plain", "wandb"]
     force: bool
     save_basis: bool
@@ -74,6 +77,10 @@ class Config(Options):
     results_dir: str
     words: Annotated[tuple[str, ...], Field(strict=False)]
     compose: Callable[[Sequence[str]], Any]
+
+    @classmethod
+    def typed_as(cls, field: str) -> str:
+        return "evaluation.scale" if field == "adapter_scale" else field
 
     def check_options(self) -> None:
         for field in FOLDERS:
@@ -126,6 +133,16 @@ def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[lis
             return found, False
 
 
+def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mapping[str, Record]) -> Any:
+    """What a generator of stages returns once it has the records of all it asks for, by id."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send([found[wanted.stage.id] for wanted in asked])
+    except StopIteration as end:
+        return end.value
+
+
 def training(
     config: Config, *, task: Task | None = None, seed: int | None = None, parent: Train | None = None
 ) -> Train:
@@ -145,14 +162,37 @@ def training(
         data=config.data,
         parent=parent,
         save_basis=config.save_basis,
+        measured_by=config.svd,
     )
 
 
 def scores(config: Config, of: Backbone | Train) -> Score:
-    """Scores of the backbone or of an adapter on all benchmarks of a configuration."""
+    """Scores of the backbone or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
     return Score(
-        of=Adapted(train=of) if isinstance(of, Train) else of,
+        of=_put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
         benchmarks=config.benchmarks,
         evaluation=config.evaluation,
         data=config.data,
+    )
+
+
+def _put_on(train: Train, scale: float) -> Adapted | Scaled:
+    return Adapted(train=train) if scale == 1 else Scaled(of=train, scale=scale)
+
+
+def frontier(
+    config: Config, of: Backbone | Train, *, scales: Sequence[float], own_items: int, other_items: int, text_tokens: int
+) -> Frontier:
+    """Cheap scores of the backbone, or of an adapter at some scales and at the fractions of ``training.snapshots``."""
+    trained = isinstance(of, Train)
+    return Frontier(
+        of=of,
+        scales=tuple(scales) if trained else (),
+        fractions=config.training.snapshots if trained else (),
+        benchmarks=config.benchmarks,
+        evaluation=config.evaluation.but(text_tokens=text_tokens),
+        own_items=own_items,
+        other_items=other_items,
+        data=config.data,
+        svd=config.svd if trained else None,
     )

@@ -51,7 +51,7 @@ class Merge(Pipeline):
         drawn = draw(self, seed=config.seed)
         trained = {member: _member(config, tasks, member) for instance in drawn for member in instance}
         before = [
-            Wanted(scores(_of_task(config, tasks[task]), train), shared=True)
+            Wanted(scores(of_task(config, tasks[task]), train), shared=True)
             for (task, _), train in sorted(trained.items())
         ]
         after = [Wanted(_instance(config, tasks, [trained[member] for member in instance])) for instance in drawn]
@@ -77,24 +77,24 @@ def draw(merging: Merge, *, seed: int) -> list[Instance]:
 
 def _member(config: Config, tasks: dict[str, Task], member: Member) -> Train:
     name, seed = member
-    return training(config, task=_as_chosen(config, tasks[name]), seed=seed)
+    return training(of_task(config, tasks[name]), seed=seed)
 
 
-def _as_chosen(config: Config, task: Task) -> Task:
-    """A benchmark with the user's form of training, as the single run of this task would have it."""
-    return task.but(template=config.task.template)
+def of_task(config: Config, task: Task) -> Config:
+    """The configuration of the single run of a task: trained in the form that the user chose.
 
-
-def _of_task(config: Config, task: Task) -> Config:
-    """The configuration of the single run of a task: only there is the benchmark asked for another target."""
+    Only in the run of its own task is a benchmark asked for another target than the answer.
+    """
     others = tuple(each if each.name == task.name else each.but(target="answer") for each in config.benchmarks)
-    return config.but(task=task, benchmarks=others)
+    return config.but(task=task.but(template=config.task.template), benchmarks=others)
 
 
 def _instance(config: Config, tasks: dict[str, Task], members: list[Train]) -> Score:
     """Only the members' tasks are asked, each in the form that its adapter was trained for."""
+    scale = config.adapter_scale
+    scales = None if scale == 1 else (scale,) * len(members)
     return Score(
-        of=Merged(adapters=tuple(members), operator=config.merge),
+        of=Merged(adapters=tuple(members), operator=config.merge, scales=scales),
         benchmarks=tuple(tasks[train.task.name] for train in members),
         evaluation=config.evaluation,
         data=config.data,

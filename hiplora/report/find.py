@@ -10,10 +10,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from hiplora import selection
 from hiplora.compose import compose_cached
-from hiplora.disk import json_object
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
+from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.base import Stage
@@ -92,19 +93,8 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
-        levels=levels(config.places.results),
+        levels=chosen.levels if (chosen := selection.read(config.places.results)) is not None else {},
     )
-
-
-def levels(folder: Path) -> dict[str, float]:
-    """The NLL of each task at which learning counts as equal; none where selection has not been run."""
-    path = folder / "selection.json"
-    try:
-        return {str(task): float(level) for task, level in json_object(path)["levels"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not give the levels of equal learning ({error!r}); make it anew.") from None
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:
@@ -115,8 +105,10 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
         if record is None:
             return _entry(stage)
         behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
-        dirty = any(each is not None and each.environment.get("git_dirty") for each in behind)
-        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty)
+        there = [each for each in behind if each is not None]
+        dirty = any(each.environment.get("git_dirty") for each in there)
+        still = any(map(channel_stands_still, there))
+        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty, still=still)
 
     def answer(stage: Stage) -> Record | None:
         entry = filled(stage)

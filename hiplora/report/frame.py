@@ -14,10 +14,10 @@ import pandas as pd
 from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
 from hiplora.report.matched import matched, point_row
-from hiplora.report.measures import DIRTY, RESTORED, STALE, Measured, joined, measures
+from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, joined, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
-from hiplora.stages.results import Frontier, Result, Scores
+from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
@@ -31,7 +31,7 @@ class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
     ``role`` is train, backbone, adapter, merged or frontier; ``dirty`` says that uncommitted code made it or what it
-    stands on.
+    stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
     """
 
     role: str
@@ -39,12 +39,13 @@ class Entry:
     record: Record | None = None
     status: Status = Status.GOOD
     dirty: bool = False
+    still: bool = False
     stage: Stage | None = None
 
     @property
     def marks(self) -> str:
-        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes."""
-        return MARKS[self.status] + DIRTY * self.dirty
+        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes, § still."""
+        return MARKS[self.status] + DIRTY * self.dirty + STILL * self.still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +168,10 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
-    """Benchmark, metric and value; a training's figures stand under ``training``; a frontier has its own frame."""
-    if isinstance(result, Frontier):
-        return []
+    """Benchmark, metric and value; the figures of a training stand under ``training``."""
     if isinstance(result, Scores):
         return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
-    figures = {**dict(result), **getattr(result, "measures", {})}
+    if not isinstance(result, Adapter):
+        return []  # a frontier has a frame of its own
+    figures = {**dict(result), **result.measures}
     return [("training", name, value) for name, value in figures.items() if isinstance(value, int | float)]

@@ -17,7 +17,7 @@ from hiplora.evaluation.retention import retention
 from hiplora.tasks import primary, task_class
 
 TAUS = (0.85, 0.9, 0.95)
-RESTORED, STALE, DIRTY = "†", "‡", "*"
+RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
 
 
 class Measured(NamedTuple):
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
 def joined(marks: Iterable[str]) -> str:
     """Every mark that occurs, once, in a fixed order."""
-    return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY).index))
+    return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY, STILL).index))
 
 
 def measures(frame: pd.DataFrame) -> Iterator[Measured]:

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from hiplora.config import digest
 from hiplora.methods import method_class
+from hiplora.report.channel import LEAST
 from hiplora.report.figure import Figure
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import DIRTY, RESTORED, STALE
+from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
 from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.results import Adapter
 
@@ -37,6 +38,8 @@ MARKS = {
     RESTORED: "made from an adapter that was trained again, not from the one on record",
     STALE: "stale, as what it was made from has been replaced since; counted as missing and made again with the rest",
     DIRTY: "made from a checkout with uncommitted changes",
+    STILL: f"of an adapter whose principal channel holds under {LEAST:.0%} of its update's energy: it is little "
+    "more than its residual",
 }
 
 
@@ -121,6 +124,8 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
     sizes: dict[str, list[tuple[int, int]]] = {}
     exceptions: dict[str, str | None] = {}
     for slot in evidence.slots:
+        if slot.run.pipeline == "matched_merge":  # which also asks for the adapters of another method
+            continue
         for record in (entry.record for entry in slot.entries if entry.role == "train" and entry.record is not None):
             result, key = cast(Adapter, record.result), slot.run.point["method"]
             sizes.setdefault(key, []).append((result.deployed_parameters, result.trainable_parameters))

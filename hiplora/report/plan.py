@@ -88,7 +88,7 @@ def _time(todo: Sequence[Stage], store: Store) -> str:
 def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
     """What says how long a stage takes, most telling first."""
     of = asked.get("of", asked)
-    trains = of.get("adapters", [of.get("train", of)])
+    trains = of.get("adapters", [of.get("train", of.get("of", of))])
     names = [sorted({str(train.get(key, {}).get("name")) for train in trains}) for key in ("task", "method")]
     backbone = trains[0].get("reads", asked.get("reads", {})).get("backbone")
     work = [asked.get(name) for name in ("training", "evaluation", "benchmarks")]

@@ -17,7 +17,7 @@ LATEX = str.maketrans({
     "~": r"\textasciitilde{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "–": "--", "−": "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "·": r"$\cdot$",
     "≥": r"$\geq$", "≤": r"$\leq$", "†": r"$\dagger$", "‡": r"$\ddagger$", "Δ": r"$\Delta$", "φ": r"$\varphi$",
-    "σ": r"$\sigma$", "τ": r"$\tau$", "λ": r"$\lambda$", "γ": r"$\gamma$", "`": "",
+    "§": r"\S{}", "σ": r"$\sigma$", "τ": r"$\tau$", "λ": r"$\lambda$", "γ": r"$\gamma$", "`": "",
 })  # fmt: skip
 
 

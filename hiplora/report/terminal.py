@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiplora.evaluation.retention import retention
+from hiplora.stages.frontier import TEXTS
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Metrics
+from hiplora.stages.results import Adapter, Frontier, Metrics
 from hiplora.stages.score import Score
-from hiplora.stages.sources import Adapted, Backbone, Merged
 from hiplora.tasks import primary
 
 if TYPE_CHECKING:
@@ -18,20 +18,31 @@ if TYPE_CHECKING:
 
 def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
-    scored = {type(outcome.stage.of): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
-    merged = [outcome for outcome in outcomes if _source(outcome) is Merged]
-    parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get(Backbone), scored.get(Adapted))]
+    scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
+    merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
+    parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
+    parts += [_frontier(outcome.record) for outcome in outcomes if isinstance(outcome.record.result, Frontier)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
-    if not merged and {Backbone, Adapted} <= scored.keys():
-        parts.append(_retain(scored[Backbone], scored[Adapted]))
+    if not merged and {"backbone", "adapter"} <= scored.keys():
+        parts.append(_retain(scored["backbone"], scored["adapter"]))
     if engine.reused:
         parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
     parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
     return "\n".join(part for part in parts if part)
 
 
-def _source(outcome: Outcome) -> type | None:
-    return type(outcome.stage.of) if isinstance(outcome.stage, Score) else None
+def tally(engine: Engine) -> str:
+    """How much of a run was made and how much was there."""
+    return f"Made {len(engine.made)} stages, reused {len(engine.reused)}."
+
+
+def _role(outcome: Outcome) -> str | None:
+    return outcome.stage.of.role if isinstance(outcome.stage, Score) else None
+
+
+def _scale(outcome: Outcome) -> float:
+    """The number that the update of what was scored is multiplied by."""
+    return getattr(outcome.stage.of, "scale", 1.0)  # type: ignore[attr-defined]
 
 
 def _place(record: Record, *, restored: bool) -> str:
@@ -49,7 +60,8 @@ def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
     if base is not None:
         columns["base"] = base.record.result.benchmarks  # type: ignore[attr-defined]
     if adapted is not None:
-        columns["adapted"] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
+        name = "adapted" if _scale(adapted) == 1 else f"{_scale(adapted):g} ΔW"
+        columns[name] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
         if adapted.recorded is not None:
             columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
     if not columns:
@@ -68,9 +80,11 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
     alone = {
         outcome.stage.of.train.id: outcome.record.result.benchmarks  # type: ignore[attr-defined]
         for outcome in outcomes
-        if _source(outcome) is Adapted
+        if _role(outcome) == "adapter"
     }
-    lines = [f"{'merged adapters':<58}{'benchmark':<12}{'before':>9}{'after':>9}"]
+    scales = merged[0].stage.of.scales  # type: ignore[attr-defined]
+    title = f"merged adapters{f', scaled by {scales[0]:g}' if scales else ''}"
+    lines = [f"{title:<58}{'benchmark':<12}{'before':>9}{'after':>9}"]
     for outcome in merged:
         source: Any = outcome.stage.of  # type: ignore[attr-defined]
         who = " + ".join(f"{task}/{seed}" for task, seed in source.members)
@@ -80,6 +94,16 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
             before = _number(alone[train.id][task][name])
             lines.append(f"{who:<58}{task:<12}{before:>9}{_number(after.benchmarks[task][name]):>9}")
             who = ""
+    return "\n".join(lines)
+
+
+def _frontier(record: Record) -> str:
+    """What was learned and what general text lost at every point; nats per token."""
+    lines = [f"{'scale':>6}{'steps':>7}{'norm':>9}  {'own NLL':<28}{'general text'}"]
+    for point in record.result.points:  # type: ignore[attr-defined]
+        own = ", ".join(f"{name} {scores['nll']:.3f}" for name, scores in point.learning.items())
+        texts = ", ".join(f"{point.benchmarks[name]['nll']:.3f}" for name in TEXTS if name in point.benchmarks)
+        lines.append(f"{point.scale:>6g}{point.fraction:>7.0%}{point.norm:>9.3f}  {own:<28}{texts}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -152,8 +152,11 @@ class Frontier(Stage):
         found: dict[str, Metrics] = {}
         for writes in (False, True):
             tasks = [task for task in self._own() if bool(task.written_tokens(LEARNING)) is writes]
-            asked = {"split": LEARNING, "items": self.own_items, "likelihood_only": writes}
-            found |= self._asked(backbone, tasks, answers, **asked) if tasks else {}
+            if tasks:
+                asked = self._asked(
+                    backbone, tasks, answers, split=LEARNING, items=self.own_items, likelihood_only=writes
+                )
+                found |= asked
         return found
 
     def _asked(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from hiplora import selection
 from hiplora.config import digest
 from hiplora.disk import Busy, check_writable, lock
 from hiplora.environment import environment, return_memory
@@ -48,6 +49,7 @@ class Engine:
     made: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     _total: int = 0
+    _open: str = ""  # behind the total, where the next stages depend on results
     _others: int = 0  # stages that were missing when they were asked for, and that another process has made
 
     def run(self, asked: Iterable[Wanted | Sequence[Wanted]]) -> list[Outcome]:
@@ -57,6 +59,7 @@ class Engine:
             UserError: a stage is refused before anything is computed, or fails; what is complete stays.
         """
         if isinstance(asked, Iterator):
+            self._open = "+"
             outcomes: list[Outcome] = []
             reply: list[Record] | None = None
             while True:
@@ -136,7 +139,7 @@ class Engine:
         done = len(self.made) + self._others
         self._total = max(self._total, done + 1)
         line = f"{stage.kind} {stage.name()}-{stage.id}"
-        print(f"[{done + 1}/{self._total}] {line}", file=sys.stderr, flush=True)
+        print(f"[{done + 1}/{self._total}{self._open}] {line}", file=sys.stderr, flush=True)
         return_memory()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         job = self._job(stage)
@@ -150,7 +153,7 @@ class Engine:
             asked=stage.described(),
             needs={id: need.digest for id, need in job.needs.items()},
             digest=result_digest(made.result, samples),
-            environment=environment(made.device),
+            environment=environment(made.device) | selection.mark(self.store.places.results),
             started=started,
             result=made.result,
         )

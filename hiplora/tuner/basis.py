@@ -1,22 +1,25 @@
-"""The frozen singular basis of one layer, shared by all its adapters."""
+"""The frozen basis of one layer, shared by all its adapters: singular directions as a rule, or random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hiplora.spectral.angles import sketch
+from hiplora.spectral.cache import load_or_compute
+from hiplora.spectral.drawn import random_bases
 from hiplora.spectral.recipes import Basis
+from hiplora.tuner.config import HipConfig
 
 
 class SingularBasis(nn.Module):
     """U (m, K), S (K,) and V (n, K) as buffers outside the state dict, fp32 whatever the model is cast to.
 
-    An adapter with k ≤ K uses the first k columns. ``options`` are the SVD settings and ``key`` the identity
-    of the computation; adapters whose settings agree share one object.
+    An adapter with k ≤ K uses the first k columns. ``options`` are what determines U and V and ``key`` the identity
+    of the computation; adapters whose options agree share one object. S is u_iᵀ W v_i: σ of singular directions.
     """
 
     U: Tensor
@@ -63,3 +66,18 @@ class SingularBasis(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_casts": {}}
+
+
+def found_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis]:
+    """The basis of every weight (m, n) for a configuration: read from the SVD cache, computed, or drawn."""
+    if config.basis == "random":
+        bases = random_bases(weights, k=config.k, seed=config.basis_seed)
+        key = f"random-{config.basis_seed}-{config.k}"
+    else:
+        found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
+        bases, key = found.bases, found.key
+    options = config.basis_options
+    return {
+        name: SingularBasis(bases[name], options=options, key=key, device=weight.device)
+        for name, weight in weights.items()
+    }

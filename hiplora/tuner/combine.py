@@ -14,7 +14,16 @@ from hiplora.updates import LowRank, Principal
 
 
 def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | str) -> HipConfig:
-    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, φ as it is."""
+    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, φ as it is.
+
+    Raises:
+        UserError: updates outside of the directions and inside; a further training would lose one of them.
+    """
+    if len({config.side for config in configs}) > 1:
+        raise UserError(
+            "the adapters lie on different sides of their directions, so their sum lies on neither; use "
+            "hiplora.export_lora and merge the exported LoRAs."
+        )
     rank = sum(max([config.r, *(config.rank_pattern or {}).values()]) for config in configs)
     return replace(
         max(configs, key=lambda config: config.k),

@@ -38,7 +38,9 @@ class HipConfig(LoraConfig):
     r: rank of the residual path. k: singular directions of the principal channel, or of the excluded
     subspaces where ``principal`` is False. lora_alpha: s = lora_alpha / r, 2 r if None. lora_dropout: on the
     residual path's input only. principal: False is Proj-LoRA (no φ). project_residual: whether ``retract``
-    keeps the residual out of the principal subspaces. parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
+    keeps the residual out of the principal subspaces. basis, side: controls of Proj-LoRA; ``random`` draws the k
+    directions by ``basis_seed`` and the module's name instead, ``inside`` confines the update to them:
+    ΔW = s UUᵀ B A VVᵀ. parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
     zero_init: start from φ = −σ. stability, gamma: λ and γ of the penalty λ Σ w_i φ_i² with
     w_i = σ_i^γ / mean σ^γ. lr_scale: learning rate of φ over that of A and B, for whoever builds the
     optimizer. k_max, svd_*: how the basis is computed (see ``hiplora.spectral``); ``svd_cache_dir`` stays on
@@ -51,6 +53,9 @@ class HipConfig(LoraConfig):
     lora_dropout: float = field(default=0.05)
     # The mark makes stock LoRA layers refuse this configuration instead of ignoring φ.
     k: int = field(default=32, metadata={"is_lora_variant": True})
+    basis: str = field(default="singular")
+    basis_seed: int = field(default=0)
+    side: str = field(default="outside")
     principal: bool = field(default=True)
     project_residual: bool = field(default=True)
     parameterization: str = field(default="absolute")
@@ -101,6 +106,13 @@ class HipConfig(LoraConfig):
         """Keyword arguments of ``hiplora.spectral.load_or_compute`` that determine the basis."""
         names = ("recipe", "seed", "oversampling", "power_iterations", "tolerance", "exact_up_to")
         return {"k_max": self.k_max} | {name: getattr(self, f"svd_{name}") for name in names}
+
+    @property
+    def basis_options(self) -> dict[str, Any]:
+        """What determines U and V: adapters that agree in it share one basis."""
+        if self.basis == "random":
+            return {"basis": self.basis, "seed": self.basis_seed, "k": self.k}
+        return self.svd_options
 
     @property
     def cache_dir(self) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from hiplora.spectral.recipes import Basis
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
 
-TOLERANCE = 0.02  # of a sketch, absolute, and of σ, relative to σ_1; another backbone differs by about 1
+TOLERANCE = 0.02  # of a sketch, absolute, and of σ, relative to the largest; another backbone differs by about 1
 IDENTITY = ("lora_sigma", "lora_sketch", "lora_U", "lora_V")
 PREFIX = "base_model.model."  # what a PeftModel puts before the backbone's module names
 
@@ -49,15 +50,19 @@ def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Ten
                 f"the saved adapter keeps {size} singular directions of {name} instead of k={config.k}; "
                 "load it under a new adapter name, so that its own adapter_config.json is used."
             )
-        _check_sketch(name, basis, saved[f"{name}.lora_sketch"], config)
+        difference = (basis.sketch(config.k) - saved[f"{name}.lora_sketch"].cpu().float()).abs().max().item()
+        _check_difference(name, "sketches", difference, config)
+        # Random directions are those of every backbone with these modules; what they are of the weight is not.
+        sigma, S = saved[f"{name}.lora_sigma"].cpu().float(), basis.S[: config.k].cpu()
+        largest = S.abs().max().clamp_min(torch.finfo(S.dtype).tiny)
+        _check_difference(name, "values of σ", ((S - sigma).abs().max() / largest).item(), config)
 
 
-def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipConfig) -> None:
-    difference = (basis.sketch(config.k) - sketch.cpu().float()).abs().max().item()
+def _check_difference(name: str, what: str, difference: float, config: HipConfig) -> None:
     if not difference <= TOLERANCE:
         origin = f" ({config.base_model_name_or_path})" if config.base_model_name_or_path else ""
         raise UserError(
-            f"the adapter was trained on another backbone or singular basis (at {name} the sketches differ "
+            f"the adapter was trained on another backbone or singular basis (at {name} the {what} differ "
             f"by {difference:.2g}, tolerance {TOLERANCE}); load the weights it was trained on{origin}, "
             "rounded as they were then, so that the same basis is computed again, or save the adapter with "
             "save_basis=True."
@@ -67,7 +72,7 @@ def _check_sketch(name: str, basis: SingularBasis, sketch: Tensor, config: HipCo
 def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis] | None:
     """The bases saved beside the configuration with save_basis, None where there are none that fit.
 
-    They fit where u_iᵀ W v_i, which every recipe makes equal to σ_i, is σ_i for these weights W.
+    They fit where u_iᵀ W v_i, which is the σ_i that was saved, is σ_i for these weights W.
     """
     saved = saved_tensors(config) if config.save_basis else None
     if saved is None:
@@ -78,9 +83,11 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str,
         U, S, V = parts
         if U is None or S is None or V is None or (U.shape[0], V.shape[0]) != tuple(weight.shape):
             return None
-        basis = SingularBasis(Basis(U, S, V, 0.0), options=config.svd_options, key=config.svd_key, device=weight.device)
+        basis = SingularBasis(
+            Basis(U, S, V, 0.0), options=config.basis_options, key=config.svd_key, device=weight.device
+        )
         rayleigh = ((weight.detach().float() @ basis.V) * basis.U).sum(dim=0)
-        if not bool((rayleigh - basis.S).abs().max() <= TOLERANCE * basis.S[0]):
+        if not bool((rayleigh - basis.S).abs().max() <= TOLERANCE * basis.S.abs().max()):
             return None
         bases[name] = basis
     return bases
@@ -106,4 +113,4 @@ def common_key(bases: Mapping[str, SingularBasis]) -> str | None:
 
 def reusable(basis: SingularBasis, config: HipConfig) -> bool:
     """Whether a basis that is there already serves an adapter with this configuration."""
-    return basis.options == config.svd_options and basis.size >= config.k
+    return basis.options == config.basis_options and basis.size >= config.k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -184,9 +185,16 @@ class HipLinear(LoraLinear):
 
     @torch.no_grad()
     def initialise(self, adapter_name: str) -> None:
-        """Project the drawn factors; φ = 0, or −σ with ``zero_init``."""
+        """Project the drawn factors; φ = 0, or −σ with ``zero_init``.
+
+        What is left of A inside k of n directions is brought back to the size that it has outside: that of a
+        factor drawn for k inputs.
+        """
         config = self.hip_config[adapter_name]
         self.retract(adapter_name)
+        if config.side == "inside":
+            A, _ = self.factors(adapter_name)
+            A.mul_(math.sqrt(A.shape[1] / config.k))
         if adapter_name in self.lora_phi and config.zero_init:
             phi = self.lora_phi[adapter_name]
             relative = config.parameterization == "relative"
@@ -194,7 +202,10 @@ class HipLinear(LoraLinear):
 
     @torch.no_grad()
     def retract(self, adapter_name: str) -> None:
-        """B ← B − U (Uᵀ B) and A ← A − (A V) Vᵀ, in fp32 and rounded once; nothing without projection."""
+        """B ← B − U (Uᵀ B) and A ← A − (A V) Vᵀ, in fp32 and rounded once; nothing without projection.
+
+        Inside, U (Uᵀ B) and (A V) Vᵀ themselves.
+        """
         config = self.hip_config[adapter_name]
         if not config.project_residual:
             return
@@ -202,6 +213,10 @@ class HipLinear(LoraLinear):
         U, V = basis.U[:, : config.k], basis.V[:, : config.k]
         A, B = self.factors(adapter_name)
         wide_A, wide_B = A.float(), B.float()
+        if config.side == "inside":
+            A.copy_((wide_A @ V) @ V.mT)
+            B.copy_(U @ (U.mT @ wide_B))
+            return
         A.copy_(torch.addmm(wide_A, wide_A @ V, V.mT, alpha=-1))
         B.copy_(torch.addmm(wide_B, U, U.mT @ wide_B, alpha=-1))
 

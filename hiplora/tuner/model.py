@@ -13,8 +13,7 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
-from hiplora.spectral.cache import load_or_compute
-from hiplora.tuner.basis import SingularBasis
+from hiplora.tuner.basis import SingularBasis, found_bases
 from hiplora.tuner.combine import check_one_basis, combine, combined_config
 from hiplora.tuner.config import HipConfig
 from hiplora.tuner.identity import (
@@ -67,7 +66,10 @@ class HipLoraModel(LoraModel):
         return total
 
     def retract(self) -> None:
-        """B ← (I − UUᵀ) B and A ← A (I − VVᵀ) of the active adapters; call it after every optimizer step."""
+        """B ← (I − UUᵀ) B and A ← A (I − VVᵀ) of the active adapters; call it after every optimizer step.
+
+        UUᵀ B and A VVᵀ for an adapter that is confined inside the directions.
+        """
         for adapter in self.active_adapters:
             for layer in adapted_layers(self.model, adapter).values():
                 layer.retract(adapter)
@@ -120,7 +122,7 @@ class HipLoraModel(LoraModel):
                 layer.initialise(adapter_name)
 
     def _bases(self, targets: Mapping[str, nn.Module], config: HipConfig) -> dict[str, SingularBasis]:
-        """One basis per target: another adapter's, the one saved with this adapter, or cached or computed."""
+        """One basis per target: another adapter's, the one saved with this adapter, or found for the weights."""
         shared = {name: _existing(module, config) for name, module in targets.items()}
         ready = {name: basis for name, basis in shared.items() if basis is not None}
         if len(ready) == len(targets) and (common_key(ready) is not None or not ready):
@@ -134,12 +136,7 @@ class HipLoraModel(LoraModel):
         weights = weights_of(targets)
         bases = carried_bases(weights, config)
         if bases is None:
-            found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
-            options, key = config.svd_options, found.key
-            bases = {
-                name: SingularBasis(found.bases[name], options=options, key=key, device=weights[name].device)
-                for name in targets
-            }
+            bases = found_bases(weights, config)
         for name, basis in ready.items():
             if basis.size >= bases[name].size and basis.same_directions(bases[name]):
                 bases[name] = basis

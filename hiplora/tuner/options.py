@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from hiplora.errors import UserError
 from hiplora.spectral.names import RECIPES
 
 PARAMETERIZATIONS = ("absolute", "relative")
+BASES = ("singular", "random")
+SIDES = ("outside", "inside")
 INITS = (True, False, "gaussian")
 MOST_ALPHA = 1e6
 
@@ -38,13 +40,34 @@ def check_options(*, prefix: str = "", **options: Any) -> None:
         raise UserError(
             f"{prefix}k={k} exceeds {prefix}k_max={k_max}, the number of directions computed; raise {prefix}k_max."
         )
+    if options.get("basis_seed", 0) != 0 and options.get("basis", "random") != "random":
+        raise UserError(f"{prefix}basis_seed={options['basis_seed']} draws nothing without {prefix}basis=random.")
     if options.get("principal", True):
-        return
+        _check_principal(prefix, options)
+    else:
+        _check_residual_alone(prefix, options)
+
+
+def _check_principal(prefix: str, options: Mapping[str, Any]) -> None:
+    for name, needed in (("basis", "singular"), ("side", "outside")):
+        if options.get(name, needed) != needed:
+            raise UserError(
+                f"{prefix}{name}={options[name]} needs principal=False: a principal channel moves the singular values "
+                "and leaves the rest to the residual; drop one of the two."
+            )
+
+
+def _check_residual_alone(prefix: str, options: Mapping[str, Any]) -> None:
     if options.get("zero_init", False):
         raise UserError(f"{prefix}zero_init=True needs principal=True, since it sets φ; drop one of the two.")
     if not options.get("project_residual", True):
         raise UserError(
             f"{prefix}principal=False with project_residual=False is plain LoRA; use peft.LoraConfig for it."
+        )
+    r, k = options.get("r"), options.get("k")
+    if options.get("side") == "inside" and r is not None and k is not None and r > k:
+        raise UserError(
+            f"{prefix}r={r} exceeds {prefix}k={k}, the largest rank of an update inside k directions; lower {prefix}r."
         )
 
 
@@ -109,6 +132,9 @@ RULES: dict[str, Rule] = {
     "alpha_pattern": _pattern(_from(1e-6, MOST_ALPHA)),
     "init_lora_weights": _one_of(*INITS),
     "k": _whole(1),
+    "basis": _one_of(*BASES),
+    "basis_seed": _whole(0, 2**32 - 1),
+    "side": _one_of(*SIDES),
     "principal": _flag,
     "project_residual": _flag,
     "parameterization": _one_of(*PARAMETERIZATIONS),

@@ -237,6 +237,27 @@ def test_weights_by_command_negative_ones_too(adapters, tmp_path, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_one_adapter_or_the_sum_of_several_is_written_scaled(adapters, backbone, tmp_path, capsys):
+    (plain, a), (rslora, b) = adapters["plain"], adapters["rslora"]
+    assert run(plain, "--scale", 0.75, "--out", tmp_path / "one") == 0
+    assert_close(read_adapter(str(tmp_path / "one")).updates, {name: 0.75 * delta for name, delta in a.items()})
+    loaded = PeftModel.from_pretrained(load(backbone), tmp_path / "one").merge_and_unload()
+    before, after = targets(load(backbone)), targets(loaded)
+    for name, delta in a.items():
+        torch.testing.assert_close(after[name] - before[name], 0.75 * delta, rtol=1e-4, atol=1e-6)
+    assert run(plain, rslora, "--scale", 0.5, "--out", tmp_path / "two") == 0
+    assert_close(read_adapter(str(tmp_path / "two")).updates, {name: 0.5 * (a[name] + b[name]) for name in a})
+    capsys.readouterr()
+    for words, told in (
+        (["--scale", 0], "--scale 0 merges to nothing"),
+        (["--scale", "nan"], "--scale nan must be a finite number"),
+        ([], "give --operator with one of addition"),
+    ):
+        assert run(plain, *words, "--out", tmp_path / "none") == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_options_are_checked_before_anything_is_read(tmp_path, capsys):
     assert run(tmp_path / "absent", "--operator", "della", "--seed", 0, "--out", tmp_path / "out") == 2
     assert "--operator della gives full-rank updates; give --rank R" in capsys.readouterr().err

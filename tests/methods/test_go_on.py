@@ -18,7 +18,7 @@ from hiplora.methods.base import Method, Setup
 from hiplora.stages.artefact import NATIVE, save, tensors_digest
 from hiplora.training.trainer import native_state
 from hiplora.updates import Dense, Update
-from tests.training.worker import OPTIONS, adapter, attached, fit, same
+from tests.training.worker import OPTIONS, VARIANTS, adapter, attached, fit, same
 
 STEPS = 5  # no step at which clients are averaged, so that they differ where one training ends and the next begins
 
@@ -37,7 +37,7 @@ class Vera(Method):
         return {name: Dense(layer.get_delta_weight("default").detach().float()) for name, layer in layers.items()}
 
 
-METHODS: dict[str, Method] = {**OPTIONS, "vera": Vera(name="vera", r=4)}
+METHODS: dict[str, Method] = {**OPTIONS, **VARIANTS, "vera": Vera(name="vera", r=4)}
 
 
 def fresh(tiny: Path, method: Method) -> Any:

@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from hiplora.training.options import Training
-from tests.training.worker import OPTIONS, attached, fit
+from tests.training.worker import OPTIONS, VARIANTS, attached, fit
+
+METHODS = {**OPTIONS, **VARIANTS}
 
 GOLDEN = Path(__file__).parent / "golden" / "numbers.json"
 CLOSE = 1e-2  # processors sum in other orders, which Adam's first steps amplify; a change of the code moves more
@@ -23,7 +25,7 @@ CLOSE = 1e-2  # processors sum in other orders, which Adam's first steps amplify
 
 def numbers(tiny: Path, name: str, checkpoints: Path) -> dict[str, float]:
     """Final loss, size of the update, and its product with a fixed random matrix, after six steps."""
-    method = OPTIONS[name]
+    method = METHODS[name]
     model = attached(tiny, method, steps=6)
     trained = fit(model, tiny, method, checkpoints, steps=6)
     updates = method.updates(model)
@@ -37,10 +39,10 @@ def numbers(tiny: Path, name: str, checkpoints: Path) -> dict[str, float]:
 
 
 def versions(name: str) -> dict[str, int]:
-    return {"method": OPTIONS[name].version, "training": Training.version}
+    return {"method": METHODS[name].version, "training": Training.version}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", METHODS)
 def test_numbers_move_only_with_a_version(tiny: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
     found = {"versions": versions(name), **numbers(tiny, name, tmp_path / "checkpoints")}

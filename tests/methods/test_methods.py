@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from hiplora.errors import UserError
 from hiplora.methods import METHODS, method_class
 from hiplora.methods.base import Method
-from tests.training.worker import OPTIONS, SETUP, TRAINING
+from tests.training.worker import OPTIONS, SETUP, TRAINING, VARIANTS, attached, fit
 
 SHAPES = {"q": (64, 64), "k": (32, 64)}
 
@@ -42,18 +42,16 @@ def test_a_method_starts_at_the_backbone_and_trains_factors_alone(tiny: Path, na
     assert all(p.dtype is torch.float32 for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, *VARIANTS])
 def test_updates_are_what_the_adapter_adds(tiny: Path, tmp_path: Path, name: str) -> None:
     """Against the adapted model itself, and against its copy from disk: ΔW folded in gives the same logits."""
-    method = OPTIONS[name]
+    method = {**OPTIONS, **VARIANTS}[name]
     backbone = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     ids = torch.arange(2, 20)[None]
     plain = backbone(ids).logits
     torch.manual_seed(0)
     model = method.attach(backbone, setup=SETUP).eval()
-    assert len(method.param_groups(model, training=TRAINING)) == (2 if name == "hip" else 1)
-
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -96,15 +94,61 @@ def test_deployed_parameters_against_lora(tiny: Path) -> None:
     """LoRA's, or the method says why not."""
 
     def counted(name: str) -> int:
-        model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
-        OPTIONS[name].finish(model)
-        return OPTIONS[name].deployed_parameters(model)
+        method = {**OPTIONS, **VARIANTS}[name]
+        model = method.attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
+        method.finish(model)
+        return method.deployed_parameters(model)
 
     lora = counted("lora")
     assert {name for name in OPTIONS if method_class(name).parity_exception} >= {"pissa", "split", "dora", "adalora"}
-    assert counted("proj") == counted("split") == lora
+    assert counted("proj") == counted("split") == counted("lora_inside") == counted("lora_fa") == lora
     assert counted("pissa") == 2 * lora
     assert counted("hip") == lora + 8 * 8  # one gain per direction and matrix
+
+
+@pytest.mark.parametrize("name", ["lora", "proj", "hip"])
+def test_learning_rate_of_b(tiny: Path, name: str) -> None:
+    """Every parameter is in one group; LoRA+ moves B alone to another rate, and 1 leaves LoRA's groups."""
+    model = OPTIONS[name].attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
+    named = {id(p): key for key, p in model.named_parameters() if p.requires_grad}
+
+    def rates(ratio: float) -> dict[str, float]:
+        groups = OPTIONS[name].but(lora_plus=ratio).param_groups(model, training=TRAINING)
+        assert all(group["weight_decay"] == TRAINING.weight_decay for group in groups)
+        listed = [(named[id(p)], group["lr"]) for group in groups for p in group["params"]]
+        assert len(listed) == len(named) == len(dict(listed))
+        return dict(listed)
+
+    assert set(rates(1.0).values()) == {TRAINING.lr}
+    assert rates(16.0) == {key: TRAINING.lr * (16 if "lora_B" in key else 1) for key in named.values()}
+
+
+def test_rslora_scales_by_the_root_of_the_rank(tiny: Path) -> None:
+    method: Any = OPTIONS["lora"].but(rslora=True, alpha=6)
+    model = method.attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
+    layer: Any = model.get_base_model().model.layers[0].self_attn.q_proj
+    B, A = (factors["default"].weight for factors in (layer.lora_B, layer.lora_A))
+    with torch.no_grad():
+        B.normal_()
+    update = method.updates(model)["model.layers.0.self_attn.q_proj"]
+    torch.testing.assert_close(update.dense(), (6 / 4**0.5 * B @ A).detach())
+
+
+def test_a_frozen_a_stays_as_it_was_drawn(tiny: Path, tmp_path: Path) -> None:
+    """And goes on as it is, whatever the seed of the fresh adapter that it is put on."""
+    method = VARIANTS["lora_fa"]
+    model = attached(tiny, method)
+    drawn = {key: p.clone() for key, p in model.named_parameters() if "lora_A" in key}
+    native = fit(model, tiny, method, tmp_path).native
+    torch.manual_seed(8)
+    other = method.attach(AutoModelForCausalLM.from_pretrained(tiny), setup=SETUP)
+    method.go_on(other, native)
+    for key, A in drawn.items():
+        assert torch.equal(dict(model.named_parameters())[key], A)
+        assert torch.equal(dict(other.named_parameters())[key], A)
+    assert len(drawn) == 8
+    assert native["adapter"].keys() == {key.replace("lora_A", "lora_B") for key in drawn}
+    assert all(value.abs().max() > 0 for value in native["adapter"].values())
 
 
 def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
@@ -121,6 +165,12 @@ def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
     [
         ("lora", {"r": 0}, "method.r=0"),
         ("lora", {"alpha": -1}, "method.alpha=-1"),
+        ("lora", {"lora_plus": 0.0}, r"method\.lora_plus=0\.0 must be at least 0\.0001, e\.g\. 16"),
+        ("lora", {"lora_plus": 4.0, "freeze_a": True}, r"method\.freeze_a=true trains no A: drop one"),
+        ("proj", {"basis": "other"}, r"method\.basis='other' is not known; choose singular or random"),
+        ("proj", {"side": "within"}, "choose outside or inside"),
+        ("proj", {"basis_seed": 1}, r"method\.basis_seed=1 draws nothing without method\.basis=random"),
+        ("proj", {"side": "inside", "r": 9}, r"method\.r=9 exceeds method\.k=8"),
         ("proj", {"dropout": 1.0}, "method.dropout=1.0"),
         ("proj", {"k": 0}, "method.k=0"),
         ("hip", {"stability": -0.1}, "method.stability=-0.1"),

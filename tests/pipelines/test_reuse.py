@@ -129,7 +129,7 @@ def test_an_adapter_gets_its_directions_without_being_trained_again(
     assert json.loads(options.read_text())["save_basis"] is True
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name], "nothing is left beside it"
 
-    monkeypatch.setattr("hiplora.tuner.model.load_or_compute", lambda *args, **kwargs: pytest.fail("an SVD"))
+    monkeypatch.setattr("hiplora.tuner.basis.load_or_compute", lambda *args, **kwargs: pytest.fail("an SVD"))
     asked.method.detach(asked.method.load(models.load(asked.model).model, folder))
     written = weights.stat().st_mtime_ns
     Run(asked)

@@ -19,12 +19,14 @@ BOOKKEEPING = [
     for name, field in Training.model_fields.items()
     if any(marker is Bookkeeping or isinstance(marker, Bookkeeping) for marker in field.metadata)
 ]
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "snapshots")
 STEPS = 5
 
 
-def other(value: bool | int) -> bool | int:
-    """Another value of an option that is a switch or a positive number."""
+def other(value: Any) -> Any:
+    """Another value of an option that is a switch, a positive number or fractions of the steps."""
+    if isinstance(value, tuple):
+        return (0.5,)
     return not value if isinstance(value, bool) else value + 1
 
 
@@ -57,4 +59,4 @@ def test_both_values_give_the_same_numbers(
 
 
 def test_marked_fields_are_found() -> None:
-    assert {"checkpoint_every", "gradient_checkpointing", "log_every"} <= set(BOOKKEEPING)
+    assert {"checkpoint_every", "gradient_checkpointing", "log_every", "snapshots"} <= set(BOOKKEEPING)

@@ -58,19 +58,32 @@ def test_interrupted_training_ends_with_the_same_bits(tiny: Path, tmp_path: Path
     method = OPTIONS[name]
     whole, broken = attached(tiny, method, dtype=torch.bfloat16), attached(tiny, method, dtype=torch.bfloat16)
     before = adapter(whole)
-    result = fit(whole, tiny, method, tmp_path / "whole")
+    result = fit(whole, tiny, method, tmp_path / "whole", snapshots=(0.25, 0.5))
     assert all(not torch.equal(value, before[name]) for name, value in adapter(whole).items())
     assert all(p.dtype is torch.float32 for p in adapter(whole).values())
 
-    interrupted_fit(broken, tiny, method, tmp_path / "broken", at=5)
+    interrupted_fit(broken, tiny, method, tmp_path / "broken", at=5, snapshots=(0.25, 0.5))
     torch.rand(3)  # the generators are somewhere else
     again = attached(tiny, method, dtype=torch.bfloat16)
-    resumed = fit(again, tiny, method, tmp_path / "broken")
+    resumed = fit(again, tiny, method, tmp_path / "broken", snapshots=(0.25, 0.5))
     assert resumed.resumed_from == 3
     assert same(adapter(whole), adapter(again))
     assert same(result.native, resumed.native)
+    assert result.snapshots.keys() == {2, 4}, "the first came back with the checkpoint, the second was lost with step 4"
+    assert same(result.snapshots, resumed.snapshots)
     timeless: dict[str, Any] = {"seconds": 0, "tokens_per_second": 0, "resumed_from": None}
     assert replace(resumed, **timeless) == replace(result, **timeless)
+
+
+def test_a_checkpoint_that_lacks_a_snapshot_is_not_gone_on_from(tiny: Path, tmp_path: Path) -> None:
+    method = OPTIONS["hip"]
+    interrupted_fit(attached(tiny, method), tiny, method, tmp_path, at=5)
+    kept = fit(attached(tiny, method), tiny, method, tmp_path, snapshots=(0.5,))
+    assert kept.resumed_from == 3, "step 4 was still to come"
+    afresh = fit(attached(tiny, method), tiny, method, tmp_path, snapshots=(0.25,))
+    assert afresh.resumed_from is None
+    assert afresh.snapshots.keys() == {2}
+    assert same(afresh.native, kept.native)
 
 
 def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

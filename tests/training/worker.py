@@ -40,9 +40,19 @@ TRAINING = Training(
 )
 # What conf/method/<name>.yaml says, smaller: options that a method does not have are left out.
 SMALL = {"r": 4, "k": 8, "alpha": None, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2, "cut": 0.5}
-OPTIONS: dict[str, Method] = {
-    name: method.but(**{option: value for option, value in SMALL.items() if option in method.fields()})
-    for name, method in ((name, compose([f"method={name}"]).method) for name in METHODS)
+
+
+def small(name: str) -> Method:
+    method = compose([f"method={name}"]).method
+    return method.but(**{option: value for option, value in SMALL.items() if option in method.fields()})
+
+
+OPTIONS: dict[str, Method] = {name: small(name) for name in METHODS}
+VARIANTS: dict[str, Method] = {  # of these methods, for what their defaults do not show
+    "rslora_plus": OPTIONS["lora"].but(rslora=True, lora_plus=4.0),
+    "lora_fa": OPTIONS["lora"].but(freeze_a=True),
+    "hip_plus": OPTIONS["hip"].but(lora_plus=4.0),
+    **{name: small(name) for name in ("proj_random", "lora_inside", "lora_inside_random")},
 }
 SETUP = Setup(
     targets=("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -100,7 +110,7 @@ def fit(
     )
 
 
-def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int) -> None:
+def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int, **changes: Any) -> None:
     """Like :func:`fit`, but for Ctrl-C in the hook after step ``at``."""
     after_step = type(method).after_step
 
@@ -110,7 +120,7 @@ def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path,
         after_step(self, peft_model, step)
 
     with patch.object(type(method), "after_step", stop), pytest.raises(KeyboardInterrupt):
-        fit(model, folder, method, checkpoints)
+        fit(model, folder, method, checkpoints, **changes)
 
 
 def adapter(model: Any) -> dict[str, torch.Tensor]:

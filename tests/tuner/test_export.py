@@ -21,6 +21,7 @@ VARIANTS = {
     "hip": ({}, K + R),
     "relative-with-basis": ({"parameterization": "relative", "save_basis": True}, K + R),
     "proj": ({"principal": False}, R),
+    "inside-random": ({"principal": False, "basis": "random", "side": "inside"}, R),
     "patterns": ({"rank_pattern": {"v_proj": 5, "1.self_attn.q_proj": 1}, "use_rslora": True}, K + 5),
     "alphas": ({"alpha_pattern": {"layers.0.self_attn.q_proj": 1}, "modules_to_save": ["lm_head"]}, K + R),
 }

@@ -58,7 +58,7 @@ def test_set_disable_and_delete(ids):
 
 def test_adapters_of_a_layer_share_one_basis(ids, monkeypatch):
     model, _ = two_adapters(ids)
-    monkeypatch.setattr("hiplora.tuner.model.load_or_compute", None)  # a third one needs no SVD either
+    monkeypatch.setattr("hiplora.tuner.basis.load_or_compute", None)  # a third one needs no SVD either
     model.add_adapter("c", config(k=2))
     for layer in layers(model):
         assert layer.lora_basis["a"] is layer.lora_basis["b"] is layer.lora_basis["c"]
@@ -168,6 +168,22 @@ def test_weighted_sums_are_exact(ids):
             torch.testing.assert_close(update.dense(), expected, rtol=1e-4, atol=1e-5)
         assert model.peft_config[kind].r == R + 2
         assert set(model.updates(kind)) == set(model.updates("a")) | set(model.updates("b"))
+
+
+def test_weighted_sums_of_random_directions(ids):
+    random = {"principal": False, "basis": "random", "side": "inside"}
+    model = trained(make_llama(), adapter="a", options=config(**random))
+    model.add_adapter("b", config(**random | {"r": 2}))
+    perturb(model, "b", seed=8)
+    model.add_weighted_adapter(["a", "b"], [0.5, -2.0], "c", combination_type="cat")
+    for name, update in model.updates("c").items():
+        expected = model.updates("a")[name].scaled(0.5).dense() - 2 * model.updates("b")[name].dense()
+        torch.testing.assert_close(update.dense(), expected, rtol=1e-4, atol=1e-5)
+    others = {"outside": {"side": "outside"}, "seed": {"basis_seed": 1}, "singular": {"basis": "singular"}}
+    for name, change in others.items():
+        model.add_adapter(name, config(**random | change))
+        with pytest.raises(UserError, match="different sides" if name == "outside" else "different singular bases"):
+            model.add_weighted_adapter(["a", name], [1.0, 1.0], "d")
 
 
 def test_weighted_sums_that_would_lose_phi_are_refused(ids):

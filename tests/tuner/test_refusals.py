@@ -32,6 +32,10 @@ OPTIONS = {
     "init": {"init_lora_weights": "pissa"},
     "init eva": {"init_lora_weights": "orthogonal"},
     "zero init without φ": {"principal": False, "zero_init": True},
+    "random directions with φ": {"basis": "random"},
+    "inside with φ": {"side": "inside"},
+    "seed of singular directions": {"principal": False, "basis_seed": 1},
+    "rank inside": {"principal": False, "side": "inside", "r": 7},
     "plain LoRA": {"principal": False, "project_residual": False},
 }
 

@@ -28,11 +28,13 @@ def save(tmp_path, **changes):
         {},
         {"parameterization": "relative", "save_basis": True},
         {"principal": False},
+        {"principal": False, "basis": "random", "basis_seed": 3},
+        {"principal": False, "basis": "random", "side": "inside", "save_basis": True},
         {"modules_to_save": ["lm_head"]},
         {"trainable_token_indices": [1, 5]},
         {"rank_pattern": {"q_proj": 5}},
     ],
-    ids=["hip", "relative-with-basis", "proj", "modules-to-save", "tokens", "rank-pattern"],
+    ids=["hip", "relative-with-basis", "proj", "random", "inside-basis", "modules-to-save", "tokens", "rank-pattern"],
 )
 def test_round_trip_is_exact(tmp_path, ids, changes, low_memory):
     model, folder = save(tmp_path, **changes)
@@ -112,7 +114,7 @@ def test_second_adapter_and_reload_into_the_first(tmp_path, ids):
 
 def test_saved_basis_needs_no_svd(tmp_path, ids, monkeypatch):
     model, folder = save(tmp_path, save_basis=True)
-    monkeypatch.setattr("hiplora.tuner.model.load_or_compute", None)
+    monkeypatch.setattr("hiplora.tuner.basis.load_or_compute", None)
     again = PeftModel.from_pretrained(make_llama(), folder)
     assert torch.equal(logits(again, ids), logits(model, ids))
     assert all(m.basis("default").size == K for m in again.modules() if isinstance(m, HipLinear))

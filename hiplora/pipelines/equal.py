@@ -1,0 +1,79 @@
+"""Equal learning: an adapter at the smallest scale c of its update whose own NLL on validation is a given level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hiplora.errors import UserError
+from hiplora.matching import at, reach
+from hiplora.stages.record import Record
+from hiplora.stages.results import Point
+
+DIGITS = 4  # of a scale, which identifies what is scored with it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One adapter from the bare backbone, c = 0, to all of its update: the ``points`` by ascending c."""
+
+    task: str
+    points: tuple[Point, ...]
+
+    @cached_property
+    def scales(self) -> list[float]:
+        """c of every point."""
+        return [point.scale for point in self.points]
+
+    @cached_property
+    def learning(self) -> list[float]:
+        """NLL of the adapter's own benchmark at every c."""
+        return [_number(point.learning[self.task]["nll"]) for point in self.points]
+
+    def reach(self, level: float) -> float | None:
+        """The smallest c with this own NLL; None if the adapter never gets there.
+
+        Raises:
+            UserError: the bare backbone has it already.
+        """
+        if self.learning[0] <= level:
+            raise UserError(
+                f"The level of {self.task}, {level:.4f} nats, is not below the backbone's own {self.learning[0]:.4f}: "
+                "nothing has to be learned for it; select again (pipeline=select)."
+            )
+        found = reach(self.scales, self.learning, level)
+        return None if found is None else round(found, DIGITS)
+
+    def most(self) -> float:
+        """The smallest scale, of those that were measured, with the lowest own NLL."""
+        return min(self.scales[1:], key=lambda scale: (self.learning[self.scales.index(scale)], scale))
+
+    def at(self, c: float, value: Callable[[Point], float]) -> float:
+        """A number of every point, at c."""
+        return at(self.scales, [value(point) for point in self.points], c)
+
+    def own(self, c: float) -> float:
+        """The own NLL at c."""
+        return at(self.scales, self.learning, c)
+
+    def rises(self, c: float) -> dict[str, float]:
+        """How much the NLL of every text and benchmark lies above the backbone's at c."""
+        before = self.points[0].benchmarks
+        return {name: self.at(c, lambda point, name=name: self._rise(point, name)) for name in before}  # type: ignore[misc]
+
+    def _rise(self, point: Point, name: str) -> float:
+        return _number(point.benchmarks[name]["nll"]) - _number(self.points[0].benchmarks[name]["nll"])
+
+
+def curve(task: str, *, base: Record, adapter: Record) -> Curve:
+    """The curve of an adapter from the frontiers of the backbone and of the adapter."""
+    results: list[Any] = [base.result, adapter.result]
+    points = [point for result in results for point in result.points if point.fraction in (0, 1)]
+    return Curve(task, tuple(sorted({point.scale: point for point in points}.values(), key=lambda point: point.scale)))
+
+
+def _number(value: float | None) -> float:
+    assert value is not None  # a likelihood is always measured
+    return value

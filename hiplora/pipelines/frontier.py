@@ -1,0 +1,92 @@
+"""Pipeline ``frontier``: one adapter's learning against its forgetting, scaled and along its training (Figure 7).
+
+Where selection has fixed a level for the task, the adapter is then scored in full at the scale c that reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hiplora import selection
+from hiplora.config import Positive, Scale
+from hiplora.errors import UserError
+from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, training
+from hiplora.pipelines.equal import Curve, curve
+from hiplora.stages.frontier import Frontier
+from hiplora.stages.make import Wanted
+from hiplora.stages.record import Record
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Backbone, Scaled
+from hiplora.stages.train import Train
+
+
+class Frontiers(Pipeline):
+    """Base of the pipelines that measure frontiers: ``scales`` c, and how much is asked at each point."""
+
+    scales: Annotated[tuple[Scale, ...], Field(strict=False, min_length=1)]
+    own_items: Positive
+    other_items: Positive
+    text_tokens: Annotated[int, Field(ge=2, le=10**9)]
+
+    def check_options(self) -> None:
+        if list(self.scales) != sorted({*self.scales}):
+            raise UserError(f"{self.typed('scales', list(self.scales))} must increase; name each scale once.")
+
+    def frontier(self, config: Config, of: Backbone | Train) -> Frontier:
+        """The frontier of the backbone or of an adapter."""
+        items = {"own_items": self.own_items, "other_items": self.other_items}
+        return frontier(config, of, scales=self.scales, text_tokens=self.text_tokens, **items)
+
+    def wanted(self, config: Config) -> list[Wanted]:
+        """The training of a configuration, the backbone's frontier and the adapter's."""
+        train = training(config)
+        base = Wanted(self.frontier(config, Backbone(model=config.model)), shared=True)
+        return [Wanted(train), base, Wanted(self.frontier(config, train))]
+
+    def curve(self, config: Config, found: Mapping[str, Record]) -> Curve:
+        """The adapter's curve, from the records of :meth:`wanted` by id."""
+        _, base, adapter = (found[wanted.stage.id] for wanted in self.wanted(config))
+        return curve(config.task.name, base=base, adapter=adapter)
+
+
+class FrontierOnly(Frontiers):
+    """Train, the backbone's frontier, the adapter's; then its own benchmark at the level, where there is one."""
+
+    def stages(self, config: Config) -> Stages:
+        return self._steps(config)
+
+    def _steps(self, config: Config) -> Generator[Any, list[Record], None]:
+        wanted = self.wanted(config)
+        found = {record.id: record for record in (yield wanted)}
+        level, drawn = level_of(config), self.curve(config, found)
+        if level is not None and (c := drawn.reach(level)) is not None:
+            yield Wanted(score_at(config, training(config), c))
+
+    def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
+        """The points as a small table, and where the level is."""
+        drawn, level = self.curve(config, found), level_of(config)
+        lines = [f"{'c':>6}{'own NLL':>10}{'text':>8}{'norm':>9}   own NLL on validation; rise of general text; ‖c ΔW‖"]
+        for point in drawn.points:
+            text = drawn.rises(point.scale)["text"]
+            lines.append(f"{point.scale:>6g}{drawn.own(point.scale):>10.4f}{text:>+8.4f}{point.norm:>9.3f}")
+        if level is None:
+            lines.append(f"No level for {config.task.name}: {selection.path(config.places.results)} gives none.")
+        else:
+            c = drawn.reach(level)
+            lines.append(f"Level {level:.4f} " + ("is never reached." if c is None else f"at c = {c:g}."))
+        return "\n".join(lines)
+
+
+def level_of(config: Config) -> float | None:
+    """The NLL at which adapters of the configuration's task are compared; None where selection has fixed none."""
+    chosen = selection.read(config.places.results)
+    return None if chosen is None else chosen.levels.get(config.task.name)
+
+
+def score_at(config: Config, train: Train, c: float) -> Score:
+    """The full score of an adapter at a scale on its own benchmark."""
+    own = tuple(task for task in config.benchmarks if task.name == config.task.name)
+    return Score(of=Scaled(of=train, scale=c), benchmarks=own, evaluation=config.evaluation, data=config.data)

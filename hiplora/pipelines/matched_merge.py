@@ -1,0 +1,121 @@
+"""Pipeline ``matched_merge``: one seed's own adapters of several tasks, each at equal learning, merged (Table 16).
+
+Likelihoods only: what is asked is how much of each task's gain in NLL is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hiplora import selection
+from hiplora.errors import UserError
+from hiplora.pipelines.base import Config, Stages, replayed, scores, training
+from hiplora.pipelines.frontier import Frontiers, level_of, score_at
+from hiplora.pipelines.merge import of_task
+from hiplora.stages.make import Wanted
+from hiplora.stages.record import Record
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Backbone, Merged
+from hiplora.stages.train import Train
+
+
+@dataclass(frozen=True)
+class Member:
+    """An adapter of one task, the scale at which it is merged, and the norm of its update there."""
+
+    config: Config
+    train: Train
+    c: float
+    norm: float
+
+
+class MatchedMerge(Frontiers):
+    """``tasks`` that are merged; with ``rescaled``, every update is brought to the norm of the reference's.
+
+    The reference is the same command with the overrides ``against``: its adapters of the same seed and tasks, each at
+    its own c. An adapter that never reaches the level is merged at the scale at which it has learned most.
+    """
+
+    tasks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+    rescaled: bool
+    against: Annotated[tuple[str, ...], Field(strict=False)]
+
+    def stages(self, config: Config) -> Stages:
+        return self._steps(config)
+
+    def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
+        """Each task's NLL before, alone and merged, and the share of the gain that the merged model keeps."""
+        base, *own, merged = (found[wanted.stage.id].result for wanted in replayed(self._steps(config), found))
+        lines = [f"{'merged task':<12}{'backbone':>10}{'alone':>10}{'merged':>10}{'kept':>8}   NLL; share of the gain"]
+        for name, alone in zip(self.tasks, own, strict=True):
+            before, after, now = (result.benchmarks[name]["nll"] for result in (base, alone, merged))
+            kept = f"{(before - now) / (before - after):.3f}" if before > after else "–"
+            lines.append(f"{name:<12}{before:>10.4f}{after:>10.4f}{now:>10.4f}{kept:>8}")
+        return "\n".join(lines)
+
+    def _steps(self, config: Config) -> Generator[Any, list[Record], list[Wanted]]:
+        members = yield from self._members(config)
+        norms = None
+        if self.rescaled:
+            norms = [member.norm for member in (yield from self._members(config.other(*self.against)))]
+        base = Wanted(scores(config, Backbone(model=config.model)), shared=True)
+        own = [Wanted(score_at(member.config, member.train, member.c), shared=True) for member in members]
+        asked = [base, *own, Wanted(self._merged(config, members, norms))]
+        yield asked
+        return asked
+
+    def _members(self, config: Config) -> Generator[Any, list[Record], list[Member]]:
+        """The adapters of all tasks, made where they are missing, with their scales."""
+        configs = [_of(config, name) for name in self.tasks]
+        levels = [_level(each) for each in configs]
+        wanted = [Wanted(each.stage, shared=True) for one in configs for each in self.wanted(one)]
+        found = {record.id: record for record in (yield wanted)}
+        members = []
+        for one, level in zip(configs, levels, strict=True):
+            drawn = self.curve(one, found)
+            reached = drawn.reach(level)
+            c = drawn.most() if reached is None else reached
+            members.append(Member(one, training(one), c, drawn.at(c, lambda point: point.norm)))
+        return members
+
+    def _merged(self, config: Config, members: list[Member], norms: list[float] | None) -> Score:
+        scales = None if norms is not None else tuple(member.c for member in members)
+        source = Merged(
+            adapters=tuple(member.train for member in members),
+            operator=config.merge,
+            scales=scales,
+            norms=None if norms is None else tuple(norms),
+        )
+        asked = {task.name: task for task in config.benchmarks}
+        return Score(
+            of=source,
+            benchmarks=tuple(asked[name] for name in self.tasks),
+            evaluation=config.evaluation.but(likelihood_only=True),
+            data=config.data,
+        )
+
+
+def _of(config: Config, name: str) -> Config:
+    """The configuration of the single run of a benchmark.
+
+    Raises:
+        UserError: there is no such benchmark.
+    """
+    tasks = {task.name: task for task in config.benchmarks}
+    if name not in tasks:
+        raise UserError(f"pipeline.tasks names {name}; choose among {', '.join(tasks)}.")
+    return of_task(config, tasks[name])
+
+
+def _level(config: Config) -> float:
+    level = level_of(config)
+    if level is None:
+        raise UserError(
+            f"pipeline=matched_merge takes every adapter at a level of learning, and {config.task.name} has none in "
+            f"{selection.path(config.places.results)}; run pipeline=select first, or leave it out of pipeline.tasks."
+        )
+    return level

@@ -1,0 +1,153 @@
+"""The page that shows a selection: who won, what to write into conf/, and every trial with its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hiplora.selection import Matched, Selection, Settings, Trial
+
+PARTS = {"text": "general text", "retain_nll": "Retain-NLL"}
+COLUMNS = ("reached", "c", "lowest own NLL", "text", "other rises", "Retain-NLL", "norm", "top", "channel", "records")
+
+
+def page(chosen: Selection, *, scale: str) -> str:
+    """The selection in Markdown."""
+    lines = ["# What selection chose", "", *_rules(chosen), "", "## Winners", "", *_winners(chosen)]
+    lines += ["", "## What to write", "", *_sentences(chosen, scale), "", "## Levels of learning", "", *_levels(chosen)]
+    lines += ["", "## The reference", "", *_reference(chosen)]
+    for method in chosen.winners:
+        lines += ["", f"## Trials of {method}", "", *_trials([t for t in chosen.trials if t.method == method])]
+    return "\n".join(lines) + "\n"
+
+
+def to_write(chosen: Selection, *, scale: str) -> dict[str, list[str]]:
+    """The winners' settings by the file of conf/ that they belong into, as its lines."""
+    files: dict[str, list[str]] = {}
+    for method, settings in chosen.winners.items():
+        choice = _choice(chosen, method)
+        for option, value in (settings or {}).items():
+            section, _, name = option.partition(".")
+            own = section == "method"
+            file = f"conf/method/{choice}.yaml" if own else f"conf/selected/{scale}/{choice}.yaml"
+            files.setdefault(file, []).append(f"{name if own else f'{section}: {name}'}: {_plain(value)}")
+    return files
+
+
+def _rules(chosen: Selection) -> list[str]:
+    parts = " and ".join(PARTS[part] for part in chosen.objective)
+    levels = ", ".join(f"{task} {level:.4f}" for task, level in chosen.reference.levels.items())
+    return [
+        f"Backbone {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, "
+        "which derives it from the records named here; typed again, it finds them.",
+        "",
+        "Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L of its "
+        f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
+        f"mean of the rises of {parts} there, each over the reference's. An adapter that never reaches L has no J and "
+        "loses; it is shown at the scale at which it has learned most. Of equal candidates the first one wins.",
+    ]
+
+
+def _winners(chosen: Selection) -> Iterator[str]:
+    yield from _table(("method", "J", "J in the finals", "settings"))
+    for method, settings in chosen.winners.items():
+        yield _row(method, *_scores(chosen, method, settings), _words(settings))
+    for method, settings in chosen.gated.items():
+        name = f"{method}, its principal channel holding at least {chosen.gate:.0%}"
+        yield _row(name, *_scores(chosen, method, settings), _words(settings))
+
+
+def _scores(chosen: Selection, method: str, settings: Settings | None) -> tuple[str, str]:
+    trial = next((t for t in chosen.trials if t.method == method and t.settings == settings), None)
+    return (_number(trial.objective), _number(trial.final)) if trial is not None else ("–", "–")
+
+
+def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
+    yield "Selection changes no setting by itself. A person writes these, and marks them `[ours]`:"
+    for file, lines in to_write(chosen, scale=scale).items():
+        yield f"- `{file}`: {', '.join(f'`{line}`' for line in lines)}"
+    for method, settings in [*chosen.winners.items(), *chosen.gated.items()]:
+        if settings is None:
+            gate = "" if chosen.winners[method] is None else ", its principal channel moving,"
+            yield f"- {method}{gate} has no winner: no candidate qualifies."
+
+
+def _levels(chosen: Selection) -> Iterator[str]:
+    yield f"Methods are compared at these: the mean own NLL of the adapters below at c = {chosen.level_scale:g}."
+    yield ""
+    yield from _table(("task", "level", "records"))
+    for task, level in chosen.levels.items():
+        yield _row(task, f"{level:.4f}", ", ".join(f"frontier {id}" for id in chosen.levels_from[task]))
+
+
+def _reference(chosen: Selection) -> Iterator[str]:
+    yield f"`{' '.join(chosen.reference.words)}`"
+    yield ""
+    yield from _table(("run", *COLUMNS))
+    yield from (_row(f"{run.task}, seed {run.seed}", *_matched(run)) for run in chosen.reference.runs)
+
+
+def _trials(trials: Sequence[Trial]) -> Iterator[str]:
+    common = set.intersection(*(set(trial.words) for trial in trials))
+    yield f"All with `{' '.join(word for word in trials[0].words if word in common)}`; {len(trials)} trials."
+    yield ""
+    yield from _table(("stage", "settings", "J", "J in the finals", *COLUMNS))
+    for trial in trials:
+        words = " ".join(word for word in trial.words if word not in common)
+        numbers = (_number(trial.objective), _number(trial.final))
+        yield _row(str(trial.stage), f"`{words}`", *numbers, *_matched(trial.first))
+        for run in trial.runs:
+            yield _row("final", f"the same, {run.task}, seed {run.seed}", "", "", *_matched(run))
+
+
+def _matched(run: Matched) -> tuple[str, ...]:
+    rises = ", ".join(f"{name} {rise:+.3f}" for name, rise in run.rises.items() if name != "text")
+    return (
+        "yes" if run.reached else "no",
+        f"{run.c:g}",
+        f"{run.lowest:.4f}",
+        f"{run.text:+.4f}",
+        rises,
+        f"{run.retain_nll:+.4f}",
+        f"{run.norm:.3f}",
+        _share(run.top_share),
+        _share(run.channel_share),
+        f"train {run.train}, frontier {run.frontier}",
+    )
+
+
+def _choice(chosen: Selection, method: str) -> str:
+    """What a method is called on a command line: ``hip`` of ``method=hip``."""
+    words = next(trial.words for trial in chosen.trials if trial.method == method)
+    return next(word.partition("=")[2] for word in words if word.startswith("method="))
+
+
+def _words(settings: Settings | None) -> str:
+    if settings is None:
+        return "none: no candidate qualifies"
+    return "`" + " ".join(f"{option}={_plain(value)}" for option, value in settings.items()) + "`"
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _table(head: Sequence[str]) -> tuple[str, str]:
+    return _row(*head), _row(*("---" for _ in head))
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def lines_to_write(files: dict[str, list[str]]) -> Iterable[str]:
+    """What a person is to write, for the terminal."""
+    return (f"To write into {file}: {', '.join(lines)}" for file, lines in files.items())

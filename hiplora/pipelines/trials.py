@@ -1,0 +1,139 @@
+"""Candidates as runs: from the words that a person would type to stages, and from their records to what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from hiplora.errors import UserError
+from hiplora.pipelines.base import Config
+from hiplora.pipelines.equal import Curve, curve
+from hiplora.pipelines.merge import of_task
+from hiplora.selection import Matched, Settings
+from hiplora.stages.make import Wanted
+from hiplora.stages.record import Record
+
+if TYPE_CHECKING:
+    from hiplora.pipelines.select import Select
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One adapter: the overrides that it is typed with, its task and its training seed."""
+
+    words: Words
+    task: str
+    seed: int
+
+
+@dataclass
+class Runs:
+    """The runs of a selection, all on validation; ``found`` are the records of what was made, by id."""
+
+    select: Select
+    config: Config
+    found: dict[str, Record] = field(default_factory=dict)
+    _composed: dict[Words, Config] = field(default_factory=dict)
+    _wanted: dict[Run, list[Wanted]] = field(default_factory=dict)
+
+    def composed(self, words: Words) -> Config:
+        """The configuration of some words. Raises UserError where they do not compose."""
+        if words not in self._composed:
+            self._composed[words] = self.config.other(*words)
+        return self._composed[words]
+
+    def configured(self, run: Run) -> Config:
+        """The configuration of one run: forgetting is measured on validation too, and no snapshot is kept."""
+        config = self.composed(run.words)
+        tasks = {task.name: task for task in config.benchmarks}
+        if run.task not in tasks:
+            raise UserError(f"{run.task} is no benchmark; choose among {', '.join(tasks)}.")
+        return of_task(config, tasks[run.task]).but(
+            seed=run.seed,
+            evaluation=config.evaluation.but(splits="validation"),
+            training=config.training.but(snapshots=()),
+        )
+
+    def wanted(self, runs: Iterable[Run]) -> list[Wanted]:
+        """The stages of some runs, each once."""
+        stages = [each for run in dict.fromkeys(runs) for each in self._of(run)]
+        return list({each.stage.id: each for each in stages}.values())
+
+    def _of(self, run: Run) -> list[Wanted]:
+        if run not in self._wanted:
+            self._wanted[run] = self.select.wanted(self.configured(run))
+        return self._wanted[run]
+
+    def ids(self, run: Run) -> tuple[str, str, str]:
+        """Ids of a run's training, of the backbone's frontier and of its own."""
+        train, base, frontier = (wanted.stage.id for wanted in self._of(run))
+        return train, base, frontier
+
+    def learn(self, records: Sequence[Record]) -> None:
+        """Take in the records of what was asked for."""
+        self.found |= {record.id: record for record in records}
+
+    def curve(self, run: Run) -> Curve:
+        """The curve of a run that was made."""
+        _, base, frontier = self.ids(run)
+        return curve(run.task, base=self.found[base], adapter=self.found[frontier])
+
+    def level(self, words: Words, task: str, seeds: Iterable[int], scale: float) -> float:
+        """The mean over some seeds of the own NLL at a scale."""
+        return mean(self.curve(Run(words, task, seed)).own(scale) for seed in seeds)
+
+    def matched(self, run: Run, level: float, *, styled: Sequence[str]) -> Matched:
+        """A run that was made, at the level; Retain-NLL leaves out the ``styled`` benchmarks and its own."""
+        train, _, frontier = self.ids(run)
+        drawn, measures = self.curve(run), self._measures(train)
+        reached = drawn.reach(level)
+        c = drawn.most() if reached is None else reached
+        rises = drawn.rises(c)
+        names = {task.name for task in self.config.benchmarks}
+        others = [rise for name, rise in rises.items() if name in names - {run.task, *styled}]
+        return Matched(
+            task=run.task,
+            seed=run.seed,
+            reached=reached is not None,
+            c=c,
+            lowest=drawn.own(drawn.most()),
+            text=rises["text"],
+            retain_nll=mean(others),
+            rises=rises,
+            norm=drawn.at(c, lambda point: point.norm),
+            top_share=measures.get("top_share"),
+            channel_share=measures.get("channel_share"),
+            train=train,
+            frontier=frontier,
+        )
+
+    def _measures(self, train: str) -> dict[str, float]:
+        result: Any = self.found[train].result
+        return result.measures
+
+    def settings(self, words: Words) -> Settings:
+        """What words set, by option, with the values that a run of them has; the choice of the method apart."""
+        config = self.composed(words)
+        return {name: value_of(config, name) for name in map(option, words) if name != "method"}
+
+
+def option(word: str) -> str:
+    """The option that an override sets."""
+    return word.partition("=")[0]
+
+
+def value_of(config: Config, name: str) -> Any:
+    """The value of an option such as ``training.lr``.
+
+    Raises:
+        UserError: there is no such option among those that a trial can set.
+    """
+    try:
+        return reduce(getattr, name.split("."), config)
+    except AttributeError:
+        raise UserError(f"{name} is not an option that a trial can set; name one of method or training.") from None

@@ -1,0 +1,73 @@
+"""Where an update lies: closed forms, and a backbone's own singular directions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hiplora.spectral.recipes import Basis
+from hiplora.stages import energy
+from hiplora.updates import Dense, LowRank, Principal, Update
+
+SHAPES = {"q": (96, 80), "v": (40, 80)}
+
+
+def directions(seed: int = 0) -> dict[str, Basis]:
+    """Random orthonormal ones, more than are looked at."""
+    found = {}
+    for number, (name, (m, n)) in enumerate(SHAPES.items()):
+        generator = torch.Generator().manual_seed(seed + number)
+        U, S, Vh = torch.linalg.svd(torch.randn(m, n, generator=generator), full_matrices=False)
+        found[name] = Basis(U[:, :40], S[:40], Vh[:40].mT, 0.0)
+    return found
+
+
+def drawn(seed: int, rank: int = 4) -> dict[str, LowRank]:
+    g = torch.Generator().manual_seed(seed)
+    return {
+        n: LowRank(torch.randn(m, rank, generator=g), torch.randn(rank, k, generator=g)) for n, (m, k) in SHAPES.items()
+    }
+
+
+def test_shares_are_those_of_the_dense_matrices() -> None:
+    updates, bases = drawn(1), directions()
+    outside = total = 0.0
+    for name, update in updates.items():
+        U, V, dense = bases[name].U[:, :32].double(), bases[name].V[:, :32].double(), update.dense().double()
+        left, right = (torch.eye(len(side)).double() - side @ side.T for side in (U, V))
+        outside += float((left @ dense @ right).square().sum())
+        total += float(dense.square().sum())
+    found = energy.measures(updates, bases)
+    assert found["update_norm"] == pytest.approx(math.sqrt(total), rel=1e-5)
+    assert found["top_share"] == pytest.approx(1 - outside / total, rel=1e-5)
+    assert found["channel_share"] == 0
+    full: dict[str, Update] = {name: Dense(update.dense()) for name, update in updates.items()}
+    assert energy.measures(full, bases) == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 8])
+def test_the_share_of_a_random_update_is_its_mean_over_draws(rank: int) -> None:
+    bases = directions()
+    shares = [energy.top_share(drawn(seed, rank), bases) for seed in range(200)]
+    expected = energy.random_share(drawn(0, rank))
+    assert expected is not None
+    assert sum(share or 0 for share in shares) / 200 == pytest.approx(expected, abs=0.01)
+
+
+def test_the_channels_share() -> None:
+    bases = directions()
+    updates: dict[str, Update] = {}
+    for name, update in drawn(2).items():
+        U, V = bases[name].U[:, :32], bases[name].V[:, :32]
+        beside = LowRank(update.B - U @ (U.T @ update.B), update.A - (update.A @ V) @ V.T)
+        updates[name] = Principal(U, torch.full((32,), 0.5), V, beside)
+    channel = 2 * 32 * 0.25
+    residual = sum(update.residual.norm() ** 2 for update in updates.values())  # type: ignore[union-attr]
+    found = energy.measures(updates, bases)
+    assert found["channel_share"] == pytest.approx(channel / (channel + residual), rel=1e-5)
+    assert found["top_share"] == pytest.approx(found["channel_share"], rel=1e-5)
+    assert energy.measures(updates, None).keys() == {"update_norm", "channel_share"}
+    nothing = {"q": LowRank(torch.zeros(96, 2), torch.ones(2, 80))}
+    assert energy.measures(nothing, bases) == {"update_norm": 0}
