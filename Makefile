@@ -9,13 +9,14 @@ READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
 TABLES := table1 table2 table3 table6 mergefail table11 table12 table13 table14 table15 table16 differences
+FIGURES := figure7 figure8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow lint format plan render clean $(TABLES) $(addprefix plan-,$(TABLES)) $(addprefix render-,$(TABLES))
+.PHONY: help setup demo test test-unit test-slow lint format plan render clean $(TABLES) $(FIGURES) $(addprefix plan-,$(TABLES) $(FIGURES)) $(addprefix render-,$(TABLES) $(FIGURES))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Tables: $(TABLES); ARGS='method.k=16' passes settings on."
+	@echo "Tables and figures: $(TABLES) $(FIGURES); ARGS='method.k=16' passes settings on."
 	@echo "  make TABLE          render what is there, print the plan, run what is missing (hours; can be stopped and"
 	@echo "                      typed again), render; the next two run nothing"
 	@echo "  make plan-TABLE     which runs it stands on, which are missing, how long those should take"
@@ -61,19 +62,19 @@ format: $(READY) ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-$(TABLES): $(READY)
+$(TABLES) $(FIGURES): $(READY)
 	@$(PY) -m hiplora.reproduce $@ $(ARGS)
 
-$(addprefix plan-,$(TABLES)): $(READY)
+$(addprefix plan-,$(TABLES) $(FIGURES)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
 
-$(addprefix render-,$(TABLES)): $(READY)
+$(addprefix render-,$(TABLES) $(FIGURES)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst render-%,%,$@) --render-only $(ARGS)
 
-plan: $(READY) ## Every table: which runs are there, which are missing, how long those should take
+plan: $(READY) ## Every table and figure: which runs are there, which are missing, how long those should take
 	@$(PY) -m hiplora.reproduce all --plan $(ARGS)
 
-render: $(READY) ## Every table: render what is there
+render: $(READY) ## Every table and figure: render what is there
 	@$(PY) -m hiplora.reproduce all --render-only $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay

@@ -1,9 +1,10 @@
-"""Make a table: find the runs behind it, run those that are missing, render.
+"""Make a table or figure: find the runs behind it, run those that are missing, render.
 
     python -m hiplora.reproduce table1                       plan, render what is there, run what is missing, render
     python -m hiplora.reproduce table1 --plan                only say what is there, what is missing, how long it takes
     python -m hiplora.reproduce table1 --render-only         only render what is there
-    python -m hiplora.reproduce all --render-only            the same for every table
+    python -m hiplora.reproduce figure7 --render-only        a figure: its picture, points and page
+    python -m hiplora.reproduce all --render-only            the same for every table and figure
     python -m hiplora.reproduce table1 scale=paper           any override of hiplora.run, for every run of the table
     python -m hiplora.reproduce table1 method=hip seed=42    run only this part of the grid
     python -m hiplora.reproduce table1 hydra/launcher=submitit_slurm     let another Hydra launcher run the jobs
@@ -25,14 +26,14 @@ from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
 from hiplora.report.experiment import load, request, sweeps
+from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Evidence, Slot
-from hiplora.report.table import Table, markdown
 from hiplora.report.tables import TABLES
 
 
 def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
-    """Plan, render or make one table ("plan", "render", "make"); 1 where runs that were asked for are still missing."""
+    """Plan, render or make a table or figure ("plan", "render", "make"); 1 where asked-for runs are missing."""
     check_conf()
     experiment = load(name)
     asked = request(experiment, overrides)
@@ -51,7 +52,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         print("Running them now; Ctrl-C loses only the run that it stops.", file=sys.stderr, flush=True)
         _run(missing, asked.hydra)
         found = gather(experiment, runs, settings=asked.settings, command=command)
-    print(markdown(_render(found)))
+    print(_render(found))
     return 1 if mode == "make" and any(slot.missing and asked.includes(slot.run) for slot in found.slots) else 0
 
 
@@ -65,12 +66,13 @@ def _run(slots: Sequence[Slot], options: Sequence[str]) -> None:
             print(f"That sweep ended with status {done.returncode}; going on.", file=sys.stderr, flush=True)
 
 
-def _render(found: Evidence) -> Table:
-    """Write the table in its three formats, and name the files."""
-    table = import_module(f"hiplora.report.tables.{found.experiment.name}").build(found)
-    for path in table.write(found.folder / "tables"):
+def _render(found: Evidence) -> str:
+    """Write the table or figure in its formats, name the files, and give it as text."""
+    kind = "figures" if found.experiment.name in FIGURES else "tables"
+    made = import_module(f"hiplora.report.{kind}.{found.experiment.name}").build(found)
+    for path in made.write(found.folder / kind):
         print(f"Written: {path}", file=sys.stderr)
-    return table
+    return made.text()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hiplora.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", help=f"one of {', '.join(TABLES)}, or all")
+    parser.add_argument("table", help=f"one of {', '.join((*TABLES, *FIGURES))}, or all")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for python -m hiplora.run")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--plan", dest="mode", action="store_const", const="plan", help="say what is there and missing")
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parser.parse_intermixed_args(argv)
     try:
         single_process()
-        tables = TABLES if words.table == "all" else (words.table,)
+        tables = (*TABLES, *FIGURES) if words.table == "all" else (words.table,)
         return max([reproduce(table, words.overrides, mode=words.mode or "make") for table in tables])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

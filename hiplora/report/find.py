@@ -10,8 +10,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from hiplora import selection
 from hiplora.compose import compose_cached
-from hiplora.disk import json_object
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
 from hiplora.report.channel import channel_stands_still
@@ -93,19 +93,8 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
-        levels=levels(config.places.results),
+        levels=chosen.levels if (chosen := selection.read(config.places.results)) is not None else {},
     )
-
-
-def levels(folder: Path) -> dict[str, float]:
-    """The NLL of each task at which learning counts as equal; none where selection has not been run."""
-    path = folder / "selection.json"
-    try:
-        return {str(task): float(level) for task, level in json_object(path)["levels"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not give the levels of equal learning ({error!r}); make it anew.") from None
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:

@@ -17,7 +17,7 @@ from hiplora.report.matched import matched, point_row
 from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, joined, measures
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Frontier, Result, Scores
+from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
@@ -146,13 +146,15 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per adapter and point where both its frontier and the backbone's are there, the backbone first.
+    """One row per point of every adapter of pipeline ``frontier``, where the backbone's frontier is there; it is first.
 
     ``runs`` and ``marks`` are those of the two records; the other columns are :func:`point_row`'s.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[dict[str, Any]] = []
     for number, slot in enumerate(slots):
+        if slot.run.pipeline != "frontier":  # merges only use frontiers, of other methods too
+            continue
         found = {entry.members: entry for entry in slot.entries if entry.role == "frontier" and entry.record}
         base = found.pop((), None)
         for members, entry in found.items() if base is not None else ():
@@ -167,12 +169,10 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
-    """Benchmark, metric and value; a training's figures stand under ``training``; a frontier has its own frame."""
-    if isinstance(result, Frontier):
-        return []
+    """Benchmark, metric and value; the figures of a training stand under ``training``."""
     if isinstance(result, Scores):
         return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
     if not isinstance(result, Adapter):
-        return []  # a frontier is no table of numbers by benchmark: who shows one reads its points
+        return []  # a frontier has a frame of its own
     figures = {**dict(result), **result.measures}
     return [("training", name, value) for name, value in figures.items() if isinstance(value, int | float)]

@@ -78,15 +78,11 @@ def _at_level(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and what follows from them.
-
-    Of merges of ``rescaled`` updates, only what they keep.
-    """
+    """Scores of every merge instance before and after, their difference Δ, and what follows from them."""
     known = frame[frame["trained"].notna()]
     keys = ["slot", "benchmark", "trained", "metric"]
     alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
-    merged = known["role"].isin(["merged", "rescaled"])
-    pairs = known[merged].merge(alone, on=keys, how="left", suffixes=("", "_before"))
+    pairs = known[known["role"] == "merged"].merge(alone, on=keys, how="left", suffixes=("", "_before"))
     base = frame[(frame["role"] == "backbone") & (frame["metric"] == "nll")].drop_duplicates("benchmark")
     bases = {row.benchmark: row for row in base.itertuples()}
     for _, group in groupby(pairs.itertuples(), key=lambda row: (row.slot, row.id)):
@@ -94,8 +90,6 @@ def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
         if any(pd.isna(row.id_before) for row in rows):  # a member's score alone is missing
             continue
         yield from _kept(rows, bases)
-        if rows[0].role == "rescaled":
-            continue
         scored = [row for row in rows if row.metric in task_class(row.benchmark).scores]
         for row in scored:
             at, marks = f"{row.benchmark}/{row.metric}", [row.marks_before, row.marks]
@@ -107,10 +101,10 @@ def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
-    """``merged/kept``: mean share of the tasks' gains in NLL that is left in a merge, clipped to ±1.
+    """``kept``: mean share of the tasks' gains in NLL that is left in a merge, clipped to ±1.
 
-    ``merged/kept_least`` is the smallest of them, ``merged/gain`` the mean gain, ``merged/kept/<task>`` each; of merges
-    of rescaled updates under ``rescaled/…``. nan where an adapter alone has not gained anything that could be kept.
+    ``kept_least`` is the smallest of them, ``kept/<task>`` each, ``kept_of`` the mean gain of the adapters alone. nan
+    where one of them has not gained anything that could be kept.
     """
     found = [row for row in rows if row.metric == "nll"]
     if not found or any(row.benchmark not in bases for row in found):
@@ -119,12 +113,11 @@ def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
     left = {row.benchmark: bases[row.benchmark].value - row.value for row in found}
     shares = {task: min(1.0, max(-1.0, left[task] / gain)) for task, gain in gains.items() if gain > 0}
     whole = len(shares) == len(found)
-    values = {f"kept/{task}": share for task, share in shares.items()} | {"gain": sum(gains.values()) / len(gains)}
+    values = {f"kept/{task}": share for task, share in shares.items()} | {"kept_of": sum(gains.values()) / len(gains)}
     values["kept"] = sum(shares.values()) / len(shares) if whole else math.nan
     values["kept_least"] = min(shares.values()) if whole else math.nan
     marks = [mark for row in found for mark in (row.marks_before, row.marks, bases[row.benchmark].marks)]
-    named = {f"{rows[0].role}/{name}": value for name, value in values.items()}
-    yield from _measured(rows[0], named, rows[0].id, marks)
+    yield from _measured(rows[0], values, rows[0].id, marks)
 
 
 def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:

@@ -1,15 +1,16 @@
-"""What every table says beside its cells: where the numbers come from, how to read them, what is wrong with some."""
+"""What every table and figure says beside its numbers: where they come from, how to read them, what is wrong."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 from hiplora.config import digest
 from hiplora.methods import method_class
 from hiplora.report.channel import LEAST
+from hiplora.report.figure import Figure
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
 from hiplora.report.table import Cell, Column, Table
@@ -55,25 +56,23 @@ def table(
 
     ``counted`` names what stands behind a value where it is neither seeds nor merge instances.
     """
-    name, changed, paper = evidence.experiment.name, list(evidence.changed), evidence.experiment.paper
+    paper = evidence.experiment.paper
     over = {"seeds": False, "instances": False}  # with a bootstrap it is over instances
     for column in columns:
         over["instances" if column.spread == "ci" and column.level != "t" else "seeds"] = True
-    marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
     every = [
         COUNTED.format(counted or " or ".join(name for name, occurs in over.items() if occurs)),
         *notes,
         *([INTERVALS] if over["instances"] else prefix_notes(evidence)),
         *(unjudged_notes(evidence) if any(column.measure.startswith("fail") for column in columns) else ()),
         *(unmeasured_notes(evidence) if over["instances"] else ()),
-        *(f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark]),
+        *mark_notes(evidence),
         *parity_notes(evidence),
         *evidence.notes,
         *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
     ]
     return Table(
-        # Under settings of the user's own, a name of its own.
-        name=f"{name}-{digest({'settings': changed})[:6]}" if changed else name,
+        name=file_name(evidence),
         title=f"{title}. {evidence.experiment.title}",
         caption=caption(evidence),
         columns=tuple(columns),
@@ -81,6 +80,30 @@ def table(
         notes=tuple(every),
         commands=evidence.commands,
     )
+
+
+def figure(evidence: Evidence, title: str, *, notes: Iterable[str], **drawn: Any) -> Figure:
+    """A figure with its caption, its own notes, and those that every figure of such records has."""
+    return Figure(
+        name=file_name(evidence),
+        title=f"{title}. {evidence.experiment.title}",
+        caption=caption(evidence),
+        notes=(*notes, *mark_notes(evidence), *parity_notes(evidence), *evidence.notes),
+        commands=evidence.commands,
+        **drawn,
+    )
+
+
+def file_name(evidence: Evidence) -> str:
+    """The experiment's; under settings of the user's own, a name of its own."""
+    name, changed = evidence.experiment.name, list(evidence.changed)
+    return f"{name}-{digest({'settings': changed})[:6]}" if changed else name
+
+
+def mark_notes(evidence: Evidence) -> Iterator[str]:
+    """What the marks mean that occur."""
+    marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
+    yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark])
 
 
 def caption(evidence: Evidence) -> str:
@@ -110,6 +133,8 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
     sizes: dict[str, list[tuple[int, int]]] = {}
     exceptions: dict[str, str | None] = {}
     for slot in evidence.slots:
+        if slot.run.pipeline == "matched_merge":  # which also asks for the adapters of another method
+            continue
         for record in (entry.record for entry in slot.entries if entry.role == "train" and entry.record is not None):
             result, key = cast(Adapter, record.result), slot.run.point["method"]
             sizes.setdefault(key, []).append((result.deployed_parameters, result.trainable_parameters))

@@ -81,6 +81,10 @@ class Table:
         """The cell at a place, None where the table has none by design."""
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
 
+    def text(self) -> str:
+        """The table as Markdown."""
+        return markdown(self)
+
     def write(self, directory: Path) -> list[Path]:
         """Write ``<name>.md``, ``.csv`` and ``.tex``, each atomically; returns their paths."""
         texts = {"md": markdown(self), "csv": to_csv(self.cells), "tex": latex(self)}

@@ -10,7 +10,6 @@ from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Metrics
 from hiplora.stages.score import Score
 from hiplora.tasks import primary
-from hiplora.tasks.source import TEXTS
 
 if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome

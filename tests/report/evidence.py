@@ -12,7 +12,6 @@ from typing import Any
 
 from hiplora.report.experiment import Run, load, sweeps
 from hiplora.report.frame import Entry, Evidence, Slot
-from hiplora.report.table import Table
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
 from tests.report.frontiers import LEVELS, World
@@ -45,7 +44,8 @@ def single(run: Run, keep: Keep) -> Iterator[Entry]:
 def merged(run: Run, keep: Keep) -> Iterator[Entry]:
     """Each member's score alone, then the instances: those of LoRA where the run's own are missing."""
     drawn = labelled(everything, "merged", **ADDITION, method="lora", seed=run.point["seed"])
-    there = labelled(keep, "merged", **{**ADDITION, **run.point})
+    fixed = dict(word.split("=") for word in run.fixed if word.startswith("merge="))
+    there = labelled(keep, "merged", **{**ADDITION, **fixed, **run.point})
     members = [tuple((task, seed) for task, seed in record.asked["fixture"]["members"]) for record in drawn]
     for task, seed in dict.fromkeys(member for instance in members for member in instance):
         (alone,) = labelled(keep, "before", method=run.point["method"], task=task, seed=seed) or [None]
@@ -98,8 +98,9 @@ def commands(evidence: Evidence) -> tuple[str, ...]:
     return tuple(shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing)
 
 
-def build(name: str, evidence: Evidence) -> Table:
-    return import_module(f"hiplora.report.tables.{name}").build(evidence)
+def build(name: str, evidence: Evidence) -> Any:
+    kind = "figures" if name.startswith("figure") else "tables"
+    return import_module(f"hiplora.report.{kind}.{name}").build(evidence)
 
 
 def golden(path: Path, text: str) -> str:

@@ -60,20 +60,26 @@ class World:
         yield self._entry(keep, "adapter", members, _scores({task: own}), arm)
 
     def matched_merge(self, run: Run, keep: Keep) -> Iterator[Entry]:
-        """The backbone, a seed's adapters alone, and their merge as it is and with LoRA's norms."""
+        """The backbone, a seed's adapters alone, and their merge."""
         arm, operator, seed = (run.point[axis] for axis in ("method", "merge", "seed"))
+        norms = run.point.get("norms", "own_norms")
         yield self._entry(keep, "backbone", (), _scores({task: {"nll": BASE} for task in ORDER}))
         members = tuple((task, int(seed)) for task in ORDER)
         for member in members:
-            alone: dict[str, Metrics] = {member[0]: {primary(member[0]): None, "nll": BASE - 0.4}}
+            alone: dict[str, Metrics] = {member[0]: {primary(member[0]): None, "nll": BASE - self._gain(arm, *member)}}
             yield self._entry(keep, "adapter", (member,), _scores(alone), arm)
-        for role in ("merged", "rescaled"):
-            share = self.keeps.get(arm, 0.5) + 0.05 * self.normal(role, arm, operator, seed)
-            left: dict[str, Metrics] = {t: {primary(t): None, "nll": BASE - 0.4 * share} for t in ORDER}
-            yield self._entry(keep, role, members, _scores(left), arm, operator)
+        share = self.keeps.get(arm, 0.5) + 0.05 * self.normal("keeps", arm, operator, norms, seed)
+        left: dict[str, Metrics] = {
+            task: {primary(task): None, "nll": BASE - share * self._gain(arm, task, int(seed))} for task in ORDER
+        }
+        yield self._entry(keep, "merged", members, _scores(left), arm, f"{operator} {norms}")
 
-    def _entry(self, keep: Keep, role: str, members: Any, result: Any, arm: str = "", operator: str = "") -> Entry:
-        label = {"role": role, "method": arm, "members": members, "merge": operator}
+    def _gain(self, arm: str, task: str, seed: int) -> float:
+        """What an adapter has gained at its level on the test split."""
+        return 0.4 + 0.02 * self.normal("gain", arm, task, seed)
+
+    def _entry(self, keep: Keep, role: str, members: Any, result: Any, arm: str = "", merge: str = "") -> Entry:
+        label = {"role": role, "method": arm, "members": members, "merge": merge}
         if members and role in ("frontier", "adapter"):
             label |= dict(zip(("task", "seed"), members[0], strict=True))
         if not keep(label):

@@ -36,7 +36,6 @@ COLUMNS = (
     Column(label="‖c ΔW‖", decimals=2, measure="scale/norm"),
 )
 KEPT = Column(label="Kept, {}", decimals=2, better="up")
-NORMS = {"merged": "", "rescaled": ", LoRA's norms"}
 NOTES = (
     "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation, linear between "
     "the points of its frontier, is the level of its task; what it forgot is read off there. An adapter that never "
@@ -79,10 +78,15 @@ class Arms:
             return Sample({}, self.mean(arm, measure).expected)
         return self.mean(arm, measure, per={task: float(sample.values.mean()) for task, sample in lora.items()})
 
-    def kept(self, arm: str, kind: str, operator: str, task: str = "") -> Sample:
-        """What is left in a seed's merge of its adapters' gains, of all tasks or of one."""
-        measure = f"{kind}/kept/{task}" if task else f"{kind}/kept"
-        return per_seed(self.evidence, measure, group="merges", method=arm, merge=operator)
+    def kept(self, arm: str, operator: str, norms: str, task: str = "", everyone: bool = False) -> Sample:
+        """What is left in a seed's merge of its adapters' gains, of all tasks or of one.
+
+        Seeds whose adapters are not all at the level are left out, unless ``everyone`` is asked for.
+        """
+        measure = f"kept/{task}" if task else "kept"
+        found = per_seed(self.evidence, measure, group="merges", method=arm, merge=operator, norms=norms)
+        seeds = found.of if everyone else self.mean(arm, "scale/c").of
+        return Sample({seed: value for seed, value in found.of.items() if seed in seeds}, found.expected)
 
 
 def build(evidence: Evidence) -> Table:
@@ -93,8 +97,8 @@ def build(evidence: Evidence) -> Table:
     inside = Arms(evidence, grid.keys("inside", "task"), "inside")
     by_task = {task: Column(label=task, decimals=3, better="down") for task in tasks}
     merges = {
-        (kind, operator): replace(KEPT, label=KEPT.label.format(grid.label(operator) + words))
-        for (kind, words), operator in product(NORMS.items(), grid.keys("merges", "merge"))
+        (operator, norms): replace(KEPT, label=KEPT.label.format(grid.label(operator, norms)))
+        for norms, operator in product(grid.keys("merges", "norms"), grid.keys("merges", "merge"))
     }
     sections = {
         "At equal learning": [cell for arm in arms for cell in _arm(every, arm, merges)],
@@ -163,10 +167,15 @@ def _nll(arms: Arms) -> Measure:
     )
 
 
-def _merges(arms: Arms, kind: str, operator: str) -> Measure:
-    kept = partial(arms.kept, kind=kind, operator=operator)
-    of_tasks = [partial(kept, task=task) for task in arms.tasks]
-    return Measure(of=kept, margin=_share(kept(LORA)), better="up", tasks=of_tasks)
+def _merges(arms: Arms, operator: str, norms: str) -> Measure:
+    kept = partial(arms.kept, operator=operator, norms=norms)
+    return Measure(
+        of=kept,
+        margin=_share(kept(LORA)),
+        better="up",
+        everyone=partial(kept, everyone=True),
+        tasks=[partial(kept, task=task) for task in arms.tasks],
+    )
 
 
 def _share(lora: Sample) -> float | None:

@@ -1,0 +1,144 @@
+"""A figure: the points that are drawn, as CSV; its picture, as PNG and PDF; its caption and notes, as Markdown.
+
+The same records give the same bytes: no time of writing is kept, and the fonts are matplotlib's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.disk import write_atomically
+from hiplora.report.aggregate import Sample
+from hiplora.report.measures import joined
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+COLUMN = 3.35  # width of a paper's column, in inches
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7, "legend.fontsize": 6,
+    "xtick.labelsize": 6, "ytick.labelsize": 6, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "lines.linewidth": 1.1, "lines.markersize": 3.5, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 2.6, "pdf.fonttype": 42,
+}  # fmt: skip
+# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell them apart in grey.
+SERIES = (
+    ("#000000", "o", "-"), ("#0072B2", "s", (0, (5, 1.5))), ("#56B4E9", "^", (0, (1, 1))),
+    ("#E69F00", "D", (0, (4, 1, 1, 1))), ("#D55E00", "v", "-"), ("#009E73", "P", (0, (5, 1, 1, 1, 1, 1))),
+    ("#CC79A7", "X", (0, (2, 1))),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval where it has one."""
+
+    panel: str
+    series: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+    n_expected: int
+    marks: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure ready to be written; ``draw`` puts its dots on a canvas of ``size`` inches."""
+
+    name: str
+    title: str
+    caption: str
+    dots: tuple[Dot, ...]
+    draw: Callable[[Canvas, Figure], None]
+    size: tuple[float, float]
+    notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    def panel(self, name: str) -> dict[str, list[Dot]]:
+        """The dots of one panel by series, in order."""
+        found: dict[str, list[Dot]] = {}
+        for dot in self.dots:
+            if dot.panel == name:
+                found.setdefault(dot.series, []).append(dot)
+        return found
+
+    def write(self, directory: Path) -> list[Path]:
+        """Write ``<name>.png``, ``.pdf``, ``.csv`` and ``.md``, each atomically; returns their paths."""
+        contents = {**pictures(self), "csv": to_csv(self.dots).encode(), "md": self.text().encode()}
+        paths = {directory / f"{self.name}.{ending}": content for ending, content in contents.items()}
+        for path, content in paths.items():
+            write_atomically(path, content)
+        return list(paths)
+
+    def text(self) -> str:
+        """The page of the figure: its picture, its caption, its notes, and what fills it."""
+        lines = [f"# {self.title}", "", f"![{self.title}]({self.name}.png)", "", self.caption, ""]
+        lines += [f"- {note}" for note in self.notes]
+        if self.commands:
+            lines += ["", "Not every run is there yet. What is missing is made by", "", "```", *self.commands, "```"]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def dot(panel: str, series: str, x: float, sample: Sample, interval: tuple[float | None, float | None]) -> Dot:
+    """The mean of a sample, which is not empty, as a point."""
+    low, high = interval
+    marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
+    return Dot(
+        panel=panel, series=series, x=x, y=mean, low=low, high=high,
+        n=len(sample.of), n_expected=sample.expected, marks=marks,
+    )  # fmt: skip
+
+
+def to_csv(dots: Iterable[Dot]) -> str:
+    """One row per point; an absent number is an empty field."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names := [each.name for each in fields(Dot)])
+    for each in dots:
+        values = [getattr(each, name) for name in names]
+        # Eight significant digits: short of the last bits that differ between machines.
+        writer.writerow(float(f"{value:.8g}") if isinstance(value, float) else value for value in values)
+    return stream.getvalue()
+
+
+def pictures(figure: Figure) -> dict[str, bytes]:
+    """The figure as PNG and PDF."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    found = {}
+    for ending, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}.items():
+        with matplotlib.rc_context(STYLE):
+            canvas, stream = Canvas(figsize=figure.size, layout="constrained"), io.BytesIO()
+            figure.draw(canvas, figure)
+            canvas.savefig(stream, format=ending, dpi=300, metadata={"Title": figure.title, **metadata})
+        found[ending] = stream.getvalue()
+    return found
+
+
+def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dashes of each series, as matplotlib's arguments; the same order gives the same looks."""
+    if len(series) > len(SERIES):
+        raise ValueError(f"{len(series)} series, but only {len(SERIES)} looks; add to SERIES")
+    shown = zip(series, SERIES, strict=False)
+    return {name: {"color": color, "marker": marker, "linestyle": line} for name, (color, marker, line) in shown}
+
+
+def legend_text(dots: Sequence[Dot]) -> str:
+    """A series with its marks and how many values stand behind its points: ``LoRA† (9/10)``."""
+    few, expected = min(dot.n for dot in dots), max(dot.n_expected for dot in dots)
+    return f"{dots[0].series}{joined(dot.marks for dot in dots)} ({few if few == expected else f'{few}/{expected}'})"
+
+
+def say_empty(axes: Any, dots: Sequence[Dot] | dict[str, list[Dot]]) -> None:
+    """Where a panel has no point yet, say so."""
+    if not dots:
+        axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes, ha="center", va="center", color="0.4")

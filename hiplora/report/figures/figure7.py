@@ -1,0 +1,148 @@
+"""Figure 7: forgetting against learning, over the scale of the finished update and along the training; merges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hiplora import stats
+from hiplora.report.aggregate import Sample, per_seed
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, legend_text, looks, say_empty
+from hiplora.report.frame import Evidence
+from hiplora.report.measures import Measured, joined
+from hiplora.report.notes import figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+LORA = "lora"  # whose finished adapters are 1 on both axes
+FRONTIER, TRAINING, LEVEL, MERGES, BY_SEED = "frontier", "training", "level", "merges", ", by seed"
+GROUPS = ("frontier", "longer")  # of runs; the second has one task alone
+NOTES = (
+    "Left: learning is the fall of the own NLL on validation from the backbone's, forgetting the rise of the "
+    "cross-entropy on general text; both in units of LoRA's mean at c = 1 for the task, means over the tasks of a "
+    "seed, then over seeds, with the 95 % Student-t band of the forgetting. Points are scales c of the finished "
+    "update, the thin line behind is the training, c = 1. The dotted line is the level of Table 16. In parentheses: seeds.",
+    "Right: what a merge of four keeps of its adapters' gains in NLL, against the mean of these gains (test); each "
+    "adapter at its level. Small: a seed; large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
+)
+
+
+def build(evidence: Evidence) -> Figure:
+    """A frontier with its training per arm; a cloud of merges per arm and operator."""
+    operators = evidence.experiment.keys("merges", "merge")
+    units = _units(evidence)
+    dots = [*_level(evidence, units)]
+    for group in GROUPS:
+        for arm in evidence.experiment.keys(group, "method"):
+            dots += [*_curve(evidence, group, arm, units)]
+    for arm in evidence.experiment.keys("merges", "method"):
+        for operator in operators:
+            dots += [*_merges(evidence, arm, operator)]
+    notes = [note.format(*map(evidence.experiment.label, operators)) for note in NOTES]
+    return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.7), notes=notes)
+
+
+def _units(evidence: Evidence) -> pd.DataFrame:
+    """LoRA's mean gain and rise on text at c = 1, and the backbone's own NLL, by task."""
+    frame = evidence.frontiers
+    if frame.empty:
+        return pd.DataFrame(columns=["gain", "text", "base"])
+    done = frame[
+        (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
+    ]
+    units = done.groupby("task")[["gain", "text"]].mean()
+    return units.assign(base=frame[frame["scale"] == 0].groupby("task")["own"].first())
+
+
+def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
+    """The level of Table 16 on the axis of learning, the mean over the tasks."""
+    tasks = evidence.experiment.keys(FRONTIER, "task")
+    if tasks and all(task in evidence.levels and task in units.index for task in tasks):
+        gains = [(units["base"][task] - evidence.levels[task]) / units["gain"][task] for task in tasks]
+        x = float(sum(gains) / len(gains))
+        yield Dot(panel=LEVEL, series="level", x=x, y=0.0, n=len(tasks), n_expected=len(tasks))
+
+
+def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
+    """The points of one arm, by scale and then by step, of the seeds that have all tasks."""
+    frame, tasks = evidence.frontiers, evidence.experiment.keys(group, "task")
+    if frame.empty or not set(tasks) <= set(units.index):
+        return
+    mine = frame[(frame["group"] == group) & (frame["method"] == arm)]
+    seeds = len(evidence.experiment.keys(group, "seed"))
+    name = evidence.experiment.label(arm)
+    for (scale, fraction), rows in mine.groupby(["scale", "fraction"]):
+        x, y = {}, {}
+        for seed, found in rows.groupby("seed"):
+            if set(found["task"]) == set(tasks):
+                per = units.loc[found["task"]]
+                x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
+                value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
+                y[seed] = Measured(0, (), "text", value, (), joined(found["marks"]))
+        sample = Sample(y, seeds)
+        if y:
+            mean = sum(x.values()) / len(x)
+            for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
+                if shown:
+                    yield dot(panel, name, mean, sample, sample.interval("t"))
+
+
+def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
+    """Every seed's merge, then their mean, whose panel is named for it."""
+    kept, gains = (
+        per_seed(evidence, measure, group="merges", method=arm, merge=operator) for measure in ("kept", "kept_of")
+    )
+    name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
+    for seed, each in kept.of.items():
+        x = gains.of[seed].value
+        yield Dot(panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks)
+    if kept.of:
+        mean = stats.summarize([gains.of[seed].value for seed in kept.of]).mean
+        yield dot(panel, name, mean, kept, kept.interval("t"))
+
+
+def _draw(canvas: Canvas, made: Figure) -> None:
+    series = list(dict.fromkeys(each.series for each in made.dots if each.panel != LEVEL))
+    shown = looks(series)
+    left, right = canvas.subplots(1, 2)
+    _draw_frontiers(left, made, shown)
+    _draw_merges(right, made, shown)
+
+
+def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
+    for name, dots in made.panel(TRAINING).items():
+        xs, ys = [each.x for each in dots], [each.y for each in dots]
+        axes.plot(xs, ys, color=shown[name]["color"], linewidth=0.5, alpha=0.6, zorder=1)
+    for name, dots in made.panel(FRONTIER).items():
+        xs, ys = [each.x for each in dots], [each.y for each in dots]
+        bands = [(each.x, each.low, each.high) for each in dots if each.low is not None]
+        if bands:
+            axes.fill_between(*zip(*bands, strict=True), color=shown[name]["color"], alpha=0.15, linewidth=0, zorder=2)
+        axes.plot(xs, ys, label=legend_text(dots), zorder=3, **shown[name])
+    for level in made.panel(LEVEL).get("level", []):
+        axes.axvline(level.x, color="0.5", linestyle=":", linewidth=0.8, zorder=0)
+        axes.annotate("level", (level.x, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color="0.4")
+    axes.set(xlabel="learning (fall of own NLL, validation; LoRA = 1)", ylabel="forgetting (text; LoRA = 1)")
+    axes.legend(loc="upper left") if made.panel(FRONTIER) else say_empty(axes, [])
+
+
+def _draw_merges(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
+    means = [name for name in dict.fromkeys(each.panel for each in made.dots) if name.startswith(MERGES)]
+    means = [name for name in means if not name.endswith(BY_SEED)]
+    for panel, face in zip(means, ({}, {"markerfacecolor": "white"}), strict=False):
+        for name, dots in made.panel(panel + BY_SEED).items():
+            look = {"color": shown[name]["color"], "marker": shown[name]["marker"], "linestyle": "none", **face}
+            single = {"markersize": 2, "markeredgewidth": 0.4, "alpha": 0.5, "zorder": 1}
+            axes.plot([each.x for each in dots], [each.y for each in dots], **single, **look)
+            (mean,) = made.panel(panel)[name]
+            ends = None
+            if mean.low is not None and mean.high is not None:
+                ends = [[mean.y - mean.low], [mean.high - mean.y]]
+            axes.errorbar([mean.x], [mean.y], yerr=ends, markersize=5, capsize=2, elinewidth=0.8, zorder=3, **look)
+        sign = {"color": "0.3", "marker": "o", "linestyle": "none", **face}
+        axes.plot([], [], label=panel.removeprefix(f"{MERGES}, "), **sign)
+    axes.set(xlabel="gain of the adapters alone (nats/token, test)", ylabel="share of the gain kept in a merge")
+    axes.legend(loc="best", handlelength=1) if means else say_empty(axes, [])
