@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -307,10 +308,13 @@ def one_sentence(error: HydraException) -> UserError:
 def _hydra(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    # A run that Hydra started and that composes another configuration has Hydra ready, for the same conf/.
+    ready = GlobalHydra.instance().is_initialized()
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with nullcontext() if ready else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose("config", overrides=list(overrides), return_hydra_config=return_hydra_config)
     except HydraException as error:
         raise one_sentence(error) from None

@@ -44,8 +44,8 @@ def answer(config: Config) -> str:
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
-    concluded = config.conclude(outcomes)
-    return describe(outcomes, engine) if concluded is None else f"{concluded}\n{tally(engine)}"
+    told = tally(engine) if config.pipeline.many else describe(outcomes, engine)
+    return "\n".join(filter(None, [told, config.conclude(outcomes)]))
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")

@@ -38,6 +38,7 @@ class Pipeline(Options):
     """Base of all pipelines; a subclass adds its options as fields and implements :meth:`stages`."""
 
     group: ClassVar[str] = "pipeline"
+    many: ClassVar[bool] = False  # whether it asks for more stages than a person wants to read about one by one
 
     name: str
 

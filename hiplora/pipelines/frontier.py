@@ -66,18 +66,12 @@ class FrontierOnly(Frontiers):
             yield Wanted(score_at(config, training(config), c))
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
-        """The points as a small table, and where the level is."""
-        drawn, level = self.curve(config, found), level_of(config)
-        lines = [f"{'c':>6}{'own NLL':>10}{'text':>8}{'norm':>9}   own NLL on validation; rise of general text; ‖c ΔW‖"]
-        for point in drawn.points:
-            text = drawn.rises(point.scale)["text"]
-            lines.append(f"{point.scale:>6g}{drawn.own(point.scale):>10.4f}{text:>+8.4f}{point.norm:>9.3f}")
+        """Where the level is."""
+        level, task = level_of(config), config.task.name
         if level is None:
-            lines.append(f"No level for {config.task.name}: {selection.path(config.places.results)} gives none.")
-        else:
-            c = drawn.reach(level)
-            lines.append(f"Level {level:.4f} " + ("is never reached." if c is None else f"at c = {c:g}."))
-        return "\n".join(lines)
+            return f"No level of {task} is fixed in {selection.path(config.places.results)}; pipeline=select does that."
+        c = self.curve(config, found).reach(level)
+        return f"The level of {task}, {level:.4f} nats, is " + ("never reached." if c is None else f"at c = {c:g}.")
 
 
 def level_of(config: Config) -> float | None:

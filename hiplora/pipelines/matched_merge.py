@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class MatchedMerge(Frontiers):
     The reference is the same command with the overrides ``against``: its adapters of the same seed and tasks, each at
     its own c. An adapter that never reaches the level is merged at the scale at which it has learned most.
     """
+
+    many: ClassVar[bool] = True
 
     tasks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
     rescaled: bool

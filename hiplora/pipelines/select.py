@@ -57,6 +57,8 @@ class Select(Frontiers):
     ``final_seeds``. ``words`` are overrides of all. Retain-NLL leaves out the ``styled`` benchmarks.
     """
 
+    many: ClassVar[bool] = True
+
     words: Overrides
     against: Overrides
     task: str
