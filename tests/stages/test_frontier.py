@@ -75,7 +75,7 @@ def logits(config: Config, source: Source) -> torch.Tensor:
         return loaded.model.eval()(input_ids=ids).logits
 
 
-@pytest.mark.parametrize("name", ["lora", "hip_relative", "dora"])
+@pytest.mark.parametrize("name", ["lora", "hip", "dora"])
 def test_a_scaled_adapter_is_the_adapter_with_its_update_scaled(configured: Callable[..., Config], name: str) -> None:
     config = configured(f"method={name}")
     train = training(config)
