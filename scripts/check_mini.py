@@ -156,7 +156,7 @@ class Scored:
 
 def c1(runs: Runs) -> Check:
     numbers: Numbers = {}
-    holds = []
+    holds: list[bool] = []
     for task in CHOICE:
         chance = fmean(1 / len(row["log_probs"]) for row in runs.backbone().samples(task))
         accuracy = runs.backbone().value(task, "acc")
@@ -179,7 +179,7 @@ def paired(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[flo
 
 def c2(runs: Runs) -> Check:
     numbers: Numbers = {}
-    holds = []
+    holds: list[bool] = []
     for task in ORDER:
         for seed in SEEDS:
             name = f"{task}, seed {seed}, gain in {'-NLL' if task in BY_NLL else primary(task)}"
@@ -196,7 +196,7 @@ def c2(runs: Runs) -> Check:
 def c3(runs: Runs) -> Check:
     """Judged by `text`; `text_sampled`, whose rise is a KL divergence, stands beside."""
     numbers: Numbers = {}
-    holds = []
+    holds: list[bool] = []
     for seed in SEEDS:
         rises = {task: runs.adapted(task, seed).nll("text") - runs.backbone().nll("text") for task in ORDER}
         for task, rise in rises.items():
@@ -256,7 +256,7 @@ def c6(runs: Runs) -> Check:
     config = runs.config()
     source = Source(config.data)
     numbers: Numbers = {}
-    holds = []
+    holds: list[bool] = []
     for task in config.benchmarks:
         for split in ("validation", "test"):
             count = len(task.test_items(source, split))
