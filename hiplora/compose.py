@@ -228,7 +228,7 @@ def compose_cached(overrides: Sequence[str]) -> Config:
     seeds = [word for word in words if word.startswith(("seed=", "seed."))]
     if plain := re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds)):
         others = [word for word in overrides if not word.startswith(("seed=", "seed."))]
-        return compose_cached(others).but(seed=int(plain[1] or plain[2]))
+        return compose_cached(others).but(seed=int(plain[1] or plain[2]), words=tuple(words))
     path = default_cache_dir() / "compositions" / f"{digest([_conf_digest(CONF_DIR), words])}.json"
     try:
         kept = json_object(path)

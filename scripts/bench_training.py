@@ -48,10 +48,11 @@ from transformers import (
 from hiplora import models
 from hiplora.compose import compose
 from hiplora.methods.base import Setup
+from hiplora.packing.sequences import Encoded
 from hiplora.pipelines.base import Config
 from hiplora.tasks.source import Source
 from hiplora.training.options import Training
-from hiplora.training.rows import Encoded, epoch_rows
+from hiplora.training.stream import epoch_rows
 from hiplora.training.trainer import train
 
 Run = Callable[[], float]  # trains for some steps and returns tokens per second

@@ -38,7 +38,7 @@ from tqdm import tqdm
 Key: TypeAlias = tuple[str, str, str]  # subject, benchmark, metric
 Scores: TypeAlias = Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]
 
-METHODS = ("hip", "hip_relative", "lora", "pissa", "adalora", "dora", "split")
+METHODS = ("hip", "hip_absolute", "lora", "pissa", "adalora", "dora", "split")
 OPERATORS = ("addition", "task_arithmetic", "ties", "dare", "della", "tsvm", "knots", "core_space")
 CALIBRATIONS = ("rescale", "random", "pico")
 COMMON = ("seed=42", "training.steps=6", "evaluation.limit=20")

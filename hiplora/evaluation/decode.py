@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from hiplora.evaluation.ending import Branch, Ending
-from hiplora.evaluation.forward import causal_lm, hidden_states, logits
-from hiplora.evaluation.rows import Asked, batches, collate, pack
 from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
 from hiplora.evaluation.slots import SlotCache, bytes_per_token
+from hiplora.packing.batches import tree_batch
+from hiplora.packing.decoder import causal_lm, hidden_states, logits
+from hiplora.packing.rows import as_trees, batches
+from hiplora.packing.sequences import Encoded
 
 CPU_CACHE_BYTES = 3 * 2**28
 EXPECTED_SPLITS = 2  # sequences that one with several completions is expected to become; at low temperature 1 to 2
@@ -140,8 +142,8 @@ class _Batch:
         """
         paths = [self.asked[branch.owner].prompt + branch.tokens for branch in self.live]
         states: dict[int, Tensor] = {}
-        for rows in batches(pack([Asked(path, [0]) for path in paths]), tokens=batch_tokens):
-            batch = collate(rows, device=self.device)
+        for rows in batches(as_trees([Encoded(path, [0]) for path in paths]), tokens=batch_tokens):
+            batch = tree_batch(rows, device=self.device)
             computed = DynamicCache()
             hidden = hidden_states(
                 self.model, batch.ids, allowed=batch.allowed, positions=batch.positions, cache=computed

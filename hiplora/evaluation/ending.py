@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from hiplora.evaluation.forward import causal_lm
 from hiplora.evaluation.sampling import Decoding
+from hiplora.packing.decoder import causal_lm
 
 
 @dataclass

@@ -115,7 +115,7 @@ def _pass_rates(
     from hiplora.evaluation.passk import judge, pass_rates
 
     if "completions" not in samples[0]:
-        return pass_rates([])
+        return {**pass_rates([]), "empty": None}
     verdicts = judge(
         asked[0].documents,
         [sample["completions"] for sample in samples],
@@ -125,7 +125,9 @@ def _pass_rates(
     )
     for sample, judged in zip(samples, verdicts, strict=True):
         sample["verdicts"] = [verdict.status for verdict in judged]
-    return pass_rates([(len(judged), sum(verdict.passed for verdict in judged)) for judged in verdicts])
+    blank = [not text.strip() for sample in samples for text in sample["completions"]]
+    rates = pass_rates([(len(judged), sum(verdict.passed for verdict in judged)) for judged in verdicts])
+    return {**rates, "empty": sum(blank) / len(blank)}
 
 
 @contextmanager

@@ -1,21 +1,15 @@
-"""One forward pass as evaluation needs it: hidden states first, logits only where something is read.
-
-Logits of whole sequences, (batch, sequence, vocabulary), are the largest tensor of a naive evaluation and most of
-them are never looked at. Here the decoder runs to its last hidden state, the needed positions are gathered to a
-contiguous (N, hidden), and only those pass through the output embedding, in slices.
-"""
+"""How evaluation runs a model: without gradients or dropout, and what it reads at a position."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
 
-from hiplora.errors import UserError
+from hiplora.packing.decoder import causal_lm, logits
 
 LOGIT_BYTES = 2**26  # of one fp32 slice of logits; larger ones leave the processor's cache
 
@@ -38,50 +32,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside a PEFT model, adapters still in place; a plain model is returned as it is."""
-    get_base_model = getattr(model, "get_base_model", None)
-    base = cast(PreTrainedModel, model if get_base_model is None else get_base_model())
-    if base.config._attn_implementation != "sdpa":
-        raise UserError(
-            f"evaluation needs attn_implementation=sdpa, the model was loaded with "
-            f"{base.config._attn_implementation}; load it with attn_implementation='sdpa'."
-        )
-    return base
-
-
-def hidden_states(
-    model: nn.Module,
-    ids: Tensor,
-    *,
-    allowed: Tensor | None = None,
-    positions: Tensor | None = None,
-    cache: Cache | None = None,
-) -> Tensor:
-    """Last hidden states (B, L, hidden) of token ids (B, L).
-
-    Args:
-        allowed: (B, 1, L, keys) bool, which key each query may see; None is plain causal attention, right for rows
-            padded on the right.
-        positions: (B, L) position of each token; None counts from 0.
-        cache: keys and values of earlier tokens, extended by these.
-    """
-    decoder = causal_lm(model).get_decoder()
-    output = decoder(
-        input_ids=ids,
-        attention_mask=allowed,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    return output.last_hidden_state
-
-
-def logits(model: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits (N, vocabulary) in fp32 of hidden states (N, hidden)."""
-    return causal_lm(model).get_output_embeddings()(hidden.contiguous()).float()
 
 
 def score_targets(model: nn.Module, hidden: Tensor, rows: Tensor, targets: Tensor) -> Scores:

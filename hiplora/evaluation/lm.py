@@ -2,7 +2,7 @@
 
 A subclass of lm-eval's ``HFLM``: same interface and results, without its reloading, re-encoding and whole-sequence
 logits. Prompts and continuations are encoded apart (:func:`hiplora.tasks.form.encode_pair`), sequences that begin
-alike are computed once (:mod:`hiplora.evaluation.rows`), and generation is ours (:mod:`hiplora.evaluation.decode`).
+alike are computed once (:mod:`hiplora.packing`), and generation is ours (:mod:`hiplora.evaluation.decode`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from hiplora.errors import UserError
 from hiplora.evaluation.decode import Wanted, generate
-from hiplora.evaluation.forward import causal_lm
-from hiplora.evaluation.rows import Asked
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored, score_continuations
+from hiplora.packing.decoder import causal_lm
+from hiplora.packing.sequences import Encoded
 from hiplora.parts import Parts, key
 from hiplora.tasks.form import encode_pair, encode_prompt
 
@@ -87,10 +87,10 @@ class InMemoryLM(HFLM):
     ) -> list[Answer]:
         """Score (strings, prompt ids, continuation ids); a prompt too long for the model loses its beginning."""
         asked = [
-            Asked(list(prompt)[-(self.max_length - len(continuation) + 1) :], list(continuation))
+            Encoded(list(prompt)[-(self.max_length - len(continuation) + 1) :], list(continuation))
             for _, prompt, continuation in requests
         ]
-        keys = [key("score", each.prompt, each.continuation) for each in asked]
+        keys = [key("score", each.prompt, each.answer) for each in asked]
         answers = Parts(None) if self.parts is None else self.parts
         missing = answers.missing(keys)
         with tqdm(

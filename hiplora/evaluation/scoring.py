@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hiplora.evaluation.forward import Scores, hidden_states, score_targets
-from hiplora.evaluation.rows import Asked, Row, batches, collate, pack
+from hiplora.evaluation.forward import Scores, score_targets
+from hiplora.packing.batches import tree_batch
+from hiplora.packing.decoder import hidden_states
+from hiplora.packing.rows import Row, as_trees, batches
+from hiplora.packing.sequences import Encoded
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Scored:
 
 def score_continuations(
     model: nn.Module,
-    sequences: Sequence[Asked],
+    sequences: Sequence[Encoded],
     *,
     batch_tokens: int,
     done: Callable[[Mapping[int, Scored]], object] = lambda finished: None,
@@ -42,7 +45,7 @@ def score_continuations(
         done: told what each batch has finished, by index.
     """
     results = [Scored() for _ in sequences]
-    for rows in batches(pack(sequences), tokens=batch_tokens):
+    for rows in batches(as_trees(sequences), tokens=batch_tokens):
         scores = _score_rows(model, rows)
         owners = [owner for row in rows for owner in row.owners]
         for owner, log_prob, greedy in zip(owners, scores.log_probs.tolist(), scores.greedy.tolist(), strict=True):
@@ -54,7 +57,7 @@ def score_continuations(
 def _score_rows(model: nn.Module, rows: list[Row]) -> Scores:
     """Scores of all targets of the rows, in their order; a position with several targets is read once."""
     device = next(model.parameters()).device
-    batch = collate(rows, device=device)
+    batch = tree_batch(rows, device=device)
     hidden = hidden_states(model, batch.ids, allowed=batch.allowed, positions=batch.positions).flatten(0, 1)
     width = batch.ids.shape[1]
     reads = torch.tensor([line * width + read for line, row in enumerate(rows) for read in row.reads], device=device)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from hiplora.errors import UserError
-from hiplora.evaluation.forward import evaluating, hidden_states, score_targets
+from hiplora.evaluation.forward import evaluating, score_targets
+from hiplora.packing.decoder import hidden_states
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 WINDOW = 512  # tokens; each is read without what came before, and its first token is not scored
+APART = ("text_sampled",)  # data sets whose texts are windows of their own, as they were sampled
 
 
 def text_cross_entropy(
@@ -31,36 +33,44 @@ def text_cross_entropy(
 ) -> dict[str, float]:
     """Mean cross-entropy in nats per token over the first ``tokens`` tokens of a general text.
 
-    The texts are encoded one after the other and cut into windows of 512 tokens; a remainder of one token is left
+    The texts are encoded one after the other and cut into windows of 512 tokens; those that were sampled from a model
+    are read each alone, so that a token is scored behind what it was sampled behind. A remainder of one token is left
     out. Returns ``nll`` and ``tokens``, the number of tokens that were scored. UserError where the text is too short.
     """
-    windows = [
-        window
-        for window in _stream(tokenizer, source.load(dataset, split)["text"], tokens).split(WINDOW)
-        if len(window) > 1
-    ]
+    read = _first(tokenizer, source.load(dataset, split)["text"], tokens)
+    streams = read if dataset in APART else [torch.cat(read)]
+    cut = (window for ids in streams for window in ids.split(WINDOW))
+    windows = [window for window in cut if len(window) > 1]
     if not windows:
         raise UserError(
             f"{source.origin_of(dataset)} ({split}) has fewer than the 2 tokens that general text is measured on; "
             "put more text there."
         )
-    whole = [window for window in windows if len(window) == WINDOW]
-    step = max(1, batch_tokens // WINDOW)
-    groups = [torch.stack(whole[start : start + step]) for start in range(0, len(whole), step)]
-    groups.extend(window[None] for window in windows if len(window) < WINDOW)
     with evaluating(model):
-        losses = [_losses(model, group) for group in groups]
+        losses = [_losses(model, group) for group in _groups(windows, batch_tokens)]
     scored = torch.cat(losses)
     return {"nll": scored.double().mean().item(), "tokens": len(scored)}
 
 
-def _stream(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], tokens: int) -> torch.Tensor:
-    ids: list[int] = []
+def _groups(windows: Sequence[torch.Tensor], batch_tokens: int) -> Iterator[torch.Tensor]:
+    """Windows (B, L) of one length each, the longest first."""
+    for length in sorted({len(window) for window in windows}, reverse=True):
+        alike = [window for window in windows if len(window) == length]
+        step = max(1, batch_tokens // length)
+        for start in range(0, len(alike), step):
+            yield torch.stack(alike[start : start + step])
+
+
+def _first(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], tokens: int) -> list[torch.Tensor]:
+    """Token ids of the first texts, ``tokens`` in all."""
+    found: list[torch.Tensor] = []
     for text in texts:
-        ids.extend(tokenizer.encode(text, add_special_tokens=False))
-        if len(ids) >= tokens:
+        ids = tokenizer.encode(text, add_special_tokens=False)[:tokens]
+        found.append(torch.tensor(ids, dtype=torch.long))
+        tokens -= len(ids)
+        if not tokens:
             break
-    return torch.tensor(ids[:tokens])
+    return found
 
 
 def _losses(model: nn.Module, windows: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hiplora.disk import intact, lock, new_folder, seal
 
-VERSION = 1
+VERSION = 2
 
 Rows = Iterable[Mapping[str, object]]
 
@@ -26,14 +26,16 @@ Rows = Iterable[Mapping[str, object]]
 def corpora() -> dict[str, Callable[[], Rows]]:
     """Relative path of every file and the function that makes its rows."""
     from hiplora.mini import code, general, problems, science, world
-    from hiplora.mini.facts import texts
+    from hiplora.mini.facts import sampled_texts, texts
 
-    found: dict[str, Callable[[], Rows]] = {"alpaca/train.jsonl": general.training, "text/test.jsonl": texts}
+    found: dict[str, Callable[[], Rows]] = {"alpaca/train.jsonl": general.training}
     for split in ("train", "validation", "test"):
         found[f"gsm8k/{split}.jsonl"] = partial(problems.items, split)
         found[f"scienceqa/{split}.jsonl"] = partial(science.items, split)
     for split in ("validation", "test"):
         found[f"mmlu/{split}.jsonl"] = partial(world.items, split)
+        found[f"text/{split}.jsonl"] = partial(texts, split)
+        found[f"text_sampled/{split}.jsonl"] = partial(sampled_texts, split)
     for split in ("train", "validation"):
         found[f"codealpaca/{split}.jsonl"] = partial(code.instructions, split)
     found["humaneval/test.jsonl"] = code.problems

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "facts"
+TEST_CHUNKS = 19  # the first that hold 8,192 tokens (SmolLM2's)
+TEST_SAMPLES = 64  # 64 × 128 = 8,192 tokens
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,17 @@ def things(group: str) -> tuple[tuple[str, str], ...]:
     return tuple((row["thing"], row["class"]) for row in rows("things.csv") if row["list"] == group)
 
 
-@lru_cache
-def texts() -> tuple[dict[str, str], ...]:
-    """General English text in chunks of about 2000 characters, each {"text": …}."""
-    return tuple(json.loads((FOLDER / "python_topics.json").read_text(encoding="utf-8")))
+def texts(split: str) -> list[dict[str, str]]:
+    """General English text in chunks of about 2000 characters, each {"text": …}; validation follows on test."""
+    return _parted("python_topics.json", split, TEST_CHUNKS)
+
+
+def sampled_texts(split: str) -> list[dict[str, str]]:
+    """Texts of 128 tokens sampled from the backbone SmolLM2-135M-Instruct, each {"text": …}."""
+    return _parted("sampled_texts.json", split, TEST_SAMPLES)
+
+
+def _parted(name: str, split: str, count: int) -> list[dict[str, str]]:
+    """The first `count` texts of a file for test, the others for validation."""
+    found = json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    return found[:count] if split == "test" else found[count:]

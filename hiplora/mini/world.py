@@ -16,8 +16,8 @@ from hiplora.mini.draw import Draw, by_hash, digest
 from hiplora.mini.english import start
 from hiplora.mini.facts import Country, cities, countries
 
-SHARES = {"test": 0.40, "validation": 0.25}
-ITEMS = {"test": 204, "validation": 180}
+SHARES = {"test": 0.40, "validation": 0.40}
+ITEMS = {"test": 300, "validation": 300}
 SMALL = 400_000  # countries below this many people are left out: the base model knows next to nothing about them
 
 

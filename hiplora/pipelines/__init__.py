@@ -18,6 +18,8 @@ PIPELINES: dict[str, str] = {
     "frontier": "hiplora.pipelines.frontier:FrontierOnly",
     "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
     "select": "hiplora.pipelines.select:Select",
+    "probe": "hiplora.pipelines.probe:ProbeBackbone",
+    "drift": "hiplora.pipelines.drift:DriftOfAdapter",
 }
 
 

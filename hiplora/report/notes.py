@@ -44,15 +44,24 @@ MARKS = {
 
 
 def table(
-    evidence: Evidence, title: str, *, columns: Sequence[Column], cells: Sequence[Cell], notes: Iterable[str] = ()
+    evidence: Evidence,
+    title: str,
+    *,
+    columns: Sequence[Column],
+    cells: Sequence[Cell],
+    notes: Iterable[str] = (),
+    counted: str = "",
 ) -> Table:
-    """A table with its caption, its own notes, and those that every table with such columns and records has."""
+    """A table with its caption, its own notes, and those that every table with such columns and records has.
+
+    ``counted`` names what stands behind a value where it is neither seeds nor merge instances.
+    """
     paper = evidence.experiment.paper
     over = {"seeds": False, "instances": False}  # with a bootstrap it is over instances
     for column in columns:
         over["instances" if column.spread == "ci" and column.level != "t" else "seeds"] = True
     every = [
-        COUNTED.format(" or ".join(name for name, occurs in over.items() if occurs)),
+        COUNTED.format(counted or " or ".join(name for name, occurs in over.items() if occurs)),
         *notes,
         *([INTERVALS] if over["instances"] else prefix_notes(evidence)),
         *(unjudged_notes(evidence) if any(column.measure.startswith("fail") for column in columns) else ()),

@@ -48,8 +48,9 @@ class Column:
     """``label`` names the unit, ``better`` is "up", "down" or None, ``decimals`` are printed.
 
     ``spread`` says what follows the value: "std" for means over seeds, "ci" (the interval) for those over merge
-    instances of some ``sizes``, whose bootstrap has a ``level`` (seed or adapter), or "none". ``point`` narrows the
-    runs of a row, ``paper`` is the path of the paper's value: ``retain_pp/{method}``.
+    instances of some ``sizes``, whose bootstrap has a ``level`` (seed or adapter; "t" is an interval that the notes
+    of the table explain), or "none". ``point`` narrows the runs of a row, ``paper`` is the path of the paper's value:
+    ``retain_pp/{method}``.
     """
 
     label: str
@@ -123,6 +124,8 @@ def cell_text(cell: Cell | None, column: Column) -> str:
 
 def number_text(value: float, column: Column) -> str:
     text = f"{value:.{column.decimals}f}"
+    if column.spread == "none" and value > 0 and float(text) == 0:  # a p is never zero
+        return f"< {10**-column.decimals:.{column.decimals}f}"
     # Rounding must not leave a signed zero; a true minus sign keeps columns readable.
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiplora.evaluation.retention import retention
-from hiplora.stages.frontier import TEXTS
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Frontier, Metrics
+from hiplora.stages.results import Adapter, Metrics
 from hiplora.stages.score import Score
 from hiplora.tasks import primary
 
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
-    merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
+    merged = [outcome for outcome in outcomes if _role(outcome) in ("merged", "rescaled")]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
-    parts += [_frontier(outcome.record) for outcome in outcomes if isinstance(outcome.record.result, Frontier)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"]))
@@ -94,16 +92,6 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
             before = _number(alone[train.id][task][name])
             lines.append(f"{who:<58}{task:<12}{before:>9}{_number(after.benchmarks[task][name]):>9}")
             who = ""
-    return "\n".join(lines)
-
-
-def _frontier(record: Record) -> str:
-    """What was learned and what general text lost at every point; nats per token."""
-    lines = [f"{'scale':>6}{'steps':>7}{'norm':>9}  {'own NLL':<28}{'general text'}"]
-    for point in record.result.points:  # type: ignore[attr-defined]
-        own = ", ".join(f"{name} {scores['nll']:.3f}" for name, scores in point.learning.items())
-        texts = ", ".join(f"{point.benchmarks[name]['nll']:.3f}" for name in TEXTS if name in point.benchmarks)
-        lines.append(f"{point.scale:>6g}{point.fraction:>7.0%}{point.norm:>9.3f}  {own:<28}{texts}")
     return "\n".join(lines)
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 LEARNING = "validation"  # what was learned is never measured where forgetting is
-TEXTS = ("text", "text_sampled")  # the second where the data has it
 
 
 class Frontier(Stage):
@@ -194,8 +193,8 @@ class Frontier(Stage):
 
     def _texts(self) -> list[tuple[str, str]]:
         """(Data set, split) pairs of general text."""
-        source, split = DataSource(self.data), self.evaluation.splits
-        return [(name, split) for name in TEXTS if name == TEXTS[0] or source.has(name, split)]
+        split = self.evaluation.splits
+        return [(name, split) for name in DataSource(self.data).texts(split)]
 
     def _reads(self) -> list[tuple[str, str]]:
         own = [pair for task in self._own() for pair in task.reads(LEARNING)]

@@ -98,4 +98,77 @@ class Frontier(Result):
         return [point.model_dump() for point in self.points]
 
 
-RESULTS: dict[str, type[Result]] = {"train": Adapter, "score": Scores, "frontier": Frontier}
+class Intervention(BaseModel):
+    """Scores with one singular direction perturbed: ``W + coefficient · σ u vᵀ`` in ``matrix``.
+
+    ``direction`` counts from 0, the leading one; ``sigma`` is its singular value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    perturbation: str
+    matrix: str
+    direction: int
+    sigma: float
+    coefficient: float
+    benchmarks: dict[str, Metrics]
+
+
+class Probed(Result):
+    """A spectral probe (kind ``probe``): scores of the unchanged backbone, and under every intervention."""
+
+    base: dict[str, Metrics]
+    interventions: list[Intervention]
+    seconds: float
+
+    def reproducible(self) -> Any:
+        return [self.base, [each.model_dump() for each in self.interventions]]
+
+
+class MatrixDrift(BaseModel):
+    """How far the leading subspaces of one weight moved, both sides together.
+
+    ``overlap`` is ``‖UᵀU'‖²_F / k``, mean of left and right (1 is the same subspace); ``angle`` the largest principal
+    angle in degrees; ``gap`` is (σ_k − σ_{k+1}) / σ_1 of the old weight: where it is small, the subspace is
+    ill-determined; ``share`` of the update's energy that either old subspace sees; ``intruders`` counts new left
+    directions that no old one is close to; ``size`` is ‖ΔW‖_F / ‖W‖_F.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    overlap: float
+    angle: float
+    gap: float
+    share: float | None
+    intruders: int
+    size: float
+
+
+class DriftPoint(BaseModel):
+    """Every adapted matrix at a ``fraction`` of the steps, or under a ``random`` update of the final one's size."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fraction: float
+    random: bool
+    matrices: dict[str, MatrixDrift]
+
+
+class Drifted(Result):
+    """Drift of the ``k`` leading directions (kind ``drift``)."""
+
+    k: int
+    points: list[DriftPoint]
+    seconds: float
+
+    def reproducible(self) -> Any:
+        return [point.model_dump() for point in self.points]
+
+
+RESULTS: dict[str, type[Result]] = {
+    "train": Adapter,
+    "score": Scores,
+    "frontier": Frontier,
+    "probe": Probed,
+    "drift": Drifted,
+}

@@ -17,11 +17,12 @@ from hiplora.tasks.base import Task
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
 
-TEXT = ("text", "test")
-
 
 class Score(Stage):
-    """Scores of what a source puts on the backbone; general text is measured beside the ``benchmarks``."""
+    """Scores of what a source puts on the backbone; general texts are measured beside the ``benchmarks``.
+
+    All of them on the split that the evaluation names.
+    """
 
     kind: ClassVar[str] = "score"
 
@@ -38,7 +39,11 @@ class Score(Stage):
 
     def _splits(self) -> list[tuple[str, str]]:
         asked = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
-        return [*asked, TEXT]
+        return [*asked, *((name, self.evaluation.splits) for name in self.texts())]
+
+    def texts(self) -> list[str]:
+        """The general texts that the data has."""
+        return DataSource(self.data).texts(self.evaluation.splits)
 
     def where(self) -> str:
         return self.of.backbone.where()
@@ -91,19 +96,31 @@ class Score(Stage):
     def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
         """Metrics by benchmark, and per-sample predictions; what an earlier run had answered is not asked again."""
         from hiplora.evaluation.engine import evaluate
-        from hiplora.evaluation.text import text_cross_entropy
 
         source = DataSource(self.data)
         # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
-        text = job.parts.get("text")
-        if text is None:
-            text = text_cross_entropy(model, tokenizer, source, tokens=self.evaluation.text_tokens)
-            self.of.check_finite({"text": text})
-            job.parts.keep({"text": text})
+        texts: dict[str, Metrics] = {}
+        for name in self.texts():
+            text = job.parts.get(name)
+            if text is None:
+                text = self._text(model, tokenizer, name)
+                self.of.check_finite({name: text})
+                job.parts.keep({name: text})
+            texts[name] = text
         found = evaluate(
             model, tokenizer, tasks=self.benchmarks, source=source, evaluation=self.evaluation, parts=job.parts
         )
         metrics: dict[str, Metrics] = {name: {**score.metrics, "n": score.n} for name, score in found.items()}
         self.of.check_finite(metrics)
         samples = [{"benchmark": name, **sample} for name, score in found.items() for sample in score.samples]
-        return metrics | {"text": text}, samples
+        return metrics | texts, samples
+
+    def _text(self, model: Any, tokenizer: Any, name: str) -> Metrics:
+        from hiplora.evaluation.text import text_cross_entropy
+
+        asked = self.evaluation
+        return {
+            **text_cross_entropy(
+                model, tokenizer, DataSource(self.data), tokens=asked.text_tokens, dataset=name, split=asked.splits
+            )
+        }

@@ -45,7 +45,7 @@ class Train(Stage):
     artefact: ClassVar[bool] = True
 
     method: Method
-    task: Annotated[Task, As(Task.trained)]
+    task: Annotated[Task, As(lambda task: task.trained())]
     seed: Seed
     model: Model
     targets: Annotated[tuple[str, ...], Field(strict=False), As(sorted)]
@@ -103,7 +103,7 @@ class Train(Stage):
         from hiplora.training.trainer import train
 
         backbone = models.load(self.model)
-        self.method.check(_target_shapes(backbone.model, self.targets))
+        self.method.check(target_shapes(backbone.model, self.targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         set_seed(self.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
         with peak_memory(backbone.device) as peak, _put_on(self.method, lambda: self._start(backbone, job)) as model:
@@ -225,7 +225,7 @@ def _figures(trained: TrainResult) -> dict[str, Any]:
     return {name: getattr(trained, name) for name in Adapter.model_fields if hasattr(trained, name)}
 
 
-def _target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+def target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Shapes (out, in) of the linear layers that an adapter will be attached to.
 
     Raises:

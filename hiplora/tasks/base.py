@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hiplora.evaluation.options import Evaluation
+    from hiplora.packing.sequences import Encoded
     from hiplora.tasks.source import Source
-    from hiplora.training.rows import Encoded
 
 Item = Mapping[str, Any]
 GOLD = "_gold"
@@ -82,7 +82,8 @@ class Task(Options, ABC):
 
     def trained(self) -> dict[str, Any]:
         """What tells a training on this task from others: how the benchmark is asked is no part of it."""
-        return {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
+        told = {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
+        return told if self.ends else told | {"ends": False}
 
     def as_trained(self) -> Self:
         """This task in the form in which a run trains on it."""
@@ -101,6 +102,14 @@ class Task(Options, ABC):
     def form(self) -> str:
         """Template of the prompts, ``alpaca`` unless another was asked for."""
         return self.template or "alpaca"
+
+    @property
+    def ends(self) -> bool:
+        """Whether a trained answer ends with the end token: not in raw text.
+
+        That goes on behind the answer; an end token there would teach that every sentence is the last one.
+        """
+        return self.form != "plain"
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -144,12 +153,14 @@ class Task(Options, ABC):
         return [render(example, self.form) for example in self.training_examples(source, split)]
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Token ids of every training pair; answers end with the tokenizer's end token."""
-        from hiplora.training.rows import Encoded
+        """Token ids of every training pair; answers end with the tokenizer's end token where the form has one."""
+        from hiplora.packing.sequences import Encoded
+
+        end = [tokenizer.eos_token_id] if self.ends else []
 
         pairs = self.training_pairs(source)
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
-        return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in encoded]
+        return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
         """The benchmark's items in the Hub's schema, each with its ``id``."""

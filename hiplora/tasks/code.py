@@ -3,9 +3,18 @@
 An item:
     {"task_id": "HumanEval/0", "prompt": "def add(a, b):\n    \"\"\"Sum of a and b.\"\"\"\n", "entry_point": "add",
      "canonical_solution": "    return a + b\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
-Its prompt is the item's own, as it stands; the model continues it until one of the official stops.
+Its prompt is the item's own, as it stands; the model continues it until one of the stops: the official ones, and the
+end of a Markdown code block, with which chat models close a program. A completion whose first token is the end token is
+an empty program. It fails like any other, and the share of empty ones is a metric.
 
-Training corpus: CodeAlpaca. Its held-out part, by NLL, is the validation split: no code is sampled there.
+Training corpus: CodeAlpaca, in the Alpaca format. Its held-out part, by NLL, is the validation split: no code is
+sampled there. The corpus of the mini data holds functions (a row has ``entry_point``), and these are trained in the
+form in which they are asked: signature and docstring, then the body. Held-out rows have a ``test`` and are executed:
+    {"instruction": "def add(a, b):\n    \"\"\"Sum …\"\"\"", "input": "", "output": "\n    return a + b",
+     "entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+
+A trained body ends as in a file of functions, by blank lines and the next ``def``, which is one of the stops. It has no
+end token: behind raw text that would be learnt for every text, and prose would be expected to end after each line.
 """
 
 from __future__ import annotations
@@ -18,13 +27,17 @@ from pydantic import Field
 
 from hiplora.config import As, Length
 from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
-from hiplora.tasks.form import Example
+from hiplora.tasks.form import Example, Pair, encode_pair, render
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from hiplora.evaluation.options import Evaluation
     from hiplora.tasks.source import Source
+    from hiplora.training.rows import Encoded
 
-STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
+ENDING = "\n\n\ndef"  # of a trained body: what follows a function in a file
 
 
 def _verdicts(execution: str) -> str:
@@ -43,7 +56,8 @@ class Code(Task):
     name = "code"
     benchmark = "humaneval"
     training = "codealpaca"
-    metrics = ("pass@1", "pass@5", "pass@10", "nll")
+    version = 2
+    metrics = ("pass@1", "pass@5", "pass@10", "empty", "nll")
     scores = ("pass@1", "pass@5", "pass@10")
 
     samples: Annotated[int, Field(ge=1, le=10_000)]
@@ -57,8 +71,19 @@ class Code(Task):
     def programs(self) -> Programs:
         return Programs(self.execution, self.timeout_seconds)
 
+    @property
+    def form(self) -> str:
+        """``own``: functions as they are asked, everything else in the Alpaca format."""
+        return self.template or "own"
+
+    def more_identity(self) -> dict[str, Any]:
+        return {**super().more_identity(), "stops": list(STOPS)}
+
+    def trained(self) -> dict[str, Any]:
+        return {**super().trained(), "ending": ENDING}
+
     def written_tokens(self, splits: str) -> int:
-        return 0 if splits == "validation" or self.execution == "off" else self.max_new_tokens
+        return 0 if self.execution == "off" else self.max_new_tokens
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -71,13 +96,35 @@ class Code(Task):
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return instruction_examples(source, self.training, split)
 
+    def _as_asked(self, source: Source, split: str) -> bool:
+        """Whether the corpus holds functions, and these are trained in the benchmark's form."""
+        return self.template != "alpaca" and "entry_point" in source.load(self.training, split).column_names
+
+    def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
+        form = "plain" if self.template == "plain" or self._as_asked(source, split) else "alpaca"
+        return [render(example, form) for example in self.training_examples(source, split)]
+
+    def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """Token ids of every training pair; a function in the benchmark's form ends with the next ``def``."""
+        if not self._as_asked(source, "train"):
+            return super().encoded_examples(source, tokenizer)
+        from hiplora.training.rows import Encoded
+
+        ending = tokenizer.encode(ENDING, add_special_tokens=False)
+        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in self.training_pairs(source))
+        return [Encoded(prompt, [*answer, *ending]) for prompt, answer in encoded]
+
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
-        """HumanEval's problems; for ``validation``, held-out training pairs in the same two columns.
+        """HumanEval's problems; for ``validation``, held-out training pairs in the same columns.
 
         CodeAlpaca has pairs with an empty output. Nothing can be measured on those: they are left out.
         """
         if split != "validation":
             return [item | {"id": item["task_id"]} for item in source.load(self.benchmark, split).to_list()]
+        rows = source.load(self.training, split)
+        if "test" in rows.column_names:
+            renamed = {"instruction": "prompt", "output": "canonical_solution"}
+            return rows.rename_columns(renamed).remove_columns("input").to_list()
         pairs = [pair for pair in self.training_pairs(source, split) if pair.answer]
         return [{"id": pair.id, "prompt": pair.prompt, "canonical_solution": pair.answer} for pair in pairs]
 
@@ -90,7 +137,7 @@ class Code(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if not self.written_tokens(evaluation.splits):
+        if self.execution == "off" or "test" not in items[0]:
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]

@@ -68,7 +68,7 @@ def listed(question: str, choices: list[str]) -> str:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     """Token ids of prompt and answer, encoded apart; the prompt as by :func:`encode_prompt`.
 
-    Training appends the end token to the answer's ids; scoring does not.
+    Training in Alpaca format appends the end token to the answer's ids; scoring does not.
     """
     return encode_prompt(tokenizer, prompt), tokenizer.encode(answer, add_special_tokens=False)
 

@@ -5,7 +5,8 @@ An item:
 Its prompt:
     Below is an instruction that … completes the request.\n\n### Instruction:
     Ann has 3 apples and buys 2. How many has she?\n\n### Response:\n
-Its answer: "5" (target=answer), or the worked solution without the calculator's marks (target=solution).
+Its answer: "5" (target=answer), or the worked solution without the calculator's marks (target=solution). In training
+the end token follows, or in raw text (template=plain) what the generation stops at.
 
 The model answers greedily, without a worked solution, until the line ends; the last number counts.
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.config import Length
 from hiplora.tasks.base import GOLD, Item, Requests, Task
-from hiplora.tasks.form import Example, render
+from hiplora.tasks.form import Example, Pair, render
 from hiplora.tasks.numbers import final_answer, last_number
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class GSM8K(Task):
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item) for item in self.test_items(source, split)]
 
+    def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
+        """As everywhere; a written answer must stop in raw text too, where no end token follows it."""
+        pairs = super().training_pairs(source, split)
+        return pairs if self.ends else [pair._replace(answer=pair.answer + self.stop) for pair in pairs]
+
+    @property
+    def stop(self) -> str:
+        """What ends an answer beside the end token; a worked solution has several lines."""
+        return "\n\n" if self.target == "solution" else "\n"
+
     def example(self, item: Item) -> Example:
         """A problem with the output that is trained and asked for."""
         solution = CALCULATOR.sub("", item["answer"])
@@ -62,9 +73,7 @@ class GSM8K(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": final_answer(item)} for item in items]
-        # a worked solution has several lines: it ends with the end token or a blank line
-        until = ["\n\n"] if self.target == "solution" else ["\n"]
-        settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": until}
+        settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": [self.stop]}
         yaml = Path(__file__).with_name("gsm8k.yaml")
         asked = Requests(name=self.name, yaml=yaml, overrides={"generation_kwargs": settings}, documents=documents)
         return [asked, self.gold(items, self.name + GOLD)]

@@ -68,14 +68,22 @@ class Data(Options):
 class Origin:
     """A data set's place on the Hub, what its columns must hold, and what is validation where no split is called so.
 
-    That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``.
+    That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``. Without
+    a repository it is not on the Hub, and only there where a folder holds it.
     """
 
-    repository: str
+    repository: str | None
     columns: Mapping[str, Check]
     subset: str | None = None
     held_out_by: str | None = None
     validation: str | None = None
+
+    @property
+    def hub_id(self) -> str:
+        """Its repository. Raises UserError where it has none."""
+        if self.repository is None:
+            raise UserError("Text sampled from the backbone is not on the Hub; type data=mini, or leave it out.")
+        return self.repository
 
 
 INSTRUCTIONS = {"instruction": text, "input": optional_text, "output": text_or_blank}
@@ -91,6 +99,7 @@ ORIGINS = {
     "codealpaca": Origin("sahil2801/CodeAlpaca-20k", INSTRUCTIONS, held_out_by="instruction"),
     "alpaca": Origin("tatsu-lab/alpaca", INSTRUCTIONS, held_out_by="instruction"),
     "text": Origin("Salesforce/wikitext", {"text": text_or_blank}, subset="wikitext-2-raw-v1"),
+    "text_sampled": Origin(None, {"text": text_or_blank}),
 }
 HELD_OUT_PERCENT = 5
 
@@ -115,6 +124,9 @@ class Part:
         return f"{self.split}'s {share}" if self.held_out else f"{self.split} without its {share}"
 
 
+TEXTS = ("text", "text_sampled")  # general text; the second was sampled from the backbone
+
+
 class Source:
     """Reads the data sets of one :class:`Data`.
 
@@ -126,8 +138,9 @@ class Source:
     def __init__(self, data: Data, *, cache_dir: Path | None = None) -> None:
         if data.name == "local" and data.root is None:
             raise UserError("data=local needs a folder; type data.root=DIR, where DIR holds gsm8k/, mmlu/ and so on.")
-        if unknown := sorted(set(data.revisions) - set(ORIGINS)):
-            raise UserError(f"data.revisions names {', '.join(unknown)}; choose among {', '.join(ORIGINS)}.")
+        pinnable = [name for name, origin in ORIGINS.items() if origin.repository is not None]
+        if unknown := sorted(set(data.revisions) - set(pinnable)):
+            raise UserError(f"data.revisions names {', '.join(unknown)}; choose among {', '.join(pinnable)}.")
         self.data = data
         self._cache_dir = cache_dir
         self._mini: Path | None = None
@@ -178,11 +191,15 @@ class Source:
                 self._describe(dataset)
 
     def has(self, dataset: str, split: str) -> bool:
-        """Whether there is a data set that not every origin has; on the Hub only what ORIGINS names."""
-        if dataset not in ORIGINS:
-            return False
+        """Whether there is a split of a data set that not every origin has."""
         root = self._folder_root(dataset)
-        return root is None or (root / dataset / f"{split}.jsonl").is_file()
+        if root is None:
+            return self._origin(dataset).repository is not None
+        return (root / dataset / f"{split}.jsonl").is_file()
+
+    def texts(self, split: str) -> list[str]:
+        """The general texts: the one that every origin has, and the one sampled from the backbone where it is there."""
+        return [name for name in TEXTS if name == TEXTS[0] or self.has(name, split)]
 
     def fingerprint(self, *datasets: str) -> str:
         """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
@@ -199,7 +216,7 @@ class Source:
             return digest(sorted(self._folder(dataset).glob("*.jsonl")))
         origin = self._origin(dataset)
         if self.data.root is None:
-            return f"{origin.repository}/{origin.subset}@{self._revision(dataset)['revision']}"
+            return f"{origin.hub_id}/{origin.subset}@{self._revision(dataset)['revision']}"
         return digest(tree(Path(self._repository(origin))))
 
     def _identified(self, dataset: str, split: str) -> tuple[str, str]:
@@ -211,7 +228,7 @@ class Source:
             lent = self.data.name == "local" and path.parents[1] == self._mini
             return f"{dataset}/{part}{' of the mini data' if lent else ''}", sha256(path)
         # A commit decides which splits there are, and so what validation is taken from: no need to ask.
-        name = "/".join(filter(None, (origin.repository, origin.subset, split)))
+        name = "/".join(filter(None, (origin.hub_id, origin.subset, split)))
         if self.data.root is None:
             return name, self._revision(dataset)["revision"]
         folder = Path(self._repository(origin))
@@ -322,13 +339,13 @@ class Source:
         _hub(origin, lambda: load_dataset_builder(where, origin.subset, **self._revision(dataset)))
 
     def _repository(self, origin: Origin) -> str:
-        return origin.repository if self.data.root is None else str(typed_path(self.data.root) / origin.repository)
+        return origin.hub_id if self.data.root is None else str(typed_path(self.data.root) / origin.hub_id)
 
     def _revision(self, dataset: str) -> dict[str, str]:
         """What to load from the Hub, as a keyword: a commit. Nothing for a mirror, which holds one."""
         if self.data.root is not None:
             return {}
-        asked, repository = self.data.revisions.get(dataset), self._origin(dataset).repository
+        asked, repository = self.data.revisions.get(dataset), self._origin(dataset).hub_id
         return {"revision": commit(repository, asked, kind="dataset", field=f"data.revisions.{dataset}")}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from hiplora.errors import UserError
+from hiplora.packing.decoder import causal_lm, hidden_states
 
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # logits alive at a time: what fits the cache, or the memory
 
@@ -53,19 +54,14 @@ def cross_entropy_sum(hidden: torch.Tensor, head: nn.Module, labels: torch.Tenso
     return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
 
 
-def causal_lm(model: nn.Module) -> Any:
-    """The transformers model inside a PeftModel, or the model itself."""
-    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, compact: bool = False) -> torch.Tensor:
     """Sum, in fp32 nats, of the cross-entropy over the label tokens of a collated micro-batch.
 
     The hidden states are flattened to a contiguous (N, hidden) before the selection: a 3-D slice would make
     the CPU linear copy the vocabulary matrix once per row. The caller divides by the label tokens of the
     whole optimizer step, so that the gradient does not depend on how the step is split. No attention mask
-    and no cache: see rows.py. ``compact`` runs only ``places``, as one row, for the attention that knows what
-    stands there (attention.py): the same tokens see each other.
+    and no cache: see packing/batches.py. ``compact`` runs only ``places``, as one row, for the attention of
+    packing/attention.py, which knows what stands there: the same tokens see each other.
     """
     lm = causal_lm(model)
     ids, positions, index = batch["input_ids"], batch["position_ids"], batch["label_index"]
@@ -75,7 +71,7 @@ def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, compact: 
         order[places] = torch.arange(len(places), device=places.device)
         index = order[index]
         ids, positions = (values.flatten()[places][None] for values in (ids, positions))
-    hidden = lm.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    hidden = hidden_states(model, ids, positions=positions)
     at_labels = hidden.reshape(-1, hidden.shape[-1]).index_select(0, index)
     return cross_entropy_sum(at_labels, lm.get_output_embeddings(), batch["label_ids"])
 

@@ -18,14 +18,17 @@ import torch
 from transformers import TrainingArguments
 
 from hiplora.errors import UserError
+from hiplora.packing.attention import packed_attention
+from hiplora.packing.batches import micro_batch
+from hiplora.packing.decoder import causal_lm
+from hiplora.packing.sequences import Encoded
 from hiplora.training import checkpoint
-from hiplora.training.attention import packed_attention
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.lean_mlp import lean_mlp
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session, native_state
-from hiplora.training.loss import causal_lm, check_head
-from hiplora.training.rows import Encoded, collate, epoch_rows, fit, micro_batches, row_stream
+from hiplora.training.loss import check_head
+from hiplora.training.stream import epoch_rows, fit, micro_batches, row_stream
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -216,8 +219,8 @@ def _batches(
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     while True:
         for shard, stream in enumerate(streams):
-            for micro_batch in islice(stream, math.ceil(share / training.micro_batch_rows)):
-                batch = collate(micro_batch, pad_id=pad_id, share_prefixes=training.share_prefixes)
+            for lines in islice(stream, math.ceil(share / training.micro_batch_rows)):
+                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes)
                 yield {**batch, "shard": shard}
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from hiplora.errors import UserError
-from hiplora.evaluation import decode, rows, scoring
+from hiplora.evaluation import decode, scoring
 from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
+from hiplora.packing.rows import as_trees
 from hiplora.parts import Parts, key
 from hiplora.tasks import ORDER
 from hiplora.tasks.source import Source
@@ -35,7 +36,7 @@ def test_a_torn_line_loses_itself_alone(tmp_path: Path) -> None:
 
 def test_no_answer_is_computed_twice(model, tokenizer, data, evaluation, tmp_path, monkeypatch) -> None:
     evaluation = evaluation.but(batch_tokens=1)  # a batch is a row, and rows are short: many places to stop at
-    monkeypatch.setattr(scoring, "pack", partial(rows.pack, row_tokens=20))
+    monkeypatch.setattr(scoring, "as_trees", partial(as_trees, row_tokens=20))
     path = tmp_path / "answers.jsonl"
 
     def scores(answers: Parts | None) -> dict:

@@ -59,7 +59,7 @@ def test_every_benchmark_reports_its_metrics(model, tokenizer, data, evaluation,
         "mmlu": ["acc", "acc_macro", "nll"],
         "scienceqa": ["acc", "nll"],
         "gsm8k": ["acc", "nll"],
-        "code": ["pass@1", "pass@5", "pass@10", "nll"],
+        "code": ["pass@1", "pass@5", "pass@10", "empty", "nll"],
     }
     assert [score.n for score in found.values()] == [3, 2, 3, 1]
     assert found["code"].metrics["pass@1"] is None, "code that was not executed has no pass@k"
@@ -158,10 +158,54 @@ def test_validation_of_code_has_only_the_nll_of_held_out_training_pairs(model, t
         "pass@1": None,
         "pass@5": None,
         "pass@10": None,
+        "empty": None,
         "nll": pytest.approx(sum(nlls) / 2, abs=1e-4),
     }
     assert not executed
     assert not any("completions" in sample for sample in found.samples)
+
+
+FUNCTIONS = [
+    {
+        "instruction": f'def add_{n}(x):\n    """Add {n}."""',
+        "input": "",
+        "output": f"\n    return x + {n}",
+        "entry_point": f"add_{n}",
+        "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n",
+    }
+    for n in range(2)
+]
+
+
+def test_held_out_functions_are_executed_in_the_form_in_which_they_are_asked(
+    model, tokenizer, data, evaluation, executed
+):
+    Path(data.root, "codealpaca", "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FUNCTIONS))
+    asked = evaluation.but(splits="validation")
+    found = scores(model, tokenizer, data, asked, tasks=["code"], execution="auto")["code"]
+    assert [sample["id"] for sample in found.samples] == ["validation/0", "validation/1"]
+    assert {(check.prompt, check.test) for check in executed} == {
+        (row["instruction"], row["test"]) for row in FUNCTIONS
+    }
+    nlls = [manual_nll(model, tokenizer, row["instruction"], row["output"]) for row in FUNCTIONS]
+    assert found.metrics["nll"] == pytest.approx(sum(nlls) / 2, abs=1e-4)
+    assert 0 <= found.metrics["pass@1"] <= 1
+
+
+def test_an_empty_completion_fails_and_is_counted(model, tokenizer, data, evaluation, executed, monkeypatch):
+    """The end token first, or the end of a code block: neither leaves a program."""
+    answers, stops = ["", "\n", *["\n    return 1"] * 8], []
+
+    def generate(*_, decoding, finished, **__):
+        stops.extend(decoding.stops)
+        finished(0, answers)
+
+    monkeypatch.setattr("hiplora.evaluation.lm.generate", generate)
+    found = scores(model, tokenizer, data, evaluation, tasks=["code"], execution="auto")["code"]
+    assert "\n```" in stops
+    assert found.metrics["empty"] == pytest.approx(0.2)
+    assert found.samples[0]["verdicts"] == ["failed"] * 2 + ["passed"] * 8
+    assert found.metrics["pass@1"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -8,8 +8,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from hiplora.evaluation.lm import InMemoryLM
-from hiplora.evaluation.rows import Asked, pack, visible
 from hiplora.evaluation.scoring import score_continuations
+from hiplora.packing.batches import visible
+from hiplora.packing.rows import as_trees
+from hiplora.packing.sequences import Encoded
 from hiplora.tasks.form import encode_pair
 
 REQUESTS = [
@@ -52,17 +54,17 @@ def draw(generator: torch.Generator, length: int) -> list[int]:
 
 
 @pytest.fixture
-def alike() -> list[Asked]:
+def alike() -> list[Encoded]:
     """Sequences with common beginnings of every kind: in the template, the prompt, the option, and whole."""
     generator = torch.Generator().manual_seed(1)
     template = draw(generator, 5)
-    found = [Asked(draw(generator, n), draw(generator, 3)) for n in (1, 2, 40)]
+    found = [Encoded(draw(generator, n), draw(generator, 3)) for n in (1, 2, 40)]
     for length in (1, 3, 9):
         prompt = template + draw(generator, length)
         option = draw(generator, 4)
-        found.extend(Asked(prompt, option[:count]) for count in (1, 2, 4))
-        found.append(Asked(prompt, option[:2] + draw(generator, 3)))
-    return [*found, found[-1], Asked([*found[-1].prompt, 7], [8])]
+        found.extend(Encoded(prompt, option[:count]) for count in (1, 2, 4))
+        found.append(Encoded(prompt, option[:2] + draw(generator, 3)))
+    return [*found, found[-1], Encoded([*found[-1].prompt, 7], [8])]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
@@ -70,23 +72,23 @@ def test_sequences_that_begin_alike_score_as_if_alone(model, alike, batch_tokens
     with torch.inference_mode():
         found = score_continuations(model, alike, batch_tokens=batch_tokens)
         for asked, scored in zip(alike, found, strict=True):
-            logits = model(torch.tensor([asked.prompt + asked.continuation])).logits[0].log_softmax(-1)
-            picked = logits[len(asked.prompt) - 1 : -1].gather(-1, torch.tensor(asked.continuation)[:, None])
+            logits = model(torch.tensor([asked.prompt + asked.answer])).logits[0].log_softmax(-1)
+            picked = logits[len(asked.prompt) - 1 : -1].gather(-1, torch.tensor(asked.answer)[:, None])
             assert scored.log_prob == pytest.approx(picked.sum().item(), abs=1e-4)
-            assert scored.tokens == len(asked.continuation)
+            assert scored.tokens == len(asked.answer)
 
 
 @pytest.mark.parametrize("row_tokens", [1, 30, 256])
 def test_rows_hold_every_distinct_beginning_once(alike, row_tokens):
-    rows = pack(alike, row_tokens=row_tokens)
+    rows = as_trees(alike, row_tokens=row_tokens)
     assert sorted({owner for row in rows for owner in row.owners}) == list(range(len(alike)))
     for row in rows:
         assert len(row.ids) <= max(row_tokens, 40 + 2)
         beginnings = [
-            tuple(row.ids[key] for key in range(len(row.ids)) if seen[key]) for seen in visible(row, len(row.ids))
+            tuple(row.ids[key] for key in range(len(row.ids)) if seen[key]) for seen in visible(row.positions)
         ]
         assert len(set(beginnings)) == len(beginnings)
-        assert [len(beginning) - 1 for beginning in beginnings] == row.depths
+        assert [len(beginning) - 1 for beginning in beginnings] == row.positions
     if row_tokens == 256:
         assert len(rows) == 1
         assert len(rows[0].ids) == len({tuple(a.path[: n + 1]) for a in alike for n in range(len(a.path))})

@@ -11,8 +11,9 @@ import torch
 from torch.func import functional_call
 
 from hiplora.errors import UserError
+from hiplora.packing.batches import micro_batch
 from hiplora.training.loss import label_loss
-from hiplora.training.rows import collate, row_stream
+from hiplora.training.stream import row_stream
 from tests.training.worker import OPTIONS, adapter, attached, examples, fit, training
 
 STEPS, CLIENTS, EVERY = 5, 3, 2
@@ -54,7 +55,7 @@ def reference(model: Any) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.AdamW(everything, lr=settings.lr, weight_decay=settings.weight_decay)
     loss = Loss(model)
     for step in range(1, STEPS + 1):
-        batches = [collate(list(islice(shard, 1)), pad_id=0) for shard in shards]
+        batches = [micro_batch(list(islice(shard, 1)), pad_id=0) for shard in shards]
         losses = [
             functional_call(loss, {f"model.{n}": p for n, p in {**server, **client}.items()}, (batch,))
             for client, batch in zip(clients, batches, strict=True)

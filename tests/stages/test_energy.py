@@ -50,10 +50,10 @@ def test_shares_are_those_of_the_dense_matrices() -> None:
 @pytest.mark.parametrize("rank", [1, 8])
 def test_the_share_of_a_random_update_is_its_mean_over_draws(rank: int) -> None:
     bases = directions()
-    shares = [energy.top_share(drawn(seed, rank), bases) for seed in range(200)]
-    expected = energy.random_share(drawn(0, rank))
-    assert expected is not None
-    assert sum(share or 0 for share in shares) / 200 == pytest.approx(expected, abs=0.01)
+    found = [energy.measures(drawn(seed, rank), bases) for seed in range(200)]
+    errors = [each["top_share"] - each["top_share_random"] for each in found]
+    assert sum(errors) / 200 == pytest.approx(0, abs=0.01)
+    assert energy.random_share(drawn(0, rank)) != energy.random_share(drawn(1, rank)), "matrices weigh by their energy"
 
 
 def test_the_channels_share() -> None:

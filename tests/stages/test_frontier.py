@@ -248,7 +248,7 @@ def test_merged_members_are_scaled_or_brought_to_norms(configured: Callable[...,
     halves = Merged(adapters=trains, operator=operator, scales=(0.5, 2.0))._members(backbone, job)
     brought = Merged(adapters=trains, operator=operator, norms=(3.0, 0.25))._members(backbone, job)
     assert [energy.norm(each) for each in halves] == pytest.approx(
-        [f * energy.norm(u) for f, u in zip((0.5, 2), before)]
+        [f * energy.norm(u) for f, u in zip((0.5, 2), before, strict=True)]
     )
     assert [energy.norm(each) for each in brought] == pytest.approx([3.0, 0.25])
     with pytest.raises(UserError, match="scales has 1 numbers for 2 adapters"):

@@ -16,7 +16,7 @@ from hiplora.tasks.gsm8k import process_results
 from hiplora.tasks.mmlu import mean_over_subjects
 from hiplora.tasks.numbers import last_number
 from hiplora.tasks.scienceqa import ScienceQA
-from hiplora.tasks.source import Source
+from hiplora.tasks.source import Data, Source
 from tests.tiny import benchmark, tiny_tokenizer
 
 SCIENCE = {"id": "x", "question": "Which conducts heat?", "choices": ["iron", "wool"], "answer": 1, "hint": "Think."}
@@ -87,7 +87,68 @@ def test_science_is_trained_in_the_form_in_which_it_is_asked_unless_told(tmp_pat
     (encoded,) = config.task.as_trained().encoded_examples(Source(config.data), Characters())
     asked = ScienceQA(scoring=form)
     assert encoded.prompt == Characters().encode(asked.prompt(SCIENCE))
-    assert encoded.answer == [*map(ord, asked.answer(SCIENCE)), -1]
+    assert encoded.answer == [*map(ord, asked.answer(SCIENCE)), *([-1] if form == "letter" else [])]
+
+
+def test_raw_text_has_no_end_token_and_the_identity_says_so(tmp_path):
+    """Neither in training nor in the text; an answer that is written must stop all the same."""
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "train.jsonl").write_text('{"question": "2 + 1?", "answer": "3\\n#### 3"}')
+    source = Source(Data(name="local", root=str(tmp_path), revisions={}))
+    for template, answer in (("alpaca", [ord("3"), -1]), ("plain", [*map(ord, " 3\n")])):
+        task = benchmark("gsm8k", template=template)
+        (encoded,) = task.encoded_examples(source, Characters())
+        assert encoded.answer == answer
+        assert ("ends" in task.trained()) == (template == "plain")
+    assert ScienceQA(scoring="cloze").trained()["ends"] is False
+    assert "ends" not in ScienceQA(scoring="letter").trained()
+
+
+FUNCTION = {
+    "instruction": 'def f(x):\n    """Return x."""',
+    "input": "",
+    "output": "\n    return x",
+    "entry_point": "f",
+}
+
+
+@pytest.mark.parametrize("template", ["null", "plain", "alpaca"])
+def test_functions_are_trained_in_the_form_in_which_they_are_asked_unless_told(tmp_path, template):
+    """Prompt and body as they stand, and behind the body what follows a function in a file; no end token."""
+    (tmp_path / "codealpaca").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "codealpaca" / f"{split}.jsonl").write_text(json.dumps(FUNCTION))
+    config = compose(["task=code", "data=local", f"data.root={tmp_path}", f"task.template={template}"])
+    (encoded,) = config.task.as_trained().encoded_examples(Source(config.data), Characters())
+    prompt, answer = FUNCTION["instruction"], FUNCTION["output"]
+    if template == "alpaca":
+        prompt = render(Example(id="", instruction=prompt, output=answer), "alpaca").prompt
+        assert encoded.answer == [*map(ord, answer), -1]
+    else:
+        assert encoded.answer == [*map(ord, answer + "\n\n\ndef")]
+    assert encoded.prompt == Characters().encode(prompt)
+
+
+def test_instructions_about_code_keep_the_alpaca_form_and_the_end_token(tmp_path):
+    pair = {name: FUNCTION[name] for name in ("instruction", "input", "output")}
+    (tmp_path / "codealpaca").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "codealpaca" / f"{split}.jsonl").write_text(json.dumps(pair))
+    config = compose(["task=code", "data=local", f"data.root={tmp_path}"])
+    (encoded,) = config.task.as_trained().encoded_examples(Source(config.data), Characters())
+    assert "### Instruction:" in "".join(map(chr, encoded.prompt[1:]))
+    assert encoded.answer[-1] == -1
+
+
+def test_stops_and_ending_identify_code(monkeypatch):
+    """Stops are part of a score's identity, the ending of a trained body is part of a training's."""
+    task = benchmark("code")
+    asked, trained = task.identity(), task.trained()
+    monkeypatch.setattr("hiplora.tasks.code.STOPS", ("\ndef",))
+    assert task.identity() != asked
+    assert task.trained() == trained
+    monkeypatch.setattr("hiplora.tasks.code.ENDING", "")
+    assert task.trained() != trained
 
 
 def test_word_problems_have_two_targets():

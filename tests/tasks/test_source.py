@@ -155,6 +155,17 @@ def test_borrowed_text_is_named_as_such(tmp_path, monkeypatch):
     assert local(tmp_path).reads(("text", "test")) == {"text/test": sha256(own)}
 
 
+def test_sampled_text_is_absent_where_it_is_not_there(tmp_path):
+    """Never borrowed, as general text is; nor on the Hub."""
+    hub = Source(Data(name="hub", root=None, revisions={}))
+    assert not hub.has("text_sampled", "test")
+    assert hub.has("text", "validation")
+    assert not local(tmp_path).has("text_sampled", "test")
+    write(tmp_path, "text_sampled/test", [{"text": "own"}])
+    assert local(tmp_path).has("text_sampled", "test")
+    assert not local(tmp_path).has("text_sampled", "validation")
+
+
 def test_a_file_is_hashed_and_read_once(tmp_path, monkeypatch):
     write(tmp_path, "gsm8k/train", problems(100))
     first = local(tmp_path)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hiplora import HipLoraCallback
 from hiplora.errors import UserError
-from hiplora.training.rows import Encoded
+from hiplora.packing.sequences import Encoded
 from tests.training.worker import OPTIONS, adapter, attached, examples, fit
 
 

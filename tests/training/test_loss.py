@@ -9,15 +9,16 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from hiplora.errors import UserError
+from hiplora.packing.batches import micro_batch
+from hiplora.packing.rows import first_fit
 from hiplora.training import loss
-from hiplora.training.rows import collate, pack
 from tests.training.worker import examples
 
 
 def test_loss_is_that_of_transformers_on_separate_examples(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
     encoded = examples(12)
-    batch = collate(pack(encoded, row_tokens=64, order=range(12)), pad_id=0)
+    batch = micro_batch(first_fit(encoded, row_tokens=64, order=range(12)), pad_id=0)
     expected = 0.0
     for example in encoded:
         ids = torch.tensor([example.prompt + example.answer])

@@ -6,15 +6,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hiplora.training.rows import Encoded, collate, epoch_rows, fit, pack
+from hiplora.packing.batches import micro_batch
+from hiplora.packing.rows import first_fit
+from hiplora.packing.sequences import Encoded
+from hiplora.training.stream import epoch_rows, fit
 from tests.training.worker import examples
 
 
 @torch.no_grad()
 def test_packed_examples_do_not_see_each_other(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-    rows = pack(examples(), row_tokens=64, order=range(40))[:4]
-    batch = collate(rows, pad_id=0)
+    rows = first_fit(examples(), row_tokens=64, order=range(40))[:4]
+    batch = micro_batch(rows, pad_id=0)
     inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
     packed = model(**inputs, use_cache=False).logits
     masked = model(**inputs, use_cache=False, attention_mask=torch.ones_like(batch["input_ids"])).logits
@@ -36,8 +39,8 @@ def test_packed_examples_do_not_see_each_other(tiny: Path) -> None:
 
 def test_labels_are_the_answers_and_nothing_else() -> None:
     encoded = examples(6)
-    rows = pack(encoded, row_tokens=64, order=range(6))
-    batch = collate(rows, pad_id=0)
+    rows = first_fit(encoded, row_tokens=64, order=range(6))
+    batch = micro_batch(rows, pad_id=0)
     answers = [example.answer for row in rows for example in row.examples]
     assert batch["label_ids"].tolist() == [token for answer in answers for token in answer]
     # a label inside an answer is predicted from the position that reads the token before it
@@ -66,6 +69,6 @@ def test_long_examples_are_cut_or_left_out_and_counted() -> None:
     assert fitted.examples == [right, right]
     assert (fitted.truncated, fitted.dropped) == (1, 1)
     with pytest.raises(ValueError, match="does not fit"):
-        pack([long_answer], row_tokens=8, order=[0])
+        first_fit([long_answer], row_tokens=8, order=[0])
     with pytest.raises(ValueError, match="without answer"):
         fit([Encoded([1], [])], row_tokens=8)

@@ -14,9 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hiplora.errors import UserError
 from hiplora.methods import METHODS
 from hiplora.methods.hip import Hip
+from hiplora.packing.batches import micro_batch
+from hiplora.packing.sequences import Encoded
 from hiplora.training import checkpoint
 from hiplora.training.loss import label_loss
-from hiplora.training.rows import Encoded, collate, epoch_rows
+from hiplora.training.stream import epoch_rows
 from hiplora.training.trainer import NonFiniteLossError, _optimizers, train
 from tests.training import worker
 from tests.training.worker import OPTIONS, adapter, attached, examples, fit, interrupted_fit, same, training
@@ -40,7 +42,7 @@ def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows:
     with torch.no_grad():
         for parameter in model.base_model.principal_parameters():
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()))
-    batch = collate(epoch_rows(examples(), row_tokens=64, seed=42, epoch=0)[:5], pad_id=0)
+    batch = micro_batch(epoch_rows(examples(), row_tokens=64, seed=42, epoch=0)[:5], pad_id=0)
     loss = label_loss(model, batch) / len(batch["label_ids"])
     penalty = model.base_model.stability_penalty()
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from hiplora.compose import compose
 from hiplora.methods import METHODS
 from hiplora.methods.base import Method, Setup
+from hiplora.packing.sequences import Encoded
 from hiplora.spectral.options import Svd
 from hiplora.training.options import Training
-from hiplora.training.rows import Encoded
 from hiplora.training.trainer import TrainResult, train
 
 TRAINING = Training(
@@ -51,6 +51,7 @@ OPTIONS: dict[str, Method] = {name: small(name) for name in METHODS}
 VARIANTS: dict[str, Method] = {  # of these methods, for what their defaults do not show
     "rslora_plus": OPTIONS["lora"].but(rslora=True, lora_plus=4.0),
     "lora_fa": OPTIONS["lora"].but(freeze_a=True),
+    "hip_absolute": small("hip_absolute"),
     "hip_plus": OPTIONS["hip"].but(lora_plus=4.0),
     **{name: small(name) for name in ("proj_random", "lora_inside", "lora_inside_random")},
 }

@@ -3,7 +3,7 @@
     {"question": "Ben has 7 coins. He gets 5 more. How many coins does Ben have now?",
      "answer": "Ben now has 7 + 5 = <<7+5=12>>12 coins.\\n#### 12"}
 
-The numbers of a problem decide its split, so a problem never returns in another split under other names.
+Kind and numbers of a problem decide its split, so it never returns in another split in another story.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from hiplora.mini.draw import Draw, split_of
 from hiplora.mini.problems.templates import NOUNS, PEOPLE, Template, templates
 
-ITEMS = {"test": 150, "validation": 150, "train": 1650}  # at most; there are a few less to train on
+ITEMS = {"test": 300, "validation": 300, "train": 1800}  # at most
+SHARES = {"test": 0.2, "validation": 0.2}
 ATTEMPTS = 1500  # draws per template; most templates run out of new numbers before
 
 
@@ -27,7 +28,7 @@ def _row(template: Template, numbers: dict[str, int]) -> dict[str, str] | None:
     solved = template.solve(numbers)
     if solved is None:
         return None
-    draw = Draw("problem", template.key, *numbers.values())
+    draw = Draw("problem", template.text, *numbers.values())
     words = _words(template, draw) | {letter: str(number) for letter, number in numbers.items()}
     lines = [text.format(calc=calc, **words) for (_, text), (calc, _) in zip(template.steps, solved, strict=True)]
     return {"question": template.text.format(**words), "answer": "\n".join([*lines, f"#### {solved[-1][1]}"])}
@@ -35,13 +36,13 @@ def _row(template: Template, numbers: dict[str, int]) -> dict[str, str] | None:
 
 def _of(template: Template, split: str) -> Iterator[dict[str, str]]:
     """Problems of one template, each with numbers not used before."""
-    draw = Draw("numbers", template.key)
+    draw = Draw("numbers", template.text)
     seen: set[tuple[int, ...]] = set()
     for _ in range(ATTEMPTS):
         numbers = {letter: draw.integer(*limits) for letter, limits in template.numbers.items()}
         key = tuple(numbers.values())
         # sorted, since 3 + 5 and 5 + 3 are one problem
-        if key in seen or split_of("problem", template.key, sorted(key), test=0.25, validation=0.15) != split:
+        if key in seen or split_of("problem", template.kind, sorted(key), **SHARES) != split:
             continue
         seen.add(key)
         row = _row(template, numbers)

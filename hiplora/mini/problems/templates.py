@@ -1,5 +1,12 @@
 """The word problems as templates, read from facts/problems.csv.
 
+Their kinds were enumerated before any model was asked. One step: the types of Cognitively Guided Instruction (Carpenter
+et al. 1999), which are join and separate with the result, the change or the start unknown, whole and part, comparison
+with the difference, the larger or the smaller unknown, equal groups, measuring out and sharing, and multiplicative
+comparison both ways (Greer 1992); two stories each. Two steps: every ordered pair of the four operations; one story
+each. So two problems of three have one step. Numbers are small: what is asked for lies within 20 in sums and
+differences, within the small multiplication table in the rest.
+
 `{name}` and `{other}` are people, `{he}` and `{He}` go with `{name}`, `{item}` is a plural noun of NOUNS,
 single letters are numbers drawn from their range. A step is an operation on earlier letters, whose result is the next
 letter from p on, and the sentence that states it, with `{calc}` for the calculation. The last result is the answer.
@@ -8,7 +15,8 @@ letter from p on, and the sentence that states it, with `{calc}` for the calcula
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,7 +40,7 @@ OPERATIONS: dict[str, Callable[[int, int], float]] = {
 
 @dataclass(frozen=True)
 class Template:
-    key: str
+    kind: str
     text: str
     nouns: str
     numbers: dict[str, tuple[int, int]]
@@ -50,6 +58,21 @@ class Template:
             known[letter] = int(value)
             found.append((f"{first} {sign} {second} = <<{first}{sign}{second}={int(value)}>>{int(value)}", int(value)))
         return found
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What a problem of this story looks like; its numbers, names and things are groups."""
+        found, seen = "", set()
+        for index, part in enumerate(re.split(r"\{(\w+)\}", self.text)):
+            if index % 2 == 0:
+                found += re.escape(part)
+            elif part in seen:
+                found += f"(?P={part})"
+            else:
+                seen.add(part)
+                characters = r"\d+" if len(part) == 1 else "[A-Za-z]+"
+                found += f"(?P<{part}>{characters})"
+        return re.compile(found)
 
 
 def _ranges(cell: str) -> dict[str, tuple[int, int]]:
@@ -71,6 +94,19 @@ def _steps(cell: str) -> tuple[tuple[str, str], ...]:
 @lru_cache
 def templates() -> tuple[Template, ...]:
     return tuple(
-        Template(row["key"], row["text"], row["nouns"], _ranges(row["numbers"]), _steps(row["steps"]))
+        Template(row["kind"], row["text"], row["nouns"], _ranges(row["numbers"]), _steps(row["steps"]))
         for row in rows("problems.csv")
     )
+
+
+@lru_cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((template.kind, template.pattern) for template in templates())
+
+
+def recognised(text: str) -> Iterator[tuple[str, list[int]]]:
+    """Kind and numbers a, b, c of every problem that a text contains."""
+    for kind, pattern in _patterns():
+        for match in pattern.finditer(text):
+            letters = sorted(group for group in match.groupdict() if len(group) == 1)
+            yield kind, [int(match[letter]) for letter in letters]

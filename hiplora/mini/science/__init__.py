@@ -14,7 +14,7 @@ from hiplora.mini.draw import Draw, digest
 from hiplora.mini.science import classify, matter, measure, reason
 from hiplora.mini.science.question import Question, rows
 
-ITEMS = {"test": 200, "validation": 180, "train": 2000}
+ITEMS = {"test": 300, "validation": 300, "train": 2000}
 PER_TOPIC_TRAIN = 160  # no topic may take more of the training corpus
 
 

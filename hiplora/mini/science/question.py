@@ -10,6 +10,8 @@ from functools import lru_cache
 from hiplora.mini.draw import digest, split_of
 from hiplora.mini.facts import rows as table
 
+SHARES = {"test": 0.3, "validation": 0.3}
+
 
 @dataclass(frozen=True)
 class Question:
@@ -29,7 +31,7 @@ class Question:
 
     @property
     def split(self) -> str:
-        return split_of("science", self.group)
+        return split_of("science", self.group, **SHARES)
 
 
 @lru_cache

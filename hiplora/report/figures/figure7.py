@@ -24,7 +24,8 @@ NOTES = (
     "Left: learning is the fall of the own NLL on validation from the backbone's, forgetting the rise of the "
     "cross-entropy on general text; both in units of LoRA's mean at c = 1 for the task, means over the tasks of a "
     "seed, then over seeds, with the 95 % Student-t band of the forgetting. Points are scales c of the finished "
-    "update, the thin line behind is the training, c = 1. The dotted line is the level of Table 16. In parentheses: seeds.",
+    "update, the thin line behind is the training, c = 1. The dotted line is the level of Table 16. In parentheses: "
+    "seeds.",
     "Right: what a merge of four keeps of its adapters' gains in NLL, against the mean of these gains (test); each "
     "adapter at its level. Small: a seed; large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
 )

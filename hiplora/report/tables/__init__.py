@@ -1,3 +1,16 @@
 """One file per table; each has ``build(evidence) -> Table``, a pure function."""
 
-TABLES = ("table1", "table2", "mergefail", "table11", "table12", "table13", "table14", "table16", "differences")
+TABLES = (
+    "table1",
+    "table2",
+    "mergefail",
+    "table3",
+    "table6",
+    "table11",
+    "table12",
+    "table13",
+    "table14",
+    "table15",
+    "table16",
+    "differences",
+)

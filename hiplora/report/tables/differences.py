@@ -10,7 +10,7 @@ from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
 PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora")]  # the last: what the projection does alone
-PAIRS += [("hip_relative", "lora"), ("hip_relative", "proj"), ("hip_relative", "hip")]
+PAIRS += [("hip_absolute", "lora"), ("hip_absolute", "proj"), ("hip", "hip_absolute")]
 DIFFERENCE = Column(label="difference", decimals=3, spread="ci")
 ADAPTER = Column(label="difference, adapter-level", decimals=3, spread="ci")
 P_BOOTSTRAP = Column(label="p, bootstrap", decimals=4, spread="none")

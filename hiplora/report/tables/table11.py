@@ -34,7 +34,7 @@ def build(evidence: Evidence) -> Table:
     cells: list[Cell] = []
     for method in evidence.experiment.keys("single", "method"):
         cells += [cell(evidence, evidence.experiment.label(method), column, method=method) for column in COLUMNS]
-        reference = "hip_relative" if method.startswith("hip_relative") else "hip"
+        reference = "hip_absolute" if method.startswith("hip_absolute") else "hip"
         cells += _tests(evidence, method, reference) if method != reference else []
     columns = (*COLUMNS, P_FAIL, P_FAIL_SEEDS, P_RETAIN_SEEDS)
     return table(evidence, "Table 11", columns=columns, cells=cells, notes=NOTES)

@@ -1,10 +1,11 @@
-"""Attention over packed rows on the CPU: each example is computed by itself, nothing is masked away.
+"""Attention over packed rows on the CPU: each sequence is computed by itself, nothing is masked away.
 
 transformers gives packed rows to SDPA with a mask over whole rows, of which most is forbidden, and the backward
-pass of SDPA in bf16 on a CPU is slow. Here the examples of all rows, found by their position ids, are gathered
+pass of SDPA in bf16 on a CPU is slow. Here the sequences of all rows, found by their position ids, are gathered
 into batches of similar length, and attention there is a handful of small matrix products: the scores and their
-softmax in fp32, the rest in the model's dtype. It is causal within the example, and what lies outside an example
-cannot be seen, as it is not there. A prefix that several examples share may stand once (rows.py).
+softmax in fp32, the rest in the model's dtype. It is causal within the sequence, and what lies outside cannot be
+seen, as it is not there. Prefixes that several sequences share may stand once: a token that starts at position P > 0
+continues the nearest token before it whose position is P − 1.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +25,10 @@ NAME = "hiplora_blocks"
 
 @dataclass(frozen=True)
 class Bucket:
-    """Examples of similar length, each alone or behind one prefix that they share.
+    """Segments of similar length, each alone or behind one prefix that they share.
 
-    ``prefix`` (P,) and ``index`` (E, T) are positions in the flattened rows: of the prefix, and of each example
-    without it. Slots past an example's end repeat its first position and are marked in ``padding`` (flat indices
+    ``prefix`` (P,) and ``index`` (E, T) are places in the flattened rows: of the prefix, and of each segment
+    behind it. Slots past a segment's end repeat its first position and are marked in ``padding`` (flat indices
     into ``index``). ``causal`` (T, P + T) is 0 where a query may look and −inf where not; it hides the padding,
     which comes last.
     """
@@ -44,40 +46,57 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The examples of a micro-batch; ``place`` (R·L,) finds each position's slot in the concatenated buckets."""
+    """The segments of a batch; ``place`` (R·L,) finds each position's slot in the concatenated buckets."""
 
     buckets: tuple[Bucket, ...]
     place: Tensor
 
 
-def find_blocks(position_ids: Tensor) -> Blocks:
-    """Blocks of (R, L) position ids: a block starts where a row starts or the position is not one up.
+class Segment(NamedTuple):
+    """A run of tokens, each continuing the one before: its first place, its length, and the places of its ancestors."""
 
-    One that starts at P > 0 continues the first P positions of the last one that started at 0 (rows.py).
-    """
+    start: int
+    length: int
+    ancestors: Tensor
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What the segments of a bucket share: the ancestors, told by the last of them, and the length's log₂."""
+        parent = int(self.ancestors[-1]) if len(self.ancestors) else -1
+        return parent, max(self.length - 1, 1).bit_length()
+
+
+def segments(position_ids: Tensor) -> Iterator[Segment]:
+    """The segments of (R, L) position ids, which start where a row starts or the position is not one up."""
     rows, length = position_ids.shape
     restart = torch.ones_like(position_ids, dtype=torch.bool)
     restart[:, 1:] = position_ids.diff(dim=1) != 1
-    starts = restart.flatten().nonzero().flatten()
-    lengths = torch.diff(starts, append=torch.tensor([rows * length]))
-    skipped = position_ids.flatten()[starts]
-    whole = torch.where(skipped == 0, starts, 0).cummax(0).values
-    sizes = (lengths - 1).clamp_min(1).log2().floor().long()  # buckets by powers of two
-    alike = torch.stack([torch.where(skipped == 0, 0, whole), skipped, sizes], dim=1)
-    place = torch.empty(rows * length, dtype=torch.long)
+    starts = restart.flatten().nonzero().flatten().tolist()
+    path = torch.empty(0, dtype=torch.long)
+    for start, end in pairwise([*starts, rows * length]):
+        ancestors = path[: int(position_ids[start // length, start % length])]
+        path = torch.cat([ancestors, torch.arange(start, end)])
+        yield Segment(start, end - start, ancestors)
+
+
+def find_blocks(position_ids: Tensor) -> Blocks:
+    """Blocks of (R, L) position ids: the trees that they describe, cut into segments."""
+    alike: dict[tuple[int, int], list[Segment]] = {}
+    for segment in segments(position_ids):
+        alike.setdefault(segment.key, []).append(segment)
+    place = torch.empty(position_ids.numel(), dtype=torch.long)
     buckets, offset = [], 0
-    for key in alike.unique(dim=0):
-        chosen = (alike == key).all(dim=1)
-        first, count = starts[chosen, None], lengths[chosen, None]
+    for _, group in sorted(alike.items()):
+        ancestors = group[0].ancestors
+        first, count = torch.tensor([(segment.start, segment.length) for segment in group]).T[..., None]
         slots = torch.arange(int(count.max()))
         inside = slots < count
         index = torch.where(inside, first + slots, first)
         place[index[inside]] = offset + inside.flatten().nonzero().flatten()
         offset += index.numel()
-        shared = int(key[1])
-        causal = torch.full((len(slots), shared + len(slots)), -torch.inf).triu(shared + 1)
+        causal = torch.full((len(slots), len(ancestors) + len(slots)), -torch.inf).triu(len(ancestors) + 1)
         padding = (~inside).flatten().nonzero().flatten()
-        buckets.append(Bucket(key[0] + torch.arange(shared), index, padding, causal))
+        buckets.append(Bucket(ancestors, index, padding, causal))
     return Blocks(tuple(buckets), place)
 
 

@@ -7,19 +7,27 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hiplora.training.attention import NAME, find_blocks, packed_attention
+from hiplora.packing.attention import NAME, find_blocks, packed_attention
+from hiplora.packing.batches import micro_batch, tree_batch
+from hiplora.packing.decoder import hidden_states
+from hiplora.packing.rows import as_trees, first_fit
+from hiplora.packing.sequences import Encoded
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.loss import label_loss
-from hiplora.training.rows import Encoded, collate, pack
 from hiplora.tuner.product import drawn_for_all
 from tests.training.worker import OPTIONS, attached, examples
 
 ENCODED = [*examples(), Encoded([], [5, 6]), Encoded([7], [8]), Encoded(list(range(2, 60)), [3, 4])]
 
 
+def batch_of(encoded: list[Encoded], *, share_prefixes: bool = False) -> dict:
+    rows = first_fit(encoded, row_tokens=64, order=range(len(encoded)))
+    return micro_batch(rows, pad_id=0, share_prefixes=share_prefixes)
+
+
 def test_blocks_are_the_examples_and_the_padding() -> None:
-    rows = pack(ENCODED, row_tokens=64, order=range(len(ENCODED)))[:5]
-    position_ids = collate(rows, pad_id=0)["position_ids"]
+    rows = first_fit(ENCODED, row_tokens=64, order=range(len(ENCODED)))[:5]
+    position_ids = micro_batch(rows, pad_id=0)["position_ids"]
     blocks = find_blocks(position_ids)
     slots = torch.cat([bucket.index.flatten() for bucket in blocks.buckets])
     assert slots[blocks.place].tolist() == list(range(position_ids.numel()))  # every position, in its own slot
@@ -33,13 +41,13 @@ def test_blocks_are_the_examples_and_the_padding() -> None:
 def test_same_loss_and_gradients_as_sdpa_and_as_separate_examples(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     quick = copy.deepcopy(model)
-    batch = collate(pack(ENCODED, row_tokens=64, order=range(len(ENCODED))), pad_id=0)
+    batch = batch_of(ENCODED)
     label_loss(model, batch).backward()
     with packed_attention(quick):
         assert quick.config._attn_implementation == NAME
         packed = label_loss(quick, batch)
         packed.backward()
-        alone = sum(label_loss(quick, collate(pack([e], row_tokens=64, order=[0]), pad_id=0)).item() for e in ENCODED)
+        alone = sum(label_loss(quick, batch_of([example])).item() for example in ENCODED)
     assert quick.config._attn_implementation == model.config._attn_implementation == "sdpa"
     assert packed.item() == pytest.approx(alone, rel=1e-6)
     for name, parameter in model.named_parameters():
@@ -49,8 +57,8 @@ def test_same_loss_and_gradients_as_sdpa_and_as_separate_examples(tiny: Path) ->
 @torch.no_grad()
 def test_logits_of_packed_examples_are_those_of_separate_ones(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-    rows = pack(ENCODED, row_tokens=64, order=range(len(ENCODED)))
-    batch = collate(rows, pad_id=0)
+    rows = first_fit(ENCODED, row_tokens=64, order=range(len(ENCODED)))
+    batch = micro_batch(rows, pad_id=0)
     with packed_attention(model):
         packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
     for row, logits in zip(rows, packed, strict=True):
@@ -79,11 +87,6 @@ ALIKE = [
 ]
 
 
-def batch_of(encoded: list[Encoded], *, share_prefixes: bool = False) -> dict:
-    rows = pack(encoded, row_tokens=64, order=range(len(encoded)))
-    return collate(rows, pad_id=0, share_prefixes=share_prefixes)
-
-
 def test_prefixes_are_computed_once_and_by_everybody_who_has_them() -> None:
     batch = batch_of(ALIKE, share_prefixes=True)
     whole, places = batch_of(ALIKE)["places"].tolist(), batch["places"].tolist()
@@ -99,6 +102,21 @@ def test_prefixes_are_computed_once_and_by_everybody_who_has_them() -> None:
             seen.append(ids[mine].tolist())
             assert positions[mine].tolist() == list(range(len(mine)))
     assert sorted(seen) == sorted((e.prompt + e.answer)[:-1] for e in ALIKE)
+
+
+@torch.no_grad()
+def test_trees_are_computed_by_blocks_as_under_their_mask(tiny: Path) -> None:
+    """Branches of branches, on several rows, one of which is padded."""
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    rows = as_trees([*ALIKE[:7], *ENCODED[:9], Encoded([*TEMPLATE, 40, 41], [42, 43, 44])], row_tokens=120)
+    batch = tree_batch(rows, device=model.device)
+    assert len({len(row.ids) for row in rows}) > 1
+    masked = hidden_states(model, batch.ids, allowed=batch.allowed, positions=batch.positions)
+    with packed_attention(model):
+        by_blocks = hidden_states(model, batch.ids, positions=batch.positions)
+    torch.testing.assert_close(by_blocks, masked, rtol=1e-4, atol=1e-5)
+    blocks = find_blocks(batch.positions)
+    assert max(len(bucket.prefix) for bucket in blocks.buckets) > len(TEMPLATE), "a branch of a branch"
 
 
 def losses_and_gradients(

@@ -1,0 +1,6 @@
+"""Several sequences in one row, what they share computed once: for training and for evaluation.
+
+``sequences`` says what is read and predicted, ``rows`` puts sequences into rows, ``batches`` makes tensors of rows,
+``attention`` computes what each token sees, ``decoder`` runs a model up to its hidden states. A token's position tells
+where it stands: it continues the nearest token before it in its row whose position is one less.
+"""

@@ -1,0 +1,108 @@
+"""Tensors of rows: a micro-batch to train on, a batch of trees to read.
+
+Padding stands at the end of a row and is a block of its own: nothing attends to it. Where the model gets position ids,
+no attention mask and no cache, transformers finds the restarts of position ids in rows side by side and makes the
+attention block-diagonal; with a mask or a cache it silently falls back to one causal block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiplora.packing.rows import Line, Row, side_by_side
+from hiplora.packing.sequences import Encoded, common_prefix
+
+SHORTEST_PREFIX = 16  # tokens in which prompts must agree for their common prefix to be computed once
+
+
+def micro_batch(lines: Sequence[Line], *, pad_id: int, share_prefixes: bool = False) -> dict[str, Any]:
+    """One micro-batch to train on.
+
+    Returns ``input_ids`` and ``position_ids`` of shape (rows, L), L the longest row, and the label positions
+    of the flattened batch: ``label_index`` (n,) into its rows × L positions and ``label_ids`` (n,), the tokens
+    to be predicted there; ``places`` (N,) are the positions that need to be computed, see :func:`_places`;
+    ``tokens`` and ``examples`` are counts.
+    """
+    rows = [side_by_side(line.examples) for line in lines]
+    length = max(len(row.ids) for row in rows)
+    labels = [number * length + read for number, row in enumerate(rows) for read in row.reads]
+    return {
+        "input_ids": _padded([row.ids for row in rows], length, filler=[pad_id] * length),
+        "position_ids": _padded([row.positions for row in rows], length, filler=range(length)),
+        "label_index": torch.tensor(labels),
+        "label_ids": torch.tensor([target for row in rows for target in row.targets]),
+        "places": torch.tensor(_places(_starts(lines, length), share_prefixes=share_prefixes)),
+        "tokens": sum(line.tokens for line in lines),
+        "examples": sum(len(line.examples) for line in lines),
+    }
+
+
+def _starts(lines: Sequence[Line], length: int) -> list[tuple[int, Encoded]]:
+    """Every example with its first position in the flattened batch."""
+    found = []
+    for number, line in enumerate(lines):
+        start = number * length
+        for example in line.examples:
+            found.append((start, example))
+            start += example.inputs
+    return found
+
+
+def _places(placed: Sequence[tuple[int, Encoded]], *, share_prefixes: bool) -> list[int]:
+    """The positions of the examples, given with their first one, that need to be computed: no padding.
+
+    With ``share_prefixes``, where prompts agree in their first ``SHORTEST_PREFIX`` tokens, what all of these have
+    in common (but for the last token of a prompt, which predicts) is computed once: the first example is whole and
+    of the others, right behind it, stands what comes after. So they are trees of one stem each.
+    """
+    alike: dict[object, list[tuple[int, Encoded]]] = {}
+    for start, example in placed:
+        shared = share_prefixes and len(example.prompt) > SHORTEST_PREFIX
+        alike.setdefault(tuple(example.prompt[:SHORTEST_PREFIX]) if shared else start, []).append((start, example))
+    places: list[int] = []
+    for group in alike.values():
+        prefix = common_prefix([example.prompt[:-1] for _, example in group])
+        for number, (start, example) in enumerate(group):
+            places += range(start + (prefix if number else 0), start + example.inputs)
+    return places
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right, (B, L); ``positions`` and ``allowed`` are None where no row branches."""
+
+    ids: Tensor
+    positions: Tensor | None
+    allowed: Tensor | None
+
+
+def tree_batch(rows: Sequence[Row], *, device: torch.device) -> Batch:
+    """Tensors of one group of rows to read."""
+    length = max(len(row.ids) for row in rows)
+    ids = _padded([row.ids for row in rows], length, filler=[0] * length).to(device)
+    if not any(row.branches for row in rows):
+        return Batch(ids, None, None)
+    positions = _padded([row.positions for row in rows], length, filler=range(length))
+    allowed = torch.from_numpy(np.stack([visible(row) for row in positions.tolist()]))[:, None]
+    return Batch(ids, positions.to(device), allowed.to(device))
+
+
+def visible(positions: Sequence[int]) -> np.ndarray:
+    """Which key each token of a row sees, (L, L) bool: its ancestors and itself."""
+    allowed = np.eye(len(positions), dtype=bool)
+    latest: dict[int, int] = {}
+    for place, position in enumerate(positions):
+        if position:
+            allowed[place] |= allowed[latest[position - 1]]
+        latest[position] = place
+    return allowed
+
+
+def _padded(lists: Sequence[list[int]], length: int, *, filler: Sequence[int]) -> Tensor:
+    return torch.tensor([[*entries, *filler[: length - len(entries)]] for entries in lists])

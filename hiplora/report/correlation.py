@@ -1,0 +1,91 @@
+"""How what a spectral intervention costs goes with its singular value: correlations with their intervals and p."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiplora import stats
+from hiplora.report.frame import Entry, Evidence
+from hiplora.stages.results import Intervention, Metrics, Probed
+
+BOOTSTRAP_SEED = 20240
+COSTS = {"acc": "drop in accuracy", "nll": "rise in NLL"}
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A coefficient with its two-sided p and 95 % percentile interval over resampled interventions."""
+
+    r: float
+    p: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Singular values and what perturbing these directions costs, (n,) each; ``entry`` is the probe behind them."""
+
+    sigma: stats.Floats
+    cost: stats.Floats
+    entry: Entry
+
+    def pearson(self) -> Correlation | None:
+        """Pearson's r of the cost and log(1 + σ)."""
+        return correlation(np.log1p(self.sigma), self.cost)
+
+    def spearman(self) -> Correlation | None:
+        """Spearman's ρ of the cost and σ: Pearson's of their ranks."""
+        from scipy.stats import rankdata
+
+        return correlation(rankdata(self.sigma), rankdata(self.cost))
+
+
+def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
+    """What every intervention of one kind costs, mean over benchmarks; None without a probe on record."""
+    entries = [entry for slot in evidence.slots for entry in slot.entries if entry.record is not None]
+    for entry in entries:
+        assert entry.record is not None
+        result = entry.record.result
+        if isinstance(result, Probed):
+            done = [each for each in result.interventions if each.perturbation == perturbation]
+            values = np.array([cost(result.base, each, metric) for each in done])
+            return Costs(np.array([each.sigma for each in done]), values, entry)
+    return None
+
+
+def cost(base: Mapping[str, Metrics], intervention: Intervention, metric: str) -> float:
+    """Mean over benchmarks of the drop in accuracy (points) or of the rise in NLL (nats per token)."""
+    changes = [
+        _number(scores[metric]) - _number(base[name][metric]) for name, scores in intervention.benchmarks.items()
+    ]
+    return float(np.mean(changes)) * (-100 if metric == "acc" else 1)
+
+
+def _number(value: float | None) -> float:
+    if value is None:
+        raise ValueError("a probe measures every metric of its benchmarks")
+    return value
+
+
+def correlation(x: stats.Floats, y: stats.Floats) -> Correlation | None:
+    """Pearson's r of paired samples, its p by Student's t, its interval by 10 000 resamples of the pairs.
+
+    None where a side does not vary, as nothing correlates with a constant. A resample without variation has no r and
+    is left out.
+    """
+    from scipy.stats import pearsonr
+
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    found = pearsonr(x, y)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = rng.integers(len(x), size=(stats.REPLICATES, len(x)))
+    one, two = (each[drawn] - each[drawn].mean(axis=1, keepdims=True) for each in (x, y))
+    scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    again = (one * two).sum(axis=1)[scale > 0] / scale[scale > 0]
+    low, high = np.quantile(again, [0.025, 0.975])
+    return Correlation(float(found.statistic), float(found.pvalue), float(low), float(high))

@@ -1,0 +1,106 @@
+"""The probe: which directions it draws, what an intervention does to the model, and that a stopped one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hiplora import models
+from hiplora.compose import compose
+from hiplora.errors import UserError
+from hiplora.evaluation import engine
+from hiplora.parts import Parts
+from hiplora.stages.probe import Probe, choose, in_layers
+from hiplora.tasks.source import Source
+from tests.tiny import SMALL, tiny_llama_folder
+
+SIGMA = {"a": [9.0, 5.0, 3.0, 1.0], "b": [8.0, 6.0, 4.0, 2.0]}
+
+
+def test_one_direction_from_every_quantile_bin_of_sigma():
+    chosen = choose(SIGMA, count={"zero": 4}, strength=0.1, seed=42)
+    ranks = sorted(value for values in SIGMA.values() for value in values)
+    assert [ranks.index(SIGMA[each.matrix][each.direction]) // 2 for each in chosen] == [0, 1, 2, 3]
+    assert {each.coefficient for each in chosen} == {-1.0}
+
+
+def test_a_draw_depends_on_seed_and_perturbation_alone():
+    both = choose(SIGMA, count={"flip": 3, "noise": 8}, strength=0.1, seed=1)
+    assert both[3:] == choose(SIGMA, count={"noise": 8}, strength=0.1, seed=1)
+    assert {each.coefficient for each in both[:3]} == {-2.0}
+    assert len({each.coefficient for each in both[3:]}) == 8
+    assert len({(each.matrix, each.direction) for each in both[3:]}) == 8
+
+
+def test_more_interventions_than_directions_are_refused():
+    with pytest.raises(UserError, match=r"pipeline.count.zero=9 exceeds the 8 directions"):
+        choose(SIGMA, count={"zero": 9}, strength=0.1, seed=1)
+
+
+def test_layers_are_spread_from_the_first_to_the_last():
+    names = [f"model.layers.{i}.self_attn.{side}_proj" for i in range(10) for side in "qk"]
+    assert in_layers(names, 2) == [*names[:2], *names[-2:]]
+    assert in_layers(names, 4) == [names[2 * i + j] for i in (0, 3, 6, 9) for j in (0, 1)]
+    assert in_layers(names, 40) == names
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    folder = tiny_llama_folder(tmp_path_factory.mktemp("backbone"))
+    words = ["pipeline=probe", f"model.path={folder}", "method.k=4", "pipeline.k=4", "pipeline.layers=2"]
+    words += ["pipeline.count={zero:2,flip:1,noise:2}", "pipeline.items=3"]
+    (wanted,) = compose([*SMALL, *words]).stages()
+    return wanted.stage
+
+
+def job(path: Path) -> SimpleNamespace:
+    return SimpleNamespace(parts=Parts(path / "parts"))
+
+
+def test_zero_scores_the_model_whose_weight_lacks_the_direction(probe: Probe, tmp_path: Path):
+    result = probe.run(job(tmp_path)).result
+    backbone = models.load(probe.model)
+    zero = result.interventions[0]
+    weight = backbone.model.get_submodule(zero.matrix).weight
+    before = weight.detach().clone()
+    U, S, Vh = torch.linalg.svd(before)
+    assert zero.sigma == pytest.approx(float(S[zero.direction]), rel=1e-5)
+    with torch.no_grad():
+        weight -= S[zero.direction] * torch.outer(U[:, zero.direction], Vh[zero.direction])
+        edited = engine.evaluate(
+            backbone.model,
+            backbone.tokenizer,
+            tasks=probe.benchmarks,
+            source=Source(probe.data),
+            evaluation=probe.evaluation,
+        )
+        weight.copy_(before)
+    for name, scores in zero.benchmarks.items():
+        assert scores["nll"] == pytest.approx(edited[name].metrics["nll"], abs=1e-5)
+        assert scores["nll"] != result.base[name]["nll"]
+
+
+def test_a_stopped_probe_goes_on_and_leaves_the_weights_as_they_were(probe: Probe, tmp_path: Path, monkeypatch):
+    whole = probe.run(job(tmp_path / "whole")).result
+    weights = {name: value.clone() for name, value in models.load(probe.model).model.state_dict().items()}
+    evaluate, calls = engine.evaluate, []
+
+    def stopping(*args, **kwargs):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "evaluate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        probe.run(job(tmp_path))
+    for name, value in models.load(probe.model).model.state_dict().items():
+        assert torch.equal(value, weights[name])
+    left: list[int] = []
+    monkeypatch.setattr(engine, "evaluate", lambda *args, **kwargs: left.append(1) or evaluate(*args, **kwargs))
+    again = probe.run(job(tmp_path)).result
+    assert again.reproducible() == whole.reproducible()
+    assert len(left) == 6 - 3  # the base and five interventions, three of which were there
