@@ -12,7 +12,7 @@ TABLES := table1 table2 table3 table6 mergefail table11 table12 table13 table14 
 FIGURES := figure7 figure8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-slow lint format plan render clean $(TABLES) $(FIGURES) $(addprefix plan-,$(TABLES) $(FIGURES)) $(addprefix render-,$(TABLES) $(FIGURES))
+.PHONY: help setup demo select test test-unit test-slow lint format plan render clean $(TABLES) $(FIGURES) $(addprefix plan-,$(TABLES) $(FIGURES)) $(addprefix render-,$(TABLES) $(FIGURES))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test test-unit: export OMP_NUM_THREADS ?= 1
 
 demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting (about 5 minutes)
 	$(PY) -m hiplora.run method=hip task=gsm8k seed=42
+
+select: $(READY) ## Choose every method's settings on validation, and fix the levels of learning (hours; two terminals share it)
+	$(PY) -m hiplora.run pipeline=select $(ARGS)
 
 test: $(READY) ## Unit and end-to-end tests, offline
 	$(PYTEST) -m "not slow"

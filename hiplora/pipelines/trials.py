@@ -60,9 +60,9 @@ class Runs:
         )
 
     def wanted(self, runs: Iterable[Run]) -> list[Wanted]:
-        """The stages of some runs, each once."""
-        stages = [each for run in dict.fromkeys(runs) for each in self._of(run)]
-        return list({each.stage.id: each for each in stages}.values())
+        """The stages of some runs, each once; none is redone by force=true, as that would be hours."""
+        stages = [each.stage for run in dict.fromkeys(runs) for each in self._of(run)]
+        return [Wanted(stage, shared=True) for stage in {stage.id: stage for stage in stages}.values()]
 
     def _of(self, run: Run) -> list[Wanted]:
         if run not in self._wanted:

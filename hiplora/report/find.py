@@ -45,7 +45,9 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
             continue
         slots.append(Slot(run=run, config=config, entries=tuple(map(_entry, stages)), whole=whole))
         # A setting must not make two rows one and the same run: one of them would bear a name that is not its own.
-        other = first.setdefault((run.group, *ids), run)
+        # Where more stages follow from results, the pipeline and the operator may be what tells two runs apart.
+        later = () if whole else (repr(config.pipeline), repr(config.merge))
+        other = first.setdefault((run.group, *ids, *later), run)
         if apart := [axis for axis in run.point if run.point[axis] != other.point[axis]]:
             one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
             raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")

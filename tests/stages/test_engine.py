@@ -173,6 +173,16 @@ def test_two_processes_make_a_stage_once() -> None:
     assert any("Another process is working on" in errors for _, errors in outputs)
 
 
+def test_two_processes_share_what_is_asked_of_both() -> None:
+    processes = [start("slow", "grid"), start("slow", "grid")]
+    printed = [process.communicate(timeout=120)[1] for process in processes]
+    lines = [[line for line in errors.splitlines() if line.startswith("[")] for errors in printed]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum(map(len, lines)) == len({line.split("] ")[1] for each in lines for line in each}) == 16, "each once"
+    assert min(map(len, lines)) >= 4, "each takes what the other is not making"
+    assert lines[0][-1].split("/")[1].startswith("16]"), "what the other made counts as done"
+
+
 def test_two_processes_that_force_the_same_end_with_one_record() -> None:
     run()
     SOIL.write_text("0")
@@ -229,6 +239,25 @@ def test_a_generator_gets_the_records_of_what_it_asked_for() -> None:
     assert seen == [3, 3, 7]
     assert [outcome.stage.seed for outcome in outcomes] == [3, 3, 7]  # type: ignore[attr-defined]
     assert made == ["sow", "sow"]
+
+
+def test_how_much_depends_on_results_is_said_to_be_a_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    def grid():
+        (first,) = yield [Wanted(PLANT)]
+        yield [Wanted(Sow(seed=first.result.height + 1))]
+
+    run(grid())
+    lines = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert lines == ["[1/1+]", "[2/2+]"]
+
+
+def test_a_record_names_the_selection_that_was_there() -> None:
+    first, _ = run([Wanted(Sow(seed=1))])
+    Path("results/toys/selection.json").write_text("{}")
+    second, _ = run([Wanted(Sow(seed=2))])
+    assert "selection" not in first[0].record.environment
+    assert len(second[0].record.environment["selection"]) == 12
+    assert Sow(seed=1).id == first[0].record.id, "it is no part of what was asked"
 
 
 def test_progress_counts_what_will_be_made(capsys: pytest.CaptureFixture[str]) -> None:

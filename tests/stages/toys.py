@@ -1,6 +1,6 @@
 """Stages without torch: a seed is sown, which leaves a folder, and reaped, which reads it.
 
-python -m tests.stages.toys OUTPUTS RESULTS [force] [slow]    sow and reap, as a process of its own
+python -m tests.stages.toys OUTPUTS RESULTS [force] [slow] [grid]    sow and reap, or eight times, in a process
 """
 
 from __future__ import annotations
@@ -113,6 +113,6 @@ def engine(outputs: Path, results: Path, *, force: bool = False) -> Engine:
 
 if __name__ == "__main__":
     SLOW = 0.2 if "slow" in sys.argv else 0.0
-    plant = Sow(seed=3)
-    asked = [Wanted(plant), Wanted(Reap(plant=plant))]
+    plants = [Sow(seed=seed) for seed in (range(8) if "grid" in sys.argv else [3])]
+    asked = [wanted for plant in plants for wanted in (Wanted(plant), Wanted(Reap(plant=plant)))]
     engine(Path(sys.argv[1]), Path(sys.argv[2]), force="force" in sys.argv).run(asked)
