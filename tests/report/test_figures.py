@@ -1,0 +1,74 @@
+"""Figures from simulated frontiers and fixture merges: their points against golden files, the same bytes each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hiplora.report.figure import Dot, legend_text, looks, pictures, to_csv
+from hiplora.report.figures import FIGURES
+from hiplora.stages.store import Status
+from tests.report.evidence import HERE, WORLD, build, fixture_evidence, golden
+from tests.report.frontiers import GAIN
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_golden(name, tmp_path):
+    figure = build(name, fixture_evidence(name))
+    assert to_csv(figure.dots) == golden(HERE / "golden" / f"{name}.csv", to_csv(figure.dots))
+    paths = {path.suffix: path for path in figure.write(tmp_path)}
+    assert paths.keys() == {".png", ".pdf", ".csv", ".md"}
+    first = {suffix: path.read_bytes() for suffix, path in paths.items()}
+    assert first[".png"].startswith(b"\x89PNG")
+    assert first[".pdf"].startswith(b"%PDF")
+    assert b"CreationDate" not in first[".pdf"]
+    assert {f".{ending}": content for ending, content in pictures(figure).items()}.items() <= first.items()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_renders_without_any_record(name):
+    figure = build(name, fixture_evidence(name, keep=lambda label: False))
+    assert figure.dots == ()
+    assert figure.commands
+    assert pictures(figure).keys() == {"png", "pdf"}
+
+
+def test_frontiers_are_in_units_of_lora():
+    figure = build("figure7", fixture_evidence("figure7"))
+    ends = {name: dots[-1] for name, dots in figure.panel("frontier").items()}
+    assert (ends["LoRA"].x, ends["LoRA"].y) == (pytest.approx(1), pytest.approx(1))
+    assert ends["HiP-LoRA"].low < WORLD.forgets["hip"] < ends["HiP-LoRA"].high
+    assert figure.panel("frontier")["LoRA"][0].x == 0
+    (level,) = figure.panel("level")["level"]
+    assert level.x == pytest.approx(0.75 * GAIN / GAIN, abs=0.01)
+    mean, seeds = (figure.panel(name)["HiP-LoRA"] for name in ("merges, TIES", "merges, TIES, by seed"))
+    assert mean[0].y == pytest.approx(sum(each.y for each in seeds) / 10)
+
+
+def test_the_share_of_merges_falls_with_what_must_be_kept():
+    figure = build("figure8", fixture_evidence("figure8"))
+    shares = [each.y for each in figure.panel("addition")["LoRA"]]
+    assert shares == sorted(shares, reverse=True)
+    assert (shares[0], figure.panel("addition")["HiP-LoRA"][0].n_expected) == (100, 18)
+
+
+def test_marks_and_missing_seeds_reach_the_legend_and_the_page():
+    evidence = fixture_evidence("figure7", keep=lambda label: (label["method"], label.get("seed")) != ("hip", 6))
+    slots = [
+        replace(
+            slot, entries=tuple(replace(e, status=Status.STALE) if e.role == "frontier" else e for e in slot.entries)
+        )
+        for slot in evidence.slots
+    ]
+    figure = build("figure7", replace(evidence, slots=slots))
+    assert legend_text(figure.panel("frontier")["HiP-LoRA"]) == "HiP-LoRA‡ (9/10)"
+    assert "‡ stale" in figure.text()
+    assert ",‡" in to_csv(figure.dots)
+
+
+def test_a_series_more_than_there_are_looks_is_refused():
+    assert len({look["marker"] for look in looks(list("abcdefg")).values()}) == 7
+    with pytest.raises(ValueError, match="add to SERIES"):
+        looks(list("abcdefgh"))
+    assert legend_text([Dot(panel="", series="a", x=0, y=0, n=2, n_expected=2)]) == "a (2)"
