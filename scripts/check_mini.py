@@ -92,9 +92,10 @@ class Runs:
         places = [f"outputs_dir={here / 'outputs'}", f"results_dir={here / 'results'}"]
         return compose([*self.words, "seed=custom", f"seed.value={seed}", *places, *words])
 
-    def score(self, config: Config, of: Of, tasks: Sequence[str]) -> Scored:
+    def score(self, config: Config, of: Of, tasks: Sequence[str], *, likelihood_only: bool = False) -> Scored:
         asked = tuple(task for task in config.benchmarks if task.name in tasks)
-        stage = Score(of=of, benchmarks=asked, evaluation=config.evaluation, data=config.data)
+        evaluation = config.evaluation.but(likelihood_only=likelihood_only)
+        stage = Score(of=of, benchmarks=asked, evaluation=evaluation, data=config.data)
         store = Store(config.places)
         (outcome,) = Engine(store, Tracking(enabled=False, folder=config.places.outputs)).run([Wanted(stage)])
         return Scored(outcome.record, store)
@@ -114,10 +115,10 @@ class Runs:
 
     @cache  # noqa: B019
     def merged(self, seed: int) -> Scored:
-        """All four adapters of a seed, added; no code is sampled."""
-        config = self.config("merge=addition", "evaluation.code_execution=off", seed=seed)
+        """All four adapters of a seed, added; by likelihood alone."""
+        config = self.config("merge=addition", seed=seed)
         adapters = tuple(self.trained(task, seed) for task in ORDER)
-        return self.score(config, Merged(adapters=adapters, operator=config.merge), ORDER)
+        return self.score(config, Merged(adapters=adapters, operator=config.merge), ORDER, likelihood_only=True)
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,11 @@ def c5(runs: Runs) -> Check:
             torch.set_num_threads(threads)
             for task in AA_TASKS:
                 for seed in AA_SEEDS:
-                    words = ("method=proj", f"task={task}", "evaluation.code_execution=off")
+                    words = ("method=proj", f"task={task}")
                     config = runs.config(*words, seed=seed, folder=f"threads-{threads}")
-                    found[task, seed, threads] = runs.score(config, Adapted(train=training(config)), [task])
+                    train = training(config)
+                    scored = runs.score(config, Adapted(train=train), [task], likelihood_only=True)
+                    found[task, seed, threads] = scored
     finally:
         torch.set_num_threads(before)
     numbers: Numbers = {}
