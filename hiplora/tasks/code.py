@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hiplora.evaluation.options import Evaluation
+    from hiplora.packing.sequences import Encoded
     from hiplora.tasks.source import Source
-    from hiplora.training.rows import Encoded
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 ENDING = "\n\n\ndef"  # of a trained body: what follows a function in a file
@@ -108,7 +108,7 @@ class Code(Task):
         """Token ids of every training pair; a function in the benchmark's form ends with the next ``def``."""
         if not self._as_asked(source, "train"):
             return super().encoded_examples(source, tokenizer)
-        from hiplora.training.rows import Encoded
+        from hiplora.packing.sequences import Encoded
 
         ending = tokenizer.encode(ENDING, add_special_tokens=False)
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in self.training_pairs(source))
