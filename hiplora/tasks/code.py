@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hiplora.evaluation.options import Evaluation
-    from hiplora.tasks.source import Source
     from hiplora.packing.sequences import Encoded
+    from hiplora.tasks.source import Source
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 ENDING = "\n\n\ndef"  # of a trained body: what follows a function in a file
