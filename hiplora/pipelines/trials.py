@@ -6,18 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config
 from hiplora.pipelines.equal import Curve, curve
+from hiplora.pipelines.frontier import Frontiers
 from hiplora.pipelines.merge import of_task
 from hiplora.selection import Matched, Settings
 from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
-
-if TYPE_CHECKING:
-    from hiplora.pipelines.select import Select
 
 Words = tuple[str, ...]
 
@@ -33,9 +31,12 @@ class Run:
 
 @dataclass
 class Runs:
-    """The runs of a selection, all on validation; ``found`` are the records of what was made, by id."""
+    """The runs of a selection, all on validation; ``found`` are the records of what was made, by id.
 
-    select: Select
+    ``frontiers`` says how an adapter is measured.
+    """
+
+    frontiers: Frontiers
     config: Config
     found: dict[str, Record] = field(default_factory=dict)
     _composed: dict[Words, Config] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class Runs:
 
     def _of(self, run: Run) -> list[Wanted]:
         if run not in self._wanted:
-            self._wanted[run] = self.select.wanted(self.configured(run))
+            self._wanted[run] = self.frontiers.wanted(self.configured(run))
         return self._wanted[run]
 
     def ids(self, run: Run) -> tuple[str, str, str]:
