@@ -92,6 +92,14 @@ def test_plan_goes_by_runs_that_do_as_much(results, capsys):
     assert f"about {duration(trainings * 20 + scorings * 50)} one after another" in text
 
 
+def test_a_figure_is_rendered_as_a_table_is(tmp_path, capsys):
+    """Without any record, its picture, points and page are written, and it says what makes it."""
+    assert reproduce.main(["figure8", "--render-only", f"results_dir={tmp_path}"]) == 0
+    assert "# Figure 8. Merges that keep τ of every task's gain" in capsys.readouterr().out
+    folder = tmp_path / "mini" / "figures"
+    assert sorted(path.name for path in folder.iterdir()) == [f"figure8.{end}" for end in ("csv", "md", "pdf", "png")]
+
+
 def test_render_only_writes_three_files(results, capsys):
     assert run(results, "--render-only") == 0
     assert "| LoRA | 71.0 ± 1.0 (3) |" in capsys.readouterr().out
@@ -353,6 +361,7 @@ def test_a_pipeline_that_needs_results_is_planned_as_far_as_they_go(results, mon
 
 def test_all_stands_for_every_table(results, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "TABLES", names := ("table1", "table12"))
+    monkeypatch.setattr(reproduce, "FIGURES", ())
     assert reproduce.main(["all", "--plan", f"results_dir={results}"]) == 0
     text = capsys.readouterr().out
     assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in TABLES] == list(names)
