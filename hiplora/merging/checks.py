@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,8 @@ def watched(names: Sequence[str], report: dict[str, Any]) -> Callable[[str, Upda
 def _judged(update: Update) -> tuple[bool, bool]:
     """Whether ΔW is finite, and whether it is 0 (as a matrix, or one of its factors is)."""
     if isinstance(update, Dense):
-        weight = update.weight
-        return _finite(weight), _extreme(weight) == 0
+        ends = [float(end) for end in update.weight.aminmax()] if update.weight.numel() else [0.0]  # one pass for both
+        return all(map(math.isfinite, ends)), not any(ends)
     factors = update.factors()
     bound = float(factors.B.norm()) * float(factors.A.norm())
     # A product is formed only where the norms leave a doubt; squares of tiny entries vanish before these do.

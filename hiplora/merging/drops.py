@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hiplora.merging.base import Plan, Tasks, streams
-from hiplora.merging.elementwise import disjoint_mean, fuse_blocks, weighted
+from hiplora.merging.blocks import fuse_blocks
+from hiplora.merging.elementwise import disjoint_mean, weighted
 from hiplora.updates import Dense
 
 Drop = Callable[[Tensor, torch.Generator], Tensor]
@@ -36,11 +37,11 @@ def plan_drop(
     def matrix(name: str) -> Dense:
         masks = [stream(t, name) for t in range(len(tasks))]
 
-        def dropped(blocks: list[Tensor]) -> Tensor:
+        def dropped(blocks: Tensor) -> Tensor:
             left = torch.stack([drop(block, mask) for block, mask in zip(blocks, masks, strict=True)])
             return fuse(weighted(left, weights))
 
-        return Dense(fuse_blocks([task[name] for task in tasks], dropped).mul_(scale))
+        return Dense(fuse_blocks([task[name] for task in tasks], dropped, in_order=True).mul_(scale))
 
     return Plan(matrix, factored=False)
 

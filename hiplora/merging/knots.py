@@ -44,15 +44,12 @@ class Knots(Operator):
 
     def _rule(self, rows: Tasks) -> tuple[Callable[[str], torch.Tensor], dict[str, Any]]:
         """The merged S V (q, n) by name, and notes."""
-        import torch
-
-        from hiplora.merging.elementwise import fuse_blocks, plan_ties
+        from hiplora.merging.blocks import fuse_blocks
+        from hiplora.merging.elementwise import plan_ties
 
         if self.rule == "ties":
             return plan_ties(rows, density=self.density, scope=self.threshold)
-        return (
-            lambda name: fuse_blocks([row[name] for row in rows], lambda blocks: torch.stack(blocks).sum(dim=0))
-        ), {}
+        return (lambda name: fuse_blocks([row[name] for row in rows], lambda blocks: blocks.sum(dim=0))), {}
 
 
 def in_basis(basis: torch.Tensor, update: Update) -> LowRank:

@@ -32,9 +32,11 @@ class Ties(Operator):
     full_rank: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """One or two passes per task for the global cut; then one matrix at a time, in blocks of rows."""
+        """One pass per task, rarely three, for the global cut; then one matrix at a time, in blocks of rows."""
         from hiplora.merging.elementwise import plan_ties
         from hiplora.updates import Dense
 
-        merged, notes = plan_ties(tasks, density=self.density, scope=self.threshold, weights=self.weights)
-        return Plan(lambda name: Dense(merged(name).mul_(self.scale)), factored=False, notes=notes)
+        merged, notes = plan_ties(
+            tasks, density=self.density, scope=self.threshold, weights=self.weights, scale=self.scale
+        )
+        return Plan(lambda name: Dense(merged(name)), factored=False, notes=notes)

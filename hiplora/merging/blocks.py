@@ -1,0 +1,122 @@
+"""Updates as streams of row blocks: a dense ΔW is never laid out for a task.
+
+Blocks of rows are formed from the factors, used and dropped, on all cores: each of torch's threads takes blocks of its
+own and computes them alone, because an operation on a block is too small to be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from hiplora.updates import Dense, Update
+
+BLOCK_ENTRIES = 1 << 17
+"""Entries per block: enough for an operation to be worth its call, few enough to stay in the cache."""
+CHUNKS = 4
+"""Parts per thread into which a matrix is cut, so that no thread waits long for the slowest."""
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Rows:
+    """ΔW (m, n) of an update, some rows at a time; a full matrix is formed once for all of them."""
+
+    def __init__(self, update: Update) -> None:
+        self.shape = update.shape
+        self._dense = update.dense() if isinstance(update, Dense) else None
+        self._factors = None if isinstance(update, Dense) else update.factors()
+
+    @property
+    def device(self) -> torch.device:
+        return (self._dense if self._factors is None else self._factors.B).device  # type: ignore[union-attr]
+
+    def blocks(self) -> list[slice]:
+        """All rows in slices of about ``BLOCK_ENTRIES`` entries, in order."""
+        m, n = self.shape
+        step = max(1, BLOCK_ENTRIES // max(1, n))
+        return [slice(start, min(start + step, m)) for start in range(0, m, step)]
+
+    def buffer(self, *first: int) -> Tensor:
+        """(…, rows, n) float32 for one block."""
+        blocks = self.blocks()
+        return torch.empty(*first, blocks[0].stop if blocks else 0, self.shape[1], device=self.device)
+
+    def read(self, rows: slice, buffer: Tensor) -> Tensor:
+        """The rows in float32, written into a buffer."""
+        out = buffer[: rows.stop - rows.start]
+        if self._factors is None:
+            return out.copy_(self._dense[rows].detach())  # type: ignore[index]
+        B, A = self._factors.B[rows].detach(), self._factors.A.detach()
+        return torch.mm(B, A, out=out) if B.dtype == A.dtype == out.dtype else out.copy_(B @ A)
+
+
+def row_blocks(update: Update) -> Iterator[tuple[slice, Tensor]]:
+    """ΔW (m, n) of an update as consecutive (rows, block) in float32; a block lasts until the next one comes."""
+    source = Rows(update)
+    buffer = source.buffer()
+    return ((rows, source.read(rows, buffer)) for rows in source.blocks())
+
+
+def every_block(updates: Sequence[Update], action: Callable[[Tensor], R]) -> Iterator[R]:
+    """The action's results on every block (rows, n) of every update; it may overwrite the block."""
+    for update in updates:
+        source = Rows(update)
+
+        def chunk(blocks: Sequence[slice], source: Rows = source) -> list[R]:
+            buffer = source.buffer()
+            return [action(source.read(rows, buffer)) for rows in blocks]
+
+        for results in on_all_cores(chunk, source.blocks(), device=source.device):
+            yield from results
+
+
+def fuse_blocks(updates: Sequence[Update], rule: Callable[[Tensor], Tensor], *, in_order: bool = False) -> Tensor:
+    """One merged matrix (m, n): ``rule`` takes the same block of all T updates, (T, rows, n), and may overwrite it.
+
+    ``in_order`` for rules that draw: block after block, from the first row on.
+    """
+    sources = [Rows(update) for update in updates]
+    merged = torch.empty(sources[0].shape, device=sources[0].device)
+
+    def chunk(blocks: Sequence[slice]) -> None:
+        buffer = sources[0].buffer(len(sources))
+        for rows in blocks:
+            for source, mine in zip(sources, buffer, strict=True):
+                source.read(rows, mine)
+            merged[rows] = rule(buffer[:, : rows.stop - rows.start])
+
+    if in_order:
+        chunk(sources[0].blocks())
+    else:
+        on_all_cores(chunk, sources[0].blocks(), device=merged.device)
+    return merged
+
+
+def on_all_cores(action: Callable[[Sequence[P]], R], parts: Sequence[P], *, device: torch.device) -> list[R]:
+    """Results of the action on consecutive parts, as many at a time as torch has threads, in order.
+
+    While they run torch computes each with one thread. On a GPU there is one chunk of all parts.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1 or len(parts) == 1:
+        return [action(parts)] if parts else []
+    size = max(1, len(parts) // (CHUNKS * threads))
+    chunks = [parts[start : start + size] for start in range(0, len(parts), size)]
+
+    inference = torch.is_inference_mode_enabled()
+
+    def in_thread(chunk: Sequence[P]) -> R:
+        with torch.inference_mode(inference):  # a thread does not inherit the mode
+            return action(chunk)
+
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(in_thread, chunks))
+    finally:
+        torch.set_num_threads(threads)
