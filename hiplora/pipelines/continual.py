@@ -46,9 +46,11 @@ class Continual(Pipeline):
         asked = [Wanted(scores(config, Backbone(model=config.model)), shared=True)]
         train: Train | None = None
         for name in self.order:
+            later = train is not None
             train = training(config, task=tasks[name], parent=train)
+            if later:  # nothing is scored along a later training, and each snapshot costs the size of an adapter
+                train = train.but(training=train.training.but(snapshots=()))
             if carry:
-                first = train.parent is None
-                train = train.but(keep_optimizer=True, optimizer="reset" if first else "carry")
+                train = train.but(keep_optimizer=True, optimizer="carry" if later else "reset")
             asked += [Wanted(train), Wanted(scores(config, train))]
         return asked
