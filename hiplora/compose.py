@@ -150,18 +150,18 @@ def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     for group in groups:
         if not isinstance(raw[group], Mapping):
             raise UserError(f"{group}={raw[group]} is not an option; see conf/{group} for those there are.")
-    evaluation, task, benchmarks = _benchmarks(raw)
     values: dict[str, Any] = {name: cls(**raw[name]) for name, cls in SECTIONS.items()}
     values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
     values |= {name: raw[name] for name in PLAIN}
     values |= {"words": tuple(words), "compose": compose_cached}
     if "scale" in raw["evaluation"]:
         values["adapter_scale"] = raw["evaluation"]["scale"]
+    evaluation, task, benchmarks = _benchmarks(raw, values["pipeline"].also_scored)
     return Config(task=task, benchmarks=benchmarks, evaluation=evaluation, seed=_seed(raw["seed"]), **values)
 
 
-def _benchmarks(raw: Mapping[str, Any]) -> tuple[Evaluation, Task, tuple[Task, ...]]:
-    """Evaluation, the task that is trained, and the benchmarks that are scored: the four, and the trained one.
+def _benchmarks(raw: Mapping[str, Any], also: Sequence[str]) -> tuple[Evaluation, Task, tuple[Task, ...]]:
+    """Evaluation, the task that is trained, and the benchmarks that are scored: the four, the trained one, ``also``.
 
     ``evaluation.<benchmark>_<field>`` is an option of that benchmark; the group ``task`` may set its own task's too.
     """
@@ -176,9 +176,21 @@ def _benchmarks(raw: Mapping[str, Any]) -> tuple[Evaluation, Task, tuple[Task, .
     chosen = {key: value for key, value in raw["task"].items() if key != "name"}
     name = _name(raw, "task")
     task = task_class(name)(scoring=scoring, **{**own[name], **chosen})
-    names = ORDER if name in ORDER else (*ORDER, name)
+    names = dict.fromkeys([*ORDER, name, *also])
+    for each in names.keys() - {*ORDER, name}:
+        own[each] = {**own[each], **_task_options(each)}
     others = {each: task_class(each)(scoring=scoring, **own[each]) for each in names if each != name}
     return Evaluation(**shared), task, tuple(task.but(template=None) if n == name else others[n] for n in names)
+
+
+def _task_options(name: str) -> dict[str, Any]:
+    """What ``conf/task`` sets of a benchmark that is not the one chosen."""
+    import yaml
+
+    path = CONF_DIR / "task" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"There is no {path}, which says how the task {name} is asked; add it (docs/extending.md).")
+    return {key: value for key, value in (yaml.safe_load(path.read_text()) or {}).items() if key != "name"}
 
 
 def _name(raw: Mapping[str, Any], group: str) -> str:

@@ -18,6 +18,8 @@ METHODS: dict[str, str] = {
     "split": "hiplora.methods.split:Split",
     "adalora": "hiplora.methods.adalora:Adalora",
     "dora": "hiplora.methods.dora:Dora",
+    "olora": "hiplora.methods.olora:Olora",
+    "osf": "hiplora.methods.osf:Osf",
 }
 
 

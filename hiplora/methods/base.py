@@ -49,6 +49,7 @@ class Method(Options):
     parity_exception: ClassVar[str | None] = None  # why its parameter counts are not LoRA's, to within 1 %
     full_rank: ClassVar[bool] = False  # whether its updates are full matrices, which only dense operators merge
     channel: ClassVar[bool] = False  # whether it is named after a principal channel, which should hold some energy
+    fresh_factors: ClassVar[bool] = False  # whether a training that goes on trains new tensors beside the old ones
 
     name: str
 

@@ -15,6 +15,7 @@ PIPELINES: dict[str, str] = {
     "backbone": "hiplora.pipelines.backbone:BackboneOnly",
     "single": "hiplora.pipelines.single:Single",
     "merge": "hiplora.pipelines.merge:Merge",
+    "continual": "hiplora.pipelines.continual:Continual",
     "frontier": "hiplora.pipelines.frontier:FrontierOnly",
     "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
     "select": "hiplora.pipelines.select:Select",

@@ -42,6 +42,11 @@ class Pipeline(Options):
 
     name: str
 
+    @property
+    def also_scored(self) -> tuple[str, ...]:
+        """Benchmarks that its runs are scored on beside the four and the task's own."""
+        return ()
+
     def stages(self, config: Config) -> Stages:
         """What the configuration asks for, in the order in which it should be made; computes nothing."""
         raise NotImplementedError

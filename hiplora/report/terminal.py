@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hiplora.evaluation.continual import figures
 from hiplora.evaluation.retention import retention
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Metrics
 from hiplora.stages.score import Score
-from hiplora.tasks import primary
+from hiplora.tasks import TASKS, primary
 
 if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome
@@ -20,8 +22,11 @@ def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) in ("merged", "rescaled")]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
+    line = _line_of(outcomes)
+    if line:
+        parts = [_matrix([scored["backbone"], *line])]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
-    if not merged and {"backbone", "adapter"} <= scored.keys():
+    if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"]))
     if engine.reused:
         parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
@@ -92,6 +97,33 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
             before = _number(alone[train.id][task][name])
             lines.append(f"{who:<58}{task:<12}{before:>9}{_number(after.benchmarks[task][name]):>9}")
             who = ""
+    return "\n".join(lines)
+
+
+def _line_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The scores of adapters that went on from each other; none where there are not several, or not all of a line."""
+    scored: list[Any] = [outcome for outcome in outcomes if _role(outcome) == "adapter"]
+    trains = [outcome.stage.of.train.id for outcome in scored]
+    whole = len(trains) > 1 and [train.id for train in scored[-1].stage.of.train.line()] == trains
+    return scored if whole else []
+
+
+def _matrix(line: Sequence[Outcome]) -> str:
+    """Each benchmark's headline score after every stage of a line of trainings, and what follows from them."""
+    stages: list[Any] = [outcome.record.result.benchmarks for outcome in line]  # type: ignore[attr-defined]
+    tasks = [outcome.stage.of.train.task.name for outcome in line[1:]]  # type: ignore[attr-defined]
+    columns = [name for name in stages[0] if name in TASKS]
+    lines = [f"{'stage':<14}" + "".join(f"{f'{name} {primary(name)}':>16}" for name in columns) + f"{'text nll':>12}"]
+    for number, (task, scores) in enumerate(zip(["backbone", *tasks], stages, strict=True)):
+        row = "".join(f"{_number(scores[name][primary(name)]):>16}" for name in columns)
+        lines.append(f"{f'{number} {task}':<14}{row}{_number(scores['text']['nll']):>12}")
+    found = {name: None if math.isnan(value) else value for name, value in figures(stages, tasks).items()}
+    lines.append(
+        f"AvgAcc {_number(found['avg_acc'], '.2f')} %, Forgetting {_number(found['forgetting'], '+.2f')} pp, "
+        f"BWT {_number(found['bwt'], '+.2f')} pp, FWT {_number(found['fwt'], '+.2f')} pp; "
+        f"AvgNLL {_number(found['avg_nll'])}, Forgetting-NLL {_number(found['forgetting_nll'], '+.3f')}, "
+        f"general text {_number(found['text_rise'], '+.3f')} nats per token"
+    )
     return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Beside PEFT's files: the trained tensors by name and the method's state, to go on from. Snapshots hold the same.
 NATIVE = "native.pt"
+OPTIMIZER = "optimizer.pt"  # AdamW's state of the last step, where it was to be kept
 
 
 def snapshot(step: int) -> str:
@@ -45,13 +46,18 @@ def save(
     native: Mapping[str, Any],
     tensors: str,
     snapshots: Mapping[int, Mapping[str, Any]] | None = None,
+    optimizer: Mapping[Any, Any] | None = None,
 ) -> None:
     """Write the adapter's folder in one go: what the method loads, the native states, and the digests of all."""
     import torch
 
     with new_folder(target) as folder:
         method.save(model, folder)
-        states = {NATIVE: native, **{snapshot(step): state for step, state in (snapshots or {}).items()}}
+        states: dict[str, Any] = {
+            NATIVE: native,
+            **{snapshot(step): state for step, state in (snapshots or {}).items()},
+        }
+        states |= {} if optimizer is None else {OPTIMIZER: optimizer}
         for name, state in states.items():
             torch.save(state, folder / name)
         write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
@@ -98,8 +104,8 @@ def verify(folder: Path, record: Record) -> None:
             )
 
 
-def native(folder: Path, record: Record, name: str = NATIVE) -> dict[str, Any]:
-    """A native state of an adapter, on the CPU: its own or that of a snapshot. Raises as :func:`verify`."""
+def native(folder: Path, record: Record, name: str = NATIVE) -> dict[Any, Any]:
+    """A native state of an adapter, on the CPU: its own, a snapshot's, or its optimizer's. Raises as :func:`verify`."""
     import torch
 
     verify(folder, record)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
 from hiplora.stages import energy
-from hiplora.stages.artefact import add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
+from hiplora.stages.artefact import OPTIMIZER, add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Adapter
 from hiplora.tasks.base import Task
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 class Train(Stage):
     """Leaves the adapter's folder and the record of its training. ``svd`` is None where the method needs none.
 
-    With a ``parent`` the training goes on from that adapter, with a fresh optimizer. ``save_basis`` makes the folder
-    carry the singular directions. ``measured_by`` computes the directions that the record measures the update against,
+    With a ``parent`` the training goes on from that adapter, with a fresh ``optimizer`` (reset) or with the moments of
+    the parent's (carry), which then ``keep_optimizer`` has left in its folder. ``save_basis`` makes the folder carry
+    the singular directions. ``measured_by`` computes the directions that the record measures the update against,
     whether the method uses them or not; None measures its size alone.
     """
 
@@ -53,6 +54,8 @@ class Train(Stage):
     training: Training
     data: Annotated[Data, Place]
     parent: Annotated[Train | None, Neutral(None)] = None
+    optimizer: Annotated[Literal["reset", "carry"], Neutral("reset")] = "reset"
+    keep_optimizer: Annotated[bool, Bookkeeping] = False
     save_basis: Annotated[bool, Bookkeeping] = False
     measured_by: Annotated[Svd | None, Bookkeeping] = None
 
@@ -72,6 +75,7 @@ class Train(Stage):
         """Refuse too few singular directions, and a parent whose tensors would mean something else here."""
         if self.svd is not None:
             self.method.check_svd(self.svd)
+        self._check_optimizer()
         if self.parent is None:
             return
         mine, parents = ((t.method, t.model, t.svd, sorted(t.targets)) for t in (self, self.parent))
@@ -82,6 +86,15 @@ class Train(Stage):
                 f"This training goes on from an adapter of another {', '.join(differ)}; give both the same options, or "
                 "train from the backbone."
             )
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer == "carry" and self.method.fresh_factors:
+            raise UserError(
+                f"method={self.method.name} trains new factors on every task, of which no optimizer has a state; type "
+                "pipeline.optimizer=reset."
+            )
+        if self.optimizer == "carry" and (self.parent is None or not self.parent.keep_optimizer):
+            raise UserError("optimizer=carry needs a parent that keeps its optimizer's state (keep_optimizer=true).")
 
     def line(self) -> list[Train]:
         """This training and those that it goes on from, the first one first."""
@@ -117,9 +130,18 @@ class Train(Stage):
                 seed=self.seed,
                 checkpoint_dir=self._checkpoints(job),
                 tracker=job.tracker,
+                moments=self._moments(job),
             )
             tensors = tensors_digest(trained.native)
-            save(self.method, model, job.folder, native=trained.native, tensors=tensors, snapshots=trained.snapshots)
+            save(
+                self.method,
+                model,
+                job.folder,
+                native=trained.native,
+                tensors=tensors,
+                snapshots=trained.snapshots,
+                optimizer=trained.optimizer if self.keep_optimizer else None,
+            )
             deployed, updates = self.method.deployed_parameters(model), self.method.updates(model)
         result = Adapter(
             **_figures(trained),
@@ -150,6 +172,12 @@ class Train(Stage):
             self.method.go_on(model, native(job.artefacts[parent], job.needs[parent]))
         return model
 
+    def _moments(self, job: Job) -> dict[Any, Any] | None:
+        """AdamW's state of the parent's last step, where it is carried on."""
+        if self.parent is None or self.optimizer == "reset":
+            return None
+        return native(job.artefacts[self.parent.id], job.needs[self.parent.id], OPTIMIZER)
+
     def _checkpoints(self, job: Job) -> Path:
         """Where checkpoints lie: those of a training that went on from another result of the parent lie elsewhere."""
         return job.checkpoints if self.parent is None else job.checkpoints / job.needs[self.parent.id].digest
@@ -158,8 +186,9 @@ class Train(Stage):
         shutil.rmtree(job.checkpoints, ignore_errors=True)
 
     def holds(self, folder: Path) -> bool:
-        """Whether the snapshots that are asked for were kept."""
-        return all((folder / snapshot(step)).is_file() for step in self.training.snapshot_steps())
+        """Whether the snapshots that are asked for were kept, and the optimizer's state."""
+        names = [*map(snapshot, self.training.snapshot_steps()), *([OPTIMIZER] if self.keep_optimizer else [])]
+        return all((folder / name).is_file() for name in names)
 
     def complete(self, job: Job) -> None:
         """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -53,6 +53,7 @@ class TrainResult:
     one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
     ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
     ``snapshots`` are such states by the step that they were taken after.
+    ``optimizer`` is AdamW's state by parameter.
     """
 
     steps: int
@@ -67,6 +68,7 @@ class TrainResult:
     resumed_from: int | None
     native: dict[str, Any] = field(repr=False, compare=False)  # tensors do not compare as a whole
     snapshots: dict[int, dict[str, Any]] = field(repr=False, compare=False)
+    optimizer: dict[Any, Any] = field(repr=False, compare=False)
 
 
 def train(
@@ -79,13 +81,14 @@ def train(
     seed: int,
     checkpoint_dir: Path,
     tracker: Tracker | None = None,
+    moments: Mapping[Any, Any] | None = None,
 ) -> TrainResult:
     """Train the attached adapter in place; afterwards the model is in evaluation mode.
 
     The same arguments and seed give the same adapter, bit for bit on the same machine, number of threads and
     (on cuda) deterministic kernels, however often the process was killed on the way: state lives in
     ``checkpoint_dir``, which the caller removes when the adapter is stored. ``tracker`` is the W&B run
-    that gets the curve, or None.
+    that gets the curve, or None. ``moments`` is the optimizer's state that an earlier training has left, to start with.
 
     Raises:
         NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
@@ -115,6 +118,9 @@ def train(
         )
         if tensors is not None:
             _restore(trainer, tensors)
+        elif moments is not None:
+            groups = trainer.adamw.state_dict()["param_groups"]
+            trainer.adamw.load_state_dict({"state": moments, "param_groups": groups})
         journal = Journal(
             checkpoint_dir,
             steps=training.steps,
@@ -143,6 +149,7 @@ def train(
         resumed_from=resumed_from,
         native=native,
         snapshots=session.snapshots,
+        optimizer=trainer.adamw.state_dict()["state"],
     )
 
 

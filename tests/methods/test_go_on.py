@@ -76,14 +76,18 @@ def test_from_the_folder_and_in_memory_it_goes_on_to_the_same_bits(
     with patch.object(type(method), "finish", lambda self, model: None):
         fit(held, tiny, method, tmp_path / "held", steps=STEPS)
     between = adapter(held)
+    torch.manual_seed(0)
     method.restart(held)
+    started = adapter(held)
     in_memory = fit(held, tiny, method, tmp_path / "further", steps=STEPS, seed=43)
 
     kept = stored(name)
     assert same(kept["adapter"], between)
     again = fresh(tiny, method)
+    torch.manual_seed(0)  # of what is drawn anew
     method.go_on(again, kept)
-    assert same(adapter(again), between)
+    assert same(adapter(again), started)
+    assert same(started, between) is not method.fresh_factors
     from_folder = fit(again, tiny, method, tmp_path / "second", steps=STEPS, seed=43)
 
     assert from_folder.curve == in_memory.curve
@@ -111,6 +115,7 @@ def test_a_resumed_training_that_went_on_ends_with_the_same_bits(
 
     def went_on() -> Any:
         model = fresh(tiny, method)
+        torch.manual_seed(0)
         method.go_on(model, kept)
         return model
 

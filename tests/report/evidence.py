@@ -14,6 +14,7 @@ from hiplora.report.experiment import Run, load, sweeps
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
+from hiplora.tasks import ORDER, primary
 from tests.report.frontiers import LEVELS, World
 
 HERE = Path(__file__).parent
@@ -54,6 +55,37 @@ def merged(run: Run, keep: Keep) -> Iterator[Entry]:
         yield Entry(role="merged", members=instance, record=there[position] if there else None)
 
 
+def line(run: Run, keep: Keep) -> Iterator[Entry]:
+    """A line of trainings whose scores are simple functions of method and stage, made of the single runs' fixtures.
+
+    A task is at 50 %, gains 1 point in every stage before its own, is at 70 % after that (seed 100: 71 %, 2024: 72 %)
+    and then loses ``loss`` points per stage; the NLL of its gold answers is 3 − score / 50. HiP-LoRA lacks the last
+    stage of seed 2024, PiSSA, Proj-LoRA and OSF everything.
+    """
+    method, seed = run.point["method"], run.point["seed"]
+    loss = {"lora": 4.0, "hip": 2.0, "olora": 3.0}.get(method)
+    backbone, *_ = labelled(keep, "backbone") or [None]
+    yield Entry(role="backbone", record=None if backbone is None else scored(backbone, "backbone", [50.0] * 4))
+    for stage, task in enumerate(ORDER, start=1):
+        found = labelled(everything, "adapter", method="lora", task=task, seed=42)
+        lacks = loss is None or (method, seed, stage) == ("hip", "2024", 4) or not keep({"role": "line", **run.point})
+        ago = [stage - own for own in range(1, 5)]
+        shift = {"42": 0.0, "100": 1.0, "2024": 2.0}[seed]
+        percents = [50.0 + stage if late < 0 else 70.0 + shift - (loss or 0) * late for late in ago]
+        record = None if lacks else scored(found[0], f"{method}{seed}{stage}", percents)
+        yield Entry(role="adapter", members=((task, int(seed)),), record=record)
+
+
+def scored(record: Record, id: str, percents: list[float]) -> Record:
+    """A fixture with other headline scores of the four tasks, and an id of its own."""
+    scores = {
+        task: {**record.result.benchmarks[task], primary(task): percent / 100, "nll": 3 - percent / 50}
+        for task, percent in zip(ORDER, percents, strict=True)
+    }
+    result = record.result.model_copy(update={"benchmarks": {**record.result.benchmarks, **scores}})
+    return record.model_copy(update={"id": id, "result": result})
+
+
 # HiP-LoRA forgets a fifth less than LoRA, Proj-LoRA a twentieth; directions that mean nothing do not help.
 WORLD = World(
     forgets={"hip": 0.8, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3},
@@ -76,7 +108,7 @@ def probe(run: Run, keep: Keep) -> Iterator[Entry]:
 def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries: dict[str, Any] = {"single": single, "merge": merged, "probe": probe, "drift": drift}
+    entries: dict[str, Any] = {"single": single, "merge": merged, "probe": probe, "drift": drift, "continual": line}
     entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(

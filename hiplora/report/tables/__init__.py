@@ -6,6 +6,8 @@ TABLES = (
     "mergefail",
     "table3",
     "table6",
+    "table7",
+    "table9",
     "table11",
     "table12",
     "table13",

@@ -1,0 +1,53 @@
+"""Table 7: one adapter through several tasks; what it knows at the end, and what it forgot on the way."""
+
+from typing import cast
+
+from hiplora.pipelines.continual import Continual
+from hiplora.report.frame import Evidence
+from hiplora.report.lines import lines, methods, order, per_line
+from hiplora.report.notes import table
+from hiplora.report.table import Column, Table
+
+COLUMNS = (
+    Column(label="AvgAcc (%)", better="up", measure="avg_acc", paper="{method}/avg_acc"),
+    Column(label="Forgetting (pp)", decimals=2, better="down", measure="forgetting", paper="{method}/forgetting"),
+    Column(label="BWT (pp)", decimals=2, better="up", measure="bwt"),
+    Column(label="FWT (pp)", decimals=2, better="up", measure="fwt"),
+    Column(label="AvgNLL (nats/token)", decimals=3, better="down", measure="avg_nll"),
+    Column(label="Forgetting-NLL (nats/token)", decimals=3, better="down", measure="forgetting_nll"),
+    Column(label="BWT-NLL (nats/token)", decimals=3, better="up", measure="bwt_nll"),
+    Column(label="FWT-NLL (nats/token)", decimals=3, better="up", measure="fwt_nll"),
+    Column(label="Text (nats/token)", decimals=3, better="down", measure="text_rise"),
+)
+NOTES = (
+    "AvgAcc: mean over the T tasks of the score after the last one. Forgetting: of every task but the last, the best "
+    "score from its own stage to the last but one, minus that at the end; mean over T − 1. BWT: at the end minus after "
+    "the task's own stage; mean over T − 1. FWT: of every task but the first, just before its own stage minus the bare "
+    "backbone; mean over T − 1. ± is the standard deviation (n − 1) over training seeds.",
+    "With -NLL: the same of the gold answers' log-likelihood, so Forgetting-NLL is a rise of the NLL, and BWT-NLL and "
+    "FWT-NLL are gains; AvgNLL is the mean NLL. Text: rise of the cross-entropy on general text from the backbone to "
+    "the end.",
+    "A task's adapter goes on from the one before, with the singular directions of the original weights. OSF's paper "
+    "decomposes the weights anew before each task; here it does not. O-LoRA's factors of earlier tasks are frozen.",
+)
+
+
+def build(evidence: Evidence) -> Table:
+    """One row per method."""
+    cells = []
+    for method in methods(evidence):
+        for column in COLUMNS:
+            paper = evidence.experiment.paper_value(column.paper.format(method=method))
+            sample = per_line(evidence, column.measure, method=method)
+            cells.append(sample.mean(evidence.experiment.label(method), column, "t", paper=paper))
+    return table(evidence, "Table 7", columns=COLUMNS, cells=cells, notes=[*NOTES, *line_notes(evidence)])
+
+
+def line_notes(evidence: Evidence) -> list[str]:
+    """The order of the tasks, and what of the optimizer each starts with."""
+    found: dict[str, None] = {}
+    for slot in (evidence.slots[number] for number in lines(evidence)):
+        if order(slot):
+            how = f"; optimizer: {cast(Continual, slot.config.pipeline).optimizer}" if slot.config is not None else ""
+            found[f"Order of the tasks: {' → '.join(order(slot))}{how}."] = None
+    return [*found]

@@ -1,0 +1,65 @@
+"""Continual tuning as a user types it: killed between stages and inside one, it ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+WORDS = ["method=lora", "pipeline=continual", "pipeline.order=[mmlu,gsm8k]", "evaluation.code_execution=off"]
+LONG = "training.steps=30"
+
+
+def records(results: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in (results / "mini/records").rglob("*.json")]
+    return {f"{record['kind']} {record['name']}": record for record in found}
+
+
+def killed(command: list[str], environment: dict[str, str], when: Callable[[], Any]) -> None:
+    """SIGKILL as soon as there is something to see."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not when() and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_between_stages_and_inside_one(run, arguments, environment, tmp_path: Path) -> None:
+    outputs, results = tmp_path / "killed/outputs", tmp_path / "killed/results"
+    places = [f"outputs_dir={outputs}", f"results_dir={results}"]
+    command = [sys.executable, "-m", "hiplora.run", *arguments, *WORDS, LONG, *places]
+    killed(command, environment, lambda: "score lora-mmlu-s42" in records(results))  # stage 1 is complete
+    assert "train lora-mmlu+gsm8k-s42" not in records(results)
+    killed(command, environment, lambda: [*(outputs / "checkpoints").glob("*/*/step-*")])  # those of a child
+    assert "train lora-mmlu+gsm8k-s42" not in records(results)
+
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "train lora-mmlu-s42" not in resumed.stderr, "stage 1 is not made again"
+    assert records(results)["train lora-mmlu+gsm8k-s42"]["result"]["resumed_from"] is not None
+    straight = run(*WORDS, LONG)
+    assert straight.returncode == 0, straight.stderr
+    expected, found = records(tmp_path / "results"), records(results)
+    assert {name: record["digest"] for name, record in found.items()} == {
+        name: record["digest"] for name, record in expected.items()
+    }
+    assert len(found) == 5
+
+    again = run(*WORDS, LONG)
+    assert again.returncode == 0, again.stderr
+    assert "[1/" not in again.stderr
+    assert again.stdout.split("Reused")[0].splitlines()[:4] == straight.stdout.splitlines()[:4]
+    single = run("method=lora", "task=mmlu", "evaluation.code_execution=off", LONG)
+    train = expected["train lora-mmlu-s42"]
+    assert f"train {train['name']}-{train['id']}" in single.stdout.split("Reused: ")[1]
+    assert "[1/" not in single.stderr
