@@ -184,15 +184,16 @@ class _Round:
         self.standards: list[Matched] = []
 
     def make(self, candidates: Sequence[Words]) -> Steps:
-        """Make the reference, the first time, and the candidates."""
-        reference = self.select.typed_words(self.select.against)
-        seeds = dict.fromkeys((*self.select.level_seeds, *self.seeds))
-        asked = [] if self.levels else [Run(reference, task, seed) for task in self.tasks for seed in seeds]
-        yield from _make(self.runs, [*asked, *(run for words in candidates for run in self._of(words))])
+        """Make the candidates, and before the first of them the reference: without it nothing can be judged."""
         if not self.levels:
+            reference = self.select.typed_words(self.select.against)
+            seeds = dict.fromkeys((*self.select.level_seeds, *self.seeds))
+            yield from _make(self.runs, [Run(reference, task, seed) for task in self.tasks for seed in seeds])
             scale = self.select.level_scale
             self.levels = {t: self.runs.level(reference, t, self.select.level_seeds, scale) for t in self.tasks}
             self.standards = self._matched(reference)
+            self._objective(self.standards)  # refuses a reference that has forgotten nothing
+        yield from _make(self.runs, [run for words in candidates for run in self._of(words)])
 
     def trial(self, method: str, stage: int, words: Words) -> Trial:
         """A candidate that was made."""

@@ -18,7 +18,7 @@ RATES = "stages=[['training.lr=1e-2','training.lr=3e-2']]"
 GRID = [
     "pipeline=select",
     *(f"~pipeline.methods.{name}" for name in ("hip", "pissa", "adalora", "dora", "split")),
-    "pipeline.words=['training.steps=4']",
+    "pipeline.words=['training.steps=6']",
     "pipeline.against=['method=lora','method.r=4','training.lr=1e-2']",
     "pipeline.methods.lora.start=['method=lora','method.r=4']",
     "pipeline.methods.proj.start=['method=proj','method.r=4','method.k=8']",
@@ -26,9 +26,10 @@ GRID = [
     "pipeline.final_tasks=[gsm8k]",
     "pipeline.final_seeds=[8]",
     "pipeline.level_tasks=[gsm8k,mmlu]",
-    "pipeline.scales=[0.5,1.0]",
-    "pipeline.level_scale=0.5",
-    "pipeline.objective=[text]",
+    "pipeline.scales=[0.25,1.0]",
+    "pipeline.level_scale=0.25",
+    "pipeline.objective=[retain_nll]",
+    "pipeline.styled=[gsm8k,code]",  # whatever else a random model is trained on makes it better at these
     "pipeline.own_items=2",
     "pipeline.other_items=1",
     "pipeline.text_tokens=64",
@@ -68,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path, backbone: Path)
     printed, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "Written: " in printed
-    assert "To write into conf/selected/mini/lora.yaml: training: steps: 4" in printed
+    assert "To write into conf/selected/mini/lora.yaml: training: steps: 6" in printed
     return folder, made(errors)
 
 
@@ -128,7 +129,7 @@ def test_what_follows_is_at_the_levels_and_names_the_selection(
         word for word in GRID if word.startswith(("pipeline.scales", "pipeline.own", "pipeline.other", "pipeline.text"))
     ]
     base = [
-        "training.steps=4",
+        "training.steps=6",
         "training.lr=1e-2",
         "evaluation.code_execution=off",
         "seed=custom",

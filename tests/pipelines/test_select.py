@@ -82,7 +82,7 @@ def test_everything_is_on_validation_and_trained_once(configured: Configured) ->
     config, answers = configured(*GRID), Answers(world)
     answers.drive(config)
     batches = answers.asked
-    assert len(batches) == 4, "two stages, finals, levels"
+    assert len(batches) == 6, "the reference and two stages, the reference and finals, levels"
     stages = {stage.id: stage for batch in batches for stage in batch}
     frontiers = [stage for stage in stages.values() if isinstance(stage, Frontier)]
     assert all(stage.evaluation.splits == "validation" and not stage.fractions for stage in frontiers)
@@ -108,6 +108,13 @@ def test_the_page_names_every_trial_and_its_records(configured: Configured) -> N
     before = (folder / "selection.json").read_bytes()
     config.pipeline.conclude(config, found)
     assert (folder / "selection.json").read_bytes() == before
+
+
+def test_a_reference_that_forgets_nothing_is_found_before_anything_else_is_made(configured: Configured) -> None:
+    answers = Answers(lambda train: (1.0, -0.1, 0.0))
+    with pytest.raises(UserError, match="has forgotten nothing"):
+        answers.drive(configured(*GRID))
+    assert len(answers.asked) == 1
 
 
 def test_without_a_level_there_is_no_selection(configured: Configured) -> None:
