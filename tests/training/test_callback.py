@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from hiplora import HipLoraCallback
 from hiplora.errors import UserError
 from hiplora.packing.sequences import Encoded
-from tests.training.worker import OPTIONS, adapter, attached, examples, fit
+from tests.training.worker import VARIANTS, adapter, attached, examples, fit
 
 
 class Ordered(Trainer):
@@ -35,7 +35,7 @@ def arguments(folder: Path, **changes: Any) -> TrainingArguments:
 def test_stock_trainer_with_the_callback_takes_our_steps(tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Same rows, same order: one row per micro-batch, three per step, in both trainers."""
     encoded = [Encoded(list(range(2, 12)), list(range(20 + i, 30 + i))) for i in range(6)]
-    method = OPTIONS["hip"].but(dropout=0.0, stability=3.0)
+    method = VARIANTS["hip_absolute"].but(dropout=0.0, stability=3.0)  # one learning rate, as the stock Trainer has
     ours, stock = attached(tiny, method), attached(tiny, method)
     before = adapter(stock)
     monkeypatch.setattr("tests.training.worker.examples", lambda: encoded)
