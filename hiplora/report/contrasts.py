@@ -17,15 +17,15 @@ ACCURACY = -3.0  # pp; with a lower bound under it, equal learning is not shown
 
 DIFFERENCE = Column(label="Difference", decimals=3, spread="ci", level="t")
 P = Column(label="p (Holm)", decimals=4, spread="none")
-NARROW = Column(label="90 % interval", decimals=3, spread="none")
+NARROW = Column(label="90 % interval", decimals=3, spread="ci", level="t")
 MARGIN = Column(label="Margin", decimals=3, spread="none")
 DETECTABLE = Column(label="Detectable", decimals=3, spread="none")
 VERDICT = Column(label="Verdict", spread="none")
 SIGNS = Column(label="Signs by task", spread="none")
-SECOND = Column(label="Second text agrees", decimals=3, spread="none")
-TRAINING = Column(label="Along the training agrees", decimals=3, spread="none")
+SECOND = Column(label="Second text agrees", decimals=3, spread="ci", level="t")
+TRAINING = Column(label="Along the training agrees", decimals=3, spread="ci", level="t")
 EVERYONE = Column(label="With those never at the level", decimals=3, spread="ci", level="t")
-OWN = Column(label="Own score (pp)", decimals=1, spread="none")
+OWN = Column(label="Own score (pp)", decimals=1, spread="ci", level="t")
 COLUMNS = (DIFFERENCE, P, NARROW, MARGIN, DETECTABLE, VERDICT, SIGNS, SECOND, TRAINING, EVERYONE, OWN)
 
 
@@ -85,7 +85,7 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
         checked = [(column, difference(pair, of)) for column, of in measure.checks]
         agreed = {column.label: _same_sign(sample, other) for column, other in checked}
         own = difference(pair, measure.own) if measure.own is not None else None
-        yield sample.cell(row, P, contrast.corrected, words="< 0.0001" if contrast.corrected < 1e-4 else "")
+        yield sample.cell(row, P, contrast.corrected)
         yield sample.cell(row, MARGIN, measure.margin)
         yield sample.cell(row, DETECTABLE, contrast.detectable)
         low, high = (number_text(end, NARROW) for end in contrast.paired.narrow)
