@@ -159,8 +159,8 @@ def paired_t(differences: ArrayLike) -> Paired:
     described, mean, std = DescrStatsW(array), float(array.mean()), float(array.std(ddof=1))
     # Differences without any spread leave nothing to divide by.
     p = float(described.ttest_mean(0)[1]) if std > 0 else float(mean == 0)
-    wide, narrow = (tuple(map(float, described.tconfint_mean(alpha=alpha))) for alpha in (0.05, 0.1))
-    return Paired(mean=mean, std=std, n=int(array.size), interval=wide, narrow=narrow, p=p)
+    (low, high), (inner_low, inner_high) = (map(float, described.tconfint_mean(alpha=alpha)) for alpha in (0.05, 0.1))
+    return Paired(mean=mean, std=std, n=int(array.size), interval=(low, high), narrow=(inner_low, inner_high), p=p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

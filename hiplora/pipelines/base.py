@@ -31,7 +31,7 @@ from hiplora.tasks.base import Task
 from hiplora.tasks.source import Data
 from hiplora.training.options import Training
 
-Stages = Sequence[Wanted] | Generator[Wanted | Sequence[Wanted], list[Record], None]
+Stages = Sequence[Wanted] | Generator[Wanted | Sequence[Wanted], list[Record], Any]
 
 
 class Pipeline(Options):

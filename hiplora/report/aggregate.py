@@ -131,7 +131,7 @@ def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
     paper = evidence.experiment.paper_value(column.paper.format(**point))
     point |= column.point
     if column.spread == "std":
-        return per_seed(evidence, column.measure, **point).mean(row, column, "t", paper=paper)
+        return per_seed(evidence, column.measure, **point).mean(row, column, "t", paper=paper)  # type: ignore[arg-type]
     return per_instance(evidence, column.measure, column.sizes, **point).mean(row, column, column.level, paper=paper)
 
 

@@ -133,8 +133,7 @@ def number_text(value: float, column: Column) -> str:
 def grids(table: Table) -> list[tuple[str, list[list[str]]]]:
     """Each section's heading with its header and rows as text; a section has the columns that it has cells in."""
     if not table.sections:
-        rows = list(dict.fromkeys(cell.row for cell in table.cells))
-        return [("", _grid(table, rows, table.columns))]
+        return [("", _grid(table, list(dict.fromkeys(cell.row for cell in table.cells)), table.columns))]
     found = []
     for heading, rows in table.sections.items():
         there = {cell.column for cell in table.cells if cell.row in rows}
