@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     backbone = models.load(compose(["model.dtype=float32"]).model)
     generator = torch.Generator().manual_seed(SEED)
-    start = int(backbone.tokenizer.convert_tokens_to_ids(START))
+    start: Any = backbone.tokenizer.convert_tokens_to_ids(START)
     texts: list[str] = []
     while len(texts) < TEXTS:
         texts += kept(backbone.tokenizer, drawn(backbone.model.eval(), start=start, generator=generator))
