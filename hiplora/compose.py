@@ -133,7 +133,7 @@ CHOICES: dict[str, Callable[[str], type[Options]]] = {
     "merge": operator_class,
 }
 PLAIN = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
-BUDGETS = ("merging",)  # sections of conf/scale that options of a pipeline are taken from
+BUDGETS = ("merging", "efficiency")  # sections of conf/scale that options of a pipeline are taken from
 
 
 def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:

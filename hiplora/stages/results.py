@@ -165,10 +165,32 @@ class Drifted(Result):
         return [point.model_dump() for point in self.points]
 
 
+class Cost(BaseModel):
+    """What training with one method cost: tokens per second of each turn, the most memory of all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tokens_per_second: list[float]
+    peak_memory_bytes: int
+    uses_svd: bool
+
+
+class Costs(Result):
+    """A measurement of several methods in one process (kind ``efficiency``)."""
+
+    methods: dict[str, Cost]
+    svd_seconds: float
+    svd_cache_bytes: int
+
+    def reproducible(self) -> Any:
+        return sorted(self.methods)  # times never are
+
+
 RESULTS: dict[str, type[Result]] = {
     "train": Adapter,
     "score": Scores,
     "frontier": Frontier,
     "probe": Probed,
     "drift": Drifted,
+    "efficiency": Costs,
 }

@@ -119,7 +119,7 @@ class Train(Stage):
         self.method.check(target_shapes(backbone.model, self.targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         set_seed(self.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
-        with peak_memory(backbone.device) as peak, _put_on(self.method, lambda: self._start(backbone, job)) as model:
+        with peak_memory(backbone.device) as peak, put_on(self.method, lambda: self._start(backbone, job)) as model:
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             trained = train(
                 model,
@@ -194,7 +194,7 @@ class Train(Stage):
         """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
         if self.save_basis and lacks_basis(job.folder):
             print(f"[train] {job.folder.name}: adding U and V to the adapter", file=sys.stderr, flush=True)
-            with _put_on(self.method, lambda: self._loaded(models.load(self.model), job.folder)) as model:
+            with put_on(self.method, lambda: self._loaded(models.load(self.model), job.folder)) as model:
                 add_basis(self.method, model, job.folder)
 
     @contextmanager
@@ -208,7 +208,7 @@ class Train(Stage):
         """
         folder = job.artefacts[self.id]
         verify(folder, job.needs[self.id])
-        with _put_on(self.method, lambda: self._loaded(backbone, folder)) as model:
+        with put_on(self.method, lambda: self._loaded(backbone, folder)) as model:
             yield model
 
     @contextmanager
@@ -219,13 +219,13 @@ class Train(Stage):
         """
         kept = native(job.artefacts[self.id], job.needs[self.id], snapshot(self.training.step_of(fraction)))
 
-        def put_on() -> PeftModel:
+        def snapshot_on() -> PeftModel:
             model = self._fresh(backbone)
             self.method.put_back(model, kept)
             self.method.finish(model)
             return model
 
-        with _put_on(self.method, put_on) as model:
+        with put_on(self.method, snapshot_on) as model:
             yield model
 
     def _loaded(self, backbone: models.Backbone, folder: Path) -> PeftModel:
@@ -233,13 +233,13 @@ class Train(Stage):
 
 
 @contextmanager
-def _put_on(method: Method, put_on: Callable[[], PeftModel]) -> Iterator[PeftModel]:
-    """The model that ``put_on`` makes of the shared backbone, which is as before when the block ends.
+def put_on(method: Method, attach: Callable[[], PeftModel]) -> Iterator[PeftModel]:
+    """The model that ``attach`` makes of the shared backbone, which is as before when the block ends.
 
     Where that fails, the backbone is forgotten: half an adapter may be on it, for the next stage to take.
     """
     try:
-        model = put_on()
+        model = attach()
     except BaseException:
         models.forget()
         raise

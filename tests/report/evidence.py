@@ -100,6 +100,11 @@ def drift(run: Run, keep: Keep) -> Iterator[Entry]:
     yield Entry(role="drift", members=(member,), record=record)
 
 
+def efficiency(run: Run, keep: Keep) -> Iterator[Entry]:
+    (record,) = labelled(keep, "efficiency") or [None]
+    yield Entry(role="efficiency", record=record)
+
+
 def probe(run: Run, keep: Keep) -> Iterator[Entry]:
     (record,) = labelled(keep, "probe") or [None]
     yield Entry(role="probe", record=record)
@@ -108,7 +113,14 @@ def probe(run: Run, keep: Keep) -> Iterator[Entry]:
 def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
     experiment = load(name)
-    entries: dict[str, Any] = {"single": single, "merge": merged, "probe": probe, "drift": drift, "continual": line}
+    entries: dict[str, Any] = {
+        "single": single,
+        "merge": merged,
+        "probe": probe,
+        "efficiency": efficiency,
+        "drift": drift,
+        "continual": line,
+    }
     entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(

@@ -206,4 +206,4 @@ def test_parity_is_told_with_its_exceptions():
 
 
 def test_fixtures_are_read_whole():
-    assert len(RECORDS) == 22 + 22 + 1 + 15 + 48 + 1 + 4
+    assert len(RECORDS) == 22 + 22 + 1 + 15 + 48 + 1 + 1 + 4

@@ -1,0 +1,36 @@
+"""Pipeline ``efficiency``: what training with each of several methods costs on this machine (Table 5)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from hiplora.config import Natural, Positive
+from hiplora.pipelines.base import Config, Pipeline, Stages
+from hiplora.stages.efficiency import Efficiency
+from hiplora.stages.make import Wanted
+
+
+class EfficiencyOfMethods(Pipeline):
+    """``methods`` are options of the group; each trains ``steps`` steps after ``warmup``, ``repetitions`` times."""
+
+    methods: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    steps: Positive
+    warmup: Natural
+    repetitions: Positive
+
+    def stages(self, config: Config) -> Stages:
+        stage = Efficiency(
+            methods={name: config.other(f"method={name}").method for name in self.methods},
+            task=config.task.as_trained(),
+            seed=config.seed,
+            model=config.model,
+            targets=config.model.target_modules,
+            svd=config.svd,
+            training=config.training.but(steps=self.steps),
+            warmup=self.warmup,
+            repetitions=self.repetitions,
+            data=config.data,
+        )
+        return [Wanted(stage)]

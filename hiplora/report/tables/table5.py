@@ -1,0 +1,73 @@
+"""Table 5: what training costs with each method, as ratios to LoRA measured in one process."""
+
+from collections.abc import Iterator
+from statistics import fmean, median
+
+from hiplora.report.frame import Entry, Evidence
+from hiplora.report.notes import table
+from hiplora.report.table import Cell, Column, Table
+from hiplora.stages.results import Costs
+
+REFERENCE = "lora"
+RATIO = Column(label="tokens/s over LoRA's", decimals=3, better="up", spread="ci", level="t")
+SPEED = Column(label="tokens/s", decimals=0, better="up", spread="none", paper="{method}/tok_per_s")
+MEMORY = Column(label="peak memory (GB)", decimals=2, better="down", spread="none", paper="{method}/peak_gb")
+SVD = Column(label="SVD (min)", decimals=2, better="down", spread="none", paper="{method}/svd_minutes")
+CACHE = Column(label="SVD cache (GB)", decimals=3, better="down", spread="none", paper="{method}/svd_cache_gb")
+COLUMNS = (RATIO, SPEED, MEMORY, SVD, CACHE)
+NOTES = (
+    "All methods train in one process, in turns that begin with another method each time; forward, backward, clipping, "
+    "AdamW, penalty and retraction are timed, after a warm-up. A token is a prompt or answer token; padding is not "
+    "counted. Ratio: mean over the turns of a method's speed over LoRA's in the same round, in brackets the least and "
+    "the greatest of them; tokens/s: median over the turns. Only ratios carry over to other machines.",
+    "Peak memory: of torch on a GPU; on a CPU of the whole process, weights and libraries included. The SVD is "
+    "computed once per backbone and then read from its cache; a blank is a method without one.",
+)
+
+
+def build(evidence: Evidence) -> Table:
+    """One row per method."""
+    cells = [cell for key in evidence.experiment.labels for cell in _row(evidence, key)]
+    return table(evidence, "Table 5", columns=COLUMNS, cells=cells, notes=NOTES, counted="turns")
+
+
+def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
+    entry, result = _costs(evidence)
+    cost = result.methods.get(method) if result is not None else None
+    values: dict[str, tuple[float, float | None, float | None]] = {}
+    if result is not None and cost is not None:
+        speeds, reference = cost.tokens_per_second, result.methods[REFERENCE].tokens_per_second
+        ratios = [one / other for one, other in zip(speeds, reference, strict=True)]
+        values = {
+            RATIO.label: (fmean(ratios), min(ratios), max(ratios)),
+            SPEED.label: (median(speeds), None, None),
+            MEMORY.label: (cost.peak_memory_bytes / 1e9, None, None),
+        }
+        if cost.uses_svd:
+            values[SVD.label] = (result.svd_seconds / 60, None, None)
+            values[CACHE.label] = (result.svd_cache_bytes / 1e9, None, None)
+    for column in COLUMNS:
+        if cost is not None and column.label not in values:
+            continue  # not defined for this method
+        value, low, high = values.get(column.label, (None, None, None))
+        yield Cell(
+            row=evidence.experiment.label(method),
+            column=column.label,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            n=len(cost.tokens_per_second) if cost is not None else 0,
+            n_expected=len(cost.tokens_per_second) if cost is not None else 1,
+            paper=evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None,
+            marks=entry.marks if entry is not None else "",
+            runs=(entry.record.id,) if entry is not None and entry.record is not None else (),
+        )
+
+
+def _costs(evidence: Evidence) -> tuple[Entry | None, Costs | None]:
+    """The measurement on record, if there is one."""
+    for slot in evidence.slots:
+        for entry in slot.entries:
+            if entry.record is not None and isinstance(entry.record.result, Costs):
+                return entry, entry.record.result
+    return None, None

@@ -1,0 +1,139 @@
+"""Kind ``efficiency``: what training with each method costs, all of them in one process, in turns."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.config import As, Natural, Place, Positive, Seed
+from hiplora.methods.base import Method, Setup
+from hiplora.models import Model
+from hiplora.spectral.options import Svd
+from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.results import Cost, Costs
+from hiplora.stages.train import put_on, target_shapes
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Data, Source
+from hiplora.training.options import Training
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Efficiency(Stage):
+    """Each of ``methods`` trains ``training.steps`` steps after ``warmup`` steps, ``repetitions`` times.
+
+    The turns go round, each time beginning with another method, so that a machine that slows down slows all of them.
+    """
+
+    kind: ClassVar[str] = "efficiency"
+
+    methods: dict[str, Method]
+    task: Annotated[Task, As(lambda task: task.trained())]
+    seed: Seed
+    model: Model
+    targets: Annotated[tuple[str, ...], Field(strict=False), As(sorted)]
+    svd: Svd
+    training: Training
+    warmup: Natural
+    repetitions: Positive
+    data: Annotated[Data, Place]
+
+    def reads(self) -> dict[str, str]:
+        return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
+
+    def where(self) -> str:
+        """The machine too: nothing here would be the same on another."""
+        return f"{self.model.where()}-{machine()}"
+
+    def name(self) -> str:
+        return f"{'+'.join(self.methods)}-{self.task.name}"
+
+    def check(self) -> None:
+        models.check(self.model)
+        Source(self.data).check(self.task.trains_on)
+
+    def run(self, job: Job) -> Made:
+        from tqdm import tqdm
+
+        backbone = models.load(self.model)
+        shapes = target_shapes(backbone.model, self.targets)
+        seconds, size = svd_cost(backbone.model, shapes, self.svd)
+        turns = [(repetition, name) for repetition in range(self.repetitions) for name in self._order(repetition)]
+        for repetition, name in tqdm(turns, desc="efficiency", unit="turn"):
+            place = f"{repetition}/{name}"
+            if job.parts.get(place) is None:
+                self.methods[name].check(shapes)
+                job.parts.keep({place: self._turn(backbone, self.methods[name])})
+        found = {name: [job.parts.get(f"{r}/{name}") for r in range(self.repetitions)] for name in self.methods}
+        costs = {
+            name: Cost(
+                tokens_per_second=[turn["tokens_per_second"] for turn in turns],
+                peak_memory_bytes=max(turn["peak_memory_bytes"] for turn in turns),
+                uses_svd=self.methods[name].uses_svd,
+            )
+            for name, turns in found.items()
+        }
+        return Made(Costs(methods=costs, svd_seconds=seconds, svd_cache_bytes=size), models.describe(backbone))
+
+    def _order(self, repetition: int) -> list[str]:
+        names = list(self.methods)
+        first = repetition % len(names)
+        return [*names[first:], *names[:first]]
+
+    def _turn(self, backbone: models.Backbone, method: Method) -> dict[str, Any]:
+        """Speed of the steps after the warm-up, and the most memory that was held."""
+        from transformers import set_seed
+
+        from hiplora.training.memory import peak_memory
+        from hiplora.training.trainer import train
+
+        encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
+        setup = Setup(targets=self.targets, svd=self.svd if method.uses_svd else None, training=self.training)
+        set_seed(self.seed)
+        attach = lambda: method.attach(backbone.model, setup=setup)  # noqa: E731
+        with put_on(method, attach) as model, peak_memory(backbone.device) as peak:
+            for steps in (self.warmup, self.training.steps) if self.warmup else (self.training.steps,):
+                quiet = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
+                with tempfile.TemporaryDirectory() as folder:
+                    trained = train(
+                        model,
+                        backbone.tokenizer,
+                        encoded,
+                        method=method,
+                        training=quiet,
+                        seed=self.seed,
+                        checkpoint_dir=Path(folder),
+                    )
+            return {"tokens_per_second": trained.tokens_per_second, "peak_memory_bytes": peak()}
+
+
+def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, int]:
+    """Seconds to compute the singular directions of all target matrices, and the bytes of the file that keeps them."""
+    from hiplora.spectral import load_or_compute
+
+    weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        found = load_or_compute(weights, **svd.fields(), cache_dir=Path(folder))
+        return round(time.perf_counter() - started, 3), found.path.stat().st_size
+
+
+def machine() -> str:
+    """The processor and how many cores of it, such as ``amd-epyc-x2``: for a file name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.split(":", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    words = re.sub(r"[^a-z0-9]+", "-", (named or platform.machine()).lower()).strip("-")
+    return f"{words}-x{os.cpu_count()}"
