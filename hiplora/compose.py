@@ -215,7 +215,7 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
     """
-    return build(raw_composition(overrides), overrides)
+    return build(raw_composition(overrides), quoted_options(overrides))
 
 
 def raw_composition(overrides: Sequence[str]) -> dict[str, Any]:
