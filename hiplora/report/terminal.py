@@ -69,12 +69,12 @@ def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
             columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
     if not columns:
         return ""
-    lines = [f"{'benchmark':<12}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
+    lines = [f"{'benchmark':<14}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
     for benchmark, scores in next(iter(columns.values())).items():
         for metric in scores:
             if metric not in ("n", "tokens"):
                 numbers = [_number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
-                lines.append(f"{benchmark:<12}{metric:<12}" + "".join(f"{number:>9}" for number in numbers))
+                lines.append(f"{benchmark:<14}{metric:<12}" + "".join(f"{number:>9}" for number in numbers))
     return "\n".join(lines)
 
 
