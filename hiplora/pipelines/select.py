@@ -110,7 +110,7 @@ class Select(Frontiers):
         won = winner(trials[self.levels_by])
         if won is None:
             raise UserError(
-                f"No candidate of {self.levels_by} ever reaches the level, so that there are none to compare methods at; "
+                f"No candidate of {self.levels_by} ever reaches the level, so there are none to compare methods at; "
                 "lower pipeline.level_scale, or give it other settings to try."
             )
         yield from _make(runs, [Run(won.words, task, seed) for task in self.level_tasks for seed in self.level_seeds])
