@@ -50,8 +50,8 @@ class Matched(Frozen):
 class Trial(Frozen):
     """One candidate of one method: what was typed beyond the method's start, and how it came out.
 
-    ``stage`` counts a method's batches of trials from 1; ``objective`` is J, None where an adapter never reaches its
-    level. ``final`` and ``runs`` are the same for a finalist, over the tasks and seeds of the finals.
+    ``stage`` counts a method's batches of trials from 1; ``objective`` is J, None where the adapter never reaches the
+    level. Of a finalist, ``runs`` are those of the finals, and ``final`` is J over those of them that reach theirs.
     """
 
     method: str

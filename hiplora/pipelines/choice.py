@@ -13,30 +13,34 @@ Part = Literal["text", "retain_nll"]
 
 
 def objective(runs: Sequence[Matched], reference: Sequence[Matched], parts: Sequence[Part]) -> float | None:
-    """J: what was forgotten at equal learning, each part over the reference's; None where an adapter never got there.
+    """J: what was forgotten at equal learning, in units of what the reference has; None where no run got there.
 
-    Per task and part it is the mean over the seeds over the reference's mean over the same seeds; J is the mean of
-    these ratios. The reference itself counts where it has learned most if it never reaches its level: it only scales.
-
-    Raises:
-        UserError: the reference has forgotten nothing of a part, so that nothing can be measured against it.
+    Per task and part it is the mean over the runs that reached the level over the mean of the reference's; J is the
+    mean of these ratios. A run of the reference counts where it has learned most if it never reaches its level: it
+    only sets the unit.
     """
-    if not all(run.reached for run in runs):
-        return None
     ratios = []
-    for task in dict.fromkeys(run.task for run in runs):
-        mine = [run for run in runs if run.task == task]
-        seeds = {run.seed for run in mine}
-        theirs = [run for run in reference if run.task == task and run.seed in seeds]
+    for task in dict.fromkeys(run.task for run in runs if run.reached):
+        mine = [run for run in runs if run.task == task and run.reached]
+        theirs = [run for run in reference if run.task == task]
+        ratios += [_mean(mine, part) / _mean(theirs, part) for part in parts]
+    return mean(ratios) if ratios else None
+
+
+def check_reference(reference: Sequence[Matched], parts: Sequence[Part]) -> None:
+    """Refuse a reference that has forgotten nothing of a part, which leaves nothing to measure in. Raises UserError."""
+    for task in dict.fromkeys(run.task for run in reference):
         for part in parts:
-            over = mean(getattr(run, part) for run in theirs)
-            if over <= 0:
+            unit = _mean([run for run in reference if run.task == task], part)
+            if unit <= 0:
                 raise UserError(
-                    f"The reference's {part} on {task} is {over:+.4f} at the level: it has forgotten nothing there, so "
+                    f"The reference's {part} on {task} is {unit:+.4f} at the level: it has forgotten nothing there, so "
                     "nothing can be measured against it; leave it out of pipeline.objective."
                 )
-            ratios.append(mean(getattr(run, part) for run in mine) / over)
-    return mean(ratios)
+
+
+def _mean(runs: Sequence[Matched], part: Part) -> float:
+    return mean(getattr(run, part) for run in runs)
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -52,8 +56,8 @@ def _place(trial: Trial) -> tuple[bool, float]:
 
 
 def finalists(trials: Sequence[Trial], number: int, *, gate: float | None) -> list[Trial]:
-    """The ``number`` best that reach the level; with a gate, as many of those that pass it, too."""
-    able = [trial for trial in ranked(trials) if trial.objective is not None]
+    """The ``number`` best; with a gate, as many of those that pass it, too."""
+    able = ranked(trials)
     gated = [] if gate is None else [trial for trial in able if passes(trial, gate)]
     chosen = [*able[:number], *gated[:number]]
     return [trial for trial in able if trial in chosen]
@@ -65,9 +69,17 @@ def passes(trial: Trial, gate: float) -> bool:
     return all(share is not None and share >= gate for share in shares)
 
 
+def missed(trial: Trial) -> int:
+    """How many runs of the finals, or of the first round where there were none, never reach their level."""
+    return sum(not run.reached for run in trial.runs or (trial.first,))
+
+
 def winner(trials: Sequence[Trial], *, gate: float | None = None) -> Trial | None:
-    """The best by the finals, or by the first round where there were none; None where nobody reached the level."""
+    """Who misses the level least often, and of these the lowest J: by the finals, or by the first round without any.
+
+    None where nobody reached the level.
+    """
     finals = any(trial.runs for trial in trials)
     scored = [(trial.final if finals else trial.objective, trial) for trial in ranked(trials)]
     able = [(score, trial) for score, trial in scored if score is not None and (gate is None or passes(trial, gate))]
-    return min(able, key=lambda pair: pair[0])[1] if able else None
+    return min(able, key=lambda pair: (missed(pair[1]), pair[0]))[1] if able else None

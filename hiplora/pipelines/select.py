@@ -16,7 +16,7 @@ from hiplora import selection
 from hiplora.config import Natural, Options, Scale, Seed
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Stages, replayed
-from hiplora.pipelines.choice import Part, finalists, objective, ranked, winner
+from hiplora.pipelines.choice import Part, check_reference, finalists, objective, ranked, winner
 from hiplora.pipelines.frontier import Frontiers
 from hiplora.pipelines.selected_page import lines_to_write, page, to_write
 from hiplora.pipelines.trials import Run, Runs, Words, option
@@ -110,8 +110,8 @@ class Select(Frontiers):
         won = winner(trials[self.levels_by])
         if won is None:
             raise UserError(
-                f"No candidate of {self.levels_by} reaches its level in all its runs, so that there are no levels to "
-                "compare methods at; lower pipeline.level_scale, or give it other settings to try."
+                f"No candidate of {self.levels_by} ever reaches the level, so there are none to compare methods at; "
+                "lower pipeline.level_scale, or give it other settings to try."
             )
         yield from _make(runs, [Run(won.words, task, seed) for task in self.level_tasks for seed in self.level_seeds])
         return self._selection(runs, trials, won, [first, last] if any(chosen.values()) else [first])
@@ -192,7 +192,7 @@ class _Round:
             scale = self.select.level_scale
             self.levels = {t: self.runs.level(reference, t, self.select.level_seeds, scale) for t in self.tasks}
             self.standards = self._matched(reference)
-            self._objective(self.standards)  # refuses a reference that has forgotten nothing
+            check_reference(self.standards, self.select.objective)
         yield from _make(self.runs, [run for words in candidates for run in self._of(words)])
 
     def trial(self, method: str, stage: int, words: Words) -> Trial:

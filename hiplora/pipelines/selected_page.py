@@ -43,8 +43,9 @@ def _rules(chosen: Selection) -> list[str]:
         "",
         "Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L of its "
         f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
-        f"mean of the rises of {parts} there, each over the reference's. An adapter that never reaches L has no J and "
-        "loses; it is shown at the scale at which it has learned most. Of equal candidates the first one wins.",
+        f"mean of the rises of {parts} there, each over the mean of the reference's on the task. An adapter that never "
+        "reaches L has no J and loses; it is shown at the scale at which it has learned most. In the finals, who "
+        "misses the level least often wins, and of these the lowest J over the runs that reach it; of equal ones the first.",
     ]
 
 
@@ -59,7 +60,7 @@ def _winners(chosen: Selection) -> Iterator[str]:
 
 def _scores(chosen: Selection, method: str, settings: Settings | None) -> tuple[str, str]:
     trial = next((t for t in chosen.trials if t.method == method and t.settings == settings), None)
-    return (_number(trial.objective), _number(trial.final)) if trial is not None else ("–", "–")
+    return (_number(trial.objective), _final(trial)) if trial is not None else ("–", "–")
 
 
 def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
@@ -94,10 +95,15 @@ def _trials(trials: Sequence[Trial]) -> Iterator[str]:
     yield from _table(("stage", "settings", "J", "J in the finals", *COLUMNS))
     for trial in trials:
         words = " ".join(word for word in trial.words if word not in common)
-        numbers = (_number(trial.objective), _number(trial.final))
+        numbers = (_number(trial.objective), _final(trial))
         yield _row(str(trial.stage), f"`{words}`", *numbers, *_matched(trial.first))
         for run in trial.runs:
             yield _row("final", f"the same, {run.task}, seed {run.seed}", "", "", *_matched(run))
+
+
+def _final(trial: Trial) -> str:
+    misses = sum(not run.reached for run in trial.runs)
+    return _number(trial.final) + (f" ({misses} of {len(trial.runs)} never reach L)" if misses else "")
 
 
 def _matched(run: Matched) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hiplora.errors import UserError
-from hiplora.pipelines.choice import finalists, objective, passes, ranked, winner
+from hiplora.pipelines.choice import check_reference, finalists, objective, passes, ranked, winner
 from hiplora.selection import Matched, Trial
 
 PARTS = ("text", "retain_nll")
@@ -29,21 +29,23 @@ def words(trials: list[Trial]) -> list[str]:
     return [each.words[0] for each in trials]
 
 
-def test_j_is_the_mean_over_tasks_and_parts_of_ratios_of_means_over_seeds() -> None:
+def test_j_is_the_mean_over_tasks_and_parts_in_units_of_the_reference() -> None:
     runs = [matched(0.1, 0.4), matched(0.3, 0.0, seed=8), matched(0.3, 0.3, task="b")]
-    reference = [matched(0.4, 0.1), matched(0.4, 0.3, seed=8), matched(0.1, 0.1, task="b"), matched(9, 9, seed=9)]
+    reference = [matched(0.4, 0.1), matched(0.4, 0.3, seed=8), matched(0.1, 0.1, task="b")]
     assert objective(runs, reference, PARTS) == pytest.approx(((0.2 / 0.4) + (0.2 / 0.2) + 3 + 3) / 4)
     assert objective(runs, reference, ["text"]) == pytest.approx((0.5 + 3) / 2)
-    assert objective([*runs, matched(reached=False)], reference, PARTS) is None
+    assert objective([*runs, matched(9, 9, reached=False)], reference, ["text"]) == pytest.approx((0.5 + 3) / 2)
+    assert objective([matched(reached=False)], reference, PARTS) is None
     assert objective(runs[:1], [matched(0.1, 0.2, reached=False)], PARTS) == pytest.approx((1 + 2) / 2)
-    with pytest.raises(UserError, match="retain_nll on a is -0"):
-        objective(runs[:1], [matched(0.1, -0.1)], PARTS)
+    check_reference(reference, PARTS)
+    with pytest.raises(UserError, match="retain_nll on b is -0"):
+        check_reference([*reference, matched(0.1, -0.3, task="b")], PARTS)
 
 
 def test_who_never_reaches_the_level_comes_last_and_the_closest_of_them_first() -> None:
     tried = [trial("far", None, lowest=2.0), trial("near", None, lowest=1.5), trial("two", 0.9), trial("one", 0.8)]
     assert words(ranked(tried)) == ["one", "two", "near", "far"]
-    assert words(finalists(tried, 3, gate=None)) == ["one", "two"], "who has no J is no finalist"
+    assert words(finalists(tried, 3, gate=None)) == ["one", "two", "near"]
     assert winner(tried[:2]) is None
 
 
@@ -58,6 +60,9 @@ def test_the_finals_decide_where_there_are_any() -> None:
     assert winner(tried) is tried[1]
     lost = [trial("one", 0.7, runs=2, final=None)]
     assert winner(lost) is None, "it reached the level once, and not in the finals"
+    misses = trial("four", 0.5, runs=2, final=0.1).model_copy(update={"runs": (matched(), matched(reached=False))})
+    assert winner([*tried, misses]) is tried[1], "who misses the level less often comes first"
+    assert winner([*lost, misses]) is misses
 
 
 def test_the_gate_adds_finalists_and_is_asked_of_every_adapter() -> None:

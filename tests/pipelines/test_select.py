@@ -118,11 +118,11 @@ def test_a_reference_that_forgets_nothing_is_found_before_anything_else_is_made(
 
 
 def test_without_a_level_there_is_no_selection(configured: Configured) -> None:
-    config = configured(*GRID)
-    with pytest.raises(UserError, match="No candidate of lora reaches its level"):
-        Answers(
-            lambda train: (0.7 if train.seed == 9 else 1.0, 0.3, 0.0) if train.training.lr == 5e-4 else (0.1, 0.3, 0.0)
-        ).drive(config)
+    def nobody_learns(train: Train) -> tuple[float, float, float]:
+        return (1.0 if train.method.fields()["r"] == 16 else 0.1), 0.3, 0.0
+
+    with pytest.raises(UserError, match="No candidate of lora ever reaches the level"):
+        Answers(nobody_learns).drive(configured(*GRID, "pipeline.against=['method=lora','method.r=16']"))
 
 
 @pytest.mark.parametrize(
