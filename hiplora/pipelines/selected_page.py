@@ -45,7 +45,8 @@ def _rules(chosen: Selection) -> list[str]:
         f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
         f"mean of the rises of {parts} there, each over the mean of the reference's on the task. An adapter that never "
         "reaches L has no J and loses; it is shown at the scale at which it has learned most. In the finals, who "
-        "misses the level least often wins, and of these the lowest J over the runs that reach it; of equal ones the first.",
+        "misses the level least often wins, and of these the lowest J over the runs that reach it; of equal ones the "
+        "first.",
     ]
 
 
