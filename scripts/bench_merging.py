@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,7 @@ import torch
 from hiplora.merging import merge
 from hiplora.updates import LowRank, Update
 
-SHAPES = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
-TASKS, RANK = 4, 16
+HIDDEN, TASKS, RANK = 4096, 4, 16
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = "wall"
 CASES: dict[str, dict[str, Any]] = {
@@ -48,13 +47,19 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def adapters(layers: int) -> list[dict[str, Update]]:
+def shapes(hidden: int) -> dict[str, tuple[int, int]]:
+    """(m, n) of a layer's projections; four query heads share a key."""
+    square, narrow = (hidden, hidden), (hidden // 4, hidden)
+    return {"q_proj": square, "k_proj": narrow, "v_proj": narrow, "o_proj": square}
+
+
+def adapters(layers: int, hidden: int) -> list[dict[str, Update]]:
     """Four adapters of Gaussian factors; values do not matter for time, shapes do."""
     return [
         {
             f"model.layers.{layer}.self_attn.{name}": gaussian(m, n, seed=layer * 100 + i * 10 + t)
             for layer in range(layers)
-            for i, (name, (m, n)) in enumerate(SHAPES.items())
+            for i, (name, (m, n)) in enumerate(shapes(hidden).items())
         }
         for t in range(TASKS)
     ]
@@ -83,9 +88,9 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def run_case(case: str, layers: int) -> dict[str, float]:
+def run_case(case: str, layers: int, hidden: int) -> dict[str, float]:
     """Merge all layers; every merged matrix is touched once and dropped."""
-    tasks = adapters(layers)
+    tasks = adapters(layers, hidden)
     start_gb = peak_gb()
 
     def consume() -> None:
@@ -101,9 +106,9 @@ def same_matrices(*shapes: tuple[int, int]) -> list[dict[str, Update]]:
     return [{f"w{i}": gaussian(m, n, seed=10 * i + t) for i, (m, n) in enumerate(shapes)} for t in range(TASKS)]
 
 
-def addition_ratio() -> dict[str, float]:
+def addition_ratio(hidden: int) -> dict[str, float]:
     """Concatenated factors against the sum of dense products, one matrix per shape."""
-    tasks = same_matrices((4096, 4096), (1024, 4096))
+    tasks = same_matrices(*sorted(set(shapes(hidden).values())))
     ours = seconds(lambda: merge(tasks, "addition"), 20)
     dense = seconds(lambda: [sum(task[name].dense() for task in tasks) for name in tasks[0]], 3)
     return {"addition_same_s": ours, "addition_dense_s": dense, "addition_over_dense": dense / ours}
@@ -136,11 +141,11 @@ def svd_ratios(shape: tuple[int, int], suffix: str = "") -> dict[str, float]:
     return result
 
 
-def peft_ratio(layers: int = 2) -> dict[str, float]:
+def peft_ratio(hidden: int, layers: int = 2) -> dict[str, float]:
     """PEFT's concatenation on a bare module with the same shapes, against ours on the same factors."""
     from peft import LoraConfig, get_peft_model
 
-    tasks = adapters(layers)
+    tasks = adapters(layers, hidden)
     model = torch.nn.Module()
     for name, update in tasks[0].items():
         m, n = update.shape
@@ -165,35 +170,37 @@ def peft_ratio(layers: int = 2) -> dict[str, float]:
 def in_subprocess(case: str, args: argparse.Namespace) -> dict[str, float]:
     """One case in a fresh interpreter."""
     command = [sys.executable, __file__, "--case", case, "--layers", str(args.layers), "--threads", str(args.threads)]
-    command += ["--clock", args.clock]
+    command += ["--clock", args.clock, "--hidden", str(args.hidden)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(printed.splitlines()[-1])
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Parse, measure, print and write."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--json", type=Path, help="file to write")
     p.add_argument("--layers", type=int, default=32, help="layers of the full merges (default 32)")
+    p.add_argument("--hidden", type=int, default=HIDDEN, help="hidden size of the model (default 4096)")
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch (default: all)")
     p.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that does other work too")
     p.add_argument("--large-svd", action="store_true", help="also time the dense SVDs of a 4096 × 4096 matrix")
     p.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    args = p.parse_args()
+    args = p.parse_args(words)
     global clock
     clock = args.clock
     torch.set_num_threads(args.threads)
     if args.case:
-        print(json.dumps(run_case(args.case, args.layers)))
+        print(json.dumps(run_case(args.case, args.layers, args.hidden)))
         return
-    result: dict[str, Any] = {"clock": args.clock, "layers": args.layers, "threads": args.threads}
+    result: dict[str, Any] = {name: getattr(args, name) for name in ("clock", "hidden", "layers", "threads")}
     for case in CASES:
         result |= in_subprocess(case, args)
         print(f"{case}: {result[f'{case}_s']:.2f} s, peak {result[f'{case}_peak_gb']:.2f} GB", flush=True)
     result["peak_gb"] = max(result[f"{case}_peak_gb"] for case in CASES)
-    result |= addition_ratio() | svd_ratios((1024, 4096)) | peft_ratio()
+    narrow, wide = sorted(set(shapes(args.hidden).values()))
+    result |= addition_ratio(args.hidden) | svd_ratios(narrow) | peft_ratio(args.hidden)
     if args.large_svd:
-        result |= svd_ratios((4096, 4096), "_large")
+        result |= svd_ratios(wide, "_large")
     for key, value in result.items():
         print(f"{key}: {value}")
     if args.json:

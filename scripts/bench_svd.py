@@ -23,7 +23,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,13 +145,13 @@ def errors(weight: Tensor, basis: Basis, exact: Basis, *, k: int) -> dict[str, f
     }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--distinct", type=int, default=4, choices=(1, 2, 4, 8, 16, 32), help="layers to make")
     parser.add_argument("--repetitions", type=int, default=9, help="of the comparison with torch.svd_lowrank")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     weights = Weights(arguments.seed)
     numbers: dict[str, object] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
     numbers |= {"cores": os.cpu_count() or 0, "k_max": 64, "k": 32, "tolerance": 1e-3}

@@ -2,6 +2,7 @@
 
     python scripts/bench_training.py --json training.json
     python scripts/bench_training.py --device cuda --json training.json
+    python scripts/bench_training.py training.rows_per_step=4 model=folder model.path=DIR
 
 All on the packaged model and a mini-benchmark's training examples (``--task``) in the mini scale's rows; and one
 transformer block at Llama-3.1-8B's shapes with random weights. Arithmetic is bf16, or fp32 on a CPU without bf16
@@ -28,7 +29,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,7 +166,7 @@ def stock(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded]
 
 def packaged_model(args: argparse.Namespace) -> dict[str, float]:
     """The packaged model on a mini-benchmark."""
-    overrides = [f"task={args.task}", f"model.device={args.device}"]
+    overrides = [f"task={args.task}", f"model.device={args.device}", *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
     config = configs["lora"]
     backbone = models.load(config.model)
@@ -185,7 +186,7 @@ def packaged_model(args: argparse.Namespace) -> dict[str, float]:
 
 def block(args: argparse.Namespace) -> dict[str, float]:
     """One transformer block at Llama-3.1-8B's shapes; its basis by the randomised recipe, which is quick."""
-    overrides = ["svd.recipe=randomized", f"model.device={args.device}"]
+    overrides = ["svd.recipe=randomized", f"model.device={args.device}", *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip")}
     torch.manual_seed(SEED)
     arithmetic = models.arithmetic(configs["lora"].model)
@@ -213,8 +214,9 @@ def block(args: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setting", nargs="*", help="settings of the runs, e.g. training.rows_per_step=4")
     parser.add_argument("--json", type=Path, help="file for the results, one flat JSON object")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--task", default="gsm8k", help="mini-benchmark to train on (default %(default)s)")
@@ -222,7 +224,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7, help="repetitions on the packaged model")
     parser.add_argument("--block-repetitions", type=int, default=7, help="repetitions on the 8B block")
     parser.add_argument("--block-tokens", type=int, default=512, help="tokens per step on the 8B block")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     transformers.utils.logging.disable_progress_bar()
 
     results: dict[str, Any] = packaged_model(args)
@@ -232,7 +234,7 @@ def main() -> None:
         results |= block(args)
     results |= {
         "threads": torch.get_num_threads(),
-        "arithmetic": models.arithmetic(compose([]).model),
+        "arithmetic": models.arithmetic(compose(args.setting).model),
         "device": args.device,
         "task": args.task,
         "steps": args.steps,

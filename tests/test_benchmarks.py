@@ -1,0 +1,131 @@
+"""Every measuring script runs, small, and what it prints can be true."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from hiplora import models
+from scripts import bench_evaluation, bench_merging, bench_svd, bench_training, build_facts
+
+FACTS = Path(build_facts.__file__).resolve().parent.parent / "hiplora" / "mini" / "facts"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+    yield
+    models.forget()
+
+
+def printed(main: Callable[[list[str]], None], tmp_path: Path, *words: str) -> dict[str, Any]:
+    """The numbers that a script writes; those that are seconds, sizes, speeds or ratios are finite and above 0."""
+    main([*words, "--json", str(tmp_path / "numbers.json")])
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    for name, value in numbers.items():
+        if "over" in name or name.endswith(("_s", "_seconds", "_per_second", "_gb")):
+            assert math.isfinite(value), name
+            assert value > 0, name
+    return numbers
+
+
+SMALL = ["--limit", "3", "--repetitions", "2", "--new-tokens", "6", "--generate-batches", "2", "3"]
+
+
+def test_evaluation(tiny: Path, tmp_path: Path) -> None:
+    numbers = printed(bench_evaluation.main, tmp_path, *SMALL, "--model-dir", str(tiny))
+    assert numbers["same_choices"]
+    assert numbers["same_outputs"]
+    assert (numbers["items"], numbers["answers"], numbers["differing_outputs"]) == (6, 3, 0)
+    assert numbers["best_batch"] in (1, 2, 3)
+
+
+def test_an_evaluation_that_remembers_is_not_timed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, remembered = bench_evaluation.InMemoryLM.loglikelihood, list[Any]()
+
+    def once(self: Any, requests: list[Any]) -> list[Any]:
+        if not remembered:
+            remembered.extend(plain(self, requests))
+        return remembered
+
+    monkeypatch.setattr(bench_evaluation.InMemoryLM, "loglikelihood", once)
+    with pytest.raises(SystemExit, match="it remembers"):
+        printed(bench_evaluation.main, tmp_path, *SMALL, "--model-dir", str(tiny))
+
+
+def test_training(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = LlamaConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    monkeypatch.setattr(bench_training, "LLAMA_8B_BLOCK", block)
+    small = ["model=folder", "model.name=tiny", f"model.path={tiny}", "method.r=4", "training.rows_per_step=2"]
+    words = ["--steps", "1", "--repetitions", "1", "--block-repetitions", "1", "--block-tokens", "128"]
+    numbers = printed(bench_training.main, tmp_path, *small, *words)
+    measured = {name for name in numbers if name.endswith("_tokens_per_second")}
+    assert measured == {f"{name}_tokens_per_second" for name in ("lora", "hip", "proj", "stock")} | {
+        f"{name}_8b_block_tokens_per_second" for name in ("lora", "hip")
+    }
+    ratio = numbers["hip_tokens_per_second"] / numbers["lora_tokens_per_second"]
+    assert numbers["hip_over_lora"] == pytest.approx(ratio)
+
+
+def test_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One case in a process of its own, as all are; the others here."""
+
+    def here(case: str, args: Any) -> dict[str, float]:
+        return apart(case, args) if case == "ties" else bench_merging.run_case(case, args.layers, args.hidden)
+
+    apart = bench_merging.in_subprocess
+    monkeypatch.setattr(bench_merging, "in_subprocess", here)
+    threads = torch.get_num_threads()
+    numbers = printed(bench_merging.main, tmp_path, "--hidden", "64", "--layers", "1", "--threads", "1")
+    torch.set_num_threads(threads)
+    assert {f"{case}_s" for case in bench_merging.CASES} <= numbers.keys()
+    assert max(numbers["tsvm_difference"], numbers["core_space_difference"]) < 1e-4, "the same merge as the dense one"
+    assert numbers["ties_peak_gb"] <= numbers["peak_gb"]
+
+
+def test_svd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"HIDDEN": 192, "KEY_VALUE": 96, "LAYERS": 2}.items():
+        monkeypatch.setattr(bench_svd, name, value)
+    numbers = printed(bench_svd.main, tmp_path, "--distinct", "1", "--repetitions", "1")
+    assert 0 < numbers["max_residual"] <= numbers["tolerance"]
+    assert 0 <= numbers["converged_excess_error"] < 1e-3
+    assert numbers["converged_sigma_error"] < 1e-3
+    assert numbers["converged_angle"] <= numbers["randomized_angle"] + 1
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="later versions changed the language reference")
+def test_the_general_text_is_rebuilt_as_it_is_frozen() -> None:
+    assert build_facts.text_chunks() == json.loads((FACTS / "python_topics.json").read_text())
+
+
+def test_animals_are_what_wordnet_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nouns = {"00000001": ("animal", None), "00000002": ("bird", "00000001"), "00000003": ("crow", "00000002")}
+    nouns["00000004"] = ("stone", None)
+    lines = ["  1 licence", *(f"{word} n 1 1 @ 1 0 {number}" for number, (word, _) in nouns.items())]
+    (tmp_path / "index.noun").write_text("\n".join(lines) + "\n")
+    data = [
+        f"{number} 05 n 01 {word} 0 001" + (f" @ {parent} n 0000" if parent else "") + " | a gloss"
+        for number, (word, parent) in nouns.items()
+    ]
+    (tmp_path / "data.noun").write_text("\n".join(["  1 licence", *data]) + "\n")
+    (tmp_path / "animals.csv").write_text("animal,kind\nstone,bird\ncrow,bird\n")
+    found = build_facts.animal_rows(build_facts.WordNet(tmp_path), tmp_path / "animals.csv")
+    assert found == [["crow", "bird"]]
+    assert "stone is no bird" in capsys.readouterr().err
