@@ -25,7 +25,7 @@ def test_merge_trains_what_it_needs_and_resumes(run, tmp_path: Path) -> None:
     assert len(merged["needs"]) == len(alone) == 2
     assert all(record["needs"].items() <= merged["needs"].items() for record in alone)
     tasks = {record["asked"]["of"]["train"]["task"]["name"] for record in alone}
-    assert set(merged["result"]["benchmarks"]) == {*tasks, "text"}
+    assert set(merged["result"]["benchmarks"]) == {*tasks, "text", "text_sampled"}
     assert merged["result"]["report"]["adapters"] == 2
     assert all(task in first.stdout for task in tasks)
 
