@@ -26,11 +26,13 @@ def to_write(chosen: Selection, *, scale: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for method, settings in chosen.winners.items():
         choice = _choice(chosen, method)
+        sections: dict[str, list[str]] = {}
         for option, value in (settings or {}).items():
             section, _, name = option.partition(".")
-            own = section == "method"
-            file = f"conf/method/{choice}.yaml" if own else f"conf/selected/{scale}/{choice}.yaml"
-            files.setdefault(file, []).append(f"{name if own else f'{section}: {name}'}: {_plain(value)}")
+            sections.setdefault(section, []).append(f"{name}: {_plain(value)}")
+        files |= {f"conf/method/{choice}.yaml": own} if (own := sections.pop("method", [])) else {}
+        lines = [f"{section}: {{{', '.join(each)}}}" for section, each in sections.items()]
+        files |= {f"conf/selected/{scale}/{choice}.yaml": lines} if lines else {}
     return files
 
 

@@ -75,7 +75,7 @@ def test_stages_are_at_the_best_so_far_and_finals_decide(configured: Configured)
     assert (chosen.gated["proj"] or {})["method.k"] == 16
     assert chosen.levels == {task: pytest.approx(3 - 0.75 * 1.2) for task in ("gsm8k", "scienceqa", "mmlu", "code")}
     assert "conf/method/proj.yaml: k: 4" in said
-    assert "training: lr: 0.001" in said
+    assert "lr: 0.001}" in said
 
 
 def test_everything_is_on_validation_and_trained_once(configured: Configured) -> None:
