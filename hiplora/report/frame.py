@@ -30,9 +30,9 @@ ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 class Entry:
     """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
 
-    ``role`` is train, backbone, adapter or merged; ``rescaled`` for merges of updates that were brought to other norms,
-    ``frontier`` for the cheap scores along an adapter's scale and training. ``dirty`` says that uncommitted code made
-    it or what it stands on, ``still`` that the principal channel of an adapter behind it hardly moved.
+    ``role`` is train, backbone, adapter or merged; ``frontier`` for the cheap scores along an adapter's scale and
+    training. ``dirty`` says that uncommitted code made it or what it stands on, ``still`` that the principal channel of
+    an adapter behind it hardly moved.
     """
 
     role: str

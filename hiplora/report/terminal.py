@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
-    merged = [outcome for outcome in outcomes if _role(outcome) in ("merged", "rescaled")]
+    merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
     line = _line_of(outcomes)
     if line:

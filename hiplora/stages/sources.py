@@ -177,11 +177,6 @@ class Merged(Source):
     norms: Annotated[tuple[Norm, ...] | None, Field(strict=False), Neutral(None)] = None
 
     @property
-    def role(self) -> str:
-        """A merge of updates that were brought to other norms is another row of a table."""
-        return "merged" if self.norms is None else "rescaled"
-
-    @property
     def backbone(self) -> Model:
         return self.adapters[0].model
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiplora.report import contrasts
+from hiplora.compose import compose_cached
+from hiplora.pipelines.base import training
+from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
 from hiplora.report.frame import Entry, Evidence
@@ -17,6 +19,8 @@ from hiplora.report.measures import Measured
 from hiplora.report.table import Table, markdown, to_csv
 from hiplora.report.tables import table16
 from hiplora.stages.results import Scores
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Merged
 from hiplora.stages.store import Status
 from hiplora.tasks import primary
 from tests.report.evidence import WORLD, fixture_evidence
@@ -161,6 +165,17 @@ def test_without_levels_the_table_says_what_gives_them(evidence):
     partly = table16.build(replace(evidence, levels={"mmlu": LEVELS["mmlu"]}))
     assert partly.cell("LoRA, by task", "mmlu").value is not None
     assert partly.cell("LoRA, by task", "code").value is None
+
+
+def test_a_merge_of_rescaled_updates_is_a_merge() -> None:
+    """Its scores stand where those of any other merge do; the row of the table tells them apart."""
+    config = compose_cached(["method=lora", "pipeline=matched_merge"])
+    trains = tuple(training(config, seed=seed) for seed in (1, 2))
+    for more in ({"scales": (0.5, 0.5)}, {"norms": (1.0, 1.0)}):
+        source = Merged(adapters=trains, operator=config.merge, **more)
+        score = Score(of=source, benchmarks=config.benchmarks, evaluation=config.evaluation, data=config.data)
+        entry = find._entry(score)
+        assert (entry.role, len(entry.members)) == ("merged", 2)
 
 
 def test_forgetting_without_word_problems():
