@@ -52,6 +52,10 @@ class As:
         self.function = function
 
 
+class Generation:
+    """Marks a field that says how text is written, which decides no log-likelihood (:func:`as_likelihood`)."""
+
+
 class Options(BaseModel):
     """Base of everything that is configured: frozen, unknown keys refused, types not coerced.
 
@@ -115,6 +119,13 @@ class Options(BaseModel):
     def described(self) -> dict[str, Any]:
         """The identity with everything inside spelt out, for people and for what a plan says of two that differ."""
         return _identity(self, lambda inner: inner.described())
+
+
+def as_likelihood(options: Options) -> dict[str, Any]:
+    """The identity of options where nothing but log-likelihoods is asked: how text is written is no part of it."""
+    fields = type(options).model_fields
+    written = {name for name, field in fields.items() if Generation in field.metadata}
+    return {name: value for name, value in options.identity().items() if name not in written}
 
 
 def digest(identity: Any) -> str:

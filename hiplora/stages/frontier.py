@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from hiplora import models
-from hiplora.config import Fraction, Neutral, Place, Positive, Scale
+from hiplora.config import As, Fraction, Neutral, Place, Positive, Scale, as_likelihood
 from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.models import Model
@@ -40,7 +40,7 @@ class Frontier(Stage):
 
     ``own_items`` of the adapter's own benchmark are asked on validation, ``other_items`` of every benchmark on
     ``evaluation.splits``; of the backbone, which is one point, every benchmark is asked as its own. ``svd`` computes
-    the directions of ``top_share``.
+    the directions of ``top_share``. How text would be written is no part of the identity: none is.
     """
 
     kind: ClassVar[str] = "frontier"
@@ -48,8 +48,8 @@ class Frontier(Stage):
     of: Backbone | Train
     scales: Annotated[tuple[Scale, ...], Field(strict=False)]
     fractions: Annotated[tuple[Fraction, ...], Field(strict=False)]
-    benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
-    evaluation: Evaluation
+    benchmarks: Annotated[tuple[Task, ...], Field(strict=False), As(lambda tasks: [as_likelihood(t) for t in tasks])]
+    evaluation: Annotated[Evaluation, As(lambda asked: as_likelihood(asked.but(likelihood_only=True)))]
     own_items: Positive
     other_items: Positive
     data: Annotated[Data, Place]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from hiplora import models
-from hiplora.config import Place
+from hiplora.config import Place, as_likelihood
 from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
@@ -21,7 +21,8 @@ from hiplora.tasks.source import Source as DataSource
 class Score(Stage):
     """Scores of what a source puts on the backbone; general texts are measured beside the ``benchmarks``.
 
-    All of them on the split that the evaluation names.
+    All of them on the split that the evaluation names. A score of likelihoods alone is identified by what it asks: not
+    by how text would be written.
     """
 
     kind: ClassVar[str] = "score"
@@ -30,6 +31,19 @@ class Score(Stage):
     benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
     evaluation: Evaluation
     data: Annotated[Data, Place]
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | self._likelihoods()
+
+    def described(self) -> dict[str, Any]:
+        return super().described() | self._likelihoods()
+
+    def _likelihoods(self) -> dict[str, Any]:
+        """The fields as they enter the identity of a score of likelihoods alone; none of a full one."""
+        if not self.evaluation.likelihood_only:
+            return {}
+        asked = [as_likelihood(task) for task in self.benchmarks]
+        return {"benchmarks": asked, "evaluation": as_likelihood(self.evaluation)}
 
     def needs(self) -> tuple[Stage, ...]:
         return self.of.stands_on()

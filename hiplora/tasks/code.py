@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from hiplora.config import As, Length
+from hiplora.config import As, Generation, Length
 from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
 from hiplora.tasks.form import Example, Pair, encode_pair, render
 
@@ -60,12 +60,12 @@ class Code(Task):
     metrics = ("pass@1", "pass@5", "pass@10", "empty", "nll")
     scores = ("pass@1", "pass@5", "pass@10")
 
-    samples: Annotated[int, Field(ge=1, le=10_000)]
-    temperature: Annotated[float, Field(ge=0.01, le=10, examples=[0.2])]
-    top_p: Annotated[float, Field(ge=0.01, le=1, examples=[0.95])]
-    max_new_tokens: Length
-    timeout_seconds: Annotated[float, Field(ge=0.05, le=3600, examples=[3])]
-    execution: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts)]
+    samples: Annotated[int, Generation, Field(ge=1, le=10_000)]
+    temperature: Annotated[float, Generation, Field(ge=0.01, le=10, examples=[0.2])]
+    top_p: Annotated[float, Generation, Field(ge=0.01, le=1, examples=[0.95])]
+    max_new_tokens: Annotated[Length, Generation]
+    timeout_seconds: Annotated[float, Generation, Field(ge=0.05, le=3600, examples=[3])]
+    execution: Annotated[Literal["auto", "bubblewrap", "landlock", "off", "unsafe"], As(_verdicts), Generation]
 
     @property
     def programs(self) -> Programs:

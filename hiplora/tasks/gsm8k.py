@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hiplora.config import Length
+from hiplora.config import Generation, Length
 from hiplora.tasks.base import GOLD, Item, Requests, Task
 from hiplora.tasks.form import Example, Pair, render
 from hiplora.tasks.numbers import final_answer, last_number
@@ -40,7 +40,7 @@ class GSM8K(Task):
     scores = ("acc",)
     targets = ("answer", "solution")
 
-    max_new_tokens: Length
+    max_new_tokens: Annotated[Length, Generation]
 
     def written_tokens(self, splits: str) -> int:
         return self.max_new_tokens

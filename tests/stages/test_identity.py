@@ -12,6 +12,8 @@ from hiplora.config import As, Bookkeeping, Neutral, Options, Place, digest
 from hiplora.errors import UserError
 from hiplora.merging import OPERATORS
 from hiplora.methods import METHODS
+from hiplora.pipelines.base import frontier, scores, training
+from hiplora.stages.sources import Backbone
 from hiplora.tasks import TASKS
 
 
@@ -82,6 +84,31 @@ def test_a_copy_is_checked_again() -> None:
     with pytest.raises(UserError, match="must be at least 1"):
         Base().but(size=0)
     assert Special().but(size=4) == Special(size=4)
+
+
+WRITING = (
+    "evaluation.code_samples=3", "evaluation.code_temperature=0.5", "evaluation.code_top_p=0.5",
+    "evaluation.code_max_new_tokens=7", "evaluation.code_timeout_seconds=1", "evaluation.code_execution=off",
+    "evaluation.gsm8k_max_new_tokens=7", "evaluation.seed=7",
+)  # fmt: skip
+SIZES = {"scales": (1.0,), "own_items": 4, "other_items": 4, "text_tokens": 64}
+
+
+def test_how_text_is_written_identifies_full_scores_alone() -> None:
+    def ids(*words: str) -> list[str]:
+        config = compose(["method=lora", *words])
+        base = Backbone(model=config.model)
+        only = config.but(evaluation=config.evaluation.but(likelihood_only=True))
+        reading = [frontier(config, base, **SIZES), frontier(config, training(config), **SIZES), scores(only, base)]  # type: ignore[arg-type]
+        return [stage.id for stage in [*reading, scores(config, base)]]
+
+    plain = ids()
+    for word in WRITING:
+        found = ids(word)
+        assert (found[:3], found[3] != plain[3]) == (plain[:3], True), word
+    assert ids("evaluation.likelihood_only=true")[:3] == plain[:3]
+    for word in ("evaluation.limit=3", "evaluation.scoring=letter", "task.target=solution"):
+        assert not set(ids(word)) & set(plain), word
 
 
 def all_ids() -> dict[str, str]:
