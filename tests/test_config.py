@@ -49,8 +49,10 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
     def rate(*words: str) -> float:
         return compose(list(words)).training.lr
 
-    proj = [run for run in load("table16").runs if run.point["method"] in ("proj", "proj_random", "inside_top")]
-    assert {rate(*run.overrides) for run in proj if run.point["task"] == "gsm8k"} == {2e-3}
+    arms, place = ("proj", "proj_random", "inside_top", "inside_random"), {"task": "gsm8k", "seed": "42"}.items()
+    proj = [run for run in load("table16").runs if run.point["method"] in arms and place <= run.point.items()]
+    assert len(proj) == 4
+    assert {rate(*run.overrides) for run in proj} == {2e-3}
     assert rate("method=hip", "method.stability=0") == rate("method=hip_gated") == rate("method=hip_no_stability")
     assert compose(["method=hip_gated"]).method == compose(["method=hip"]).method
     assert rate("method=hip") == 1e-3

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hiplora.config import Options, Scale, Seed
 from hiplora.disk import FOLDERS, check_folder, typed_path
+from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
