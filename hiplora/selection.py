@@ -5,6 +5,7 @@ Everything in it is derived from records, which it names; nothing in it depends 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class Selection(Frozen):
     """``levels`` are the NLLs at which methods are compared from now on, by task; ``levels_from`` their frontiers' ids.
 
     ``winners`` holds the settings of each method's best candidate, None where none reached its level; ``gated`` those
-    of the best whose principal channel holds at least ``gate`` of the update's energy in every adapter.
+    of the best whose principal channel holds at least ``gate`` of the update's energy in every adapter. ``left_out``
+    says of each task that was to have a level and has none why.
     """
 
     version: int = 1
@@ -89,6 +91,7 @@ class Selection(Frozen):
     gated: dict[str, Settings | None]
     levels: dict[str, float]
     levels_from: dict[str, list[str]]
+    left_out: dict[str, str] = {}
     trials: list[Trial]
 
 
@@ -106,11 +109,19 @@ def read(results: Path) -> Selection | None:
     file = path(results)
     if not file.is_file():
         return None
+    stat = file.stat()
+    return _parsed(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parsed(file: Path, *stat: int) -> Selection:
+    """The file as it is with this ``stat``: every run of a plan asks for it."""
     try:
         return Selection.model_validate(json_object(file))
     except (ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{file} is no selection ({reason}); take it from version control, or select again.") from None
+        again = "take it from version control, or select again with force=true"
+        raise UserError(f"{file} is no selection ({reason}); {again}.") from None
 
 
 def mark(results: Path) -> dict[str, str]:
@@ -119,8 +130,17 @@ def mark(results: Path) -> dict[str, str]:
     return {NAME: sha256(file)[:12]} if file.is_file() else {}
 
 
-def write(results: Path, selection: Selection, page: str) -> list[Path]:
-    """Write the selection and the page that shows it; the paths."""
+def write(results: Path, selection: Selection, page: str, *, force: bool = False) -> list[Path]:
+    """Write the selection and the page that shows it; the paths.
+
+    Raises:
+        UserError: there is another one, from which runs may have their levels and settings; ``force`` replaces it.
+    """
+    if not force and (there := read(results)) is not None and there.model_dump() != selection.model_dump():
+        raise UserError(
+            f"{path(results)} holds another selection, and what was run since stands on it; nothing was written. "
+            "Choose another results_dir, or type force=true to replace it: the runs of this selection are kept."
+        )
     shown = results / f"{NAME}.md"
     write_atomically(shown, page.encode())
     write_json(path(results), selection.model_dump())

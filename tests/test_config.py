@@ -11,6 +11,7 @@ from typing import get_args
 
 import pytest
 
+from hiplora import compose as composition
 from hiplora.compose import CONF_DIR, compose
 from hiplora.config import Options, digest
 from hiplora.disk import FOLDERS
@@ -18,6 +19,7 @@ from hiplora.errors import UserError
 from hiplora.merging import OPERATORS
 from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
+from hiplora.report.experiment import load
 from hiplora.tasks import TASKS
 from hiplora.tasks.source import ORIGINS
 
@@ -31,6 +33,34 @@ MARK = re.compile(r"#.*\[(paper|review|lost|ours|corrected)\]")
 def test_every_option_composes(option: str) -> None:
     config = compose([option, *NEEDS.get(option, [])])
     assert config.training.steps > 0
+
+
+def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_path) -> None:
+    """And for HiP-LoRA's other options until they have something of their own; what is typed comes first."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF_DIR, conf)
+    for path in (conf / "selected/mini").glob("*.yaml"):
+        if "defaults:" not in path.read_text():
+            path.unlink()  # what a real selection has found
+    for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
+        (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
+    monkeypatch.setattr(composition, "CONF_DIR", conf)
+
+    def rate(*words: str) -> float:
+        return compose(list(words)).training.lr
+
+    arms, place = ("proj", "proj_random", "inside_top", "inside_random"), {"task": "gsm8k", "seed": "42"}.items()
+    proj = [run for run in load("table16").runs if run.point["method"] in arms and place <= run.point.items()]
+    assert len(proj) == 4
+    assert {rate(*run.overrides) for run in proj} == {2e-3}
+    assert rate("method=hip", "method.stability=0") == rate("method=hip_gated") == rate("method=hip_no_stability")
+    assert compose(["method=hip_gated"]).method == compose(["method=hip"]).method
+    assert rate("method=hip") == 1e-3
+    assert rate("method=lora") == 5e-4
+    assert rate("method=hip", "training.lr=3e-3") == 3e-3
+    own = conf / "selected/mini/hip_no_stability.yaml"
+    own.write_text(own.read_text() + "training:\n  lr: 5e-3\n")
+    assert (rate("method=hip_no_stability"), rate("method=hip")) == (5e-3, 1e-3)
 
 
 def test_the_default_is_the_main_job() -> None:

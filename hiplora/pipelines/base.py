@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hiplora.config import Options, Scale, Seed
 from hiplora.disk import FOLDERS, check_folder, typed_path
+from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
@@ -39,6 +40,7 @@ class Pipeline(Options):
 
     group: ClassVar[str] = "pipeline"
     many: ClassVar[bool] = False  # whether it asks for more stages than a person wants to read about one by one
+    unscaled: ClassVar[bool] = False  # whether it takes every adapter as it is, or at scales of its own
 
     name: str
 
@@ -93,6 +95,9 @@ class Config(Options):
             check_folder(field, getattr(self, field))
         if self.method.uses_svd:
             self.method.check_svd(self.svd)
+        name, scale = self.pipeline.name, self.adapter_scale
+        if self.pipeline.unscaled and scale != 1:
+            raise UserError(f"evaluation.scale={scale:g} means nothing to pipeline={name}; leave it out.")
 
     @property
     def places(self) -> Places:
@@ -175,14 +180,15 @@ def training(
 def scores(config: Config, of: Backbone | Train) -> Score:
     """Scores of the backbone or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
     return Score(
-        of=_put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
+        of=put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
         benchmarks=config.benchmarks,
         evaluation=config.evaluation,
         data=config.data,
     )
 
 
-def _put_on(train: Train, scale: float) -> Adapted | Scaled:
+def put_on(train: Train, scale: float) -> Adapted | Scaled:
+    """The adapter as it is, or scaled."""
     return Adapted(train=train) if scale == 1 else Scaled(of=train, scale=scale)
 
 

@@ -6,7 +6,7 @@ is the adapter that a single run of that task has, and the bare backbone is row 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class Continual(Pipeline):
     reset: a fresh one for each task. carry: the moments and step counts of the task before; the warm-up is each task's
     own all the same.
     """
+
+    unscaled: ClassVar[bool] = True
 
     order: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     optimizer: Literal["reset", "carry"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from hiplora.stages.make import Wanted
 
 class DriftOfAdapter(Pipeline):
     """One adapter; ``k`` directions are compared, also at ``fractions`` of its training."""
+
+    unscaled: ClassVar[bool] = True
 
     k: Positive
     fractions: Annotated[tuple[Fraction, ...], Field(strict=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from hiplora.stages.make import Wanted
 
 class EfficiencyOfMethods(Pipeline):
     """``methods`` are options of the group; each trains ``steps`` steps after ``warmup``, ``repetitions`` times."""
+
+    unscaled: ClassVar[bool] = True
 
     methods: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     steps: Positive

@@ -6,25 +6,27 @@ Where selection has fixed a level for the task, the adapter is then scored in fu
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from hiplora import selection
 from hiplora.config import Positive, Scale
 from hiplora.errors import UserError
-from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, training
+from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, put_on, training
 from hiplora.pipelines.equal import Curve, curve
 from hiplora.stages.frontier import Frontier
 from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
-from hiplora.stages.sources import Backbone, Scaled
+from hiplora.stages.sources import Backbone
 from hiplora.stages.train import Train
 
 
 class Frontiers(Pipeline):
     """Base of the pipelines that measure frontiers: ``scales`` c, and how much is asked at each point."""
+
+    unscaled: ClassVar[bool] = True
 
     scales: Annotated[tuple[Scale, ...], Field(strict=False, min_length=1)]
     own_items: Positive
@@ -69,7 +71,7 @@ class FrontierOnly(Frontiers):
         """Where the level is."""
         level, task = level_of(config), config.task.name
         if level is None:
-            return f"No level of {task} is fixed in {selection.path(config.places.results)}; pipeline=select does that."
+            return no_level(config)
         c = self.curve(config, found).reach(level)
         return f"The level of {task}, {level:.4f} nats, is " + ("never reached." if c is None else f"at c = {c:g}.")
 
@@ -80,7 +82,16 @@ def level_of(config: Config) -> float | None:
     return None if chosen is None else chosen.levels.get(config.task.name)
 
 
+def no_level(config: Config) -> str:
+    """Why the configuration's task has no level, in a sentence."""
+    results, task = config.places.results, config.task.name
+    chosen = selection.read(results)
+    if chosen is not None and task in chosen.left_out:
+        return f"{task} has no level in {selection.path(results)}: {chosen.left_out[task]}."
+    return f"No level of {task} is fixed in {selection.path(results)}; pipeline=select does that."
+
+
 def score_at(config: Config, train: Train, c: float) -> Score:
     """The full score of an adapter at a scale on its own benchmark."""
     own = tuple(task for task in config.benchmarks if task.name == config.task.name)
-    return Score(of=Scaled(of=train, scale=c), benchmarks=own, evaluation=config.evaluation, data=config.data)
+    return Score(of=put_on(train, c), benchmarks=own, evaluation=config.evaluation, data=config.data)

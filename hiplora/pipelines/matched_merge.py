@@ -11,10 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hiplora import selection
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Stages, replayed, scores, training
-from hiplora.pipelines.frontier import Frontiers, level_of, score_at
+from hiplora.pipelines.frontier import Frontiers, level_of, no_level, score_at
 from hiplora.pipelines.merge import of_task
 from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
@@ -34,7 +33,7 @@ class Member:
 
 
 class MatchedMerge(Frontiers):
-    """``tasks`` that are merged; with ``rescaled``, every update is brought to the norm of the reference's.
+    """``tasks`` that are merged, where they have a level; with ``rescaled``, each update has the reference's norm.
 
     The reference is the same command with the overrides ``against``: its adapters of the same seed and tasks, each at
     its own c. An adapter that never reaches the level is merged at the scale at which it has learned most.
@@ -53,7 +52,7 @@ class MatchedMerge(Frontiers):
         """Each task's NLL before, alone and merged, and the share of the gain that the merged model keeps."""
         base, *own, merged = (found[wanted.stage.id].result for wanted in replayed(self._steps(config), found))
         lines = [f"{'merged task':<12}{'backbone':>10}{'alone':>10}{'merged':>10}{'kept':>8}   NLL; share of the gain"]
-        for name, alone in zip(self.tasks, own, strict=True):
+        for name, alone in zip(self._merged_tasks(config), own, strict=True):
             before, after, now = (result.benchmarks[name]["nll"] for result in (base, alone, merged))
             kept = f"{(before - now) / (before - after):.3f}" if before > after else "–"
             lines.append(f"{name:<12}{before:>10.4f}{after:>10.4f}{now:>10.4f}{kept:>8}")
@@ -70,10 +69,19 @@ class MatchedMerge(Frontiers):
         yield asked
         return asked
 
+    def _merged_tasks(self, config: Config) -> list[str]:
+        """Those of ``tasks`` that have a level. Raises UserError where they are too few to merge."""
+        configs = [_of(config, name) for name in self.tasks]
+        found = [each.task.name for each in configs if level_of(each) is not None]
+        if len(found) < 2:
+            why = " ".join(no_level(each) for each in configs if each.task.name not in found)
+            raise UserError(f"pipeline=matched_merge takes two adapters or more, each at a level of learning. {why}")
+        return found
+
     def _members(self, config: Config) -> Generator[Any, list[Record], list[Member]]:
         """The adapters of all tasks, made where they are missing, with their scales."""
-        configs = [_of(config, name) for name in self.tasks]
-        levels = [_level(each) for each in configs]
+        configs = [_of(config, name) for name in self._merged_tasks(config)]
+        levels = list(map(_level, configs))
         wanted = [Wanted(each.stage, shared=True) for one in configs for each in self.wanted(one)]
         found = {record.id: record for record in (yield wanted)}
         members = []
@@ -85,7 +93,7 @@ class MatchedMerge(Frontiers):
         return members
 
     def _merged(self, config: Config, members: list[Member], norms: list[float] | None) -> Score:
-        scales = None if norms is not None else tuple(member.c for member in members)
+        scales = None if norms is not None or all(m.c == 1 for m in members) else tuple(m.c for m in members)
         source = Merged(
             adapters=tuple(member.train for member in members),
             operator=config.merge,
@@ -95,7 +103,7 @@ class MatchedMerge(Frontiers):
         asked = {task.name: task for task in config.benchmarks}
         return Score(
             of=source,
-            benchmarks=tuple(asked[name] for name in self.tasks),
+            benchmarks=tuple(asked[member.config.task.name] for member in members),
             evaluation=config.evaluation.but(likelihood_only=True),
             data=config.data,
         )
@@ -115,9 +123,5 @@ def _of(config: Config, name: str) -> Config:
 
 def _level(config: Config) -> float:
     level = level_of(config)
-    if level is None:
-        raise UserError(
-            f"pipeline=matched_merge takes every adapter at a level of learning, and {config.task.name} has none in "
-            f"{selection.path(config.places.results)}; run pipeline=select first, or leave it out of pipeline.tasks."
-        )
+    assert level is not None  # the tasks without one are left out
     return level

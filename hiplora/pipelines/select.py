@@ -33,7 +33,8 @@ Steps = Generator[Sequence[Wanted], list[Record], Any]
 class Grid(Options):
     """What one method tries: ``start`` with every setting that a stage changes, then the candidates of each stage.
 
-    ``finalists`` of them are tried again; 0 takes the best of the first round. ``gated`` also looks for the best whose
+    The grid's name is the option of the group ``method`` that takes the winner's settings. ``finalists`` of the
+    candidates are tried again; 0 takes the best of the first round. ``gated`` also looks for the best whose
     principal channel moves.
     """
 
@@ -87,7 +88,8 @@ class Select(Frontiers):
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
         """Write what was selected; the steps are gone through again, with the records that they led to."""
         chosen: Selection = replayed(self._steps(config), found)
-        written = selection.write(config.places.results, chosen, page(chosen, scale=config.scale))
+        shown = page(chosen, scale=config.scale)
+        written = selection.write(config.places.results, chosen, shown, force=config.force)
         lines = [f"Written: {path}" for path in written]
         return "\n".join([*lines, *lines_to_write(to_write(chosen, scale=config.scale))])
 
@@ -153,8 +155,10 @@ class Select(Frontiers):
         def settings(trial: Trial | None) -> dict[str, Any] | None:
             return None if trial is None else trial.settings
 
-        levels = {t: runs.level(won.words, t, self.level_seeds, self.level_scale) for t in self.level_tasks}
+        asked = {t: runs.level(won.words, t, self.level_seeds, self.level_scale) for t in self.level_tasks}
         adapters = {t: [Run(won.words, t, seed) for seed in self.level_seeds] for t in self.level_tasks}
+        before = {task: runs.curve(each[0]).learning[0] for task, each in adapters.items()}  # of the bare backbone
+        levels = {task: level for task, level in asked.items() if level < before[task]}
         standards = {(m.task, m.seed): m for each in rounds for m in each.standards}
         model = runs.config.model
         return Selection(
@@ -170,7 +174,12 @@ class Select(Frontiers):
             winners={name: settings(winner(each)) for name, each in trials.items()},
             gated={name: settings(winner(trials[name], gate=self.gate)) for name, g in self.methods.items() if g.gated},
             levels=levels,
-            levels_from={task: [runs.ids(run)[2] for run in each] for task, each in adapters.items()},
+            levels_from={task: [runs.ids(run)[2] for run in adapters[task]] for task in levels},
+            left_out={
+                task: f"{level:.4f} nats would be its level, which is not below the backbone's own {before[task]:.4f}"
+                for task, level in asked.items()
+                if task not in levels
+            },
             trials=[trial for each in trials.values() for trial in each],
         )
 
@@ -198,7 +207,8 @@ class _Round:
     def trial(self, method: str, stage: int, words: Words) -> Trial:
         """A candidate that was made."""
         matched = self._matched(words)
-        settings = self.runs.settings(words)
+        shared = {option(word) for word in words if word in self.select.words}  # of all trials, so nothing was chosen
+        settings = {name: value for name, value in self.runs.settings(words).items() if name not in shared}
         return Trial(
             method=method,
             stage=stage,

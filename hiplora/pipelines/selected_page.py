@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hiplora.selection import Matched, Selection, Settings, Trial
@@ -22,17 +22,22 @@ def page(chosen: Selection, *, scale: str) -> str:
 
 
 def to_write(chosen: Selection, *, scale: str) -> dict[str, list[str]]:
-    """The winners' settings by the file of conf/ that they belong into, as its lines."""
+    """The winners' settings by the file of conf/ that they belong into, as lines of YAML.
+
+    The best of those whose channel moves is another option of the group ``method`` where it is not the winner.
+    """
+    gated = {f"{name}_gated": each for name, each in chosen.gated.items() if each != chosen.winners[name]}
     files: dict[str, list[str]] = {}
-    for method, settings in chosen.winners.items():
-        choice = _choice(chosen, method)
+    for choice, settings in {**chosen.winners, **gated}.items():
         sections: dict[str, list[str]] = {}
         for option, value in (settings or {}).items():
             section, _, name = option.partition(".")
             sections.setdefault(section, []).append(f"{name}: {_plain(value)}")
-        files |= {f"conf/method/{choice}.yaml": own} if (own := sections.pop("method", [])) else {}
-        lines = [f"{section}: {{{', '.join(each)}}}" for section, each in sections.items()]
-        files |= {f"conf/selected/{scale}/{choice}.yaml": lines} if lines else {}
+        if own := sections.pop("method", []):
+            files[f"conf/method/{choice}.yaml"] = own
+        if sections:
+            lines = [line for name, each in sections.items() for line in (f"{name}:", *(f"  {one}" for one in each))]
+            files[f"conf/selected/{scale}/{choice}.yaml"] = lines
     return files
 
 
@@ -67,9 +72,13 @@ def _scores(chosen: Selection, method: str, settings: Settings | None) -> tuple[
 
 
 def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
-    yield "Selection changes no setting by itself. A person writes these, and marks them `[ours]`:"
+    yield (
+        "Selection changes no setting by itself. A person writes these, in place of what the files say of the same "
+        "fields, and marks them `[ours]`:"
+    )
     for file, lines in to_write(chosen, scale=scale).items():
-        yield f"- `{file}`: {', '.join(f'`{line}`' for line in lines)}"
+        yield from ("", f"`{file}`", "```yaml", *lines, "```")
+    yield ""
     for method, settings in [*chosen.winners.items(), *chosen.gated.items()]:
         if settings is None:
             gate = "" if chosen.winners[method] is None else ", its principal channel moving,"
@@ -82,6 +91,11 @@ def _levels(chosen: Selection) -> Iterator[str]:
     yield from _table(("task", "level", "records"))
     for task, level in chosen.levels.items():
         yield _row(task, f"{level:.4f}", ", ".join(f"frontier {id}" for id in chosen.levels_from[task]))
+    if chosen.left_out:
+        yield ""
+        yield from (
+            f"{task} has no level: {why}, so nothing has to be learned." for task, why in chosen.left_out.items()
+        )
 
 
 def _reference(chosen: Selection) -> Iterator[str]:
@@ -125,12 +139,6 @@ def _matched(run: Matched) -> tuple[str, ...]:
     )
 
 
-def _choice(chosen: Selection, method: str) -> str:
-    """What a method is called on a command line: ``hip`` of ``method=hip``."""
-    words = next(trial.words for trial in chosen.trials if trial.method == method)
-    return next(word.partition("=")[2] for word in words if word.startswith("method="))
-
-
 def _words(settings: Settings | None) -> str:
     if settings is None:
         return "none: no candidate qualifies"
@@ -157,6 +165,8 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def lines_to_write(files: dict[str, list[str]]) -> Iterable[str]:
+def lines_to_write(files: dict[str, list[str]]) -> Iterator[str]:
     """What a person is to write, for the terminal."""
-    return (f"To write into {file}: {', '.join(lines)}" for file, lines in files.items())
+    for file, lines in files.items():
+        yield f"To write into {file}:"
+        yield from (f"  {line}" for line in lines)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 RATES = "stages=[['training.lr=1e-2','training.lr=3e-2']]"
 GRID = [
     "pipeline=select",
-    *(f"~pipeline.methods.{name}" for name in ("hip", "pissa", "adalora", "dora", "split")),
+    *(f"~pipeline.methods.{name}" for name in ("hip", "hip_no_stability", "pissa", "adalora", "dora", "split")),
     "pipeline.words=['training.steps=6']",
     "pipeline.against=['method=lora','method.r=4','training.lr=1e-2']",
     "pipeline.methods.lora.start=['method=lora','method.r=4']",
@@ -70,7 +70,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path, backbone: Path)
     printed, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors
     assert "Written: " in printed
-    assert "To write into conf/selected/mini/lora.yaml: training: {steps: 6, lr: " in printed
+    assert "To write into conf/selected/mini/lora.yaml:\n  training:\n    lr: 0." in printed
     return folder, made(errors)
 
 

@@ -27,7 +27,7 @@ def small_grid(*names: str, **stages: str) -> list[str]:
     return ["pipeline=select", *others, *(f"pipeline.methods.{name}.stages={text}" for name, text in stages.items())]
 
 
-ALL = ("lora", "proj", "hip", "pissa", "adalora", "dora", "split")
+ALL = ("lora", "proj", "hip", "hip_no_stability", "pissa", "adalora", "dora", "split")
 
 
 class Answers:

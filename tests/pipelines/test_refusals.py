@@ -157,3 +157,16 @@ def test_a_place_for_results_that_cannot_be_written_is_told_before_the_work(conf
     monkeypatch.setattr("hiplora.training.trainer.train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"Cannot write .*file/x.*a file, no folder; .*results_dir"):
         Run(configured("method=lora", f"results_dir={tmp_path}/file/x"))
+
+
+@pytest.mark.parametrize("name", ["frontier", "matched_merge", "select", "drift", "probe", "continual", "efficiency"])
+def test_a_scale_is_refused_where_nothing_would_follow_it(name: str) -> None:
+    with pytest.raises(UserError, match=rf"evaluation\.scale=0\.5 means nothing to pipeline={name}"):
+        compose([f"pipeline={name}", "evaluation.scale=0.5"])
+
+
+def test_only_multiple_choice_is_probed(configured) -> None:
+    """Code is none where its execution is switched off either, though then nothing is written."""
+    config = configured("pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off")
+    with pytest.raises(UserError, match="nothing is chosen among options; choose among mmlu, scienceqa"):
+        config.stages()

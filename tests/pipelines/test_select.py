@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from hiplora import selection
 from hiplora.compose import compose
@@ -57,25 +59,19 @@ def test_stages_are_at_the_best_so_far_and_finals_decide(configured: Configured)
     assert reference.objective == pytest.approx(1)
     assert reference.first.c == 0.75
     assert fast.first.c == 0.625
-    harms = (
-        [point.harm for point in (reference, fast)]
-        if hasattr(reference, "harm")
-        else [t.first.text for t in (reference, fast)]
-    )
-    assert fast.objective == pytest.approx(harms[1] / harms[0])
+    # Harm goes with c², linear between the scales that are measured: .6 and .75.
+    assert fast.objective == pytest.approx((0.6**2 + (0.75**2 - 0.6**2) / 6) / 0.75**2)
     assert [len(t.runs) for t in tried["lora"]] == [0, 4, 4, 0]
     assert [bool(t.runs) for t in tried["proj"]] == [False, False, False, True, True], "the gated one is among them"
-    assert chosen.winners["lora"] == {
-        "training.steps": 60,
-        "training.weight_decay": 0.01,
-        "method.r": 4,
-        "training.lr": 1e-3,
-    }
+    assert chosen.winners["lora"] == {"method.r": 4, "training.lr": 1e-3}, "what all trials share was not chosen"
     assert (chosen.winners["proj"] or {})["method.k"] == 4
     assert (chosen.gated["proj"] or {})["method.k"] == 16
     assert chosen.levels == {task: pytest.approx(3 - 0.75 * 1.2) for task in ("gsm8k", "scienceqa", "mmlu", "code")}
-    assert "conf/method/proj.yaml: k: 4" in said
-    assert "lr: 0.001}" in said
+    assert "To write into conf/method/proj.yaml:\n  k: 4" in said
+    for name, k in (("proj", 4), ("proj_gated", 16)):
+        block = said.split(f"conf/selected/mini/{name}.yaml:\n")[1].split("To write")[0]
+        assert yaml.safe_load(block) == {"training": {"lr": 0.001}}
+        assert f"conf/method/{name}.yaml:\n  k: {k}\n" in said
 
 
 def test_everything_is_on_validation_and_trained_once(configured: Configured) -> None:
@@ -108,6 +104,68 @@ def test_the_page_names_every_trial_and_its_records(configured: Configured) -> N
     before = (folder / "selection.json").read_bytes()
     config.pipeline.conclude(config, found)
     assert (folder / "selection.json").read_bytes() == before
+
+
+def test_another_selection_is_replaced_only_where_that_is_asked_for(configured: Configured) -> None:
+    config = configured(*GRID)
+    found = Answers(world).drive(config)
+    config.pipeline.conclude(config, found)
+    kept = selection.path(config.places.results).read_bytes()
+    words = [*GRID, "pipeline.level_scale=0.6"]
+    other = configured(*words)
+    found |= Answers(world).drive(other)
+    with pytest.raises(UserError, match=r"holds another selection.*force=true"):
+        other.pipeline.conclude(other, found)
+    assert selection.path(config.places.results).read_bytes() == kept
+    forced = configured(*words, "force=true")
+    forced.pipeline.conclude(forced, found)
+    chosen = selection.read(config.places.results)
+    assert chosen is not None
+    assert chosen.level_scale == 0.6
+
+
+def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) -> None:
+    """As where training makes the own NLL worse; what follows treats it as any task without a level."""
+
+    def code_gets_worse(train: Train) -> tuple[float, float, float]:
+        gain, harm, share = world(train)
+        return (-gain if train.task.name == "code" else gain), harm, share
+
+    config, answers = configured(*GRID), Answers(code_gets_worse)
+    config.pipeline.conclude(config, answers.drive(config))
+    chosen = selection.read(config.places.results)
+    assert chosen is not None
+    assert chosen.levels.keys() == chosen.levels_from.keys() == {"gsm8k", "scienceqa", "mmlu"}
+    page = (config.places.results / "selection.md").read_text()
+    assert "code has no level: 3.9000 nats would be its level, which is not below the backbone's own 3.0000" in page
+
+    frontier = configured("pipeline=frontier", "method=lora", "task=code")
+    found = answers.drive(frontier)
+    assert "code has no level in" in (frontier.pipeline.conclude(frontier, found) or "")
+    merge = configured("pipeline=matched_merge", "method=lora")
+    steps: Any = merge.stages()
+    asked = steps.send([answers.record(each.stage) for each in next(steps)])
+    merged: Any = asked[-1].stage
+    assert [train.task.name for train in merged.of.adapters] == ["mmlu", "scienceqa", "gsm8k"]
+    assert [task.name for task in merged.benchmarks] == ["mmlu", "scienceqa", "gsm8k"]
+    few = configured("pipeline=matched_merge", "method=lora", "pipeline.tasks=[gsm8k,code]")
+    with pytest.raises(UserError, match="code has no level in"):
+        next(few.stages())  # type: ignore[arg-type]
+
+
+def test_at_all_of_its_update_an_adapter_is_scored_as_it_is(configured: Configured) -> None:
+    """One id for one score: not the adapter scaled by 1, nor a merge with scales of 1."""
+
+    def slowly(train: Train) -> tuple[float, float, float]:
+        return (1.0 if train.seed in (7, 8, 9) else 0.75), 0.4, 0.0
+
+    only = "pipeline.methods.lora.stages=[['training.lr=5e-4']]"
+    config, answers = configured(*GRID, only), Answers(slowly)
+    config.pipeline.conclude(config, answers.drive(config))
+    steps: Any = configured("pipeline=matched_merge", "method=lora", "training.lr=5e-4").stages()
+    *_, alone, merged = steps.send([answers.record(each.stage) for each in next(steps)])
+    assert alone.stage.of.kind == "adapter"
+    assert merged.stage.of.scales is None
 
 
 def test_a_reference_that_forgets_nothing_is_found_before_anything_else_is_made(configured: Configured) -> None:

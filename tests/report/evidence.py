@@ -88,7 +88,7 @@ def scored(record: Record, id: str, percents: list[float]) -> Record:
 
 # HiP-LoRA forgets a fifth less than LoRA, Proj-LoRA a twentieth; directions that mean nothing do not help.
 WORLD = World(
-    forgets={"hip": 0.8, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3},
+    forgets={"hip": 0.8, "hip_gated": 0.7, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3},
     learns={"hip_free": 0.99},
     keeps={"hip": 0.7, "hip_free": 0.7, "proj": 0.52},
 )

@@ -19,7 +19,9 @@ from hiplora.report.table import Cell, Column, Table
 LORA = "lora"  # what rises are divided by
 PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora"), ("proj", "proj_random"), ("hip", "hip_free")]
 INSIDE = [("inside_top", "inside_random")]
+MOVING = [("hip_gated", "proj")]  # the principal channel against none, where selection's best hardly moves it
 UNSEEN = ("mmlu", "code")  # nothing was selected on these
+MOVED = "Contrast: text rise, the channel moving"
 MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
 
 NEVER = Column(label="Never at the level", decimals=0, spread="none")
@@ -92,7 +94,7 @@ class Arms:
 def build(evidence: Evidence) -> Table:
     """The arms at the level, then the contrasts of each measure."""
     grid = evidence.experiment
-    arms, tasks = grid.keys("frontier", "method"), grid.keys("frontier", "task")
+    arms, tasks = [*_arms(evidence)], grid.keys("frontier", "task")
     every, unseen = Arms(evidence, tasks), Arms(evidence, [task for task in tasks if task in UNSEEN])
     inside = Arms(evidence, grid.keys("inside", "task"), "inside")
     by_task = {task: Column(label=task, decimals=3, better="down") for task in tasks}
@@ -107,6 +109,7 @@ def build(evidence: Evidence) -> Table:
             for arm, (task, column) in product(arms, by_task.items())
         ],
         "Contrasts: text rise (primary)": _rows(every, "Text rise", PAIRS, _text(every)),
+        **({MOVED: _rows(every, "Text rise", MOVING, _text(every))} if MOVING[0][0] in arms else {}),
         "Contrasts: text rise on what nothing was selected on": _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)),
         "Contrast: text rise inside the directions": _rows(inside, "Inside", INSIDE, _text(inside)),
         "Contrasts: Retain-NLL": _rows(every, "Retain-NLL", PAIRS, _nll(every)),
@@ -121,6 +124,19 @@ def build(evidence: Evidence) -> Table:
     )
     rows = {heading: list(dict.fromkeys(cell.row for cell in cells)) for heading, cells in sections.items()}
     return replace(found, sections=rows)
+
+
+def _arms(evidence: Evidence) -> Iterator[str]:
+    """The arms, without a HiP-LoRA whose channel moves where that is the selected one: the same runs."""
+    for arm in evidence.experiment.keys("frontier", "method"):
+        if arm != MOVING[0][0] or _asked(evidence, arm) != _asked(evidence, "hip"):
+            yield arm
+
+
+def _asked(evidence: Evidence, arm: str) -> list[str]:
+    """Ids of all that an arm's runs ask for."""
+    entries = [each for slot in evidence.select("frontier", method=arm) for each in evidence.slots[slot].entries]
+    return [known.id for each in entries if (known := each.record or each.stage) is not None]
 
 
 def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iterator[Cell]:
