@@ -11,6 +11,7 @@ from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Pipeline, Stages
 from hiplora.stages.make import Wanted
 from hiplora.stages.probe import Perturbation, Probe
+from hiplora.tasks.choice import ChoiceTask
 
 
 class ProbeBackbone(Pipeline):
@@ -27,7 +28,7 @@ class ProbeBackbone(Pipeline):
     items: Positive
 
     def stages(self, config: Config) -> Stages:
-        tasks = {task.name: task for task in config.benchmarks if not task.written_tokens(config.evaluation.splits)}
+        tasks = {task.name: task for task in config.benchmarks if isinstance(task, ChoiceTask)}
         if unknown := [name for name in self.benchmarks if name not in tasks]:
             raise UserError(
                 f"pipeline.benchmarks names {', '.join(unknown)}, where nothing is chosen among options; "
