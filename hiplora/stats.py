@@ -226,6 +226,14 @@ def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, ta
     return MergeOutcome(failed=failed, excluded=excluded)
 
 
+def kept_share(*, base: float, own: float, merged: float) -> float | None:
+    """Share of an adapter's gain in NLL that a merge keeps, ``(base − merged) / (base − own)``, clipped to ±1.
+
+    None where the adapter alone has gained nothing.
+    """
+    return max(-1.0, min(1.0, (base - merged) / (base - own))) if own < base else None
+
+
 def _sample(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or array.size == 0:

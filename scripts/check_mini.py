@@ -36,6 +36,7 @@ from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone, Merged
 from hiplora.stages.store import Store
 from hiplora.stages.train import Train
+from hiplora.stats import kept_share
 from hiplora.tasks import ORDER, primary
 from hiplora.tasks.source import Source
 from hiplora.tracking import Tracking
@@ -221,11 +222,6 @@ def c4(runs: Runs) -> Check:
     known = [value for value in numbers.values() if isinstance(value, float)]
     mean = fmean(known) if len(known) == len(numbers) else None  # an adapter without a gain has nothing to keep
     return Check("C4", mean is not None and 0.20 <= mean <= 0.80, {"mean": mean, **numbers})
-
-
-def kept_share(*, base: float, own: float, merged: float) -> float | None:
-    """(base - merged) / (base - own) of NLL, clipped to ±1; None where the adapter gained nothing."""
-    return max(-1.0, min(1.0, (base - merged) / (base - own))) if own < base else None
 
 
 def c5(runs: Runs) -> Check:

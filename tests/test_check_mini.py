@@ -9,18 +9,15 @@ import pytest
 
 from hiplora import models
 from scripts import check_mini
-from scripts.check_mini import CONDITIONS, kept_share, main, paired
+from scripts.check_mini import CONDITIONS, main, paired
 from tests.tiny import tiny_llama_folder
 
 TINY = ["model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4", "evaluation.code_execution=off"]
 
 
-def test_paired_difference_and_share_kept() -> None:
+def test_paired_difference() -> None:
     before, after = {"a": 0.0, "b": 1.0, "c": 0.0}, {"c": 1.0, "a": 1.0, "b": 1.0}
     assert paired(before, after) == pytest.approx((2 / 3, 1 / 3))
-    assert kept_share(base=3.0, own=1.0, merged=2.5) == 0.25
-    assert kept_share(base=3.0, own=1.0, merged=9.0) == -1.0
-    assert kept_share(base=3.0, own=3.5, merged=3.0) is None
 
 
 def test_an_unknown_condition_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,3 +231,10 @@ def test_merge_failure(before, after, tau, failed, excluded):
 def test_bad_input_is_refused(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_the_share_of_a_gain_that_a_merge_keeps():
+    assert stats.kept_share(base=3.0, own=1.0, merged=2.5) == 0.25
+    assert stats.kept_share(base=3.0, own=1.0, merged=9.0) == -1.0
+    assert stats.kept_share(base=3.0, own=1.0, merged=0.5) == 1.0
+    assert stats.kept_share(base=3.0, own=3.0, merged=3.0) is None

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from hiplora.config import Fraction, Positive
+from hiplora.config import Positive
 from hiplora.pipelines.base import Config, Pipeline, Stages, training
 from hiplora.stages.drift import Drift
 from hiplora.stages.make import Wanted
 
 
 class DriftOfAdapter(Pipeline):
-    """One adapter; ``k`` directions are compared, also at ``fractions`` of its training."""
+    """One adapter; ``k`` directions are compared, also where ``training.snapshots`` keeps it along its training."""
 
     unscaled: ClassVar[bool] = True
 
     k: Positive
-    fractions: Annotated[tuple[Fraction, ...], Field(strict=False)]
 
     def stages(self, config: Config) -> Stages:
         train = training(config)
-        return [Wanted(train), Wanted(Drift(of=train, svd=config.svd, k=self.k, fractions=self.fractions))]
+        return [Wanted(train), Wanted(Drift(of=train, svd=config.svd, k=self.k, fractions=config.training.snapshots))]

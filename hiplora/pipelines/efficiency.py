@@ -7,13 +7,17 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from hiplora.config import Natural, Positive
+from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Pipeline, Stages
 from hiplora.stages.efficiency import Efficiency
 from hiplora.stages.make import Wanted
 
 
 class EfficiencyOfMethods(Pipeline):
-    """``methods`` are options of the group; each trains ``steps`` steps after ``warmup``, ``repetitions`` times."""
+    """``methods`` are options of the group; each trains ``steps`` steps after ``warmup``, ``repetitions`` times.
+
+    They are taken as conf/ has them: an option of one method would be nothing that the others have.
+    """
 
     unscaled: ClassVar[bool] = True
 
@@ -23,6 +27,11 @@ class EfficiencyOfMethods(Pipeline):
     repetitions: Positive
 
     def stages(self, config: Config) -> Stages:
+        if ignored := [word for word in config.words if word.lstrip("+~").startswith("method.")]:
+            raise UserError(
+                f"{ignored[0]} would be ignored: pipeline=efficiency trains each of pipeline.methods as conf/method "
+                "has it; leave it out, or change conf/method."
+            )
         stage = Efficiency(
             methods={name: config.other(f"method={name}").method for name in self.methods},
             task=config.task.as_trained(),

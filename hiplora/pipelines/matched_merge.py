@@ -20,6 +20,7 @@ from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Backbone, Merged
 from hiplora.stages.train import Train
+from hiplora.stats import kept_share
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class MatchedMerge(Frontiers):
         lines = [f"{'merged task':<12}{'backbone':>10}{'alone':>10}{'merged':>10}{'kept':>8}   NLL; share of the gain"]
         for name, alone in zip(self._merged_tasks(config), own, strict=True):
             before, after, now = (result.benchmarks[name]["nll"] for result in (base, alone, merged))
-            kept = f"{(before - now) / (before - after):.3f}" if before > after else "–"
+            share = kept_share(base=before, own=after, merged=now)
+            kept = "–" if share is None else f"{share:.3f}"
             lines.append(f"{name:<12}{before:>10.4f}{after:>10.4f}{now:>10.4f}{kept:>8}")
         return "\n".join(lines)
 

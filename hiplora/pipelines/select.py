@@ -21,6 +21,7 @@ from hiplora.pipelines.frontier import Frontiers
 from hiplora.pipelines.selected_page import lines_to_write, page, to_write
 from hiplora.pipelines.trials import Run, Runs, Words, option
 from hiplora.selection import Matched, Reference, Selection, Trial
+from hiplora.stages.energy import MOVES
 from hiplora.stages.make import Wanted
 from hiplora.stages.record import Record
 
@@ -72,7 +73,6 @@ class Select(Frontiers):
     levels_by: str
     objective: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
     styled: Overrides
-    gate: Annotated[float, Field(ge=0, le=1)]
     methods: Annotated[dict[str, Annotated[Grid, Field(strict=False)]], Field(strict=False, min_length=1)]
 
     def check_options(self) -> None:
@@ -140,7 +140,7 @@ class Select(Frontiers):
         return tuple({option(word): word for word in (*self.words, *words)}.values())
 
     def _gate(self, grid: Grid) -> float | None:
-        return self.gate if grid.gated else None
+        return MOVES if grid.gated else None
 
     def _candidates(self, name: str, number: int, trials: Sequence[Trial]) -> list[Words]:
         """The words of every candidate of a method's stage: the best so far, and one change."""
@@ -164,7 +164,7 @@ class Select(Frontiers):
         return Selection(
             backbone=f"{model.name} ({model.dtype})",
             level_scale=self.level_scale,
-            gate=self.gate,
+            gate=MOVES,
             objective=self.objective,
             reference=Reference(
                 words=self.typed_words(self.against),
@@ -172,7 +172,7 @@ class Select(Frontiers):
                 runs=tuple(standards.values()),
             ),
             winners={name: settings(winner(each)) for name, each in trials.items()},
-            gated={name: settings(winner(trials[name], gate=self.gate)) for name, g in self.methods.items() if g.gated},
+            gated={name: settings(winner(trials[name], gate=MOVES)) for name, g in self.methods.items() if g.gated},
             levels=levels,
             levels_from={task: [runs.ids(run)[2] for run in adapters[task]] for task in levels},
             left_out={

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from hiplora.methods import method_class
+from hiplora.stages.energy import MOVES
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter
 
-LEAST = 0.01  # of the update's energy; the stability budget can pin the channel at a hundred-thousandth
-
 
 def channel_stands_still(record: Record) -> bool:
-    """Whether a training's method has a principal channel, and this holds less than ``LEAST`` of the update's energy.
+    """Whether a training's method has a principal channel, and this holds less than ``MOVES`` of the update's energy.
 
     False for other records, and where the share was not recorded.
     """
@@ -18,4 +17,4 @@ def channel_stands_still(record: Record) -> bool:
     if not isinstance(result, Adapter) or not method_class(record.asked["method"]["name"]).channel:
         return False
     share = result.measures.get("channel_share")
-    return share is not None and share < LEAST
+    return share is not None and share < MOVES

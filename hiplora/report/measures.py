@@ -109,9 +109,13 @@ def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
     found = [row for row in rows if row.metric == "nll"]
     if not found or any(row.benchmark not in bases for row in found):
         return
-    gains = {row.benchmark: bases[row.benchmark].value - row.value_before for row in found}
-    left = {row.benchmark: bases[row.benchmark].value - row.value for row in found}
-    shares = {task: min(1.0, max(-1.0, left[task] / gain)) for task, gain in gains.items() if gain > 0}
+    before = {row.benchmark: bases[row.benchmark].value for row in found}
+    gains = {row.benchmark: before[row.benchmark] - row.value_before for row in found}
+    asked = {
+        row.benchmark: stats.kept_share(base=before[row.benchmark], own=row.value_before, merged=row.value)
+        for row in found
+    }
+    shares = {task: share for task, share in asked.items() if share is not None}
     whole = len(shares) == len(found)
     values = {f"kept/{task}": share for task, share in shares.items()} | {"kept_of": sum(gains.values()) / len(gains)}
     values["kept"] = sum(shares.values()) / len(shares) if whole else math.nan

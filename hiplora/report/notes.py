@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from hiplora.config import digest
 from hiplora.methods import method_class
-from hiplora.report.channel import LEAST
 from hiplora.report.figure import Figure
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
 from hiplora.report.table import Cell, Column, Table
+from hiplora.stages.energy import MOVES
 from hiplora.stages.results import Adapter
 
 PRINTED = ("Python", "torch", "transformers", "peft")
@@ -38,7 +38,7 @@ MARKS = {
     RESTORED: "made from an adapter that was trained again, not from the one on record",
     STALE: "stale, as what it was made from has been replaced since; counted as missing and made again with the rest",
     DIRTY: "made from a checkout with uncommitted changes",
-    STILL: f"of an adapter whose principal channel holds under {LEAST:.0%} of its update's energy: it is little "
+    STILL: f"of an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: it is little "
     "more than its residual",
 }
 

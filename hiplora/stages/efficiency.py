@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 
 class Efficiency(Stage):
-    """Each of ``methods`` trains ``training.steps`` steps after ``warmup`` steps, ``repetitions`` times.
+    """Each of ``methods`` trains ``warmup`` steps and the ``training.steps`` that are timed, ``repetitions`` times.
 
     The turns go round, each time beginning with another method, so that a machine that slows down slows all of them.
     """
 
     kind: ClassVar[str] = "efficiency"
+    version: ClassVar[int] = 2
 
     methods: dict[str, Method]
     task: Annotated[Task, As(lambda task: task.trained())]
@@ -52,7 +53,7 @@ class Efficiency(Stage):
         return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
 
     def where(self) -> str:
-        """The machine too: nothing here would be the same on another."""
+        """The machine and its threads too: nothing here would be the same with others."""
         return f"{self.model.where()}-{machine()}"
 
     def name(self) -> str:
@@ -98,23 +99,30 @@ class Efficiency(Stage):
         from hiplora.training.trainer import train
 
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
-        setup = Setup(targets=self.targets, svd=self.svd if method.uses_svd else None, training=self.training)
+        steps = self.warmup + self.training.steps  # of one training: a method's schedule and its end come once
+        training = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
+        setup = Setup(targets=self.targets, svd=self.svd if method.uses_svd else None, training=training)
         set_seed(self.seed)
         attach = lambda: method.attach(backbone.model, setup=setup)  # noqa: E731
         with put_on(method, attach) as model, peak_memory(backbone.device) as peak:
-            for steps in (self.warmup, self.training.steps) if self.warmup else (self.training.steps,):
-                quiet = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
-                with tempfile.TemporaryDirectory() as folder:
-                    trained = train(
-                        model,
-                        backbone.tokenizer,
-                        encoded,
-                        method=method,
-                        training=quiet,
-                        seed=self.seed,
-                        checkpoint_dir=Path(folder),
-                    )
-            return {"tokens_per_second": trained.tokens_per_second, "peak_memory_bytes": peak()}
+            with tempfile.TemporaryDirectory() as folder:
+                trained = train(
+                    model,
+                    backbone.tokenizer,
+                    encoded,
+                    method=method,
+                    training=training,
+                    seed=self.seed,
+                    checkpoint_dir=Path(folder),
+                )
+            tokens = [0, *(entry["tokens"] for entry in trained.curve)]
+            speed = speed_behind(self.warmup, tokens=tokens, seconds=[0.0, *trained.elapsed])
+            return {"tokens_per_second": speed, "peak_memory_bytes": peak()}
+
+
+def speed_behind(warmup: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> float:
+    """Tokens per second of the steps behind the first ``warmup``; both count from the start, which comes first."""
+    return (tokens[-1] - tokens[warmup]) / (seconds[-1] - seconds[warmup])
 
 
 def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, int]:
@@ -129,11 +137,13 @@ def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, i
 
 
 def machine() -> str:
-    """The processor and how many cores of it, such as ``amd-epyc-x2``: for a file name."""
+    """The processor, its cores and torch's threads, such as ``amd-epyc-x2-t1``: for a file name. Loads torch."""
+    import torch
+
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     named = next((line.split(":", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
     words = re.sub(r"[^a-z0-9]+", "-", (named or platform.machine()).lower()).strip("-")
-    return f"{words}-x{os.cpu_count()}"
+    return f"{words}-x{os.cpu_count()}-t{torch.get_num_threads()}"

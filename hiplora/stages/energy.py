@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 TOP = 32  # leading directions on each side, or all where a matrix has fewer
+CLOSE = 1e-2  # largest residual of directions that a share depends on by rounding alone
+MOVES = 0.01  # least share of the energy of a principal channel that moves; the stability budget can pin it at 1e-5
 
 
 def norm(updates: Mapping[str, Update]) -> float:
@@ -32,14 +34,26 @@ def bases(model: nn.Module, names: Mapping[str, Update], svd: Svd) -> dict[str, 
     return load_or_compute(weights, **svd.fields()).bases
 
 
-def top_share(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> float | None:
-    """Share of the update's energy that leading directions of either side see; None for an update of 0.
+def leading(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> bool:
+    """Whether the directions are the ``TOP`` leading ones, whatever recipe they came from.
 
-    Per matrix that is ``1 − ‖(I − P_U) ΔW (I − P_V)‖² / ‖ΔW‖²``, with the projections on the first ``TOP`` left and
-    right directions; energies are summed over the matrices.
+    The randomised recipe bounds no residual (nan): its directions are off by tens of degrees.
+    """
+    enough = all(bases[name].k >= min(TOP, *update.shape) for name, update in updates.items())
+    return enough and all(bases[name].residual <= CLOSE for name in updates)
+
+
+def top_share(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> float | None:
+    """Share of the update's energy that leading directions of either side see.
+
+    None for an update of 0, and where ``bases`` are not ``leading``. Per matrix that is
+    ``1 − ‖(I − P_U) ΔW (I − P_V)‖² / ‖ΔW‖²``, with the projections on the first ``TOP`` left and right directions;
+    energies are summed over the matrices.
     """
     from hiplora.updates import inside
 
+    if not leading(updates, bases):
+        return None
     total = norm(updates) ** 2
     tops = {name: (bases[name].U[:, :TOP], bases[name].V[:, :TOP]) for name in updates}
     return sum(inside(update.to("cpu"), *tops[name]) for name, update in updates.items()) / total if total else None
@@ -69,8 +83,11 @@ def channel_share(updates: Mapping[str, Update]) -> float | None:
 
 
 def measures(updates: Mapping[str, Update], bases: Mapping[str, Basis] | None) -> dict[str, float]:
-    """``update_norm`` and the shares, for the record of a training; what is not defined is left out."""
+    """``update_norm`` and the shares, for the record of a training.
+
+    What is not defined is left out, and what another recipe of the singular directions would make another number.
+    """
     found = {"update_norm": norm(updates), "channel_share": channel_share(updates)}
-    if bases is not None:
+    if bases is not None and leading(updates, bases):
         found |= {"top_share": top_share(updates, bases), "top_share_random": random_share(updates)}
     return {name: value for name, value in found.items() if value is not None}

@@ -148,9 +148,10 @@ class Frontier(Stage):
 
     def _learning(self, backbone: models.Backbone, answers: Parts) -> dict[str, Metrics]:
         """Scores of its own benchmark, with the accuracy where that is read off likelihoods too."""
+        source = DataSource(self.data)
         found: dict[str, Metrics] = {}
         for writes in (False, True):
-            tasks = [task for task in self._own() if bool(task.written_tokens(LEARNING)) is writes]
+            tasks = [task for task in self._own() if bool(task.written_tokens(source, LEARNING)) is writes]
             if tasks:
                 asked = self._asked(
                     backbone, tasks, answers, split=LEARNING, items=self.own_items, likelihood_only=writes

@@ -69,14 +69,15 @@ class Score(Stage):
         """Also refuses to start where the sandbox that the evaluation will need does not work."""
         self.of.check()
         models.check(self.of.backbone)
-        self._check_lengths()
         DataSource(self.data).check(*self._splits())
+        self._check_lengths()
         self._sandbox()
 
     def _check_lengths(self) -> None:
         """Refuse an answer so long that the backbone has no position left for the prompt."""
         asked = () if self.evaluation.likelihood_only else self.benchmarks
-        written = {task: task.written_tokens(self.evaluation.splits) for task in asked}
+        source = DataSource(self.data)
+        written = {task: task.written_tokens(source, self.evaluation.splits) for task in asked}
         most = models.positions(self.of.backbone) if any(written.values()) else None
         for task, tokens in written.items():
             if most is not None and tokens >= most:

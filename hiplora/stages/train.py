@@ -39,7 +39,8 @@ class Train(Stage):
     With a ``parent`` the training goes on from that adapter, with a fresh ``optimizer`` (reset) or with the moments of
     the parent's (carry), which then ``keep_optimizer`` has left in its folder. ``save_basis`` makes the folder carry
     the singular directions. ``measured_by`` computes the directions that the record measures the update against,
-    whether the method uses them or not; None measures its size alone.
+    whether the method uses them or not; None measures its size alone, and so do directions that another recipe would
+    change by more than rounding.
     """
 
     kind: ClassVar[str] = "train"

@@ -89,8 +89,8 @@ class Task(Options, ABC):
         """This task in the form in which a run trains on it."""
         return self
 
-    def written_tokens(self, splits: str) -> int:
-        """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads."""
+    def written_tokens(self, source: Source, split: str) -> int:
+        """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads there."""
         return 0
 
     @property

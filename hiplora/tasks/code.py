@@ -82,8 +82,14 @@ class Code(Task):
     def trained(self) -> dict[str, Any]:
         return {**super().trained(), "ending": ENDING}
 
-    def written_tokens(self, splits: str) -> int:
-        return 0 if self.execution == "off" else self.max_new_tokens
+    def written_tokens(self, source: Source, split: str) -> int:
+        return self.max_new_tokens if self._executes(source, split) else 0
+
+    def _executes(self, source: Source, split: str) -> bool:
+        """Whether completions are sampled and executed: not where the held-out pairs of a corpus have no tests."""
+        if self.execution == "off":
+            return False
+        return split != "validation" or "test" in source.load(self.training, split).column_names
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -137,7 +143,7 @@ class Code(Task):
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
         items = self.limited(source, evaluation)
         gold = self.gold(items, self.name + GOLD)
-        if self.execution == "off" or "test" not in items[0]:
+        if not self._executes(source, evaluation.splits):
             return [gold]
         columns = ("id", "prompt", "test", "entry_point")
         documents = [{column: item[column] for column in columns} for item in items]

@@ -42,7 +42,7 @@ class GSM8K(Task):
 
     max_new_tokens: Annotated[Length, Generation]
 
-    def written_tokens(self, splits: str) -> int:
+    def written_tokens(self, source: Source, split: str) -> int:
         return self.max_new_tokens
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:

@@ -43,6 +43,7 @@ class Progress:
     examples: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+    elapsed: list[float] = field(default_factory=list)
 
 
 class BatchStream(IterableDataset):
@@ -205,6 +206,7 @@ class Session(TrainerCallback):
         progress = self.progress
         progress.step = state.global_step
         progress.seconds += time.perf_counter() - self._mark
+        progress.elapsed.append(progress.seconds)
         for key, count in self.trainer.counts.items():
             setattr(progress, key, getattr(progress, key) + count)
         self.journal.add({**self.trainer.entry, "tokens": progress.tokens}, seconds=progress.seconds)

@@ -48,7 +48,8 @@ class TrainResult:
     """What a training was; counts are of the whole training, also where it was resumed.
 
     ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
-    is the mean over the last tenth of the steps in nats per label token; ``seconds`` is the time in steps.
+    is the mean over the last tenth of the steps in nats per label token; ``seconds`` is the time in steps, ``elapsed``
+    what it was after each of them.
     ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
     one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
     ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
@@ -63,6 +64,7 @@ class TrainResult:
     final_loss: float
     curve: list[dict[str, float]]
     seconds: float
+    elapsed: list[float]
     tokens_per_second: float
     share_prefixes: bool
     resumed_from: int | None
@@ -323,5 +325,6 @@ def _figures(progress: Progress, examples: Sequence[Encoded], training: Training
         "final_loss": sum(last) / len(last),
         "curve": progress.curve,
         "seconds": progress.seconds,
+        "elapsed": progress.elapsed,
         "tokens_per_second": progress.tokens / progress.seconds,
     }

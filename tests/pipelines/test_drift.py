@@ -64,7 +64,7 @@ def test_too_few_old_directions_are_refused(configured):
 
 
 def test_a_stopped_drift_goes_on(configured, monkeypatch: pytest.MonkeyPatch):
-    config = configured("pipeline=drift", "method=lora", "pipeline.k=4", "pipeline.fractions=[0.5]")
+    config = configured("pipeline=drift", "method=lora", "pipeline.k=4", "training.snapshots=[0.5]")
     matrix, calls = Drift._matrix, []
 
     def stopping(self, *args):

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from hiplora import models
-from hiplora.stages.efficiency import Efficiency
+from hiplora.errors import UserError
+from hiplora.methods import method_class
+from hiplora.stages.efficiency import Efficiency, speed_behind
+from hiplora.stages.make import Engine, Wanted
+from hiplora.stages.store import Store
+from hiplora.tracking import Tracking
+from tests.pipelines import conftest
 from tests.pipelines.conftest import Run
 
 WORDS = ["pipeline=efficiency", "efficiency.steps=2", "efficiency.warmup=1", "efficiency.repetitions=2"]
+
+
+@pytest.fixture(autouse=True)
+def no_options_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small runs have one, which this pipeline refuses."""
+    monkeypatch.setattr(conftest, "SMALL", [word for word in conftest.SMALL if not word.startswith("method.")])
 
 
 def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPatch):
@@ -35,5 +49,31 @@ def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPat
     assert all(cost.peak_memory_bytes > 0 for cost in record.result.methods.values())
     assert record.result.svd_cache_bytes > 0
     assert record.where.startswith("cpu-float32-")
+    assert record.where.endswith(f"-t{torch.get_num_threads()}")
     for name, value in models.load(config.model).model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_turn_is_one_training_and_its_last_steps_are_timed(configured, monkeypatch: pytest.MonkeyPatch):
+    """A method that ends before its timed steps has thrown away what it trains."""
+    calls: dict[str, list] = {}
+    for name in ("split", "adalora"):
+        kind, found = method_class(name), calls.setdefault(name, [])
+        after_step, finish = kind.after_step, kind.finish
+        monkeypatch.setattr(kind, "after_step", lambda *a, to=found, do=after_step: to.append(a[2]) or do(*a))
+        monkeypatch.setattr(kind, "finish", lambda *a, to=found, do=finish: to.append("finish") or do(*a))
+    words = ["efficiency.steps=5", "efficiency.warmup=3", "efficiency.repetitions=1"]
+    config = configured(*WORDS, *words, "pipeline.methods=[split,adalora]")
+    (wanted,) = config.stages()
+    methods = wanted.stage.methods | {"split": wanted.stage.methods["split"].but(clients=2, cut=0.5)}
+    engine = Engine(Store(config.places), Tracking(enabled=False, folder=Path(config.outputs_dir)))
+    (outcome,) = engine.run([Wanted(wanted.stage.but(methods=methods))])
+    assert calls == {name: [*range(1, 9), "finish"] for name in calls}
+    assert all(cost.tokens_per_second[0] > 0 for cost in outcome.record.result.methods.values())
+    assert speed_behind(1, tokens=[0, 90, 100, 120], seconds=[0.0, 30.0, 31.0, 33.0]) == 10
+    assert speed_behind(0, tokens=[0, 90], seconds=[0.0, 30.0]) == 3
+
+
+def test_an_option_of_a_method_is_refused(configured):
+    with pytest.raises(UserError, match=r"method\.r=8 would be ignored"):
+        configured(*WORDS, "method.r=8").stages()

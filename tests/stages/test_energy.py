@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,3 +72,16 @@ def test_the_channels_share() -> None:
     assert energy.measures(updates, None).keys() == {"update_norm", "channel_share"}
     nothing = {"q": LowRank(torch.zeros(96, 2), torch.ones(2, 80))}
     assert energy.measures(nothing, bases) == {"update_norm": 0}
+
+
+def test_shares_of_directions_that_depend_on_the_recipe_are_left_out() -> None:
+    """The randomised recipe gives no residual; fewer directions than are looked at are another measure."""
+    updates, bases = drawn(1), directions()
+    plain = {"update_norm", "channel_share"}
+    for name, basis in bases.items():
+        for other in (replace(basis, residual=math.nan), replace(basis, residual=0.1), basis.first(16)):
+            assert energy.measures(updates, bases | {name: other}).keys() == plain
+            assert energy.top_share(updates, bases | {name: other}) is None
+        assert energy.measures(updates, bases | {name: replace(basis, residual=1e-3)}) == energy.measures(
+            updates, bases
+        )

@@ -104,3 +104,9 @@ def test_a_stopped_probe_goes_on_and_leaves_the_weights_as_they_were(probe: Prob
     again = probe.run(job(tmp_path)).result
     assert again.reproducible() == whole.reproducible()
     assert len(left) == 6 - 3  # the base and five interventions, three of which were there
+
+
+def test_a_benchmark_without_options_to_choose_from_is_refused():
+    """Also where its code is not executed, so that nothing is written."""
+    with pytest.raises(UserError, match=r"names code, where nothing is chosen among options; choose among mmlu, scie"):
+        compose(["pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off"]).stages()

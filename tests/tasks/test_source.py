@@ -347,3 +347,15 @@ def test_a_choice_that_cannot_be_asked_is_named_with_its_line(tmp_path, change, 
     write(tmp_path, "scienceqa/train", [item | change])
     with pytest.raises(UserError, match=said):
         local(tmp_path).load("scienceqa", "train")
+
+
+def test_code_is_written_where_there_are_tests_to_execute_it(tmp_path):
+    """The Hub's held-out pairs have none: there nothing but likelihoods is asked."""
+    row = {"instruction": "def one():", "input": "", "output": "\n    return 1"}
+    plain, tested = local(tmp_path / "plain"), local(tmp_path / "tested")
+    write(tmp_path / "plain", "codealpaca/validation", [row])
+    write(tmp_path / "tested", "codealpaca/validation", [row | {"entry_point": "one", "test": "def check(f): ..."}])
+    asked = benchmark("code", execution="auto", max_new_tokens=8)
+    assert [asked.written_tokens(source, "validation") for source in (plain, tested)] == [0, 8]
+    assert asked.written_tokens(plain, "test") == 8
+    assert benchmark("code", execution="off").written_tokens(tested, "validation") == 0

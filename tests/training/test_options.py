@@ -19,7 +19,7 @@ BOOKKEEPING = [
     for name, field in Training.model_fields.items()
     if any(marker is Bookkeeping or isinstance(marker, Bookkeeping) for marker in field.metadata)
 ]
-TIMES = ("seconds", "tokens_per_second", "snapshots")
+TIMES = ("seconds", "elapsed", "tokens_per_second", "snapshots")
 STEPS = 5
 
 
