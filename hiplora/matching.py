@@ -6,10 +6,47 @@ NLL over x, the scale c of a finished update or the share of the training's step
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+DIGITS = 4  # of a scale, which identifies what is scored with it
+
+
+class Place(NamedTuple):
+    """Where an adapter is compared with others: at a scale ``c`` of its update; ``reached``: its level is there."""
+
+    c: float
+    reached: bool
+
+
+def place(scales: ArrayLike, learning: ArrayLike, level: float) -> Place:
+    """The smallest scale with this own NLL, to four digits; where there is none, that at which it has learned most.
+
+    Raises:
+        ValueError: the bare backbone has it already, or the scales and the learning are no curve.
+    """
+    places, values = _curve(scales, learning)
+    if values[0] <= level:
+        raise ValueError(f"a level of {level} is not below the backbone's own {values[0]}")
+    found = reach(places, values, level)
+    if found is None:
+        return Place(most(places, values), reached=False)
+    return Place(min(max(round(found, DIGITS), 10.0**-DIGITS), float(places[-1])), reached=True)
+
+
+def most(scales: ArrayLike, learning: ArrayLike) -> float:
+    """The smallest scale, of those that were measured, at which the learning is lowest; never the bare backbone.
+
+    Raises:
+        ValueError: the scales and the learning are no curve, or one of the bare backbone alone.
+    """
+    places, values = _curve(scales, learning)
+    if places.size == 1:
+        raise ValueError("a curve of the bare backbone alone has learned nothing anywhere")
+    return float(places[1 + int(values[1:].argmin())])
 
 
 def reach(x: ArrayLike, learning: ArrayLike, level: float, *, isotonic: bool = False) -> float | None:

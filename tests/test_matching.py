@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hiplora.matching import at, reach
+from hiplora.matching import at, place, reach
 
 SCALES = [0, 0.4, 0.5, 0.6, 0.75, 0.9, 1]
 
@@ -26,6 +26,14 @@ SCALES = [0, 0.4, 0.5, 0.6, 0.75, 0.9, 1]
 def test_the_smallest_scale_that_reaches_a_level(learning, level, expected):
     found = reach(SCALES, learning, level)
     assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_an_adapter_is_compared_where_it_reaches_the_level_or_has_learned_most():
+    assert place(SCALES, [2.0, 1.6, 1.5, 1.4, 1.27, 1.1, 1.0], 1.3) == (0.7154, True), "rounded as it is scored"
+    assert place(SCALES, [2.0, 2.3, 2.2, 2.1, 2.2, 2.1, 2.4], 1.9) == (0.6, False), "never the bare backbone"
+    assert place([0, 0.33336], [2.0, 1.0], 1.0) == (0.33336, True), "rounding does not leave the curve"
+    with pytest.raises(ValueError, match="not below the backbone's own"):
+        place(SCALES, [2.0, 1.6, 1.5, 1.4, 1.25, 1.1, 1.0], 2.0)
 
 
 def test_isotonic_pools_what_goes_the_wrong_way():

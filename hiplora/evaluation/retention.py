@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hiplora.tasks import ORDER, primary
+from hiplora.tasks import ORDER, primary, task_class
 
 
 def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str) -> dict[str, float | None]:
@@ -17,15 +17,38 @@ def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on
 
     Returns:
         ``retain_pp``: mean over the other benchmarks of 100 (score_base - score_adapted), in percentage points; None
-        where one of them has no score (code that was not executed). ``retain_nll``: mean over the same benchmarks of
-        the rise of the gold answer's negative log-likelihood. ``retain_text``: rise of the cross-entropy on text.
+        where one of them has no score (code that was not executed). ``retain_nll`` and ``retain_styled``: ``nll`` and
+        ``styled`` of :func:`forgotten`. ``retain_text``: rise of the cross-entropy on text.
     """
     others = [task for task in ORDER if task != trained_on]
     scores = [(base[task][primary(task)], adapted[task][primary(task)]) for task in others]
     known = all(before is not None and after is not None for before, after in scores)
-    rises = [adapted[task]["nll"] - base[task]["nll"] for task in others]
+    lost = forgotten({task: adapted[task]["nll"] - base[task]["nll"] for task in others}, trained_on=trained_on)
     return {
         "retain_pp": sum(100 * (before - after) for before, after in scores) / len(others) if known else None,
-        "retain_nll": sum(rises) / len(others),
+        "retain_nll": lost["nll"],
+        "retain_styled": lost["styled"],
         "retain_text": adapted["text"]["nll"] - base["text"]["nll"],
     }
+
+
+def forgotten(rises: Mapping[str, float | None], *, trained_on: str) -> dict[str, float | None]:
+    """Retain-NLL and its parts, from the ``rises`` of the gold answers' negative log-likelihood over the backbone's.
+
+    ``nll`` is Retain-NLL: the mean over the other benchmarks, but for those whose likelihood follows the style of
+    answers (word problems), whose mean is ``styled``. ``rises`` and ``falls`` are its two parts, which add up to it.
+    None where a benchmark was not measured, or there is none.
+    """
+    others = [task for task in ORDER if task != trained_on]
+    plain = [rises.get(task) for task in others if not task_class(task).styled]
+    return {
+        "nll": _mean(plain),
+        "rises": _mean([None if rise is None else max(rise, 0.0) for rise in plain]),
+        "falls": _mean([None if rise is None else min(rise, 0.0) for rise in plain]),
+        "styled": _mean([rises.get(task) for task in others if task_class(task).styled]),
+    }
+
+
+def _mean(rises: list[float | None]) -> float | None:
+    known = [rise for rise in rises if rise is not None]
+    return sum(known) / len(known) if known and len(known) == len(rises) else None

@@ -8,11 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from hiplora.errors import UserError
-from hiplora.matching import at, reach
+from hiplora.matching import Place, at, most, place
 from hiplora.stages.record import Record
 from hiplora.stages.results import Point
-
-DIGITS = 4  # of a scale, which identifies what is scored with it
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Curve:
         """NLL of the adapter's own benchmark at every c."""
         return [_number(point.learning[self.task]["nll"]) for point in self.points]
 
-    def reach(self, level: float) -> float | None:
-        """The smallest c with this own NLL; None if the adapter never gets there.
+    def place(self, level: float) -> Place:
+        """The smallest c with this own NLL, or that at which it has learned most if it never gets there.
 
         Raises:
             UserError: the bare backbone has it already.
@@ -43,12 +41,16 @@ class Curve:
                 f"The level of {self.task}, {level:.4f} nats, is not below the backbone's own {self.learning[0]:.4f}: "
                 "nothing has to be learned for it; select again (pipeline=select)."
             )
-        found = reach(self.scales, self.learning, level)
-        return None if found is None else round(found, DIGITS)
+        return place(self.scales, self.learning, level)
+
+    def reach(self, level: float) -> float | None:
+        """The smallest c with this own NLL; None if the adapter never gets there. Raises as :meth:`place` does."""
+        found = self.place(level)
+        return found.c if found.reached else None
 
     def most(self) -> float:
         """The smallest scale, of those that were measured, with the lowest own NLL."""
-        return min(self.scales[1:], key=lambda scale: (self.learning[self.scales.index(scale)], scale))
+        return most(self.scales, self.learning)
 
     def at(self, c: float, value: Callable[[Point], float]) -> float:
         """A number of every point, at c."""

@@ -89,8 +89,7 @@ class MatchedMerge(Frontiers):
         members = []
         for one, level in zip(configs, levels, strict=True):
             drawn = self.curve(one, found)
-            reached = drawn.reach(level)
-            c = drawn.most() if reached is None else reached
+            c, _ = drawn.place(level)
             members.append(Member(one, training(one), c, drawn.at(c, lambda point: point.norm)))
         return members
 

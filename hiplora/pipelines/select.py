@@ -56,7 +56,7 @@ class Select(Frontiers):
 
     ``against`` are the overrides of the reference. The level of a trial's task is the mean over ``level_seeds`` of the
     reference's own NLL at ``level_scale``. Trials are of ``task`` and ``seed``, finals of ``final_tasks`` and
-    ``final_seeds``. ``words`` are overrides of all. Retain-NLL leaves out the ``styled`` benchmarks.
+    ``final_seeds``. ``words`` are overrides of all.
     """
 
     many: ClassVar[bool] = True
@@ -72,7 +72,6 @@ class Select(Frontiers):
     level_scale: Scale
     levels_by: str
     objective: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
-    styled: Overrides
     methods: Annotated[dict[str, Annotated[Grid, Field(strict=False)]], Field(strict=False, min_length=1)]
 
     def check_options(self) -> None:
@@ -227,8 +226,7 @@ class _Round:
         return [Run(words, task, seed) for task in self.tasks for seed in self.seeds]
 
     def _matched(self, words: Words) -> list[Matched]:
-        styled = self.select.styled
-        return [self.runs.matched(run, self.levels[run.task], styled=styled) for run in self._of(words)]
+        return [self.runs.matched(run, self.levels[run.task]) for run in self._of(words)]
 
     def _objective(self, matched: Sequence[Matched]) -> float | None:
         return objective(matched, self.standards, self.select.objective)

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from hiplora.errors import UserError
+from hiplora.evaluation.retention import forgotten
 from hiplora.pipelines.base import Config
 from hiplora.pipelines.equal import Curve, curve
 from hiplora.pipelines.frontier import Frontiers
@@ -88,23 +89,22 @@ class Runs:
         """The mean over some seeds of the own NLL at a scale."""
         return mean(self.curve(Run(words, task, seed)).own(scale) for seed in seeds)
 
-    def matched(self, run: Run, level: float, *, styled: Sequence[str]) -> Matched:
-        """A run that was made, at the level; Retain-NLL leaves out the ``styled`` benchmarks and its own."""
+    def matched(self, run: Run, level: float) -> Matched:
+        """A run that was made, at the level."""
         train, _, frontier = self.ids(run)
         drawn, measures = self.curve(run), self._measures(train)
-        reached = drawn.reach(level)
-        c = drawn.most() if reached is None else reached
+        c, reached = drawn.place(level)
         rises = drawn.rises(c)
-        names = {task.name for task in self.config.benchmarks}
-        others = [rise for name, rise in rises.items() if name in names - {run.task, *styled}]
+        retain_nll = forgotten(rises, trained_on=run.task)["nll"]
+        assert retain_nll is not None  # a frontier has the likelihoods of every benchmark
         return Matched(
             task=run.task,
             seed=run.seed,
-            reached=reached is not None,
+            reached=reached,
             c=c,
             lowest=drawn.own(drawn.most()),
             text=rises["text"],
-            retain_nll=mean(others),
+            retain_nll=retain_nll,
             rises=rises,
             norm=drawn.at(c, lambda point: point.norm),
             top_share=measures.get("top_share"),

@@ -16,6 +16,7 @@ from hiplora.report.experiment import SEED
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import Measured, joined
 from hiplora.report.table import Cell, Column
+from hiplora.tasks import task_class
 
 BOOTSTRAP_SEED = 20240
 Interval = tuple[float, float] | tuple[None, None]
@@ -96,13 +97,14 @@ def per_seed(
 ) -> Sample:
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out.
 
-    Only adapters of the ``tasks`` count, where these are given; each value is divided by its task's in ``per``.
+    Only adapters of the ``tasks`` count, where these are given, and those for which the measure is defined; each value
+    is divided by its task's in ``per``.
     """
     found: dict[str, Measured] = {}
     seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
     for slot in evidence.select(group, **point):
         place = evidence.slots[slot].run.point
-        if tasks is None or place["task"] in tasks:
+        if (tasks is None or place["task"] in tasks) and defined(measure, place.get("task")):
             seeds[place[SEED]].append(slot)
     for seed, slots in seeds.items():
         rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
@@ -111,6 +113,11 @@ def per_seed(
             value = sum(each.value / (1 if per is None else per[each.members[0][0]]) for each in rows) / len(rows)
             found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
     return Sample(found, len(seeds))
+
+
+def defined(measure: str, task: str | None) -> bool:
+    """Whether adapters of a task have a measure: those of word problems cannot forget word problems."""
+    return task is None or not (measure.endswith("styled") and task_class(task).styled)
 
 
 def per_instance(

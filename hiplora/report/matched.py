@@ -12,43 +12,33 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from hiplora.matching import Floats, at, reach
+from hiplora.evaluation.retention import forgotten
+from hiplora.matching import Floats, at, place, reach
 from hiplora.report.measures import Measured
 from hiplora.stages.results import Metrics, Point
-from hiplora.tasks import ORDER
 
-STYLED = "gsm8k"  # answer style moves the NLL of word problems by ±1 nat: beside Retain-NLL, not in it
 TEXTS = ("text", "text_sampled")
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 
 
-def forgotten(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on: str) -> dict[str, float]:
-    """Rises of NLL over the backbone; nan where one was not measured.
+def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on: str) -> dict[str, float]:
+    """Rise of every general text over the backbone, and Retain-NLL with its parts; nan where one was not measured."""
 
-    ``text`` and ``text_sampled`` are general text. ``nll`` is Retain-NLL: the mean over the other benchmarks without
-    word problems, whose rise is ``styled``; ``rises`` and ``falls`` are its two parts, which add up to it.
-    """
-
-    def rise(name: str) -> float:
+    def rise(name: str) -> float | None:
         before, after = (scores.get(name, {}).get("nll") for scores in (base, now))
-        return math.nan if before is None or after is None else after - before
+        return None if before is None or after is None else after - before
 
-    others = [rise(task) for task in ORDER if task not in (trained_on, STYLED)]
-    rises, falls = (sum(part) / len(others) for part in zip(*((max(r, 0.0), min(r, 0.0)) for r in others), strict=True))
-    known = not any(map(math.isnan, others))
-    parts = (rises + falls, rises, falls) if known else (math.nan,) * 3
-    found = {text: rise(text) for text in TEXTS} | dict(zip(("nll", "rises", "falls"), parts, strict=True))
-    return found | {"styled": rise(STYLED) if trained_on != STYLED else math.nan}
+    found = {text: rise(text) for text in TEXTS}
+    found |= forgotten({name: rise(name) for name in base}, trained_on=trained_on)
+    return {name: _number(value) for name, value in found.items()}
 
 
 def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
     """One row of the frontier's frame: where the point lies, its own NLL and gain over the backbone, what it forgot."""
     own, before = (_number(each.learning[trained_on]["nll"]) for each in (point, base))
-    place = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
-    place["top_share"] = _number(point.top_share)
-    return (
-        place | {"own": own, "gain": before - own} | forgotten(base.benchmarks, point.benchmarks, trained_on=trained_on)
-    )
+    where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
+    where |= {"top_share": _number(point.top_share), "own": own, "gain": before - own}
+    return where | lost(base.benchmarks, point.benchmarks, trained_on=trained_on)
 
 
 def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
@@ -71,10 +61,11 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
             continue
         first, found = points.iloc[0], {x: points[x].to_numpy() for x in ("scale", "fraction", "own", *READ)}
         ways = {way: curve(found, way) for way in ("scale", "fraction")}
-        scale, fraction = (reach(c[way], c["own"], level, isotonic=way == "fraction") for way, c in ways.items())
-        best = float(ways["scale"]["scale"][ways["scale"]["own"].argmin()])
+        anywhere, reached = place(ways["scale"]["scale"], ways["scale"]["own"], level)
+        scale = anywhere if reached else None
+        fraction = reach(ways["fraction"]["fraction"], ways["fraction"]["own"], level, isotonic=True)
         values = {"scale/c": scale, "fraction/at": fraction}
-        places = {"scale": scale, "fraction": fraction, "any": best if scale is None else scale}
+        places = {"scale": scale, "fraction": fraction, "any": anywhere}
         for name, where in places.items():
             way = "fraction" if name == "fraction" else "scale"
             values |= {f"{name}/{x}": _at(ways[way][way], ways[way][x], where) for x in READ}

@@ -135,9 +135,11 @@ def _retain(base: Outcome, adapted: Outcome) -> str:
     task = adapted.stage.of.train.task.name  # type: ignore[attr-defined]
     before, after = (outcome.record.result.benchmarks for outcome in (base, adapted))  # type: ignore[attr-defined]
     retain = retention(before, after, trained_on=task)
+    styled = retain["retain_styled"]
+    beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
     return (
         f"Forgotten outside {task} (lower is better): Retain {_number(retain['retain_pp'], '+.2f')} pp, "
-        f"NLL {_number(retain['retain_nll'], '+.3f')}, "
+        f"NLL {_number(retain['retain_nll'], '+.3f')}{beside}, "
         f"general text {_number(retain['retain_text'], '+.3f')} nats per token"
     )
 

@@ -60,6 +60,7 @@ class Task(Options, ABC):
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
     scores: ClassVar[tuple[str, ...]]  # those of them that a merge's mean drop counts; the headline score first
     targets: ClassVar[tuple[str, ...]] = ("answer",)  # what it can be trained and asked for
+    styled: ClassVar[bool] = False  # its NLL follows the style of answers: beside Retain-NLL, not in it
 
     scoring: Literal["letter", "cloze"] = "cloze"
     template: Literal["alpaca", "plain"] | None = None

@@ -38,6 +38,7 @@ class GSM8K(Task):
     training = "gsm8k"
     metrics = ("acc", "nll")
     scores = ("acc",)
+    styled = True  # a model that answers with other words first moves it by a nat either way
     targets = ("answer", "solution")
 
     max_new_tokens: Annotated[Length, Generation]

@@ -65,7 +65,8 @@ def test_a_further_benchmark_is_scored_by_the_runs_that_train_on_it_and_changes_
     adapted = base | {"toy": {"acc": 1.0, "nll": 0.1}, "mmlu": {"acc": 0.1, "nll": 1.4}}
     forgotten = retention(base, adapted, trained_on="toy")
     assert forgotten["retain_pp"] == pytest.approx(10)
-    assert forgotten["retain_nll"] == pytest.approx(0.1)
+    assert forgotten["retain_nll"] == pytest.approx(0.4 / 3)
+    assert forgotten["retain_styled"] == 0
 
 
 @pytest.mark.parametrize("where", ["text", "mmlu"])

@@ -14,7 +14,7 @@ from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
 from hiplora.report.frame import Entry, Evidence
-from hiplora.report.matched import forgotten
+from hiplora.report.matched import lost
 from hiplora.report.measures import Measured
 from hiplora.report.table import Table, markdown, to_csv
 from hiplora.report.tables import table16
@@ -181,12 +181,12 @@ def test_a_merge_of_rescaled_updates_is_a_merge() -> None:
 def test_forgetting_without_word_problems():
     base = {name: {"nll": 2.0} for name in ("mmlu", "scienceqa", "gsm8k", "code", "text")}
     now = {"mmlu": {"nll": 2.3}, "scienceqa": {"nll": 1.9}, "gsm8k": {"nll": 3.0}, "text": {"nll": 2.5}}
-    found = forgotten(base, {**now, "code": {"nll": 1.0}}, trained_on="code")
+    found = lost(base, {**now, "code": {"nll": 1.0}}, trained_on="code")
     assert found["nll"] == pytest.approx(0.1)
     assert (found["rises"], found["falls"]) == (pytest.approx(0.15), pytest.approx(-0.05))
     assert (found["styled"], found["text"]) == (pytest.approx(1.0), pytest.approx(0.5))
     assert np.isnan(found["text_sampled"])
-    assert np.isnan(forgotten(base, {**now, "code": {"nll": None}}, trained_on="mmlu")["nll"])
+    assert np.isnan(lost(base, {**now, "code": {"nll": None}}, trained_on="mmlu")["nll"])
 
 
 def test_what_a_merge_keeps_of_each_gain(evidence):

@@ -21,7 +21,8 @@ MERGED = {"drop": "mean absolute drop ↓ (pp)", "nll_rise": "NLL rise ↓ (nats
 NOTES = (
     "A row is the first method minus the second. ↑ and ↓ say which sign is better for the first. Own score, own NLL: "
     "of each task's adapter on its benchmark, mean over the four tasks. Rows with an operator are of merges of all "
-    "sizes; MergeFail at τ = 0.9, NLL rise is that of the gold answers of the merged tasks.",
+    "sizes; MergeFail at τ = 0.9, NLL rise is that of the gold answers of the merged tasks. Retain-NLL leaves word "
+    "problems out.",
     "Without an operator the brackets are the 95 % Student-t interval of the differences of the training seeds, and "
     "the sign-flip p over them is exact. Sampling seeds of merges share adapters, so there the sign-flip p is too "
     "small, as is the bootstrap p (+1 correction), which takes instances as independent given the seed. With three "

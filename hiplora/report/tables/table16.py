@@ -12,7 +12,6 @@ from hiplora.report import contrasts
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.contrasts import SECOND, TRAINING, Measure
 from hiplora.report.frame import Evidence
-from hiplora.report.matched import STYLED
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
@@ -148,8 +147,7 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
     yield Sample(there, len(slots)).cell(row, NEVER, never if there else None, words=words)
     yield arms.ratio(arm, "scale/text").mean(row, RATIO, "t")
     for column in COLUMNS:
-        tasks = [task for task in arms.tasks if (column.measure, task) != ("scale/styled", STYLED)]
-        yield arms.mean(arm, column.measure, tasks).mean(row, column, "t")
+        yield arms.mean(arm, column.measure).mean(row, column, "t")
     yield from (arms.kept(arm, *key).mean(row, column, "t") for key, column in merges.items())
 
 
