@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _lines(evidence: Evidence, group: str) -> Iterator[Dot]:
 def _draw(canvas: Canvas, made: Figure) -> None:
     series = list(dict.fromkeys(each.series for each in made.dots))
     panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    every: list[Any] = list(canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     for axes, panel in zip(every, panels, strict=True):
         for name, dots in made.panel(panel).items():
             xs, ys = [each.x for each in dots], [each.y for each in dots]
