@@ -13,7 +13,7 @@ from hiplora.pipelines.base import training
 from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
-from hiplora.report.frame import Entry, Evidence
+from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.matched import lost
 from hiplora.report.measures import Measured
 from hiplora.report.table import Table, markdown, to_csv
@@ -59,6 +59,23 @@ def test_a_known_effect_is_supported_and_covered(table):
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported", "a twentieth is inside the margin"
     assert words(table, "Kept, TIES, as they are: HiP-LoRA − LoRA", VERDICT) == "supported"
     assert words(table, "Inside: LoRA inside the top 32 − LoRA inside 32 random ones", VERDICT) == "not supported"
+
+
+def test_a_moving_channel_is_an_arm_where_it_is_another(evidence, table):
+    row = "Text rise: HiP-LoRA, channel moving − Proj-LoRA"
+    assert words(table, row, VERDICT) == "supported"
+    same = {tuple(slot.run.point.items())[1:]: slot.entries for slot in evidence.slots if is_arm(slot, "hip")}
+    slots = [
+        replace(slot, entries=same[tuple(slot.run.point.items())[1:]]) if is_arm(slot, "hip_gated") else slot
+        for slot in evidence.slots
+    ]
+    alike = table16.build(replace(evidence, slots=slots))
+    assert not [cell.row for cell in alike.cells if "moving" in cell.row]
+    assert difference(alike, HIP_LORA) == difference(table, HIP_LORA), "it is in no family of the others"
+
+
+def is_arm(slot: Slot, arm: str) -> bool:
+    return slot.run.group == "frontier" and slot.run.point["method"] == arm
 
 
 def test_the_arms_are_read_off_at_the_level(table):

@@ -42,8 +42,8 @@ TRAINING = Training(
 SMALL = {"r": 4, "k": 8, "alpha": None, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2, "cut": 0.5}
 
 
-def small(name: str) -> Method:
-    method = compose([f"method={name}"]).method
+def small(name: str, *words: str) -> Method:
+    method = compose([f"method={name}", *words]).method
     return method.but(**{option: value for option, value in SMALL.items() if option in method.fields()})
 
 
@@ -53,7 +53,9 @@ VARIANTS: dict[str, Method] = {  # of these methods, for what their defaults do 
     "lora_fa": OPTIONS["lora"].but(freeze_a=True),
     "hip_absolute": small("hip_absolute"),
     "hip_plus": OPTIONS["hip"].but(lora_plus=4.0),
-    **{name: small(name) for name in ("proj_random", "lora_inside", "lora_inside_random")},
+    "proj_random": small("proj", "method.basis=random"),
+    "lora_inside": small("proj", "method.side=inside"),
+    "lora_inside_random": small("proj", "method.side=inside", "method.basis=random"),
 }
 SETUP = Setup(
     targets=("q_proj", "k_proj", "v_proj", "o_proj"),
