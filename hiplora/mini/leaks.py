@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def leaks(folder: Path) -> dict[str, list[str]]:
     """What of each benchmark's validation and test is told in the training files below a folder of mini data."""
-    texts = [_text(row) for name in TRAINING for row in read(folder, f"{name}/train")]
+    texts = [text for name in TRAINING for row in read(folder, f"{name}/train") for text in _texts(row)]
     found: dict[str, Callable[[], Iterator[str]]] = {
         "mmlu": lambda: _countries(texts),
         "scienceqa": lambda: _things(texts),
@@ -43,11 +43,12 @@ def read(folder: Path, name: str) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _text(row: Row) -> str:
-    """Everything that a run may see of a training row."""
+def _texts(row: Row) -> list[str]:
+    """Everything that a run may see of a training row; the rule in front of a question is a text of its own."""
     if "choices" in row:
-        return " ".join([row["hint"], row["question"], row["choices"][row["answer"]], row["solution"]])
-    return " ".join(str(value) for value in row.values())
+        case = row["hint"].removeprefix(row["lecture"])
+        return [row["lecture"], " ".join([case, row["question"], row["choices"][row["answer"]], row["solution"]])]
+    return [" ".join(str(value) for value in row.values())]
 
 
 def mentions(text: str, phrase: str) -> bool:

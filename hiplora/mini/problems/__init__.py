@@ -39,7 +39,7 @@ def _of(template: Template, split: str) -> Iterator[dict[str, str]]:
     draw = Draw("numbers", template.text)
     seen: set[tuple[int, ...]] = set()
     for _ in range(ATTEMPTS):
-        numbers = {letter: draw.integer(*limits) for letter, limits in template.numbers.items()}
+        numbers = {letter: draw.pick(values) for letter, values in template.numbers.items()}
         key = tuple(numbers.values())
         # sorted, since 3 + 5 and 5 + 3 are one problem
         if key in seen or split_of("problem", template.kind, sorted(key), **SHARES) != split:

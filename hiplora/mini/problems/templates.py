@@ -4,11 +4,14 @@ Their kinds were enumerated before any model was asked. One step: the types of C
 et al. 1999), which are join and separate with the result, the change or the start unknown, whole and part, comparison
 with the difference, the larger or the smaller unknown, equal groups, measuring out and sharing, and multiplicative
 comparison both ways (Greer 1992); two stories each. Two steps: every ordered pair of the four operations; one story
-each. So two problems of three have one step. Numbers are small: what is asked for lies within 20 in sums and
-differences, within the small multiplication table in the rest.
+each. So two problems of three have one step.
+
+One number of a problem is free, the others are 2 or 10, or 1 where the grammar allows: adding and taking away a few or
+ten, doubling, halving and tens are the number facts that are learnt first. On sums and products within 20, the first
+choice, LoRA learnt how frequent an answer is and nothing else (11 % of validation after 60 steps at 5e-4).
 
 `{name}` and `{other}` are people, `{he}` and `{He}` go with `{name}`, `{item}` is a plural noun of NOUNS,
-single letters are numbers drawn from their range. A step is an operation on earlier letters, whose result is the next
+single letters are numbers drawn from their range or list. A step is an operation on earlier letters, whose result is the next
 letter from p on, and the sentence that states it, with `{calc}` for the calculation. The last result is the answer.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,7 +46,7 @@ class Template:
     kind: str
     text: str
     nouns: str
-    numbers: dict[str, tuple[int, int]]
+    numbers: dict[str, Sequence[int]]
     steps: tuple[tuple[str, str], ...]
 
     def solve(self, numbers: dict[str, int]) -> list[tuple[str, int]] | None:
@@ -75,13 +78,13 @@ class Template:
         return re.compile(found)
 
 
-def _ranges(cell: str) -> dict[str, tuple[int, int]]:
-    """ "a 2-20; b 2-12" -> {"a": (2, 20), "b": (2, 12)}."""
-    found = {}
+def _numbers(cell: str) -> dict[str, Sequence[int]]:
+    """ "a 3-90; b 2,10" -> {"a": range(3, 91), "b": (2, 10)}."""
+    found: dict[str, Sequence[int]] = {}
     for part in cell.split("; "):
-        letter, limits = part.split(" ")
-        low, high = limits.split("-")
-        found[letter] = (int(low), int(high))
+        letter, values = part.split(" ")
+        low, dash, high = values.partition("-")
+        found[letter] = range(int(low), int(high) + 1) if dash else tuple(map(int, values.split(",")))
     return found
 
 
@@ -94,7 +97,7 @@ def _steps(cell: str) -> tuple[tuple[str, str], ...]:
 @lru_cache
 def templates() -> tuple[Template, ...]:
     return tuple(
-        Template(row["kind"], row["text"], row["nouns"], _ranges(row["numbers"]), _steps(row["steps"]))
+        Template(row["kind"], row["text"], row["nouns"], _numbers(row["numbers"]), _steps(row["steps"]))
         for row in rows("problems.csv")
     )
 

@@ -1,9 +1,10 @@
 """Science questions, asked as sentences to be completed: the mini counterpart of ScienceQA.
 
-    {"image": None, "hint": "The chemical formula of water is H2O.", "question": "Water is",
+    {"image": None, "hint": "One kind of symbol … The chemical formula of water is H2O.", "question": "Water is",
      "choices": ["an element", "a compound"], "answer": 1, "subject": "natural science", …}
 
-Most topics follow a rule that can be learnt from other objects of the training split; the rest is recall.
+Most topics follow a rule; the rest is recall. The rule stands in front of the question, in one of three wordings, so
+that an adapter learns to go by a text that is there, and unlearns ordinary text less.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from functools import lru_cache
 from hiplora.mini.draw import digest, split_of
 from hiplora.mini.facts import rows as table
 
+WORDINGS = ("lecture", "lecture2", "lecture3")  # of the rule that stands in front of a question
 SHARES = {"test": 0.3, "validation": 0.3}
 
 
@@ -56,18 +57,19 @@ def rows(questions: Sequence[Question]) -> list[dict[str, object]]:
 
 def _row(question: Question, choices: list[str], answer: int) -> dict[str, object]:
     topic = topics()[question.topic]
+    rule = topic[WORDINGS[digest("rule", question.group, question.stem) % len(WORDINGS)]]
     return {
         "image": None,
         "question": question.stem,
         "choices": choices,
         "answer": answer,
-        "hint": question.hint,
+        "hint": f"{rule} {question.hint}".strip(),
         "task": "closed choice",
         "grade": topic["grade"],
         "subject": "natural science",
         "topic": topic["topic"],
         "category": topic["category"],
         "skill": topic["skill"],
-        "lecture": topic["lecture"],
+        "lecture": rule,
         "solution": question.solution or f"{question.stem} {question.right}.",
     }
