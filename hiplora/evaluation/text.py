@@ -10,6 +10,7 @@ import torch
 from hiplora.errors import UserError
 from hiplora.evaluation.forward import evaluating, score_targets
 from hiplora.packing.decoder import hidden_states
+from hiplora.tasks.source import ORIGINS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 WINDOW = 512  # tokens; each is read without what came before, and its first token is not scored
-APART = ("text_sampled",)  # data sets whose texts are windows of their own, as they were sampled
 
 
 def text_cross_entropy(
@@ -38,7 +38,7 @@ def text_cross_entropy(
     out. Returns ``nll`` and ``tokens``, the number of tokens that were scored. UserError where the text is too short.
     """
     read = _first(tokenizer, source.load(dataset, split)["text"], tokens)
-    streams = read if dataset in APART else [torch.cat(read)]
+    streams = read if ORIGINS[dataset].apart else [torch.cat(read)]
     cut = (window for ids in streams for window in ids.split(WINDOW))
     windows = [window for window in cut if len(window) > 1]
     if not windows:

@@ -50,7 +50,7 @@ class Experiment:
         return list(dict.fromkeys(run.point[axis] for run in self.runs if run.group == group))
 
     def paper_value(self, path: str) -> float | None:
-        """The paper's figure at a path such as ``retain_pp/hip``, None where it states none."""
+        """The paper's figure at a path such as ``retain_pp/lora``, None where it states none."""
         value: Any = self.paper
         for key in path.split("/"):
             value = value.get(key) if isinstance(value, Mapping) else None

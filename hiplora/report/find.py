@@ -22,6 +22,7 @@ from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
+from hiplora.tasks.source import Source
 
 MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
@@ -96,6 +97,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
         levels=chosen.levels if (chosen := selection.read(config.places.results)) is not None else {},
+        texts=Source(config.data).texts(config.evaluation.splits),
     )
 
 
@@ -118,7 +120,10 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
 
     stages, whole = [entry.stage for entry in slot.entries if entry.stage is not None], slot.whole
     if not whole and slot.config is not None:
-        stages, whole = known(slot.config, answer)
+        try:
+            stages, whole = known(slot.config, answer)
+        except UserError as error:  # what results say cannot be gone on with
+            return replace(slot, entries=tuple(map(filled, stages)), problem=str(error))
     return replace(slot, entries=tuple(map(filled, stages)), whole=whole)
 
 

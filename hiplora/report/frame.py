@@ -19,6 +19,7 @@ from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
+from hiplora.tasks.source import TEXTS
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
@@ -76,7 +77,8 @@ class Evidence:
     """What a table and a plan are made from: every wanted run, and what a reader must know about them.
 
     ``where`` names device and arithmetic of the records, ``changed`` the settings that are not the table's own.
-    ``levels`` are the NLL of each task at which learning counts as equal, from selection.
+    ``levels`` are the NLL of each task at which learning counts as equal, from selection; ``texts`` the general texts
+    that the data has.
     """
 
     experiment: Experiment
@@ -91,6 +93,7 @@ class Evidence:
     commands: tuple[str, ...] = ()
     store: Store | None = None
     levels: Mapping[str, float] = field(default_factory=dict)
+    texts: Sequence[str] = TEXTS
 
     def select(self, group: str, **point: str) -> list[int]:
         """Numbers of the slots of one group at the given places of its axes."""
@@ -114,9 +117,21 @@ class Evidence:
         return frontier_frame(self.slots)
 
     @cached_property
+    def usable(self) -> dict[str, float]:
+        """The levels but for those that the bare backbone is at already: nothing has to be learned for them."""
+        frame = self.frontiers
+        bare = {} if frame.empty else frame[frame["scale"] == 0].groupby("task")["own"].first().to_dict()
+        return {task: level for task, level in self.levels.items() if task not in bare or level < bare[task]}
+
+    def comparable(self, group: str) -> list[str]:
+        """The tasks of a group that have a usable level; all of them while there are no levels."""
+        tasks = self.experiment.keys(group, "task")
+        return [task for task in tasks if task in self.usable] if self.levels else tasks
+
+    @cached_property
     def _measures(self) -> dict[str, dict[int, list[Measured]]]:
         found: dict[str, dict[int, list[Measured]]] = {}
-        for each in itertools.chain(measures(self.frame), matched(self.frontiers, self.levels)):
+        for each in itertools.chain(measures(self.frame), matched(self.frontiers, self.usable)):
             found.setdefault(each.measure, {}).setdefault(each.slot, []).append(each)
         return found
 

@@ -16,8 +16,8 @@ from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
 from hiplora.report.measures import Measured
 from hiplora.stages.results import Metrics, Point
+from hiplora.tasks.source import TEXTS
 
-TEXTS = ("text", "text_sampled")
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 
 
@@ -50,7 +50,7 @@ def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
 
 
 def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measured]:
-    """What every adapter with a level forgot at it, nan where it never gets there.
+    """What every adapter with a level below the backbone's NLL forgot at it, nan where it never gets there.
 
     ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` itself), ``fraction/x`` at the earliest
     part of the training (``fraction/at``), the learning made monotone. ``any/x`` is ``scale/x``, and for an adapter

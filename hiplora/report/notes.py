@@ -27,6 +27,9 @@ OTHER = (
     "The paper's values (arXiv:{arxiv}) are of {backbone} on the {data}; ours are of {0.backbone} on {0.data}. The two "
     "are not comparable, and nothing here is a reproduction of the paper's numbers."
 )
+LITERAL = (
+    "The paper's HiP-LoRA is its literal parameterisation, absolute φ; the row here is the relative one, as selected."
+)
 INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
     "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
@@ -69,6 +72,7 @@ def table(
         *mark_notes(evidence),
         *parity_notes(evidence),
         *evidence.notes,
+        *([LITERAL] if "hip" in paper else []),
         *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
     ]
     return Table(
@@ -157,6 +161,22 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
             words += f" (outside {PARITY:.0%})"
         parts.append(words)
     yield f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."
+
+
+def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
+    """The levels at which adapters are compared; which tasks of a group are left out, and why."""
+    tasks = evidence.experiment.keys(group, "task")
+    if levels := [f"{task} {evidence.usable[task]:.3f}" for task in tasks if task in evidence.usable]:
+        yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}."
+    if absent := [task for task in tasks if task not in evidence.levels]:
+        left = ", and it is left out here" if evidence.levels else ""
+        yield f"No level yet for {', '.join(absent)}: selection gives it (python -m hiplora.run pipeline=select){left}."
+    for task in tasks:
+        if task in evidence.levels and task not in evidence.usable:
+            yield (
+                f"{task} is left out: its level, {evidence.levels[task]:.3f}, is not below the backbone's own NLL, so "
+                "nothing has to be learned for it."
+            )
 
 
 def prefix_notes(evidence: Evidence) -> Iterator[str]:

@@ -69,7 +69,8 @@ class Origin:
     """A data set's place on the Hub, what its columns must hold, and what is validation where no split is called so.
 
     That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``. Without
-    a repository it is not on the Hub, and only there where a folder holds it.
+    a repository it is not on the Hub, and only there where a folder holds it. The rows of a general text are read as
+    one stream, unless they stand ``apart``: then each is a window of its own, as it was sampled.
     """
 
     repository: str | None
@@ -77,6 +78,7 @@ class Origin:
     subset: str | None = None
     held_out_by: str | None = None
     validation: str | None = None
+    apart: bool = False
 
     @property
     def hub_id(self) -> str:
@@ -99,7 +101,7 @@ ORIGINS = {
     "codealpaca": Origin("sahil2801/CodeAlpaca-20k", INSTRUCTIONS, held_out_by="instruction"),
     "alpaca": Origin("tatsu-lab/alpaca", INSTRUCTIONS, held_out_by="instruction"),
     "text": Origin("Salesforce/wikitext", {"text": text_or_blank}, subset="wikitext-2-raw-v1"),
-    "text_sampled": Origin(None, {"text": text_or_blank}),
+    "text_sampled": Origin(None, {"text": text_or_blank}, apart=True),
 }
 HELD_OUT_PERCENT = 5
 

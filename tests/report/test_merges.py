@@ -84,7 +84,7 @@ def test_paper_values_stand_only_beside_their_own_measure():
     table = table13.build(fixture_evidence("table13"))
     with_paper = {(cell.row, cell.column): cell.paper for cell in table.cells if cell.paper is not None}
     assert with_paper["LoRA, addition", "MergeFail (%)"] == 62
-    assert with_paper["HiP-LoRA, TIES", "Mean absolute drop (pp)"] == 4.7
+    assert with_paper["HiP-LoRA, absolute φ, TIES", "Mean absolute drop (pp)"] == 4.7
     assert len(with_paper) == 8
 
 
@@ -147,7 +147,7 @@ def test_without_code_execution_a_table_says_what_it_lacks():
 def test_the_full_method_has_no_test_against_itself():
     table = table11.build(fixture_evidence("table11"))
     assert table.cell("HiP-LoRA", table11.P_FAIL.label) is None
-    assert table.cell("HiP-LoRA", "Downstream average (%)").paper == 76.4
+    assert table.cell("HiP-LoRA, absolute φ", "Downstream average (%)").paper == 76.4
 
 
 def test_tests_of_an_ablation_are_marked_where_they_are_short():

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from hiplora.compose import compose_cached
+from hiplora.errors import UserError
 from hiplora.pipelines.base import training
 from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
+from hiplora.report.figures import figure7
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.matched import lost
 from hiplora.report.measures import Measured
@@ -21,7 +23,7 @@ from hiplora.report.tables import table16
 from hiplora.stages.results import Scores
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Merged
-from hiplora.stages.store import Status
+from hiplora.stages.store import Places, Status, Store
 from hiplora.tasks import primary
 from tests.report.evidence import WORLD, fixture_evidence
 from tests.report.frontiers import LEVELS, TEXT, World
@@ -181,7 +183,36 @@ def test_without_levels_the_table_says_what_gives_them(evidence):
     assert any("pipeline=select" in note for note in table.notes)
     partly = table16.build(replace(evidence, levels={"mmlu": LEVELS["mmlu"]}))
     assert partly.cell("LoRA, by task", "mmlu").value is not None
-    assert partly.cell("LoRA, by task", "code").value is None
+    assert partly.cell("LoRA, by task", "code") is None
+    assert difference(partly, HIP_LORA).n == 10, "the other tasks blank no row"
+    assert any("No level yet for gsm8k, scienceqa, code" in note for note in partly.notes)
+
+
+def test_a_task_whose_level_the_backbone_has_is_left_out(evidence):
+    there = table16.build(replace(evidence, levels={**LEVELS, "code": 2.0}))
+    without = table16.build(replace(evidence, levels={task: v for task, v in LEVELS.items() if task != "code"}))
+    assert difference(there, HIP_LORA) == difference(without, HIP_LORA)
+    assert there.cell("LoRA", "Never at the level").words == "0 of 30"
+    assert any(note.startswith("code is left out: its level, 2.000") for note in there.notes)
+    assert any("code is left out" in note for note in figure7.build(replace(evidence, levels={"code": 2.0})).notes)
+
+
+def test_data_with_one_general_text_is_not_asked_for_a_second(evidence):
+    table = table16.build(replace(evidence, texts=("text",)))
+    assert words(table, HIP_LORA, VERDICT) == "supported"
+    assert table.cell(HIP_LORA, SECOND.label) is None
+    assert table16.ONE_TEXT in table.notes
+
+
+def test_what_results_refuse_is_the_slots_problem(evidence, monkeypatch, tmp_path):
+    def refuse(config, answer):
+        raise UserError("not below the backbone's own")
+
+    monkeypatch.setattr(find, "known", refuse)
+    slot = replace(evidence.slots[0], entries=(), whole=False, config=compose_cached(["method=lora"]))
+    store = Store(Places(outputs=tmp_path, results=tmp_path), local=False)
+    found = find._filled(slot, store, "cpu-float32")
+    assert (found.problem, found.missing) == ("not below the backbone's own", False)
 
 
 def test_a_merge_of_rescaled_updates_is_a_merge() -> None:

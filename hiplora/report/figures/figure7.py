@@ -12,7 +12,7 @@ from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, legend_text, looks, say_empty
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import Measured, joined
-from hiplora.report.notes import figure
+from hiplora.report.notes import figure, level_notes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -43,6 +43,7 @@ def build(evidence: Evidence) -> Figure:
         for operator in operators:
             dots += [*_merges(evidence, arm, operator)]
     notes = [note.format(*map(evidence.experiment.label, operators)) for note in NOTES]
+    notes += level_notes(evidence, FRONTIER)
     return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.7), notes=notes)
 
 
@@ -60,19 +61,19 @@ def _units(evidence: Evidence) -> pd.DataFrame:
 
 def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
     """The level of Table 16 on the axis of learning, the mean over the tasks."""
-    tasks = evidence.experiment.keys(FRONTIER, "task")
-    if tasks and all(task in evidence.levels and task in units.index for task in tasks):
-        gains = [(units["base"][task] - evidence.levels[task]) / units["gain"][task] for task in tasks]
+    tasks = evidence.comparable(FRONTIER)
+    if tasks and all(task in evidence.usable and task in units.index for task in tasks):
+        gains = [(units["base"][task] - evidence.usable[task]) / units["gain"][task] for task in tasks]
         x = float(sum(gains) / len(gains))
         yield Dot(panel=LEVEL, series="level", x=x, y=0.0, n=len(tasks), n_expected=len(tasks))
 
 
 def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
     """The points of one arm, by scale and then by step, of the seeds that have all tasks."""
-    frame, tasks = evidence.frontiers, evidence.experiment.keys(group, "task")
+    frame, tasks = evidence.frontiers, evidence.comparable(group)
     if frame.empty or not set(tasks) <= set(units.index):
         return
-    mine = frame[(frame["group"] == group) & (frame["method"] == arm)]
+    mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks)]
     seeds = len(evidence.experiment.keys(group, "seed"))
     name = evidence.experiment.label(arm)
     for (scale, fraction), rows in mine.groupby(["scale", "fraction"]):

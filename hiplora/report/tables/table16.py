@@ -12,13 +12,16 @@ from hiplora.report import contrasts
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.contrasts import SECOND, TRAINING, Measure
 from hiplora.report.frame import Evidence
-from hiplora.report.notes import table
+from hiplora.report.notes import level_notes, table
 from hiplora.report.table import Cell, Column, Table
 
 LORA = "lora"  # what rises are divided by
 PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora"), ("proj", "proj_random"), ("hip", "hip_free")]
 INSIDE = [("inside_top", "inside_random")]
 MOVING = [("hip_gated", "proj")]  # the principal channel against none, where selection's best hardly moves it
+SECOND_TEXT = "text_sampled"
+ONE_TEXT = "This data has one general text, so there is no second one to agree with it."
+UNSELECTED = "Contrasts: text rise on what nothing was selected on"
 UNSEEN = ("mmlu", "code")  # nothing was selected on these
 MOVED = "Contrast: text rise, the channel moving"
 MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
@@ -27,7 +30,7 @@ NEVER = Column(label="Never at the level", decimals=0, spread="none")
 RATIO = Column(label="Text rise, ratio to LoRA", decimals=2, better="down")
 COLUMNS = (
     Column(label="Text rise (nats/token)", decimals=3, better="down", measure="scale/text"),
-    Column(label="Second text (nats/token)", decimals=3, better="down", measure="scale/text_sampled"),
+    Column(label="Second text (nats/token)", decimals=3, better="down", measure=f"scale/{SECOND_TEXT}"),
     Column(label="Retain-NLL (nats/token)", decimals=3, better="down", measure="scale/nll"),
     Column(label="its rises", decimals=3, measure="scale/rises"),
     Column(label="its falls", decimals=3, measure="scale/falls"),
@@ -93,9 +96,9 @@ class Arms:
 def build(evidence: Evidence) -> Table:
     """The arms at the level, then the contrasts of each measure."""
     grid = evidence.experiment
-    arms, tasks = [*_arms(evidence)], grid.keys("frontier", "task")
+    arms, tasks = [*_arms(evidence)], evidence.comparable("frontier")
     every, unseen = Arms(evidence, tasks), Arms(evidence, [task for task in tasks if task in UNSEEN])
-    inside = Arms(evidence, grid.keys("inside", "task"), "inside")
+    inside = Arms(evidence, evidence.comparable("inside"), "inside")
     by_task = {task: Column(label=task, decimals=3, better="down") for task in tasks}
     merges = {
         (operator, norms): replace(KEPT, label=KEPT.label.format(grid.label(operator, norms)))
@@ -109,17 +112,19 @@ def build(evidence: Evidence) -> Table:
         ],
         "Contrasts: text rise (primary)": _rows(every, "Text rise", PAIRS, _text(every)),
         **({MOVED: _rows(every, "Text rise", MOVING, _text(every))} if MOVING[0][0] in arms else {}),
-        "Contrasts: text rise on what nothing was selected on": _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)),
+        UNSELECTED: _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)) if unseen.tasks else [],
         "Contrast: text rise inside the directions": _rows(inside, "Inside", INSIDE, _text(inside)),
         "Contrasts: Retain-NLL": _rows(every, "Retain-NLL", PAIRS, _nll(every)),
         **{f"Contrasts: {c.label}": _rows(every, c.label, PAIRS, _merges(every, *key)) for key, c in merges.items()},
     }
+    sections = {heading: cells for heading, cells in sections.items() if cells}
+    single = [] if SECOND_TEXT in evidence.texts else [ONE_TEXT]
     found = table(
         evidence,
         "Table 16",
         columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *contrasts.COLUMNS),
         cells=[cell for cells in sections.values() for cell in cells],
-        notes=[*NOTES, *_level_notes(evidence, tasks)],
+        notes=[*NOTES, *single, *level_notes(evidence, "frontier")],
     )
     rows = {heading: list(dict.fromkeys(cell.row for cell in cells)) for heading, cells in sections.items()}
     return replace(found, sections=rows)
@@ -140,13 +145,16 @@ def _asked(evidence: Evidence, arm: str) -> list[str]:
 
 def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iterator[Cell]:
     """One row of the first section."""
-    row, slots = arms.evidence.experiment.label(arm), arms.evidence.select(arms.group, method=arm)
-    there = {each.slot: each for each in arms.evidence.measure("scale/c", slots)}
+    row, evidence = arms.evidence.experiment.label(arm), arms.evidence
+    slots = [s for task in arms.tasks for s in evidence.select(arms.group, method=arm, task=task)]
+    there = {each.slot: each for each in evidence.measure("scale/c", slots)}
     never = sum(math.isnan(each.value) for each in there.values())
     words = f"{never} of {len(there)}" if there else ""
     yield Sample(there, len(slots)).cell(row, NEVER, never if there else None, words=words)
     yield arms.ratio(arm, "scale/text").mean(row, RATIO, "t")
     for column in COLUMNS:
+        if column.measure == f"scale/{SECOND_TEXT}" and SECOND_TEXT not in evidence.texts:
+            continue
         yield arms.mean(arm, column.measure).mean(row, column, "t")
     yield from (arms.kept(arm, *key).mean(row, column, "t") for key, column in merges.items())
 
@@ -157,13 +165,12 @@ def _rows(arms: Arms, words: str, pairs: Sequence[contrasts.Pair], measure: Meas
 
 
 def _text(arms: Arms) -> Measure:
+    second = [(SECOND, partial(arms.ratio, measure=f"scale/{SECOND_TEXT}"))]
+    second = second if SECOND_TEXT in arms.evidence.texts else []
     return Measure(
         of=partial(arms.ratio, measure="scale/text"),
         margin=MARGIN,
-        checks=[
-            (SECOND, partial(arms.ratio, measure="scale/text_sampled")),
-            (TRAINING, partial(arms.ratio, measure="fraction/text")),
-        ],
+        checks=[*second, (TRAINING, partial(arms.ratio, measure="fraction/text"))],
         everyone=partial(arms.ratio, measure="any/text", per="scale/text"),
         own=partial(arms.mean, measure="level/own"),
         tasks=[partial(arms.mean, measure="scale/text", tasks=[task]) for task in arms.tasks],
@@ -195,10 +202,3 @@ def _merges(arms: Arms, operator: str, norms: str) -> Measure:
 def _share(lora: Sample) -> float | None:
     """The margin for NLL, from LoRA's mean at the level, whatever its sign."""
     return MARGIN_NLL * abs(float(lora.values.mean())) if lora.of else None
-
-
-def _level_notes(evidence: Evidence, tasks: Sequence[str]) -> Iterator[str]:
-    if levels := [f"{task} {evidence.levels[task]:.3f}" for task in tasks if task in evidence.levels]:
-        yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}."
-    if absent := [task for task in tasks if task not in evidence.levels]:
-        yield f"No level yet for {', '.join(absent)}: selection gives them (python -m hiplora.run pipeline=select)."

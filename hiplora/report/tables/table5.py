@@ -5,11 +5,11 @@ from statistics import fmean, median
 
 from hiplora.report.frame import Entry, Evidence
 from hiplora.report.notes import table
-from hiplora.report.table import Cell, Column, Table
+from hiplora.report.table import Cell, Column, Table, number_text
 from hiplora.stages.results import Costs
 
 REFERENCE = "lora"
-RATIO = Column(label="tokens/s over LoRA's", decimals=3, better="up", spread="ci", level="t")
+RATIO = Column(label="tokens/s over LoRA's", decimals=3, better="up", spread="none")
 SPEED = Column(label="tokens/s", decimals=0, better="up", spread="none", paper="{method}/tok_per_s")
 MEMORY = Column(label="peak memory (GB)", decimals=2, better="down", spread="none", paper="{method}/peak_gb")
 SVD = Column(label="SVD (min)", decimals=2, better="down", spread="none", paper="{method}/svd_minutes")
@@ -34,33 +34,35 @@ def build(evidence: Evidence) -> Table:
 def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
     entry, result = _costs(evidence)
     cost = result.methods.get(method) if result is not None else None
-    values: dict[str, tuple[float, float | None, float | None]] = {}
+    values: dict[str, float] = {}
+    words = ""
     if result is not None and cost is not None:
         speeds, reference = cost.tokens_per_second, result.methods[REFERENCE].tokens_per_second
         ratios = [one / other for one, other in zip(speeds, reference, strict=True)]
         values = {
-            RATIO.label: (fmean(ratios), min(ratios), max(ratios)),
-            SPEED.label: (median(speeds), None, None),
-            MEMORY.label: (cost.peak_memory_bytes / 1e9, None, None),
+            RATIO.label: fmean(ratios),
+            SPEED.label: median(speeds),
+            MEMORY.label: cost.peak_memory_bytes / 1e9,
         }
+        mean, least, most = (number_text(value, RATIO) for value in (fmean(ratios), min(ratios), max(ratios)))
+        marks = entry.marks if entry is not None else ""
+        words = f"{mean}{marks} [{least}, {most}] ({len(ratios)})"  # all turns: no interval
         if cost.uses_svd:
-            values[SVD.label] = (result.svd_seconds / 60, None, None)
-            values[CACHE.label] = (result.svd_cache_bytes / 1e9, None, None)
+            values[SVD.label] = result.svd_seconds / 60
+            values[CACHE.label] = result.svd_cache_bytes / 1e9
     for column in COLUMNS:
         if cost is not None and column.label not in values:
             continue  # not defined for this method
-        value, low, high = values.get(column.label, (None, None, None))
         yield Cell(
             row=evidence.experiment.label(method),
             column=column.label,
-            value=value,
-            ci_low=low,
-            ci_high=high,
+            value=values.get(column.label),
             n=len(cost.tokens_per_second) if cost is not None else 0,
             n_expected=len(cost.tokens_per_second) if cost is not None else 1,
             paper=evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None,
             marks=entry.marks if entry is not None else "",
             runs=(entry.record.id,) if entry is not None and entry.record is not None else (),
+            words=words if column is RATIO else "",
         )
 
 
