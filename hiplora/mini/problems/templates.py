@@ -11,8 +11,9 @@ ten, doubling, halving and tens are the number facts that are learnt first. On s
 choice, LoRA learnt how frequent an answer is and nothing else (11 % of validation after 60 steps at 5e-4).
 
 `{name}` and `{other}` are people, `{he}` and `{He}` go with `{name}`, `{item}` is a plural noun of NOUNS,
-single letters are numbers drawn from their range or list. A step is an operation on earlier letters, whose result is the next
-letter from p on, and the sentence that states it, with `{calc}` for the calculation. The last result is the answer.
+single letters are numbers drawn from their range or list. A step is an operation on earlier letters, whose result is
+the next letter from p on, and the sentence that states it, with `{calc}` for the calculation. The last result is the
+answer.
 """
 
 from __future__ import annotations
