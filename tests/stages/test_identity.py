@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field
@@ -91,7 +91,7 @@ WRITING = (
     "evaluation.code_max_new_tokens=7", "evaluation.code_timeout_seconds=1", "evaluation.code_execution=off",
     "evaluation.gsm8k_max_new_tokens=7", "evaluation.seed=7",
 )  # fmt: skip
-SIZES = {"scales": (1.0,), "own_items": 4, "other_items": 4, "text_tokens": 64}
+SIZES: dict[str, Any] = {"scales": (1.0,), "own_items": 4, "other_items": 4, "text_tokens": 64}
 
 
 def test_how_text_is_written_identifies_full_scores_alone() -> None:
@@ -99,7 +99,7 @@ def test_how_text_is_written_identifies_full_scores_alone() -> None:
         config = compose(["method=lora", *words])
         base = Backbone(model=config.model)
         only = config.but(evaluation=config.evaluation.but(likelihood_only=True))
-        reading = [frontier(config, base, **SIZES), frontier(config, training(config), **SIZES), scores(only, base)]  # type: ignore[arg-type]
+        reading = [frontier(config, base, **SIZES), frontier(config, training(config), **SIZES), scores(only, base)]
         return [stage.id for stage in [*reading, scores(config, base)]]
 
     plain = ids()
