@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # several selections of a tiny model, each some minutes
 RATES = "stages=[['training.lr=1e-2','training.lr=3e-2']]"
 GRID = [
     "pipeline=select",
