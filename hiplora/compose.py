@@ -237,11 +237,10 @@ def compose_cached(overrides: Sequence[str]) -> Config:
     words = quoted_options(overrides)
     if any("${" in word for word in words):  # may stand for something outside conf/, such as a variable
         return typed(_hydra(words), words)
-    seeds = [word for word in words if word.startswith(("seed=", "seed."))]
-    if plain := re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds)):
-        others = [word for word in overrides if not word.startswith(("seed=", "seed."))]
-        return compose_cached(others).but(seed=int(plain[1] or plain[2]), words=tuple(words))
-    path = default_cache_dir() / "compositions" / f"{digest([_conf_digest(CONF_DIR), words])}.json"
+    others, seed = _without_seed(words)
+    if seed is not None:
+        return compose_cached(others).but(seed=seed, words=tuple(words))
+    path = _kept_at(words)
     try:
         kept = json_object(path)
         if kept["digest"] == digest(kept["composed"]):
@@ -258,6 +257,24 @@ def compose_cached(overrides: Sequence[str]) -> Config:
         raise
     write_json(path, {"words": words, "composed": raw, "digest": digest(raw)})
     return config
+
+
+def is_kept(overrides: Sequence[str]) -> bool:
+    """Whether the row of these overrides was composed before, so that Hydra need not be asked."""
+    return _kept_at(_without_seed(quoted_options(overrides))[0]).is_file()
+
+
+def _kept_at(words: Sequence[str]) -> Path:
+    return default_cache_dir() / "compositions" / f"{digest([_conf_digest(CONF_DIR), [*words]])}.json"
+
+
+def _without_seed(words: Sequence[str]) -> tuple[list[str], int | None]:
+    """The words without those that choose a seed, and it; all of them and None where they say more of it."""
+    seeds = [word for word in words if word.startswith(("seed=", "seed."))]
+    plain = re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds))
+    if plain is None:
+        return [*words], None
+    return [word for word in words if word not in seeds], int(plain[1] or plain[2])
 
 
 _REFUSED: dict[Path, str] = {}  # what does not compose, so that a table asks once per row and not per seed

@@ -14,6 +14,7 @@ from hiplora import selection
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import known
+from hiplora.report.ahead import compose_ahead
 from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
 from hiplora.report.frame import Entry, Evidence, Slot
@@ -36,7 +37,9 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
     """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
     slots: list[Slot] = []
     first: dict[Any, Run] = {}
-    for run in with_settings(experiment.runs, settings, compose_cached):
+    runs = with_settings(experiment.runs, settings, compose_cached)
+    compose_ahead([run.overrides for run in runs])
+    for run in runs:
         try:
             config = compose_cached(run.overrides)
             stages, whole = known(config, lambda stage: None)

@@ -12,6 +12,7 @@ import pytest
 from hiplora import compose as composition
 from hiplora.compose import compose, compose_cached
 from hiplora.errors import UserError
+from hiplora.report.ahead import compose_ahead
 from hiplora.report.experiment import load, product, request, sweeps, with_settings
 from hiplora.report.tables import TABLES
 
@@ -129,6 +130,22 @@ def test_seeds_share_a_composition(kept, monkeypatch):
     with pytest.raises(UserError, match="lrr"):
         compose_cached(["training.lrr=8"])
     assert len([*kept.iterdir()]) == 1, "what is refused is not kept"
+
+
+def test_rows_composed_ahead_are_those_composed_one_by_one(kept, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    rows = [[f"training.steps={steps}", f"seed={seed}"] for steps in range(1, 7) for seed in (42, 100)]
+    compose_ahead(rows[:10])
+    assert not kept.exists(), "too few to start processes for"
+    compose_ahead([*rows, ["training.lrr=8"], ["seed=8"]])
+    assert len([*kept.iterdir()]) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(composition, "_hydra", refused)
+        ahead = [compose_cached(row) for row in rows]
+        compose_ahead(rows)  # nothing is left to do
+    assert ahead == [composition.compose(row) for row in rows]
+    with pytest.raises(UserError, match="lrr"):
+        compose_cached(["training.lrr=8"])
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"digest": "0"}', "changed"])
