@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import forked
 from tests.tiny import SMALL, tiny_llama_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,7 +43,6 @@ def run(arguments: list[str], environment: dict[str, str]) -> Run:
     def call(*overrides: str) -> subprocess.CompletedProcess[str]:
         multirun = ["-m"] if "-m" in overrides else []
         chosen = [text for text in overrides if text != "-m"]
-        command = [sys.executable, "-m", "hiplora.run", *multirun, *arguments, *chosen]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        return forked("hiplora.run", [*multirun, *arguments, *chosen], environment=environment)
 
     return call

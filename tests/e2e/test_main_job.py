@@ -76,7 +76,7 @@ def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
     assert redone[0]["started"] >= record["started"]
     assert redone[0]["digest"] == record["digest"]  # the same command gives the same numbers
 
-    retrained = run("method.k=8", "training.lr=5e-4")
+    retrained = run("method.k=8", "training.lr=7e-4")
     assert retrained.returncode == 0
     assert len(adapters(tmp_path / "outputs")) == 2
 
