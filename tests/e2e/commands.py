@@ -13,33 +13,68 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+NOWHERE = (Path(os.devnull), Path(os.devnull))
+MODULE = "hiplora.run"
+
+
+def started(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    outputs: tuple[Path, Path] = NOWHERE,
+) -> BaseProcess:
+    """``python -m hiplora.run words``, started in a folder; ``outputs`` take what it prints and its errors."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.e2e.preload"])
+    process = context.Process(target=_command, args=([*words], dict(environment), folder or Path.cwd(), outputs))
+    process.start()
+    return process
 
 
 def forked(
-    module: str, words: Sequence[str], *, environment: Mapping[str, str], timeout: float = 300
+    words: Sequence[str], environment: Mapping[str, str], *, folder: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """What ``python -m module words`` does. Raises subprocess.TimeoutExpired."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.e2e.preload"])
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = context.Process(target=_command, args=(module, [*words], dict(environment), outputs))
-        process.start()
+    """The command when it has ended. Raises subprocess.TimeoutExpired."""
+    with tempfile.TemporaryDirectory() as kept:
+        outputs = (Path(kept, "stdout"), Path(kept, "stderr"))
+        process = started(words, environment, folder=folder, outputs=outputs)
         process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired([module, *words], timeout)
+        if process.exitcode is None:
+            kill(process)
+            raise subprocess.TimeoutExpired([MODULE, *words], timeout)
         stdout, stderr = (path.read_text() for path in outputs)
-    return subprocess.CompletedProcess([module, *words], process.exitcode or 0, stdout, stderr)
+    return subprocess.CompletedProcess([MODULE, *words], process.exitcode, stdout, stderr)
 
 
-def _command(module: str, words: list[str], environment: dict[str, str], outputs: list[Path]) -> None:
+def killed(words: Sequence[str], environment: Mapping[str, str], when: Callable[[], Any], *, delay: float = 0) -> None:
+    """SIGKILL for the command, so many seconds after there is something to see."""
+    process = started(words, environment)
+    deadline = time.monotonic() + 240
+    while not when() and time.monotonic() < deadline:
+        assert process.exitcode is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(delay)
+    kill(process)
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
+
+
+def _command(words: list[str], environment: dict[str, str], folder: Path, outputs: tuple[Path, Path]) -> None:
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv = [MODULE, *words]
+    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

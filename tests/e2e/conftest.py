@@ -43,6 +43,6 @@ def run(arguments: list[str], environment: dict[str, str]) -> Run:
     def call(*overrides: str) -> subprocess.CompletedProcess[str]:
         multirun = ["-m"] if "-m" in overrides else []
         chosen = [text for text in overrides if text != "-m"]
-        return forked("hiplora.run", [*multirun, *arguments, *chosen], environment=environment)
+        return forked([*multirun, *arguments, *chosen], environment)
 
     return call

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.e2e.commands import forked, killed
 
 pytestmark = pytest.mark.e2e
 WORDS = ["method=lora", "pipeline=continual", "pipeline.order=[mmlu,gsm8k]", "evaluation.code_execution=off"]
@@ -23,27 +20,16 @@ def records(results: Path) -> dict[str, dict[str, Any]]:
     return {f"{record['kind']} {record['name']}": record for record in found}
 
 
-def killed(command: list[str], environment: dict[str, str], when: Callable[[], Any]) -> None:
-    """SIGKILL as soon as there is something to see."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not when() and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def test_killed_between_stages_and_inside_one(run, arguments, environment, tmp_path: Path) -> None:
     outputs, results = tmp_path / "killed/outputs", tmp_path / "killed/results"
     places = [f"outputs_dir={outputs}", f"results_dir={results}"]
-    command = [sys.executable, "-m", "hiplora.run", *arguments, *WORDS, LONG, *places]
+    command = [*arguments, *WORDS, LONG, *places]
     killed(command, environment, lambda: "score lora-mmlu-s42" in records(results))  # stage 1 is complete
     assert "train lora-mmlu+gsm8k-s42" not in records(results)
     killed(command, environment, lambda: [*(outputs / "checkpoints").glob("*/*/step-*")])  # those of a child
     assert "train lora-mmlu+gsm8k-s42" not in records(results)
 
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     assert "train lora-mmlu-s42" not in resumed.stderr, "stage 1 is not made again"
     assert records(results)["train lora-mmlu+gsm8k-s42"]["result"]["resumed_from"] is not None

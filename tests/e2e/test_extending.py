@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.commands import forked
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +50,7 @@ def add(project: Path, name: str) -> set[str]:
 
 
 def run(project: Path, arguments: list[str], environment: dict[str, str], *words: str) -> str:
-    command = [sys.executable, "-m", "hiplora.run", *arguments, *words]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment, timeout=300)
+    done = forked([*arguments, *words], environment, folder=project)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,7 +61,7 @@ def records(results: Path) -> list[dict]:
 
 def test_a_method_touches_three_files(project, arguments, environment, tmp_path: Path) -> None:
     assert add(project, "vera") == {"hiplora/methods/vera.py", "conf/method/vera.yaml", "hiplora/methods/__init__.py"}
-    words = ["method=vera", "evaluation.code_execution=off"]
+    words = ["method=vera", "evaluation.code_execution=off", "training.lr=0.1"]
     arguments = [word for word in arguments if not word.startswith("method.")]
     printed = run(project, arguments, environment, *words)
     (train,) = (record for record in records(tmp_path / "results") if record["kind"] == "train")

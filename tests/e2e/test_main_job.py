@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.e2e.commands import forked, killed
+
 pytestmark = pytest.mark.e2e
 
 
@@ -172,17 +174,10 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
 def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tmp_path: Path, delays) -> None:
     """SIGKILL after the first signs of training, twice, then the same command to its end."""
     wanted = ["pipeline=train", "method.k=8", "training.steps=40"]
-    command = [sys.executable, "-m", "hiplora.run", *arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
+    command = [*arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
     for delay in delays:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        checkpoints = tmp_path / "killed" / "checkpoints"
-        deadline = time.monotonic() + 120
-        while not list(checkpoints.glob("*/*")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        killed(command, environment, lambda: [*(tmp_path / "killed/checkpoints").glob("*/*")], delay=delay)
+    resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     straight = run(*wanted)
     assert straight.returncode == 0, straight.stderr

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
+
+from tests.e2e.commands import forked, killed
 
 pytestmark = pytest.mark.e2e
 TRACKED = ["logging=wandb", "evaluation.code_execution=off", "method.k=8"]
@@ -82,15 +80,9 @@ def test_curve_and_scores_stay_after_the_run(run, tmp_path: Path) -> None:
 
 def test_a_killed_training_is_one_whole_curve(arguments, environment, tmp_path: Path) -> None:
     wanted = [*TRACKED, "pipeline=train", "training.steps=20"]
-    command = [sys.executable, "-m", "hiplora.run", *arguments, *wanted]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "outputs/checkpoints").glob("*/step-*")) and time.monotonic() < deadline:
-        assert process.poll() is None, "the training ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [*arguments, *wanted]
+    killed(command, environment, lambda: [*(tmp_path / "outputs/checkpoints").glob("*/step-*")])
+    resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     (path,) = (tmp_path / "results/mini/records/train").glob("*.json")
     record = json.loads(path.read_text())
