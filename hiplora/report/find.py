@@ -13,7 +13,7 @@ from typing import Any
 from hiplora import selection
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
-from hiplora.pipelines.base import known
+from hiplora.pipelines.base import Config, known
 from hiplora.report.ahead import compose_ahead
 from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
@@ -36,28 +36,37 @@ PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging",
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
     """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
     slots: list[Slot] = []
-    first: dict[Any, Run] = {}
+    first: dict[Any, tuple[Run, Run]] = {}
     runs = with_settings(experiment.runs, settings, compose_cached)
     compose_ahead([run.overrides for run in runs])
-    for run in runs:
+    for plain, run in zip(experiment.runs, runs, strict=True):
         try:
-            config = compose_cached(run.overrides)
-            stages, whole = known(config, lambda stage: None)
-            ids = [stage.id for stage in stages]  # raises where a file that a stage reads is missing
+            config, stages, whole, same = _asked(run)
         except UserError as error:
             slots.append(Slot(run=run, problem=str(error)))
             continue
         slots.append(Slot(run=run, config=config, entries=tuple(map(_entry, stages)), whole=whole))
         # A setting must not make two rows one and the same run: one of them would bear a name that is not its own.
-        # Where more stages follow from results, the pipeline and the operator may be what tells two runs apart.
-        later = () if whole else (repr(config.pipeline), repr(config.merge))
-        other = first.setdefault((run.group, *ids, *later), run)
-        if apart := [axis for axis in run.point if run.point[axis] != other.point[axis]]:
+        other, other_plain = first.setdefault((run.group, *same), (run, plain))
+        apart = [axis for axis in run.point if run.point[axis] != other.point[axis]]
+        if apart and settings and _asked(plain)[3] != _asked(other_plain)[3]:
             one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
             raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")
     if all(slot.problem for slot in slots):
         raise UserError(slots[0].problem or "")
     return slots
+
+
+def _asked(run: Run) -> tuple[Config, Sequence[Stage], bool, tuple[str, ...]]:
+    """A run's configuration, the stages known without a record, whether these are all, and what two equal runs share.
+
+    Where more stages follow from results, the pipeline and the operator may be what tells two runs apart. Raises
+    UserError where it does not compose, or where a file that a stage reads is missing.
+    """
+    config = compose_cached(run.overrides)
+    stages, whole = known(config, lambda stage: None)
+    later = () if whole else (repr(config.pipeline), repr(config.merge))
+    return config, stages, whole, (*(stage.id for stage in stages), *later)
 
 
 def _entry(stage: Stage) -> Entry:
