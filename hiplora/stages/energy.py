@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from hiplora.stages.results import Gains
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 TOP = 32  # leading directions on each side, or all where a matrix has fewer
 CLOSE = 1e-2  # largest residual of directions that a share depends on by rounding alone
+BINS = 10  # of σ, over the directions of all matrices
 MOVES = 0.01  # least share of the energy of a principal channel that moves; the stability budget can pin it at 1e-5
 
 
@@ -91,3 +94,33 @@ def measures(updates: Mapping[str, Update], bases: Mapping[str, Basis] | None) -
     if bases is not None and leading(updates, bases):
         found |= {"top_share": top_share(updates, bases), "top_share_random": random_share(updates)}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def gains(model: nn.Module, updates: Mapping[str, Update]) -> list[Gains]:
+    """How far the gains φ of principal channels moved, by the singular value σ_i = u_iᵀ W v_i of the backbone.
+
+    The directions of all matrices are sorted by σ and cut into ``BINS`` of equal numbers; none without a channel.
+    """
+    import torch
+
+    from hiplora.updates import Principal
+
+    sigma, phi = [], []
+    for name, update in updates.items():
+        if isinstance(update, Principal):
+            weight = model.get_submodule(name).get_parameter("weight").detach().to(update.U)
+            sigma.append(((update.U.mT @ weight) * update.V.mT).sum(dim=1).cpu())
+            phi.append(update.phi.cpu())
+    if not sigma:
+        return []
+    every, moved = torch.cat(sigma).double(), torch.cat(phi).double()
+    bins = every.argsort(stable=True).tensor_split(min(BINS, len(every)))
+    return [
+        Gains(
+            sigma=float(every[each].mean()),
+            size=float(moved[each].abs().mean()),
+            shift=float(moved[each].mean()),
+            n=len(each),
+        )
+        for each in bins
+    ]

@@ -22,13 +22,28 @@ class Result(BaseModel):
         raise NotImplementedError
 
 
+class Gains(BaseModel):
+    """Principal gains φ of neighbouring singular values: one quantile bin of σ over all matrices, ``n`` directions.
+
+    ``sigma`` is the mean of σ, ``size`` that of |φ| and ``shift`` that of φ.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sigma: float
+    size: float
+    shift: float
+    n: int
+
+
 class Adapter(Result):
     """A training (kind ``train``); counts are of the whole training, also where it was resumed.
 
     ``tensors`` is the SHA-256 of the native state, ``tokens`` are prompt and answer tokens without padding,
     ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
     token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
-    once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`).
+    once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`),
+    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel.
     """
 
     tensors: str
@@ -47,6 +62,7 @@ class Adapter(Result):
     adapter_bytes: int
     peak_memory_bytes: int
     measures: dict[str, float] = {}
+    gains: list[Gains] = []
     curve: list[dict[str, float]] = []
 
     def reproducible(self) -> Any:

@@ -153,6 +153,7 @@ class Train(Stage):
             adapter_bytes=sum(path.stat().st_size for path in job.folder.glob("*.safetensors")),
             peak_memory_bytes=peak(),
             measures=self._measures(backbone, updates),
+            gains=energy.gains(backbone.model, updates),
         )
         return Made(result, models.describe(backbone))
 

@@ -45,6 +45,9 @@ def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
     (base,) = (each for each in records(tmp_path / "results", "score") if each["asked"]["of"]["kind"] == "backbone")
     assert trained["result"]["steps"] == 6
     assert trained["result"]["peak_memory_bytes"] > 10_000_000
+    gains = trained["result"]["gains"]
+    assert sum(each["n"] for each in gains) % 8 == 0
+    assert all(0 < each["size"] < each["sigma"] for each in gains)
     assert trained["where"] == record["where"] == "cpu-float32"
     assert record["needs"] == {trained["id"]: trained["digest"]}
     adapted, before = record["result"]["benchmarks"], base["result"]["benchmarks"]

@@ -74,6 +74,28 @@ def test_the_channels_share() -> None:
     assert energy.measures(nothing, bases) == {"update_norm": 0}
 
 
+def test_gains_are_binned_by_the_singular_values_of_the_backbone() -> None:
+    """Directions of all matrices together; φ is a function of σ here, so that every bin is known."""
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(n, m, bias=False) for name, (m, n) in SHAPES.items()})
+    updates: dict[str, Update] = {}
+    sigma: list[float] = []
+    for name, layer in model.items():
+        U, S, Vh = torch.linalg.svd(layer.get_parameter("weight").detach().double(), full_matrices=False)
+        phi = torch.where(torch.arange(32) % 2 == 0, S[:32], -3 * S[:32])
+        updates[name] = Principal(U[:, :32].float(), phi.float(), Vh[:32].mT.float())
+        sigma += [float(value) for value in S[:32]]
+    found = energy.gains(model, updates)
+    assert [each.n for each in found] == [7, 7, 7, 7, 6, 6, 6, 6, 6, 6]
+    assert found[0].sigma == pytest.approx(sum(sorted(sigma)[:7]) / 7, rel=1e-5)
+    assert [each.sigma for each in found] == sorted(each.sigma for each in found)
+    total = sum(each.n * each.size for each in found), sum(each.n * each.shift for each in found)
+    phis = [float(phi) for update in updates.values() for phi in update.phi]  # type: ignore[union-attr]
+    assert total == pytest.approx((sum(map(abs, phis)), sum(phis)), rel=1e-5)
+    few = {name: Principal(u.U[:, :3], u.phi[:3], u.V[:, :3]) for name, u in updates.items()}  # type: ignore[union-attr]
+    assert [each.n for each in energy.gains(model, few)] == [1] * 6
+    assert energy.gains(model, dict(drawn(1))) == []
+
+
 def test_shares_of_directions_that_depend_on_the_recipe_are_left_out() -> None:
     """The randomised recipe gives no residual; fewer directions than are looked at are another measure."""
     updates, bases = drawn(1), directions()

@@ -191,6 +191,7 @@ def test_a_frontier_goes_on_behind_the_points_that_it_has(
     points = outcome.record.result.points
     assert [(point.scale, point.fraction) for point in points] == [(0.5, 1.0), (1.0, 1.0), (1.0, 0.5)]
     measures = store_of(config, train).measures
+    assert store_of(config, train).gains == [], "LoRA has no principal channel"
     assert points[0].norm == pytest.approx(measures["update_norm"] / 2, rel=1e-6)
     assert points[0].top_share == pytest.approx(measures["top_share"], rel=1e-6)
     for point in points:
