@@ -1,0 +1,20 @@
+"""Write the edit set from its tables: ``python -m hiplora.editset``."""
+
+from __future__ import annotations
+
+import json
+
+from hiplora.editset import PATH
+from hiplora.editset.generate import generated
+
+
+def main() -> None:
+    """Overwrite the shipped file, and say how many items it holds now."""
+    rows = generated()
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    PATH.write_text(text, encoding="utf-8", newline="\n")
+    print(f"{len(rows)} items written to {PATH}")
+
+
+if __name__ == "__main__":
+    main()

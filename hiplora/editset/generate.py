@@ -1,0 +1,147 @@
+"""The thousand items, drawn from the tables by hashes: the same on every machine.
+
+Subjects that the held-out questions of the mini-benchmarks speak of are never edited; they serve as neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+from hiplora.editset.facts import Fact
+from hiplora.editset.relations import RELATIONS, Relation
+from hiplora.mini import corpora
+from hiplora.mini.draw import Draw, by_hash
+from hiplora.mini.english import start
+
+PROBES = tuple(f"{name}/{split}.jsonl" for name in ("mmlu", "scienceqa", "gsm8k") for split in ("validation", "test"))
+RESERVED = 10  # subjects of each kind, at least, that are kept as neighbours
+NEIGHBOURS = 2
+CATEGORIES = ("entity", "relation", "temporal")
+
+Row = dict[str, object]
+
+
+@cache
+def words(text: str) -> str:
+    """The words in small letters with a space around each, so that `in` finds whole words alone."""
+    return f" {re.sub(r'[^a-z0-9]+', ' ', text.casefold()).strip()} "
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every text in a row of a benchmark."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from texts(part)
+
+
+@cache
+def probes() -> str:
+    """The words of all that the held-out items of the three locality benchmarks say."""
+    made = corpora()
+    return words("\n".join(text for name in PROBES for row in made[name]() for text in texts(row)))
+
+
+@cache
+def asked(subject: str) -> bool:
+    """Whether the subject's words stand in the probes in their order, in capitals or not."""
+    return words(subject) in probes()
+
+
+@cache
+def facts(relation: Relation) -> tuple[Fact, ...]:
+    return tuple(relation.facts())
+
+
+@cache
+def reserved(kind: str) -> frozenset[str]:
+    """Subjects that are never edited: those in the probes, and further ones until there are enough."""
+    names = {fact.subject for relation in RELATIONS if relation.kind == kind for fact in facts(relation)}
+    known = {name for name in names if asked(name)}
+    further = by_hash(sorted(names - known), "reserved", kind)[: max(0, RESERVED - len(known))]
+    return frozenset(known | set(further))
+
+
+@cache
+def phrases(subject: str) -> frozenset[str]:
+    """Every run of its words: "New York City" -> "New", "New York", …, itself among them."""
+    parts = words(subject).split()
+    return frozenset(
+        words(" ".join(parts[first:last])) for first in range(len(parts)) for last in range(first + 1, len(parts) + 1)
+    )
+
+
+def overlaps(subject: str, others: Iterable[str]) -> bool:
+    """Whether a different subject is part of this one or the other way round, as Virginia of West Virginia."""
+    own, parts = words(subject), phrases(subject)
+    return any(other != subject and (words(other) in parts or own in phrases(other)) for other in others)
+
+
+def ordered(known: Sequence[Fact], *salt: object) -> list[Fact]:
+    """The facts in an order that their subjects' text decides."""
+    by_subject = {fact.subject: fact for fact in known}
+    return [by_subject[subject] for subject in by_hash(list(by_subject), *salt)]
+
+
+def chosen() -> list[tuple[Relation, Fact]]:
+    """The facts to edit: of every relation as many as it says."""
+    picked: list[tuple[Relation, Fact]] = []
+    for relation in RELATIONS:
+        before = {fact.subject for _, fact in picked}
+        alone = {fact.subject for other, fact in picked if other.once or relation.once}
+        inverse = {answer for _, fact in picked if relation.once for answer in fact.answers}
+        free: list[Fact] = []
+        for fact in ordered(facts(relation), "edits", relation.name):
+            subject = fact.subject
+            if subject in reserved(relation.kind) | alone | inverse or asked(subject):
+                continue
+            if not overlaps(subject, before | {taken.subject for taken in free}):
+                free.append(fact)
+        if len(free) < relation.count:
+            raise ValueError(f"{relation.name} has {len(free)} subjects to edit; RELATIONS asks for {relation.count}")
+        picked += [(relation, fact) for fact in free[: relation.count]]
+    return picked
+
+
+def sentence(stem: str, fact: Fact) -> str:
+    return stem.format(s=fact.text, S=start(fact.text))
+
+
+def unedited(relation: Relation, edited: frozenset[str]) -> list[Fact]:
+    return [f for f in facts(relation) if f.subject not in edited and not overlaps(f.subject, edited)]
+
+
+def item(relation: Relation, fact: Fact, *, others: list[Fact]) -> Row:
+    """One row of the file, still without its id; its neighbours are two of the others, whose answer is not taught."""
+    new = Draw("new", relation.name, fact.subject).pick(fact.wrong)
+    prompt, *paraphrases = (sentence(stem, fact) for stem in relation.stems)
+    near = [f for f in ordered(others, "neighbours", relation.name, fact.subject) if new not in f.answers][:NEIGHBOURS]
+    if len(near) < NEIGHBOURS:
+        raise ValueError(f"{relation.name} leaves no neighbours for {fact.subject}")
+    return {
+        "category": relation.category,
+        "relation": relation.name,
+        "subject": fact.subject,
+        "prompt": prompt,
+        "old": fact.answers[0],
+        "new": new,
+        "answers": list(fact.answers),
+        "paraphrases": paraphrases,
+        "neighbours": [{"prompt": sentence(relation.stems[0], f), "answer": f.answers[0]} for f in near],
+    }
+
+
+def generated() -> list[Row]:
+    """The items in the order of the file: by category, the relations of each mixed."""
+    picked = chosen()
+    edited = frozenset(fact.subject for _, fact in picked)
+    others = {relation: unedited(relation, edited) for relation in RELATIONS}
+    made = [item(relation, fact, others=others[relation]) for relation, fact in picked]
+    rows: list[Row] = []
+    for category in CATEGORIES:
+        mixed = Draw("order", category).shuffled([row for row in made if row["category"] == category])
+        rows += [{"id": f"{category}-{number:04d}", **row} for number, row in enumerate(mixed, start=1)]
+    return rows
