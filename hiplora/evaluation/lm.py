@@ -8,26 +8,24 @@ alike are computed once (:mod:`hiplora.packing`), and generation is ours (:mod:`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
-from tqdm import tqdm
 
-from hiplora.errors import UserError
-from hiplora.evaluation.decode import Wanted, generate
+from hiplora.evaluation.answers import Answers
+from hiplora.evaluation.decode import Wanted
 from hiplora.evaluation.sampling import Decoding
-from hiplora.evaluation.scoring import Scored, score_continuations
-from hiplora.packing.decoder import causal_lm
+from hiplora.evaluation.scoring import Scored
 from hiplora.packing.sequences import Encoded
-from hiplora.parts import Parts, key
 from hiplora.tasks.form import encode_pair, encode_prompt
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from hiplora.parts import Parts
 
 GENERATION_KEYS = {"do_sample", "temperature", "top_p", "top_k", "max_gen_toks", "until"}
 
@@ -66,12 +64,12 @@ class InMemoryLM(HFLM):
         parts: Parts | None = None,
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
-        self.batch_tokens, self.seed, self.progress = batch_tokens, seed, progress
-        self.parts = parts
+        self.seed = seed
+        self.answers = Answers(model, tokenizer, batch_tokens=batch_tokens, progress=progress, parts=parts)
 
     @property
     def max_length(self) -> int:
-        return causal_lm(self.model).config.max_position_embeddings
+        return self.answers.positions
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return encode_pair(self.tokenizer, context, continuation)
@@ -86,29 +84,8 @@ class InMemoryLM(HFLM):
         override_bs: int | None = None,
     ) -> list[Answer]:
         """Score (strings, prompt ids, continuation ids); a prompt too long for the model loses its beginning."""
-        asked = [
-            Encoded(list(prompt)[-(self.max_length - len(continuation) + 1) :], list(continuation))
-            for _, prompt, continuation in requests
-        ]
-        keys = [key("score", each.prompt, each.answer) for each in asked]
-        answers = Parts(None) if self.parts is None else self.parts
-        missing = answers.missing(keys)
-        with tqdm(
-            total=len(asked),
-            initial=len(asked) - len(missing),
-            desc="scoring",
-            unit="answer",
-            disable=not self.progress,
-        ) as bar:
-
-            def done(finished: Mapping[int, Scored]) -> None:
-                answers.keep({keys[missing[place]]: astuple(scored) for place, scored in finished.items()})
-                bar.update(len(finished))
-
-            score_continuations(
-                self.model, [asked[index] for index in missing], batch_tokens=self.batch_tokens, done=done
-            )
-        return [Answer(Scored(*answers.get(name))) for name in keys]
+        asked = [Encoded(list(prompt), list(continuation)) for _, prompt, continuation in requests]
+        return [Answer(scored) for scored in self.answers.score(asked)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Completions; requests with the same prompt and settings are samples of one distribution."""
@@ -126,35 +103,10 @@ class InMemoryLM(HFLM):
         places: dict[str, list[int]] = {}
         for index, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(index)
-        room = self.max_length - settings.max_new_tokens
-        if room < 1:
-            raise UserError(
-                f"max_new_tokens={settings.max_new_tokens} leaves no position for a prompt: the model has "
-                f"{self.max_length}; ask for fewer (evaluation.gsm8k_max_new_tokens, evaluation.code_max_new_tokens)."
-            )
-        wanted = [Wanted(encode_prompt(self.tokenizer, prompt)[-room:], len(where)) for prompt, where in places.items()]
-        keys = [key("generate", asdict(settings), item.prompt, item.copies) for item in wanted]
-        answers = Parts(None) if self.parts is None else self.parts
-        missing = answers.missing(keys)
-        with tqdm(
-            total=len(prompts),
-            initial=len(prompts) - sum(wanted[index].copies for index in missing),
-            desc="generating",
-            unit="answer",
-            disable=not self.progress,
-        ) as bar:
-            generate(
-                self.model,
-                self.tokenizer,
-                [wanted[index] for index in missing],
-                decoding=settings,
-                batch_tokens=self.batch_tokens,
-                done=bar.update,
-                finished=lambda place, completions: answers.keep({keys[missing[place]]: completions}),
-            )
+        wanted = [Wanted(encode_prompt(self.tokenizer, prompt), len(where)) for prompt, where in places.items()]
         texts = [""] * len(prompts)
-        for where, name in zip(places.values(), keys, strict=True):
-            for index, text in zip(where, answers.get(name), strict=True):
+        for where, completions in zip(places.values(), self.answers.complete(wanted, settings), strict=True):
+            for index, text in zip(where, completions, strict=True):
                 texts[index] = text
         return texts
 

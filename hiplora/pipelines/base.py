@@ -28,7 +28,7 @@ from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone, Scaled
 from hiplora.stages.store import Places
 from hiplora.stages.train import Train
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Corpus, Task
 from hiplora.tasks.source import Data
 from hiplora.training.options import Training
 
@@ -155,9 +155,9 @@ def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mappi
 
 
 def training(
-    config: Config, *, task: Task | None = None, seed: int | None = None, parent: Train | None = None
+    config: Config, *, task: Corpus | None = None, seed: int | None = None, parent: Train | None = None
 ) -> Train:
-    """The training that a configuration asks for, or of another benchmark or seed with everything else the same.
+    """The training that a configuration asks for, or of another corpus or seed with everything else the same.
 
     With a ``parent`` it goes on from that adapter.
     """

@@ -21,7 +21,7 @@ from hiplora.stages import energy
 from hiplora.stages.artefact import OPTIMIZER, add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Adapter
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Corpus
 from hiplora.tasks.source import Data, Source
 from hiplora.training.options import Training
 
@@ -47,7 +47,7 @@ class Train(Stage):
     artefact: ClassVar[bool] = True
 
     method: Method
-    task: Annotated[Task, As(lambda task: task.trained())]
+    task: Annotated[Corpus, As(lambda task: task.trained())]
     seed: Seed
     model: Model
     targets: Annotated[tuple[str, ...], Field(strict=False), As(sorted)]
@@ -64,7 +64,7 @@ class Train(Stage):
         return () if self.parent is None else (self.parent,)
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
+        return {"backbone": models.identity(self.model), **self.task.training_reads(Source(self.data))}
 
     def where(self) -> str:
         return self.model.where()
@@ -108,7 +108,7 @@ class Train(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        Source(self.data).check(self.task.trains_on)
+        self.task.check_training(Source(self.data))
 
     def run(self, job: Job) -> Made:
         from transformers import set_seed

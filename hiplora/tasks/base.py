@@ -45,7 +45,33 @@ class Programs:
     timeout: float
 
 
-class Task(Options, ABC):
+class Corpus(Options, ABC):
+    """What an adapter is trained on: prompts and answers. A benchmark brings its own; a batch of edits is one too."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def trained(self) -> dict[str, Any]:
+        """What tells a training on this corpus from others, beside the files that are read."""
+
+    @abstractmethod
+    def training_reads(self, source: Source) -> dict[str, str]:
+        """Files that a training reads: name → what identifies its content."""
+
+    @abstractmethod
+    def check_training(self, source: Source) -> None:
+        """Refuse, before a training starts, files that it could not read. Raises UserError."""
+
+    @abstractmethod
+    def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """Token ids of every training pair."""
+
+    def as_trained(self) -> Self:
+        """This corpus in the form in which a run trains on it."""
+        return self
+
+
+class Task(Corpus):
     """A benchmark and its training corpus. A subclass adds how it is asked (lengths, samples) as fields of its own.
 
     Args:
@@ -54,7 +80,6 @@ class Task(Options, ABC):
         target: ``answer`` or ``solution`` (word problems): what is trained and asked for.
     """
 
-    name: ClassVar[str]
     benchmark: ClassVar[str]
     training: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
@@ -86,9 +111,11 @@ class Task(Options, ABC):
         told = {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
         return told if self.ends else told | {"ends": False}
 
-    def as_trained(self) -> Self:
-        """This task in the form in which a run trains on it."""
-        return self
+    def training_reads(self, source: Source) -> dict[str, str]:
+        return source.reads(self.trains_on)
+
+    def check_training(self, source: Source) -> None:
+        source.check(self.trains_on)
 
     def written_tokens(self, source: Source, split: str) -> int:
         """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads there."""

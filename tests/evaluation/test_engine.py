@@ -200,7 +200,7 @@ def test_an_empty_completion_fails_and_is_counted(model, tokenizer, data, evalua
         stops.extend(decoding.stops)
         finished(0, answers)
 
-    monkeypatch.setattr("hiplora.evaluation.lm.generate", generate)
+    monkeypatch.setattr("hiplora.evaluation.answers.generate", generate)
     found = scores(model, tokenizer, data, evaluation, tasks=["code"], execution="auto")["code"]
     assert "\n```" in stops
     assert found.metrics["empty"] == pytest.approx(0.2)

@@ -1,0 +1,102 @@
+"""What a model answers: log-likelihoods of continuations, and completions; what was answered is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from hiplora.errors import UserError
+from hiplora.evaluation.decode import Wanted, generate
+from hiplora.evaluation.sampling import Decoding
+from hiplora.evaluation.scoring import Scored, score_continuations
+from hiplora.packing.decoder import causal_lm
+from hiplora.packing.sequences import Encoded
+from hiplora.parts import Parts, key
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+class Answers:
+    """The answers of one model, plain or PEFT, in evaluation mode.
+
+    Args:
+        batch_tokens: padded tokens per forward pass.
+        progress: show progress bars.
+        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it
+            nothing is remembered from one call to the next.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_tokens: int,
+        progress: bool = True,
+        parts: Parts | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
+        self.progress, self.parts = progress, parts
+
+    @property
+    def positions(self) -> int:
+        """How many tokens the model can read."""
+        return causal_lm(self.model).config.max_position_embeddings
+
+    def score(self, asked: Sequence[Encoded]) -> list[Scored]:
+        """Log-likelihood of every answer; a prompt too long for the model loses its beginning."""
+        fitted = [Encoded(each.prompt[-(self.positions - len(each.answer) + 1) :], each.answer) for each in asked]
+        keys, known = [key("score", each.prompt, each.answer) for each in fitted], self._known()
+        missing = known.missing(keys)
+        with self._bar("scoring", total=len(keys), initial=len(keys) - len(missing)) as bar:
+
+            def done(finished: Mapping[int, Scored]) -> None:
+                known.keep({keys[missing[place]]: astuple(scored) for place, scored in finished.items()})
+                bar.update(len(finished))
+
+            score_continuations(
+                self.model, [fitted[index] for index in missing], batch_tokens=self.batch_tokens, done=done
+            )
+        return [Scored(*known.get(name)) for name in keys]
+
+    def complete(self, wanted: Sequence[Wanted], settings: Decoding) -> list[list[str]]:
+        """Completions of every prompt; a prompt too long for the model loses its beginning.
+
+        Raises:
+            UserError: the longest completion leaves no position for a prompt.
+        """
+        room = self.positions - settings.max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"max_new_tokens={settings.max_new_tokens} leaves no position for a prompt: the model has "
+                f"{self.positions}; ask for fewer (evaluation.gsm8k_max_new_tokens, evaluation.code_max_new_tokens)."
+            )
+        fitted = [Wanted(item.prompt[-room:], item.copies) for item in wanted]
+        names = [key("generate", asdict(settings), item.prompt, item.copies) for item in fitted]
+        once = dict(zip(names, fitted, strict=True))
+        keys, known = [*once], self._known()
+        missing = known.missing(keys)
+        asked = [once[keys[index]] for index in missing]
+        total = sum(item.copies for item in once.values())
+        with self._bar("generating", total=total, initial=total - sum(item.copies for item in asked)) as bar:
+            generate(
+                self.model,
+                self.tokenizer,
+                asked,
+                decoding=settings,
+                batch_tokens=self.batch_tokens,
+                done=bar.update,
+                finished=lambda place, completions: known.keep({keys[missing[place]]: completions}),
+            )
+        return [known.get(name) for name in names]
+
+    def _known(self) -> Parts:
+        return Parts(None) if self.parts is None else self.parts
+
+    def _bar(self, words: str, *, total: int, initial: int) -> tqdm:
+        return tqdm(total=total, initial=initial, desc=words, unit="answer", disable=not self.progress)
