@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
-TABLES := table1 table2 table3 table5 table6 mergefail table7 table9 table11 table12 table13 table14 table15 table16 differences
+TABLES := table1 table2 table3 table5 table6 mergefail table7 table8 table9 table10 table11 table12 table13 table14 table15 table16 differences
 FIGURES := figure7 figure8
 
 .DEFAULT_GOAL := help

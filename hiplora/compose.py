@@ -23,6 +23,7 @@ from hiplora.pipelines.base import Config
 from hiplora.spectral.options import Svd
 from hiplora.tasks import ORDER, TASKS, task_class
 from hiplora.tasks.base import Task
+from hiplora.tasks.edits import Edits
 from hiplora.tasks.source import Data
 from hiplora.training.options import Training
 
@@ -126,6 +127,7 @@ SECTIONS: dict[str, type[Options]] = {
     "data": Data,
     "svd": Svd,
     "training": Training,
+    "edits": Edits,
 }
 CHOICES: dict[str, Callable[[str], type[Options]]] = {
     "pipeline": pipeline_class,

@@ -7,9 +7,9 @@ All tasks go through one call of lm-eval's ``evaluate``, so that their requests 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hiplora.tasks.base import Programs, Requests, Task
@@ -49,16 +49,23 @@ def evaluate(
     evaluation: Evaluation,
     progress: bool = True,
     parts: Parts | None = None,
+    prompted: Callable[[int, str], str] = lambda number, prompt: prompt,
 ) -> dict[str, TaskScore]:
     """Evaluate a causal language model, plain or PEFT, as it is; its training flags are left as found.
 
     No global random state is used. ``parts`` holds answers that this model has given already, and keeps new ones.
+    ``prompted`` gives what is asked in a prompt's place, from the number of the item in its benchmark and the prompt.
     """
     from hiplora.evaluation.forward import evaluating
     from hiplora.evaluation.lm import InMemoryLM
 
     only = evaluation.likelihood_only
-    asked = {task.name: (task.likelihood if only else task.requests)(source, evaluation) for task in tasks}
+    asked = {
+        task.name: [
+            _prompted(each, prompted) for each in (task.likelihood if only else task.requests)(source, evaluation)
+        ]
+        for task in tasks
+    }
     with evaluating(model), _quiet():
         lm = InMemoryLM(
             model,
@@ -70,6 +77,12 @@ def evaluate(
         )
         results = _run(lm, [requests for group in asked.values() for requests in group])
     return {task.name: _score(task, asked[task.name], results, only=only, progress=progress) for task in tasks}
+
+
+def _prompted(asked: Requests, prompted: Callable[[int, str], str]) -> Requests:
+    """The same requests with other prompts."""
+    documents = [{**each, "prompt": prompted(number, each["prompt"])} for number, each in enumerate(asked.documents)]
+    return replace(asked, documents=documents)
 
 
 def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ PIPELINES: dict[str, str] = {
     "select": "hiplora.pipelines.select:Select",
     "probe": "hiplora.pipelines.probe:ProbeBackbone",
     "drift": "hiplora.pipelines.drift:DriftOfAdapter",
+    "edit": "hiplora.pipelines.edit:EditFacts",
     "efficiency": "hiplora.pipelines.efficiency:EfficiencyOfMethods",
 }
 

@@ -29,6 +29,7 @@ from hiplora.stages.sources import Adapted, Backbone, Scaled
 from hiplora.stages.store import Places
 from hiplora.stages.train import Train
 from hiplora.tasks.base import Corpus, Task
+from hiplora.tasks.edits import Edits
 from hiplora.tasks.source import Data
 from hiplora.training.options import Training
 
@@ -77,6 +78,7 @@ class Config(Options):
     svd: Svd
     training: Training
     evaluation: Evaluation
+    edits: Edits
     adapter_scale: Scale
     logging: Literal["plain", "wandb"]
     force: bool

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiplora.evaluation.continual import figures
+from hiplora.evaluation.edit_measures import ALL
 from hiplora.evaluation.retention import retention
+from hiplora.report.edits import alone, pairs
+from hiplora.report.edits import figures as figures_of_edits
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Metrics
+from hiplora.stages.results import Adapter, Edited, Metrics
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
 
@@ -21,10 +24,13 @@ def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
+    edited = [outcome for outcome in outcomes if isinstance(outcome.record.result, Edited)]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
     line = _line_of(outcomes)
     if line:
         parts = [_matrix([scored["backbone"], *line])]
+    if edited:
+        parts = [_edits(edited)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"]))
@@ -124,6 +130,34 @@ def _matrix(line: Sequence[Outcome]) -> str:
         f"AvgNLL {_number(found['avg_nll'])}, Forgetting-NLL {_number(found['forgetting_nll'], '+.3f')}, "
         f"general text {_number(found['text_rise'], '+.3f')} nats per token"
     )
+    return "\n".join(lines)
+
+
+SHOWN = {
+    "success": "success (generated, or new likelier than old), %",
+    "generated": "  generated, %",
+    "preferred": "  new likelier than old, %",
+    "believed": "  success where the backbone believed old, %",
+    "paraphrase_success": "paraphrases, success, %",
+    "neighbourhood": "neighbours, own answer likelier, %",
+    "change": "unrelated prompts, accuracy, signed, pp",
+    "flips": "unrelated prompts, flips, %",
+    "front_change": "the same behind an edit, accuracy, signed, pp",
+    "front_flips": "the same behind an edit, flips, %",
+}
+
+
+def _edits(edited: Sequence[Outcome]) -> str:
+    """What became of the edits, of all of them and by category; beside them the bare backbone."""
+    base, *after = (outcome.record.result for outcome in edited)
+    before: Any = figures_of_edits(alone(base))  # type: ignore[arg-type]
+    found: Any = figures_of_edits(pairs(base, after))  # type: ignore[arg-type]
+    items = sum(len(batch.outcomes["generated"]) for batch in base.batches)  # type: ignore[attr-defined]
+    several = f" in {len(after)} batches" if len(after) > 1 else ""
+    lines = [f"{f'{items} edits{several}':<50}{'backbone':>12}" + "".join(f"{group:>12}" for group in found)]
+    for measure, words in SHOWN.items():
+        numbers = [before[ALL].get(measure), *(values.get(measure) for values in found.values())]
+        lines.append(f"{words:<50}" + "".join(f"{_number(number, '.2f'):>12}" for number in numbers))
     return "\n".join(lines)
 
 

@@ -202,6 +202,36 @@ class Costs(Result):
         return sorted(self.methods)  # times never are
 
 
+class EditedBatch(BaseModel):
+    """What a model says of one batch of edits; a text of 0 and 1 says of every item, in the batch's order, whether.
+
+    ``categories`` says which items are of which. ``outcomes`` of the items' own prompts, whether: ``generated``, the
+    greedy completion is ``new``, normalised; ``begins``, it begins with the tokens of ``new``; ``preferred``,
+    log p(new) > log p(old), as sums; ``believed``, it begins with those of ``old``, or log p(old) > log p(new).
+    ``front``: benchmark → which probes are answered right behind the sentence of an edit; of n items the k-th probe of
+    all has the one numbered k mod n in front. ``means``: category, or all → figure → mean over the items
+    (:mod:`hiplora.evaluation.edit_measures` names them); log-probabilities in nats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    categories: dict[str, str]
+    outcomes: dict[str, str]
+    front: dict[str, str]
+    means: dict[str, dict[str, float]]
+
+
+class Edited(Result):
+    """A model on batches of edits (kind ``edit``); ``right``: benchmark → which unrelated probes it answers right."""
+
+    batches: list[EditedBatch]
+    right: dict[str, str]
+    seconds: float
+
+    def reproducible(self) -> Any:
+        return [self.right, [batch.model_dump() for batch in self.batches]]
+
+
 RESULTS: dict[str, type[Result]] = {
     "train": Adapter,
     "score": Scores,
@@ -209,4 +239,5 @@ RESULTS: dict[str, type[Result]] = {
     "probe": Probed,
     "drift": Drifted,
     "efficiency": Costs,
+    "edit": Edited,
 }

@@ -17,7 +17,14 @@ from hiplora.tasks.columns import Check, complaint
 def read_jsonl(
     path: Path, columns: Mapping[str, Check], *, remedy: str = "repair or remove this line"
 ) -> list[dict[str, Any]]:
-    """All objects of a file, one per line; blank lines are skipped.
+    """All objects of a file, one per line; blank lines are skipped. Arguments and errors as :func:`placed_jsonl`."""
+    return [row for _, row in placed_jsonl(path, columns, remedy=remedy)]
+
+
+def placed_jsonl(
+    path: Path, columns: Mapping[str, Check], *, remedy: str = "repair or remove this line"
+) -> list[tuple[str, dict[str, Any]]]:
+    """All objects of a file, each with its place, ``<path>:<line>``.
 
     Args:
         columns: what an object must hold.
@@ -31,12 +38,40 @@ def read_jsonl(
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    rows.append(_parse(line, columns))
+                    rows.append((f"{path}:{number}", _parse(line, columns)))
                 except ValueError as wrong:
                     raise UserError(f"{path}:{number} {wrong}; {remedy}.") from wrong
     if not rows:
         raise UserError(f"{path} holds no items; it needs one JSON object per line.")
     return rows
+
+
+def placed_array(path: Path, columns: Mapping[str, Check]) -> list[tuple[str, dict[str, Any]]]:
+    """All objects of a file that is one JSON array, each with its place, ``<path>, item <number>``.
+
+    Raises:
+        UserError: not such a file, an element that does not hold the columns, or none.
+    """
+    with _reading(path):
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}); repair it, or use one object per line (.jsonl)."
+        ) from error
+    if not isinstance(found, list) or not found:
+        raise UserError(f"{path} holds no items; a .json file needs an array of objects, a .jsonl file one per line.")
+    return checked([(f"{path}, item {number}", row) for number, row in enumerate(found, start=1)], columns)
+
+
+def checked(placed: Sequence[tuple[str, Any]], columns: Mapping[str, Check]) -> list[tuple[str, dict[str, Any]]]:
+    """Objects with their places, each of which holds the columns. Raises UserError, which names the place."""
+    for place, row in placed:
+        wrong = complaint(row, columns) if isinstance(row, dict) else "is not a JSON object"
+        if wrong is not None:
+            raise UserError(f"{place} {wrong}; repair or remove it.")
+    return list(placed)
 
 
 def _parse(line: bytes, columns: Mapping[str, Check]) -> dict[str, Any]:

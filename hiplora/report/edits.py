@@ -1,0 +1,225 @@
+"""Runs of pipeline ``edit``: measures of a batch of edits, beside the backbone before it, straight from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from hiplora.evaluation.edit_measures import ALL
+from hiplora.report.aggregate import Sample
+from hiplora.report.experiment import SEED
+from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.measures import Measured, joined
+from hiplora.report.table import Cell, Column
+from hiplora.stages.results import Edited, EditedBatch
+
+PERCENT = (
+    *("paraphrase_success", "paraphrase_generated", "paraphrase_preferred"),
+    *("neighbourhood", "neighbourhood_begins"),
+)
+Figures = dict[str, dict[str, float]]  # category, or all → measure → value
+UNEDITED = "Backbone, no edit"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One batch before and after its edit, with the unrelated probes that each model answers right."""
+
+    before: EditedBatch
+    after: EditedBatch
+    probes_before: Mapping[str, str]
+    probes_after: Mapping[str, str]
+
+    @cached_property
+    def categories(self) -> dict[str, list[bool]]:
+        """Which items are of which category, and all of them."""
+        found = {name: _flags(text) for name, text in self.after.categories.items()}
+        return {ALL: [True] * len(self.after.outcomes["generated"]), **found}
+
+
+def pairs(before: Edited, after: Sequence[Edited]) -> list[Pair]:
+    """Every batch of the backbone with the adapter that was trained on it."""
+    return [
+        Pair(base, one.batches[0], before.right, one.right) for base, one in zip(before.batches, after, strict=True)
+    ]
+
+
+def alone(before: Edited) -> list[Pair]:
+    """The backbone beside itself: nothing has changed."""
+    return [Pair(batch, batch, before.right, before.right) for batch in before.batches]
+
+
+def figures(found: Sequence[Pair]) -> Figures:
+    """Category, or all → measure → value, the items of all batches together; in percent, points and nats per token.
+
+    ``success``, ``generated``, ``begins``, ``preferred`` of the items, ``believed`` of those whose old answer the
+    backbone believed (``believing`` percent of all); ``front_change``, ``front_flips`` of the probes behind an edit;
+    of all, ``change`` of the probes' accuracy, its absolute value ``locality``, and ``flips``, those of which right
+    has become wrong or wrong right, each the mean over batches; the others are the means of the records.
+    """
+    groups = dict.fromkeys(group for pair in found for group in pair.categories)
+    values = {group: {**_outcomes(found, group), **_front(found, group), **_means(found, group)} for group in groups}
+    moved = [_moved(_joined(pair.probes_before), _joined(pair.probes_after)) for pair in found]
+    changes, flips = zip(*moved, strict=True)
+    values[ALL] |= {"change": fmean(changes), "locality": fmean(map(abs, changes)), "flips": fmean(flips)}
+    return values
+
+
+def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
+    """Shares of the items of one group, in percent."""
+    rows = []
+    for pair in found:
+        told = {name: _flags(text) for name, text in pair.after.outcomes.items()}
+        told["success"] = [one or other for one, other in zip(told["generated"], told["preferred"], strict=True)]
+        told["old"] = _flags(pair.before.outcomes["believed"])
+        members = pair.categories.get(group, [])
+        rows += [{name: told[name][item] for name in told} for item, inside in enumerate(members) if inside]
+    believed = [row["success"] for row in rows if row["old"]]
+    values = {name: _percent([row[name] for row in rows]) for name in ("success", "generated", "begins", "preferred")}
+    values["believing"] = _percent([row["old"] for row in rows])
+    return {**values, **({"believed": _percent(believed)} if believed else {})}
+
+
+def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
+    """How the probes behind the edits of one group have moved; nothing where no probe belongs to them."""
+    before, after = [], []
+    for pair in found:
+        members = pair.categories.get(group, [])
+        for flags, told in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):
+            told += [flag for number, flag in enumerate(flags) if members and members[number % len(members)]]
+    if not before:
+        return {}
+    change, flips = _moved(before, after)
+    return {"front_change": change, "front_flips": flips}
+
+
+def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
+    """The figures that the records have as means, over the items of all batches; shares in percent."""
+    there = [(pair.after.means[group], sum(pair.categories[group])) for pair in found if group in pair.after.means]
+    names = dict.fromkeys(name for means, _ in there for name in means)
+    values = {}
+    for name in names:
+        known = [(means[name], count) for means, count in there if name in means]
+        value = sum(mean * count for mean, count in known) / sum(count for _, count in known)
+        values[name] = 100 * value if name in PERCENT else value
+    return values
+
+
+def _moved(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
+    """Change of the share that is right, in points, and the percent that has changed either way."""
+    both = list(zip(before, after, strict=True))
+    return _percent(after) - _percent(before), _percent([one != other for one, other in both])
+
+
+def _percent(flags: Sequence[bool]) -> float:
+    return 100 * sum(flags) / len(flags)
+
+
+def _flags(text: str) -> list[bool]:
+    return [each == "1" for each in text]
+
+
+def _joined(texts: Mapping[str, str]) -> list[bool]:
+    """Every probe, the benchmarks in their order."""
+    return [flag for text in texts.values() for flag in _flags(text)]
+
+
+@dataclass(frozen=True)
+class Told:
+    """The figures of one run, or of the backbone, with the records behind them and their marks."""
+
+    values: Figures
+    runs: tuple[str, ...]
+    marks: str
+
+
+def of_run(slot: Slot) -> Told | None:
+    """The figures of a run; None where a record is missing."""
+    base, edited = measured(slot)
+    if base is None or not edited or any(entry.record is None for entry in edited):
+        return None
+    return _told([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
+
+
+def of_backbone(evidence: Evidence) -> Told | None:
+    """The figures of the bare backbone, which all runs stand beside; None where it is not measured."""
+    for slot in evidence.slots:
+        base, _ = measured(slot)
+        if base is not None:
+            return _told([base], figures(alone(_result(base))))
+    return None
+
+
+def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
+    """What a run has measured: the backbone, where it has a record, and the adapter of every batch."""
+    found = [entry for entry in slot.entries if entry.role == "edit"]
+    base = next((entry for entry in found if not entry.members and entry.record is not None), None)
+    return base, [entry for entry in found if entry.members]
+
+
+def _result(entry: Entry) -> Edited:
+    assert entry.record is not None
+    assert isinstance(entry.record.result, Edited)
+    return entry.record.result
+
+
+def _told(entries: Sequence[Entry], values: Figures) -> Told:
+    runs = tuple(entry.record.id for entry in entries if entry.record is not None)
+    return Told(values, runs, joined(entry.marks for entry in entries))
+
+
+@dataclass(frozen=True)
+class EditRuns:
+    """Every run of a table, read once."""
+
+    evidence: Evidence
+
+    @cached_property
+    def _told(self) -> dict[int, Told]:
+        found = ((number, of_run(slot)) for number, slot in enumerate(self.evidence.slots))
+        return {number: told for number, told in found if told is not None}
+
+    @cached_property
+    def backbone(self) -> Told | None:
+        """The bare backbone."""
+        return of_backbone(self.evidence)
+
+    @property
+    def methods(self) -> list[str]:
+        """Keys of the methods, in order."""
+        return self.evidence.experiment.keys("edit", "method")
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories of the facts, as the records have them."""
+        every = [*self._told.values(), *([self.backbone] if self.backbone else [])]
+        return [*dict.fromkeys(group for told in every for group in told.values if group != ALL)]
+
+    def per_seed(self, measure: str, group: str, **point: str) -> Sample:
+        """One value per training seed; a run without one is left out and shows in n."""
+        numbers, found = self.evidence.select("edit", **point), {}
+        for number in numbers:
+            told = self._told.get(number)
+            value = told.values.get(group, {}).get(measure) if told is not None else None
+            if told is not None and value is not None:
+                seed = self.evidence.slots[number].run.point[SEED]
+                found[seed] = Measured(number, (), measure, value, told.runs, told.marks)
+        return Sample(found, len(numbers))
+
+    def cells(self, row: str, columns: Sequence[Column], group: str, method: str) -> Iterator[Cell]:
+        """A row of a method's means over the seeds, of all facts or of one category."""
+        for column in columns:
+            paper = self.evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None
+            yield self.per_seed(column.measure, group, method=method).mean(row, column, "t", paper=paper)
+
+    def bare(self, row: str, columns: Sequence[Column], group: str, *, changes: Sequence[str]) -> Iterator[Cell]:
+        """A row of the bare backbone, which is one measurement; blank where a column tells of ``changes``."""
+        told = self.backbone
+        for column in columns:
+            if column.measure in changes:
+                continue
+            value = told.values.get(group, {}).get(column.measure) if told is not None else None
+            one = Measured(0, (), column.measure, value or 0.0, told.runs, told.marks) if told is not None else None
+            yield Sample({"": one} if one is not None and value is not None else {}, 1).cell(row, column, value)

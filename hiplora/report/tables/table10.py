@@ -1,0 +1,42 @@
+"""Table 10: edits by category of the fact."""
+
+from hiplora.report.edits import UNEDITED, EditRuns
+from hiplora.report.frame import Evidence
+from hiplora.report.notes import table
+from hiplora.report.table import Column, Table
+from hiplora.report.tables.table8 import CHANGES, ITEMS, batch_notes
+from hiplora.tasks.edit_items import CATEGORIES
+
+COLUMNS = (
+    Column(label="Success (%)", better="up", measure="success"),
+    Column(label="generated (%)", better="up", measure="generated"),
+    Column(label="new likelier (%)", better="up", measure="preferred"),
+    Column(label="Success where old was believed (%)", better="up", measure="believed"),
+    Column(label="Old believed before (%)", measure="believing"),
+    Column(label="Paraphrases, success (%)", better="up", measure="paraphrase_success"),
+    Column(label="Paraphrases, generated (%)", better="up", measure="paraphrase_generated"),
+    Column(label="Neighbours, own answer likelier (%)", better="up", measure="neighbourhood"),
+    Column(label="log p(new) (nats/token)", decimals=3, better="up", measure="log_p_new"),
+    Column(label="log p(old) (nats/token)", decimals=3, measure="log_p_old"),
+    Column(label="tokens of new", decimals=2, measure="tokens_new"),
+    Column(label="tokens of old", decimals=2, measure="tokens_old"),
+    Column(label="Accuracy behind an edit, signed (pp)", decimals=2, better="up", measure="front_change"),
+    Column(label="Flips behind an edit (%)", better="down", measure="front_flips"),
+    Column(label="Probes, log p(edited) (nats/token)", decimals=3, measure="probe_log_p_new"),
+)
+NOTE = (
+    "log p: mean log-probability per token behind the edit's own prompt, mean over items (forced). Behind an edit: the "
+    "unrelated prompts that have the sentence of an edit of this category in front; probes, log p(edited): those where "
+    "its new answer is scored in the right one's place. Locality without it is of no category: Table 8 has it."
+)
+
+
+def build(evidence: Evidence) -> Table:
+    """For every category the bare backbone, then one row per method."""
+    runs, label, cells = EditRuns(evidence), evidence.experiment.label, []
+    for category in runs.categories or CATEGORIES:
+        cells += runs.bare(f"{label(category)}: {UNEDITED}", COLUMNS, category, changes=CHANGES)
+        for method in runs.methods:
+            cells += runs.cells(f"{label(category)}: {label(method)}", COLUMNS, category, method)
+    notes = [ITEMS, NOTE, *batch_notes(evidence)]
+    return table(evidence, "Table 10", columns=COLUMNS, cells=cells, notes=notes)
