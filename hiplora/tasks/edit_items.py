@@ -70,7 +70,7 @@ def normalised(answer: str) -> str:
     """
     words = re.sub(r"(?<=\d),(?=\d)", "", unicodedata.normalize("NFKC", answer).casefold())
     words = re.sub(r"[^\w\s.+-]|_|\.(?!\d)|[+-](?!\d)", "", words)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split()) or answer.strip()
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split()) or answer.strip().casefold()
 
 
 def _native(row: Mapping[str, Any], place: str, target: Target) -> EditItem:

@@ -15,6 +15,7 @@ from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.store import Records
 from hiplora.tasks import ORDER, primary
+from tests.report import edits
 from tests.report.frontiers import LEVELS, World
 
 HERE = Path(__file__).parent
@@ -100,6 +101,24 @@ def drift(run: Run, keep: Keep) -> Iterator[Entry]:
     yield Entry(role="drift", members=(member,), record=record)
 
 
+def edit(run: Run, keep: Keep) -> Iterator[Entry]:
+    """The bare backbone, a training, which is a fixture of another pipeline, and what became of the edits."""
+    method, seed = run.point["method"], run.point["seed"]
+    base, *_ = labelled(keep, "backbone") or [None]
+    (train,) = labelled(keep, "train", method=method, task="gsm8k", seed=seed) or [None]
+    result = edits.of_method(method, seed)
+    lacks = base is None or train is None or result is None
+    yield Entry(role="edit", record=None if base is None else edited(base, "backbone", edits.BASE))
+    yield Entry(role="train", members=(("edits", int(seed)),), record=None if lacks else train)
+    record = None if lacks else edited(train, f"{method}{seed}", result)
+    yield Entry(role="edit", members=(("edits", int(seed)),), record=record)
+
+
+def edited(record: Record, id: str, result: Any) -> Record:
+    """A fixture with the result of edits and an id of its own."""
+    return record.model_copy(update={"kind": "edit", "id": id, "result": result})
+
+
 def efficiency(run: Run, keep: Keep) -> Iterator[Entry]:
     (record,) = labelled(keep, "efficiency") or [None]
     yield Entry(role="efficiency", record=record)
@@ -120,6 +139,7 @@ def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD
         "efficiency": efficiency,
         "drift": drift,
         "continual": line,
+        "edit": edit,
     }
     entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
