@@ -1,6 +1,7 @@
 """Table 8: a batch of facts edited with one adapter: what has taken hold, and what else has changed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.edits import UNEDITED, EditRuns
@@ -61,7 +62,7 @@ def batch_notes(evidence: Evidence) -> Iterator[str]:
             edits = stage.batches[0].edits
             several = f", mean over {len(stage.batches)} batches" if len(stage.batches) > 1 else ""
             target = f", target {edits.target}" if edits.layout == "zsre" else ""
-            source = edits.dataset or edits.file or "EditSet-1K"
+            source = edits.dataset or (Path(edits.file).name if edits.file else "EditSet-1K")
             probes = ", ".join(f"{count} of {name}" for name, count in stage.probes.items())
             yield (
                 f"Edits: {edits.batch} at a time{several}, of {source} (schema {edits.layout}{target}). Probes: "
