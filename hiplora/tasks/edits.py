@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from hiplora import editset
 from hiplora.config import Bookkeeping, Natural, Options, Place, Positive, Seed
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hiplora.packing.sequences import Encoded
     from hiplora.tasks.source import Source
 
-SHIPPED = "hiplora.editset"
 Placed = Sequence[tuple[str, dict[str, Any]]]
 
 
@@ -84,18 +83,18 @@ class Edits(Options):
         if self.dataset is not None:
             revision = commit(self.dataset, self.revision, kind="dataset", field="edits.revision")
             return {f"{self.dataset}/{self.split}": revision}
-        if self.file is not None:
-            return {"edits": sha256(typed_path(self.file))}
-        return {"edits": _shipped_digest()}
+        return {"edits": sha256(self._path)}
 
     def items(self) -> tuple[EditItem, ...]:
         """All facts of the set, as they lie there. Raises UserError, which names the place of what is wrong."""
         if self.dataset is not None:
             (revision,) = self.reads().values()
             return _online(self.dataset, revision, self.split, self.layout, self.target)
-        if self.file is not None:
-            return _filed(*stamp(typed_path(self.file)), self.file, self.layout, self.target)
-        return _shipped()
+        return _filed(self._path, *stamp(self._path)[1:], self.layout, self.target)
+
+    @property
+    def _path(self) -> Path:
+        return editset.PATH if self.file is None else typed_path(self.file)
 
 
 class EditBatch(Corpus):
@@ -160,9 +159,10 @@ def _key(draw: int, item: EditItem) -> str:
 
 
 @cache
-def _filed(path: Any, size: int, changed: int, shown: str, layout: Schema, target: Target) -> tuple[EditItem, ...]:
+def _filed(path: Path, size: int, changed: int, layout: Schema, target: Target) -> tuple[EditItem, ...]:
+    """The facts in a file; one that has not changed, by size and time, is read once."""
     read = placed_array if path.suffix == ".json" else placed_jsonl
-    return _typed(read(typed_path(shown), COLUMNS[layout]), layout, target)
+    return _typed(read(path, COLUMNS[layout]), layout, target)
 
 
 @cache
@@ -179,17 +179,6 @@ def _online(dataset: str, revision: str, split: str, layout: Schema, target: Tar
         ) from error
     placed = [(f"{dataset}/{split}, row {number}", row) for number, row in enumerate(rows)]
     return _typed(checked(placed, COLUMNS[layout]), layout, target)
-
-
-@cache
-def _shipped() -> tuple[EditItem, ...]:
-    rows = [(f"{SHIPPED}, item {row['id']}", row) for row in import_module(SHIPPED).items()]
-    return _typed(checked(rows, COLUMNS["native"]), "native", "alt")
-
-
-@cache
-def _shipped_digest() -> str:
-    return hashlib.sha256(json.dumps(import_module(SHIPPED).items(), sort_keys=True).encode()).hexdigest()
 
 
 def _typed(placed: Placed, layout: Schema, target: Target) -> tuple[EditItem, ...]:

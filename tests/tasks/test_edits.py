@@ -9,9 +9,11 @@ import datasets
 import pytest
 from datasets import Dataset
 
+from hiplora import editset
 from hiplora.errors import UserError
 from hiplora.tasks.edit_items import EditItem, following, normalised
 from hiplora.tasks.edits import EditBatch, Edits
+from hiplora.tasks.files import sha256
 from hiplora.tasks.source import Data, Source
 from tests.edit_sets import FACTS, rows, written
 from tests.tiny import tiny_tokenizer
@@ -162,3 +164,13 @@ def test_options_that_mean_nothing_are_refused(changes: dict[str, Any], sentence
 )
 def test_normalised(one: str, other: str, same: bool) -> None:
     assert (normalised(one) == normalised(other)) is same
+
+
+def test_the_projects_own_set_is_read_as_any_file_is() -> None:
+    own = edits(batch=1000)
+    assert own.shipped
+    (batch,) = own.cut()
+    assert len(batch.items()) == 1000, "and no two of them contradict each other"
+    assert edits(editset.PATH, batch=1000).reads() == own.reads() == {"edits": sha256(editset.PATH)}
+    with pytest.raises(UserError, match=r"nowhere.jsonl cannot be read"):
+        edits(Path("nowhere.jsonl")).reads()
