@@ -169,7 +169,13 @@ def draw_bars(axes: Any, dots: Sequence[Dot], *, shift: float = 0.0, **look: Any
         axes.plot([x, x], [low, high], **shared)
         axes.plot([left, right], [y, y], **shared)
     axes.plot([x for *_, x in xs], [y for *_, y in ys], **{"transform": place, "zorder": 3, **look})
-    axes.update_datalim([corner for (left, right, _), (low, high, _) in zip(xs, ys, strict=True) for corner in ((left, low), (right, high))])
+    axes.update_datalim(
+        [
+            corner
+            for (left, right, _), (low, high, _) in zip(xs, ys, strict=True)
+            for corner in ((left, low), (right, high))
+        ]
+    )
     axes.autoscale_view()
 
 
@@ -182,7 +188,11 @@ def draw_bands(axes: Any, dots: Sequence[Dot], **look: Any) -> None:
 
 
 def legend_above(
-    canvas: Canvas, made: Figure, shown: dict[str, dict[str, Any]], *, text: Callable[[Sequence[Dot]], str] = legend_text
+    canvas: Canvas,
+    made: Figure,
+    shown: dict[str, dict[str, Any]],
+    *,
+    text: Callable[[Sequence[Dot]], str] = legend_text,
 ) -> None:
     """One legend for all panels, how each series is ``shown``, and what stands behind it everywhere."""
     from matplotlib.lines import Line2D

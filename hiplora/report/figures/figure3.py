@@ -69,7 +69,9 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
         for seed, row in _values(evidence, group, method, scale).items():
             if seed in units and not pd.isna(getattr(row, measure)):
                 value = getattr(row, measure) / getattr(units[seed], measure)
-                of[seed] = Measured(row.slot, row.members, measure, value, row.runs, joined([row.marks, units[seed].marks]))
+                of[seed] = Measured(
+                    row.slot, row.members, measure, value, row.runs, joined([row.marks, units[seed].marks])
+                )
         found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
     return found
 

@@ -19,8 +19,8 @@ GROUPS = ("relative", "absolute")
 NOTES = (
     "φ_i is what training has added to the singular value σ_i of a direction of the backbone (relative gains: "
     "φ_i = σ_i δ_i, and δ_i is trained). The directions of all adapted matrices are cut into quantile bins of σ. A "
-    "point is the mean of |φ_i| over a bin, at its mean σ, and then over seeds; bands are 95 % Student-t intervals over "
-    "seeds. In parentheses: seeds.",
+    "point is the mean of |φ_i| over a bin, at its mean σ, and then over seeds; bands are 95 % Student-t intervals of "
+    "the seeds. In parentheses: seeds, of the panel with fewer.",
     "The stability budget is λ Σ w_i φ_i² with w_i ∝ σ_i^γ, normalised to a mean of 1 in each matrix: a larger γ "
     "protects the leading directions more, γ = 0 all of them alike. λ is fixed in each panel (conf/experiment/"
     "figure4.yaml). The scales of the two panels differ.",

@@ -26,7 +26,7 @@ NOTES = (
     "per seed the mean over the adapters of the four tasks, then over seeds, with the 95 % Student-t band over seeds.",
     "Below: the same minus that of HiP-LoRA. A seed's trainings see the same examples in the same order, so what "
     "examples do to the loss cancels there; the axis is linear within "
-    f"±{LINEAR} nats and logarithmic beyond. In parentheses: seeds.",
+    f"±{LINEAR} nats and logarithmic beyond. In parentheses: seeds, of the panel with fewest.",
 )
 
 
@@ -59,7 +59,9 @@ def _curves(evidence: Evidence, group: str, method: str) -> list[tuple[float, Sa
     curve = []
     for i in range(windows):
         of = {
-            seed: Measured(0, (), "loss", losses[seed][i][1], tuple(id for _, id, _ in each), joined(m for *_, m in each))
+            seed: Measured(
+                0, (), "loss", losses[seed][i][1], tuple(id for _, id, _ in each), joined(m for *_, m in each)
+            )
             for seed, each in whole.items()
         }
         curve.append((next(iter(losses.values()))[i][0], Sample(of, len(seeds))))

@@ -30,7 +30,9 @@ NOTES = (
 
 def build(evidence: Evidence) -> Figure:
     """A panel per cost, a line per perturbation."""
-    dots = tuple(each for metric in COSTS for key in evidence.experiment.labels for each in _line(evidence, metric, key))
+    dots = tuple(
+        each for metric in COSTS for key in evidence.experiment.labels for each in _line(evidence, metric, key)
+    )
     return figure(evidence, "Figure 6", dots=dots, draw=_draw, size=(COLUMN, 3.6), notes=NOTES)
 
 
