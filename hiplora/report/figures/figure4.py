@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hiplora.report.aggregate import Sample
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured
 from hiplora.report.notes import figure
-from hiplora.stages.results import Adapter, Gains
+from hiplora.report.trainings import sample, trainings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,22 +38,13 @@ def build(evidence: Evidence) -> Figure:
 
 def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
     """The bins of one γ; their edges are the backbone's, so that bins of one number are of the same directions."""
+    panel, name = (evidence.experiment.label(key) for key in (group, method))
     seeds = evidence.experiment.keys(group, "seed")
-    moved: dict[str, tuple[list[Gains], Measured]] = {}
-    for number in evidence.select(group, method=method):
-        slot = evidence.slots[number]
-        for entry in slot.entries:
-            if entry.record is not None and isinstance(entry.record.result, Adapter) and entry.record.result.gains:
-                runs, marks = (entry.record.id,), entry.marks
-                moved[slot.run.point["seed"]] = (
-                    entry.record.result.gains,
-                    Measured(number, entry.members, "gains", 0.0, runs, marks),
-                )
-    for bins in zip(*(gains for gains, _ in moved.values()), strict=True):
-        of = {seed: each._replace(value=bin.size) for (seed, (_, each)), bin in zip(moved.items(), bins, strict=True)}
-        sample = Sample(of, len(seeds))
-        panel, name = (evidence.experiment.label(key) for key in (group, method))
-        yield dot(panel, name, bins[0].sigma, sample, sample.interval("t"))
+    behind = trainings(evidence, group, method, number=1)
+    gains = {seed: result.gains for seed, ((_, result),) in behind.items() if result.gains}
+    for bins in zip(*gains.values(), strict=True):
+        sizes = sample(behind, {seed: bin.size for seed, bin in zip(gains, bins, strict=True)}, len(seeds))
+        yield dot(panel, name, bins[0].sigma, sizes, sizes.interval("t"))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from hiplora.report.aggregate import Sample
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
 from hiplora.report.notes import figure
+from hiplora.report.trainings import sample, trainings
 from hiplora.stages.results import Adapter
 
 if TYPE_CHECKING:
@@ -47,41 +47,27 @@ def build(evidence: Evidence) -> Figure:
 def _curves(evidence: Evidence, group: str, method: str) -> list[tuple[float, Sample]]:
     """The loss in every window, at its mean step, of each seed that has all tasks."""
     seeds, tasks = (evidence.experiment.keys(group, axis) for axis in ("seed", "task"))
-    found: dict[str, list[tuple[Adapter, str, str]]] = {seed: [] for seed in seeds}
-    for number in evidence.select(group, method=method):
-        for entry in evidence.slots[number].entries:
-            if entry.record is not None and isinstance(entry.record.result, Adapter) and entry.record.result.curve:
-                seed = evidence.slots[number].run.point["seed"]
-                found[seed].append((entry.record.result, entry.record.id, entry.marks))
-    whole = {seed: each for seed, each in found.items() if len(each) == len(tasks)}
-    losses = {seed: _windows([result for result, _, _ in each]) for seed, each in whole.items()}
-    windows = min((len(each) for each in losses.values()), default=0)
-    curve = []
-    for i in range(windows):
-        of = {
-            seed: Measured(
-                0, (), "loss", losses[seed][i][1], tuple(id for _, id, _ in each), joined(m for *_, m in each)
-            )
-            for seed, each in whole.items()
-        }
-        curve.append((next(iter(losses.values()))[i][0], Sample(of, len(seeds))))
-    return curve
+    behind = trainings(evidence, group, method, number=len(tasks))
+    curves = {seed: [result for _, result in each if result.curve] for seed, each in behind.items()}
+    losses = {seed: _windows(results) for seed, results in curves.items() if len(results) == len(tasks)}
+    steps = next(iter(losses.values()), {})  # the same of all, as all trainings have as many
+    return [(x, sample(behind, {seed: each[x] for seed, each in losses.items()}, len(seeds))) for x in steps]
 
 
-def _windows(results: Sequence[Adapter]) -> list[tuple[float, float]]:
-    """Mean step and mean loss of every window, over adapters trained for as many steps."""
+def _windows(results: Sequence[Adapter]) -> dict[float, float]:
+    """Mean loss of every window by its mean step, over adapters trained for as many steps."""
     losses = np.array([[entry["loss"] for entry in result.curve] for result in results]).mean(axis=0)
     steps = np.arange(1, len(losses) + 1)
     cut = (np.array_split(each, min(WINDOWS, len(losses))) for each in (steps, losses))
-    return [(float(step.mean()), float(loss.mean())) for step, loss in zip(*cut, strict=True)]
+    return {float(step.mean()): float(loss.mean()) for step, loss in zip(*cut, strict=True)}
 
 
 def _dots(evidence: Evidence, place: tuple[str, str, str], samples: Sequence[tuple[float, Sample]]) -> Iterator[Dot]:
     what, group, method = place
     panel = f"{evidence.experiment.label(group)}, {what}"
-    for x, sample in samples:
-        if sample.of:
-            yield dot(panel, evidence.experiment.label(method), x, sample, sample.interval("t"))
+    for x, losses in samples:
+        if losses.of:
+            yield dot(panel, evidence.experiment.label(method), x, losses, losses.interval("t"))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
