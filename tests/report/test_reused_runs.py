@@ -50,4 +50,4 @@ def test_settings_of_figure_3_are_trials_of_selection(setting):
     assert ids("figure3", "frontier", "relative", **point) == {base, frontier}
     tried = {frozenset(word for word in each.split()) for stage in select.methods["hip"].stages for each in stage}
     assert frozenset(CHANGES[setting]) in {*tried, frozenset()}
-    assert {7, *select.final_seeds} == {int(seed) for seed in load("figure3").keys("relative", "seed")}
+    assert {select.seed, *select.final_seeds} <= {int(seed) for seed in load("figure3").keys("relative", "seed")}
