@@ -8,11 +8,13 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.hiplora-ready
 SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
-TABLES := table1 table2 table3 table5 table6 mergefail table7 table8 table9 table10 table11 table12 table13 table14 table15 table16 differences
-FIGURES := figure7 figure8
+TABLES := table1 table2 table3 table4 table5 table6 mergefail table7 table8 table9 table10 table11 table12 table13 table14 table15 table16 differences
+FIGURES := figure3 figure4 figure5 figure6 figure7 figure8
+# Each is made, planned by plan-NAME and rendered by render-NAME.
+EVERYTHING := $(TABLES) $(FIGURES) tables figures all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo select test test-unit test-slow lint format plan render clean $(TABLES) $(FIGURES) $(addprefix plan-,$(TABLES) $(FIGURES)) $(addprefix render-,$(TABLES) $(FIGURES))
+.PHONY: help setup demo select test test-unit test-slow lint format plan render clean $(EVERYTHING) $(addprefix plan-,$(EVERYTHING)) $(addprefix render-,$(EVERYTHING))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +23,7 @@ help: ## Show this list
 	@echo "                      typed again), render; the next two run nothing"
 	@echo "  make plan-TABLE     which runs it stands on, which are missing, how long those should take"
 	@echo "  make render-TABLE   only render it, in seconds; says what is missing, and what fills it"
+	@echo "  make all            every table and figure; also tables and figures, plan-all, render-all"
 	@echo "  make TABLE ARGS='hydra/launcher=joblib'   through another Hydra launcher, where its plugin is installed"
 
 setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything, pinned
@@ -65,20 +68,18 @@ format: $(READY) ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-$(TABLES) $(FIGURES): $(READY)
+$(EVERYTHING): $(READY)
 	@$(PY) -m hiplora.reproduce $@ $(ARGS)
 
-$(addprefix plan-,$(TABLES) $(FIGURES)): $(READY)
+$(addprefix plan-,$(EVERYTHING)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst plan-%,%,$@) --plan $(ARGS)
 
-$(addprefix render-,$(TABLES) $(FIGURES)): $(READY)
+$(addprefix render-,$(EVERYTHING)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst render-%,%,$@) --render-only $(ARGS)
 
-plan: $(READY) ## Every table and figure: which runs are there, which are missing, how long those should take
-	@$(PY) -m hiplora.reproduce all --plan $(ARGS)
+plan: plan-all ## Every table and figure: which runs are there, which are missing, how long those should take
 
-render: $(READY) ## Every table and figure: render what is there
-	@$(PY) -m hiplora.reproduce all --render-only $(ARGS)
+render: render-all ## Every table and figure: render what is there
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
 	rm -rf outputs

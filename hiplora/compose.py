@@ -226,6 +226,28 @@ def raw_composition(overrides: Sequence[str]) -> dict[str, Any]:
     return _plain(_hydra(quoted_options(overrides)))
 
 
+def files(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """The files of conf/ that overrides compose, without their ending, each with the section that it fills.
+
+    The later ones count over the earlier. Raises as :func:`compose`.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    check_conf()
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            listed = loader.compute_defaults_list("config", quoted_options(overrides), RunMode.RUN).defaults
+    except HydraException as error:
+        raise one_sentence(error) from None
+    return [
+        (str(each.config_path), each.package or "") for each in listed if not str(each.config_path).startswith("hydra/")
+    ]
+
+
 def compose_cached(overrides: Sequence[str]) -> Config:
     """As :func:`compose`, but each row of a grid once: seeds are set on what is composed without them.
 

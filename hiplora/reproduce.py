@@ -4,7 +4,7 @@
     python -m hiplora.reproduce table1 --plan                only say what is there, what is missing, how long it takes
     python -m hiplora.reproduce table1 --render-only         only render what is there
     python -m hiplora.reproduce figure7 --render-only        a figure: its picture, points and page
-    python -m hiplora.reproduce all --render-only            the same for every table and figure
+    python -m hiplora.reproduce all --render-only            the same for all of them; also tables, figures
     python -m hiplora.reproduce table1 scale=paper           any override of hiplora.run, for every run of the table
     python -m hiplora.reproduce table1 method=hip seed=42    run only this part of the grid
     python -m hiplora.reproduce table1 hydra/launcher=submitit_slurm     let another Hydra launcher run the jobs
@@ -56,6 +56,24 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     return 1 if mode == "make" and any(slot.missing and asked.includes(slot.run) for slot in found.slots) else 0
 
 
+def every(names: Sequence[str], overrides: Sequence[str], *, mode: str) -> int:
+    """Plan, render or make each; one that cannot be keeps no other, and each reason is said once, at the end.
+
+    The worst status of all: 2 where something was refused.
+    """
+    refused: dict[str, list[str]] = {}
+    worst = 0
+    for name in names:
+        try:
+            worst = max(worst, reproduce(name, overrides, mode=mode))
+        except UserError as error:
+            refused.setdefault(str(error), []).append(name)
+    for reason, whose in refused.items():
+        where = f"{', '.join(whose)}: " if len(names) > 1 else ""
+        print(f"error: {where}{reason}", file=sys.stderr)
+    return 2 if refused else worst
+
+
 def _run(slots: Sequence[Slot], options: Sequence[str]) -> None:
     """Run slots through Hydra's launcher; a sweep that fails does not keep the next from starting."""
     for words in sweeps([slot.run for slot in slots]):
@@ -80,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hiplora.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", help=f"one of {', '.join((*TABLES, *FIGURES))}, or all")
+    parser.add_argument("table", help=f"one of {', '.join((*TABLES, *FIGURES))}; or tables, figures, all")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for python -m hiplora.run")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--plan", dest="mode", action="store_const", const="plan", help="say what is there and missing")
@@ -88,11 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parser.parse_intermixed_args(argv)
     try:
         single_process()
-        tables = (*TABLES, *FIGURES) if words.table == "all" else (words.table,)
-        return max([reproduce(table, words.overrides, mode=words.mode or "make") for table in tables])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        several = {"tables": TABLES, "figures": FIGURES, "all": (*TABLES, *FIGURES)}
+        return every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
     except KeyboardInterrupt:
         print("Interrupted. Complete runs are kept; the same command goes on from there.", file=sys.stderr)
         return 130

@@ -17,6 +17,7 @@ PIPELINES: dict[str, str] = {
     "merge": "hiplora.pipelines.merge:Merge",
     "continual": "hiplora.pipelines.continual:Continual",
     "frontier": "hiplora.pipelines.frontier:FrontierOnly",
+    "curve": "hiplora.pipelines.frontier:CurveOnly",
     "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
     "select": "hiplora.pipelines.select:Select",
     "probe": "hiplora.pipelines.probe:ProbeBackbone",

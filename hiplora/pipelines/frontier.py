@@ -76,6 +76,13 @@ class FrontierOnly(Frontiers):
         return f"The level of {task}, {level:.4f} nats, is " + ("never reached." if c is None else f"at c = {c:g}.")
 
 
+class CurveOnly(Frontiers):
+    """Train, the backbone's frontier, the adapter's: what selection asks for of a trial (Figure 3)."""
+
+    def stages(self, config: Config) -> Stages:
+        return self.wanted(config)
+
+
 def level_of(config: Config) -> float | None:
     """The NLL at which adapters of the configuration's task are compared; None where selection has fixed none."""
     chosen = selection.read(config.places.results)

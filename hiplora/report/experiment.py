@@ -139,7 +139,8 @@ def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callabl
         options = [word for word in special if hasattr(method, word.partition("=")[0].removeprefix("method."))]
         words = [*(word for word in settings if word not in special), *options]
         given.append([word for word in words if word.partition("=")[0] not in own])
-    if idle := sorted(set(settings) - {word for words in given for word in words}):
+    idle = sorted(set(settings) - {word for words in given for word in words})
+    if runs and idle:
         raise UserError(f"{', '.join(idle)} applies to no row: no method here has it, or every row fixes it itself.")
     return [replace(run, fixed=(*words, *run.fixed)) for run, words in zip(runs, given, strict=True)]
 

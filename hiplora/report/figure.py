@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.disk import write_atomically
-from hiplora.report.aggregate import Sample
+from hiplora.report.aggregate import Interval, Sample
 from hiplora.report.measures import joined
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ SERIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval where it has one."""
+    """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval where it has one.
+
+    ``x_low`` and ``x_high`` are that of x, where x is measured too.
+    """
 
     panel: str
     series: str
@@ -47,6 +50,8 @@ class Dot:
     n: int
     n_expected: int
     marks: str = ""
+    x_low: float | None = None
+    x_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +92,25 @@ class Figure:
         return "\n".join(lines).rstrip() + "\n"
 
 
-def dot(panel: str, series: str, x: float, sample: Sample, interval: tuple[float | None, float | None]) -> Dot:
-    """The mean of a sample, which is not empty, as a point."""
-    low, high = interval
+def dot(
+    panel: str, series: str, x: float, sample: Sample, interval: Interval, *, across: Interval = (None, None)
+) -> Dot:
+    """The mean of a sample, which is not empty, as a point; ``across`` is the interval of x."""
+    (low, high), (x_low, x_high) = interval, across
     marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
     return Dot(
-        panel=panel, series=series, x=x, y=mean, low=low, high=high,
+        panel=panel, series=series, x=x, y=mean, low=low, high=high, x_low=x_low, x_high=x_high,
         n=len(sample.of), n_expected=sample.expected, marks=marks,
     )  # fmt: skip
 
 
 def to_csv(dots: Iterable[Dot]) -> str:
-    """One row per point; an absent number is an empty field."""
+    """One row per point; an absent number is an empty field. Intervals of x have columns where there are any."""
+    dots = list(dots)
+    hidden = set() if any(each.x_low is not None for each in dots) else {"x_low", "x_high"}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names := [each.name for each in fields(Dot)])
+    writer.writerow(names := [each.name for each in fields(Dot) if each.name not in hidden])
     for each in dots:
         values = [getattr(each, name) for name in names]
         # Eight significant digits: short of the last bits that differ between machines.
@@ -142,3 +151,62 @@ def say_empty(axes: Any, dots: Sequence[Dot] | dict[str, list[Dot]]) -> None:
     """Where a panel has no point yet, say so."""
     if not dots:
         axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes, ha="center", va="center", color="0.4")
+
+
+def draw_bars(axes: Any, dots: Sequence[Dot], *, shift: float = 0.0, **look: Any) -> None:
+    """A line through dots, with bars for their intervals; ``shift`` moves them by points, out of each other's way."""
+    from matplotlib.transforms import ScaledTranslation
+
+    def ends(low: str, high: str, middle: str) -> list[tuple[float, float, float]]:
+        """Both ends of the bars and what is between them; without an interval all are the same."""
+        values = [[getattr(dot, name) for name in (low, high, middle)] for dot in dots]
+        return [(three[2],) * 3 if None in three else tuple(three) for three in values]
+
+    xs, ys = ends("x_low", "x_high", "x"), ends("low", "high", "y")
+    place = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    shared = {"color": look["color"], "linewidth": 0.6, "transform": place, "zorder": 2}
+    for (left, right, x), (low, high, y) in zip(xs, ys, strict=True):
+        axes.plot([x, x], [low, high], **shared)
+        axes.plot([left, right], [y, y], **shared)
+    axes.plot([x for *_, x in xs], [y for *_, y in ys], **{"transform": place, "zorder": 3, **look})
+    axes.update_datalim(
+        [
+            corner
+            for (left, right, _), (low, high, _) in zip(xs, ys, strict=True)
+            for corner in ((left, low), (right, high))
+        ]
+    )
+    axes.autoscale_view()
+
+
+def draw_bands(axes: Any, dots: Sequence[Dot], **look: Any) -> None:
+    """A line through dots on a band of their intervals."""
+    bands = [(dot.x, dot.low, dot.high) for dot in dots if dot.low is not None]
+    if bands:
+        axes.fill_between(*zip(*bands, strict=True), color=look["color"], alpha=0.15, linewidth=0)
+    axes.plot([dot.x for dot in dots], [dot.y for dot in dots], **look)
+
+
+def legend_above(
+    canvas: Canvas,
+    made: Figure,
+    shown: dict[str, dict[str, Any]],
+    *,
+    text: Callable[[Sequence[Dot]], str] = legend_text,
+) -> None:
+    """One legend for all panels, how each series is ``shown``, and what stands behind it everywhere."""
+    from matplotlib.lines import Line2D
+
+    dots = {name: [each for each in made.dots if each.series == name] for name in shown}
+    lines = [Line2D([], [], label=text(dots[name]), **look) for name, look in shown.items() if dots[name]]
+    if lines:
+        canvas.legend(handles=lines, loc="outside upper center", ncols=3 if len(lines) == 3 else 2)
+
+
+def plain_log(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

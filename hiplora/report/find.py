@@ -52,7 +52,7 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
         if apart and settings and _asked(plain)[3] != _asked(other_plain)[3]:
             one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
             raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")
-    if all(slot.problem for slot in slots):
+    if slots and all(slot.problem for slot in slots):
         raise UserError(slots[0].problem or "")
     return slots
 
@@ -78,12 +78,14 @@ def _entry(stage: Stage) -> Entry:
 
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
     """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs."""
-    config = next(slot.config for slot in slots if slot.config is not None)
+    composed = (slot.config for slot in slots if slot.config is not None)
+    config = next(composed, None) or compose_cached(settings)  # a table of conf/ itself stands on no run
     store = Store(config.places, local=False)
     stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
     counts = Counter(where for id, where in store.tracked.names() if id in stages)
     # All records of a table are of one device and arithmetic: where most of the stages have theirs.
-    where = min(counts, key=lambda name: (-counts[name], name), default="") or next(iter(stages.values())).where()
+    here = next((stage.where() for stage in stages.values()), config.model.where())
+    where = min(counts, key=lambda name: (-counts[name], name), default=here)
     slots = [_filled(slot, store, where) for slot in slots]
     others = counts.total() - counts[where]
     notes = [

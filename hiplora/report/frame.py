@@ -24,6 +24,7 @@ from hiplora.tasks.source import TEXTS
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
 NUMBER = ("trained", "benchmark", "metric", "value")
+CURVES = ("frontier", "curve")  # pipelines whose frontiers are their own; merges only use those of others
 ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 
 
@@ -161,14 +162,14 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per point of every adapter of pipeline ``frontier``, where the backbone's frontier is there; it is first.
+    """One row per point of every adapter of ``CURVES``, where the backbone's frontier is there; it is first.
 
     ``runs`` and ``marks`` are those of the two records; the other columns are :func:`point_row`'s.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[dict[str, Any]] = []
     for number, slot in enumerate(slots):
-        if slot.run.pipeline != "frontier":  # merges only use frontiers, of other methods too
+        if slot.run.pipeline not in CURVES:
             continue
         found = {entry.members: entry for entry in slot.entries if entry.role == "frontier" and entry.record}
         base = found.pop((), None)

@@ -171,17 +171,13 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """A booktabs table, with notes as its footnote text; with more rows than a page holds, a longtable.
 
-    Sections are tables of their own below one caption.
+    Sections are tables of their own below one caption; of a longtable, which has one header, headings between rows.
     """
     notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
     named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"
     parts = [(heading, *_latex_rows(rows)) for heading, rows in grids(table)]
-    if len(parts) == 1 and len(parts[0][2]) > PAGE:
-        ((_, columns, (header, *body)),) = parts
-        start = [rf"\begin{{longtable}}{columns}", "".join(named) + r"\\"]
-        return _joined(
-            [*start, r"\toprule", header, r"\midrule", r"\endhead", *body, r"\bottomrule"], r"\end{longtable}", *notes
-        )
+    if sum(len(rows) for *_, rows in parts) > PAGE and len({(columns, rows[0]) for _, columns, rows in parts}) == 1:
+        return _joined(_long(named, parts), r"\end{longtable}", *notes)
     lines = [r"\begin{table}", r"\centering", *named]
     for heading, columns, (header, *body) in parts:
         lines += [rf"\par\medskip {heading.translate(LATEX)}\par"] if heading else []
@@ -195,6 +191,17 @@ def latex(table: Table) -> str:
             r"\end{tabular}",
         ]
     return _joined(lines, *notes, r"\end{table}")
+
+
+def _long(named: Sequence[str], parts: Sequence[tuple[str, str, list[str]]]) -> list[str]:
+    """The lines of a longtable but for its end; every part has the same columns and header."""
+    _, columns, (header, *_) = parts[0]
+    lines = [rf"\begin{{longtable}}{columns}", "".join(named) + r"\\", r"\toprule", header, r"\midrule", r"\endhead"]
+    for heading, _, (_, *body) in parts:
+        width = header.count(" & ") + 1
+        lines += [rf"\multicolumn{{{width}}}{{l}}{{{heading.translate(LATEX)}}} \\"] if heading else []
+        lines += body
+    return [*lines, r"\bottomrule"]
 
 
 def _latex_rows(rows: Sequence[Sequence[str]]) -> tuple[str, list[str]]:

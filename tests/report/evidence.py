@@ -17,6 +17,7 @@ from hiplora.stages.store import Records
 from hiplora.tasks import ORDER, primary
 from tests.report import edits
 from tests.report.frontiers import LEVELS, World
+from tests.report.trainings import result
 
 HERE = Path(__file__).parent
 RECORDS = list(Records(HERE / "records"))
@@ -88,17 +89,31 @@ def scored(record: Record, id: str, percents: list[float]) -> Record:
 
 
 # HiP-LoRA forgets a fifth less than LoRA, Proj-LoRA a twentieth; directions that mean nothing do not help.
+# The settings of Figure 3 forget less the larger λ is, and learn less.
 WORLD = World(
-    forgets={"hip": 0.8, "hip_gated": 0.7, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3},
-    learns={"hip_free": 0.99},
+    forgets={
+        "hip": 0.8, "hip_gated": 0.7, "hip_free": 0.82, "proj": 0.95, "proj_random": 0.97, "inside_top": 1.3,
+        "l4": 0.9, "l3": 0.75, "l2": 0.7, "l1": 0.72, "g0": 0.85, "g2": 0.95,
+    },
+    learns={"hip_free": 0.99, "l4": 1.05, "l3": 1.02, "l2": 0.98, "g0": 1.04, "g2": 1.07},
     keeps={"hip": 0.7, "hip_free": 0.7, "proj": 0.52},
-)
+)  # fmt: skip
 
 
 def drift(run: Run, keep: Keep) -> Iterator[Entry]:
     member = (run.point["task"], int(run.point["seed"]))
     (record,) = labelled(keep, "drift", **run.point) or [None]
     yield Entry(role="drift", members=(member,), record=record)
+
+
+def trained(run: Run, keep: Keep) -> Iterator[Entry]:
+    """A training alone, with a curve and gains that are simple functions of what it is called."""
+    task, seed = run.point.get("task", "gsm8k"), int(run.point["seed"])
+    label = {"role": "train", "group": run.group, "method": run.point["method"], "task": task, "seed": seed}
+    (fixture,) = labelled(everything, "train", method="hip", task="gsm8k", seed=42)
+    id = "-".join(map(str, label.values()))
+    made = fixture.model_copy(update={"id": id, "result": result(fixture.result, **label)})
+    yield Entry(role="train", members=((task, seed),), record=made if keep(label) else None)
 
 
 def edit(run: Run, keep: Keep) -> Iterator[Entry]:
@@ -140,8 +155,9 @@ def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD
         "drift": drift,
         "continual": line,
         "edit": edit,
+        "train": trained,
     }
-    entries |= {"frontier": world.frontier, "matched_merge": world.matched_merge}
+    entries |= {"frontier": world.frontier, "curve": world.frontier, "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,

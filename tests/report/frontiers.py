@@ -46,8 +46,8 @@ class World:
         return float(np.random.default_rng(zlib.crc32(repr((self.draw, *label)).encode())).normal())
 
     def frontier(self, run: Run, keep: Keep) -> Iterator[Entry]:
-        """The backbone's frontier, the adapter's, and its score at the level."""
-        arm, task, seed = (run.point[axis] for axis in ("method", "task", "seed"))
+        """The backbone's frontier, the adapter's, and its score at the level; without it in pipeline ``curve``."""
+        arm, task, seed = run.point["method"], run.point.get("task", "gsm8k"), run.point["seed"]
         yield self._entry(keep, "frontier", (), Frontier(points=[_zero()], seconds=5.0))
         members = ((task, int(seed)),)
         shared = self.noise * self.normal("seed", task, seed)
@@ -56,6 +56,8 @@ class World:
         places = [*((c, 1.0) for c in SCALES), *((1.0, f) for f in FRACTIONS)]
         points = [_point(task, c, fraction, damage=damage, learned=learned) for c, fraction in places]
         yield self._entry(keep, "frontier", members, Frontier(points=points, seconds=60.0), arm)
+        if run.pipeline == "curve":
+            return
         own = {primary(task): 0.6 + 0.01 * self.normal("own", arm, task, seed), "nll": BASE - GAIN * 0.75}
         yield self._entry(keep, "adapter", members, _scores({task: own}), arm)
 

@@ -6,11 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from hiplora.report.correlation import costs
 from hiplora.report.figure import Dot, legend_text, looks, pictures, to_csv
 from hiplora.report.figures import FIGURES
+from hiplora.report.figures.figure5 import APART as LESS
+from hiplora.report.figures.figure5 import LOSS, WINDOWS
 from hiplora.stages.store import Status
 from tests.report.evidence import HERE, WORLD, build, fixture_evidence, golden
 from tests.report.frontiers import GAIN
+from tests.report.trainings import APART, SIGMAS, gains
+
+
+def all_but(**label):
+    """What keeps every fixture but those of a label."""
+    return lambda found: not label.items() <= found.items()
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -44,6 +53,59 @@ def test_frontiers_are_in_units_of_lora():
     assert level.x == pytest.approx(0.75 * GAIN / GAIN, abs=0.01)
     mean, seeds = (figure.panel(name)["HiP-LoRA"] for name in ("merges, TIES", "merges, TIES, by seed"))
     assert mean[0].y == pytest.approx(sum(each.y for each in seeds) / 10)
+
+
+def test_settings_are_in_units_of_loras_adapter_of_the_same_seed():
+    """Without noise of an arm's own, a setting lies where the world puts it; a seed that LoRA lacks says nothing."""
+    figure = build("figure3", fixture_evidence("figure3", world=replace(WORLD, noise=0)))
+    panel = figure.panel(next(iter(dict.fromkeys(each.panel for each in figure.dots))))
+    (point,) = panel["λ = 1e-3"]
+    assert (point.x, point.y, point.n) == (pytest.approx(WORLD.learns["l3"]), pytest.approx(WORLD.forgets["l3"]), 3)
+    assert (point.x_low, point.low) == (pytest.approx(point.x), pytest.approx(point.y))
+    lora = panel["LoRA, c ΔW"]
+    assert [each.x for each in lora] == sorted(each.x for each in lora)
+    assert (lora[-1].x, lora[-1].y) == (1, 1)
+    short = build(
+        "figure3", fixture_evidence("figure3", keep=lambda label: (label["method"], label.get("seed")) != ("lora", 8))
+    )
+    assert {each.n for each in short.dots} == {2}
+    assert "x_low" in to_csv(short.dots).splitlines()[0]
+
+
+def test_gains_are_means_over_seeds_of_each_bin():
+    figure = build(
+        "figure4", fixture_evidence("figure4", keep=lambda label: label["seed"] != 9 or label["method"] != "g2")
+    )
+    dots = figure.panel("relative gains")["γ = 2"]
+    of = [gains("relative", 2.0, seed) for seed in (7, 8)]
+    assert [each.y for each in dots] == pytest.approx(
+        [(one.size + other.size) / 2 for one, other in zip(*of, strict=True)]
+    )
+    assert [each.x for each in dots] == pytest.approx(SIGMAS)
+    assert legend_text(dots) == "γ = 2 (2/3)"
+
+
+def test_what_seeds_share_cancels_in_differences_of_losses():
+    figure = build("figure5", fixture_evidence("figure5"))
+    loss, apart = (figure.panel(f"relative gains, {what}")["without residual projection"] for what in (LOSS, LESS))
+    assert sum(each.y for each in apart) / len(apart) == pytest.approx(APART["no_projection"], abs=0.005)
+    assert max(each.high - each.low for each in apart[1:]) < min(each.high - each.low for each in loss[1:])
+    assert (loss[0].x, len(loss)) == (3, WINDOWS), "the mean step of the first five of 60"
+    whole = fixture_evidence(
+        "figure5", keep=lambda label: (label["method"], label["seed"], label["task"]) != ("whole", 42, "code")
+    )
+    short = build("figure5", whole).panel(f"relative gains, {LESS}")["without residual projection"]
+    assert {(each.n, each.n_expected) for each in short} == {(2, 3)}
+
+
+def test_bins_of_the_probe_hold_every_intervention_once():
+    evidence = fixture_evidence("figure6")
+    figure = build("figure6", evidence)
+    for perturbation in ("zero", "flip", "noise"):
+        dots, measured = figure.panel("nll")[perturbation], costs(evidence, perturbation, "nll")
+        assert sum(each.n for each in dots) == len(measured.cost)
+        assert sum(each.n * each.y for each in dots) == pytest.approx(measured.cost.sum())
+        assert [each.x for each in dots] == sorted(each.x for each in dots)
 
 
 def test_the_share_of_merges_falls_with_what_must_be_kept():

@@ -1,3 +1,3 @@
 """One file per figure; each has ``build(evidence) -> Figure``, a pure function, and draws what it has built."""
 
-FIGURES = ("figure7", "figure8")
+FIGURES = ("figure3", "figure4", "figure5", "figure6", "figure7", "figure8")

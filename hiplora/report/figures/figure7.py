@@ -9,7 +9,7 @@ import pandas as pd
 
 from hiplora import stats
 from hiplora.report.aggregate import Sample, per_seed
-from hiplora.report.figure import COLUMN, Dot, Figure, dot, legend_text, looks, say_empty
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
 from hiplora.report.frame import Evidence
 from hiplora.report.measures import Measured, joined
 from hiplora.report.notes import figure, level_notes
@@ -119,11 +119,7 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
         xs, ys = [each.x for each in dots], [each.y for each in dots]
         axes.plot(xs, ys, color=shown[name]["color"], linewidth=0.5, alpha=0.6, zorder=1)
     for name, dots in made.panel(FRONTIER).items():
-        xs, ys = [each.x for each in dots], [each.y for each in dots]
-        bands = [(each.x, each.low, each.high) for each in dots if each.low is not None]
-        if bands:
-            axes.fill_between(*zip(*bands, strict=True), color=shown[name]["color"], alpha=0.15, linewidth=0, zorder=2)
-        axes.plot(xs, ys, label=legend_text(dots), zorder=3, **shown[name])
+        draw_bands(axes, dots, label=legend_text(dots), zorder=3, **shown[name])
     for level in made.panel(LEVEL).get("level", []):
         axes.axvline(level.x, color="0.5", linestyle=":", linewidth=0.8, zorder=0)
         axes.annotate("level", (level.x, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color="0.4")

@@ -5,6 +5,7 @@ TABLES = (
     "table2",
     "mergefail",
     "table3",
+    "table4",
     "table5",
     "table6",
     "table7",

@@ -1,0 +1,97 @@
+"""Figure 3: what λ and γ of the stability budget do to learning and forgetting, beside scaling LoRA's update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hiplora.report.aggregate import Sample
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
+from hiplora.report.frame import Evidence
+from hiplora.report.measures import Measured, joined
+from hiplora.report.notes import figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+LORA = "lora"  # the group, and its one method
+GREY = {"color": "0.55", "zorder": 1}
+GROUPS = ("relative", "absolute")
+NOTES = (
+    "Word problems, on validation. Learning is the fall of the adapter's own NLL from the backbone's, forgetting the "
+    "rise of the cross-entropy on general text; both over those of LoRA's adapter of the same seed, which is at "
+    "(1, 1). A point is the mean of a setting over the seeds with 95 % Student-t intervals of these ratios.",
+    "The grey line is LoRA's update scaled, c ΔW, with the interval of its forgetting: what less training strength "
+    "alone does. A setting below it forgets less than LoRA where both have learned as much.",
+    "λ is the weight of the stability budget, γ the exponent of the singular-value weights. A point is named by what "
+    "sets it apart; the heading says what holds otherwise. All else is the same in a panel, the learning rate that of "
+    "the selected method. In parentheses: seeds, of the panel with fewer.",
+)
+Ratios = dict[str, Sample]  # of "gain" and "text"
+
+
+def build(evidence: Evidence) -> Figure:
+    """LoRA's line in every panel, a point per setting."""
+    units = _values(evidence, LORA, LORA, 1.0)
+    line = [pair for c in _scales(evidence) if (pair := _ratios(evidence, LORA, LORA, c, units))["gain"].of]
+    dots: list[Dot] = []
+    for group in GROUPS:
+        panel = evidence.experiment.label(group)
+        dots += [_dot(panel, evidence.experiment.label(LORA), pair) for pair in line]
+        for setting in evidence.experiment.keys(group, "method"):
+            pair = _ratios(evidence, group, setting, 1.0, units)
+            if pair["gain"].of:
+                dots.append(_dot(panel, evidence.experiment.label(setting), pair))
+    return figure(evidence, "Figure 3", dots=tuple(dots), draw=_draw, size=(COLUMN, 4.6), notes=NOTES)
+
+
+def _scales(evidence: Evidence) -> list[float]:
+    frame = evidence.frontiers
+    return [] if frame.empty else sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
+
+
+def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[int, Any]:
+    """Rows of the frontiers by seed: each seed's adapter, its finished update scaled."""
+    frame = evidence.frontiers
+    if frame.empty:
+        return {}
+    mine = (frame["group"] == group) & (frame["method"] == method)
+    return {row.seed: row for row in frame[mine & (frame["scale"] == scale) & (frame["fraction"] == 1)].itertuples()}
+
+
+def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Mapping[int, Any]) -> Ratios:
+    """What each seed has learned and forgotten, over LoRA's of the same seed."""
+    found: Ratios = {}
+    for measure in ("gain", "text"):
+        of = {}
+        for seed, row in _values(evidence, group, method, scale).items():
+            if seed in units and not pd.isna(getattr(row, measure)):
+                value = getattr(row, measure) / getattr(units[seed], measure)
+                of[seed] = Measured(
+                    row.slot, row.members, measure, value, row.runs, joined([row.marks, units[seed].marks])
+                )
+        found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
+    return found
+
+
+def _dot(panel: str, series: str, pair: Ratios) -> Dot:
+    """The mean of both ratios, with both intervals."""
+    gain, text = pair["gain"], pair["text"]
+    return dot(panel, series, float(gain.values.mean()), text, text.interval("t"), across=gain.interval("t"))
+
+
+def _draw(canvas: Canvas, made: Figure) -> None:
+    lora, *settings = list(dict.fromkeys(each.series for each in made.dots)) or [""]
+    shown = {lora: GREY, **{name: {**look, "linestyle": "none"} for name, look in looks(settings).items()}}
+    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
+    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, panels, strict=True):
+        for name, dots in made.panel(panel).items():
+            draw = draw_bands if name == lora else draw_bars
+            draw(axes, dots, **shown[name])
+        axes.set(title=panel, ylabel="forgetting (text; LoRA = 1)")
+        say_empty(axes, made.panel(panel))
+    every[-1].set_xlabel("learning (fall of own NLL; LoRA = 1)")
+    legend_above(canvas, made, shown)

@@ -1,0 +1,62 @@
+"""Figure 4: how far the principal gains of HiP-LoRA move, by the singular value and by γ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
+from hiplora.report.frame import Evidence
+from hiplora.report.notes import figure
+from hiplora.report.trainings import sample, trainings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+GROUPS = ("relative", "absolute")
+NOTES = (
+    "φ_i is what training has added to the singular value σ_i of a direction of the backbone (relative gains: "
+    "φ_i = σ_i δ_i, and δ_i is trained). The directions of all adapted matrices are cut into quantile bins of σ. A "
+    "point is the mean of |φ_i| over a bin, at its mean σ, and then over seeds; bands are 95 % Student-t intervals of "
+    "the seeds. In parentheses: seeds, of the panel with fewer.",
+    "The stability budget is λ Σ w_i φ_i² with w_i ∝ σ_i^γ, normalised to a mean of 1 in each matrix: a larger γ "
+    "protects the leading directions more, γ = 0 all of them alike. λ is fixed in each panel (conf/experiment/"
+    "figure4.yaml). The scales of the two panels differ.",
+)
+
+
+def build(evidence: Evidence) -> Figure:
+    """A panel per parameterisation, a line per γ."""
+    dots = [
+        each
+        for group in GROUPS
+        for method in evidence.experiment.keys(group, "method")
+        for each in _line(evidence, group, method)
+    ]
+    return figure(evidence, "Figure 4", dots=tuple(dots), draw=_draw, size=(COLUMN, 3.8), notes=NOTES)
+
+
+def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
+    """The bins of one γ; their edges are the backbone's, so that bins of one number are of the same directions."""
+    panel, name = (evidence.experiment.label(key) for key in (group, method))
+    seeds = evidence.experiment.keys(group, "seed")
+    behind = trainings(evidence, group, method, number=1)
+    gains = {seed: result.gains for seed, ((_, result),) in behind.items() if result.gains}
+    for bins in zip(*gains.values(), strict=True):
+        sizes = sample(behind, {seed: bin.size for seed, bin in zip(gains, bins, strict=True)}, len(seeds))
+        yield dot(panel, name, bins[0].sigma, sizes, sizes.interval("t"))
+
+
+def _draw(canvas: Canvas, made: Figure) -> None:
+    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
+    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
+    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, panels, strict=True):
+        for name, dots in made.panel(panel).items():
+            draw_bands(axes, dots, **shown[name])
+        axes.set(title=panel, xscale="log", ylabel="mean |φ|")
+        axes.set_ylim(bottom=0)
+        say_empty(axes, made.panel(panel))
+    plain_log(every[-1].xaxis)
+    every[-1].set_xlabel("singular value σ of the direction")
+    legend_above(canvas, made, shown)

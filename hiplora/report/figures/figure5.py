@@ -1,0 +1,90 @@
+"""Figure 5: training loss of HiP-LoRA and its ablations, and how far theirs is from its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hiplora.report.aggregate import Sample
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
+from hiplora.report.frame import Evidence
+from hiplora.report.notes import figure
+from hiplora.report.trainings import sample, trainings
+from hiplora.stages.results import Adapter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+GROUPS = ("relative", "absolute")
+WINDOWS = 12
+LOSS, APART = "loss", "minus HiP-LoRA's"
+LINEAR = 0.02  # nats within which the axis of differences is linear
+NOTES = (
+    f"Task loss in nats per label token, without the stability budget, as means over {WINDOWS} windows of the steps; "
+    "per seed the mean over the adapters of the four tasks, then over seeds, with the 95 % Student-t band over seeds.",
+    "Below: the same minus that of HiP-LoRA. A seed's trainings see the same examples in the same order, so what "
+    "examples do to the loss cancels there; the axis is linear within "
+    f"±{LINEAR} nats and logarithmic beyond. In parentheses: seeds, of the panel with fewest.",
+)
+
+
+def build(evidence: Evidence) -> Figure:
+    """Loss, and the difference to the whole method, for each parameterisation."""
+    dots: list[Dot] = []
+    for group in GROUPS:
+        whole, *ablations = evidence.experiment.keys(group, "method")
+        curves = {method: _curves(evidence, group, method) for method in (whole, *ablations)}
+        for method, samples in curves.items():
+            dots += _dots(evidence, (LOSS, group, method), samples)
+        for method in ablations:
+            apart = [(x, one.minus(other)) for (x, one), (_, other) in zip(curves[method], curves[whole], strict=False)]
+            dots += _dots(evidence, (APART, group, method), apart)
+    return figure(evidence, "Figure 5", dots=tuple(dots), draw=_draw, size=(COLUMN, 3.8), notes=NOTES)
+
+
+def _curves(evidence: Evidence, group: str, method: str) -> list[tuple[float, Sample]]:
+    """The loss in every window, at its mean step, of each seed that has all tasks."""
+    seeds, tasks = (evidence.experiment.keys(group, axis) for axis in ("seed", "task"))
+    behind = trainings(evidence, group, method, number=len(tasks))
+    curves = {seed: [result for _, result in each if result.curve] for seed, each in behind.items()}
+    losses = {seed: _windows(results) for seed, results in curves.items() if len(results) == len(tasks)}
+    steps = next(iter(losses.values()), {})  # the same of all, as all trainings have as many
+    return [(x, sample(behind, {seed: each[x] for seed, each in losses.items()}, len(seeds))) for x in steps]
+
+
+def _windows(results: Sequence[Adapter]) -> dict[float, float]:
+    """Mean loss of every window by its mean step, over adapters trained for as many steps."""
+    losses = np.array([[entry["loss"] for entry in result.curve] for result in results]).mean(axis=0)
+    steps = np.arange(1, len(losses) + 1)
+    cut = (np.array_split(each, min(WINDOWS, len(losses))) for each in (steps, losses))
+    return {float(step.mean()): float(loss.mean()) for step, loss in zip(*cut, strict=True)}
+
+
+def _dots(evidence: Evidence, place: tuple[str, str, str], samples: Sequence[tuple[float, Sample]]) -> Iterator[Dot]:
+    what, group, method = place
+    panel = f"{evidence.experiment.label(group)}, {what}"
+    for x, losses in samples:
+        if losses.of:
+            yield dot(panel, evidence.experiment.label(method), x, losses, losses.interval("t"))
+
+
+def _draw(canvas: Canvas, made: Figure) -> None:
+    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
+    groups = list(dict.fromkeys(each.panel.rpartition(", ")[0] for each in made.dots)) or [""]
+    grid: Any = canvas.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
+    for (above, below), group in zip(grid.T, groups, strict=True):
+        for axes, what in ((above, LOSS), (below, APART)):
+            panel = made.panel(f"{group}, {what}")
+            for name, dots in panel.items():
+                draw_bands(axes, dots, markevery=2, **shown[name])
+            say_empty(axes, panel)
+        above.set(title=group, yscale="log")
+        plain_log(above.yaxis)
+        below.axhline(0, color="black", linewidth=0.8)
+        below.set_yscale("symlog", linthresh=LINEAR)
+        below.set_xlabel("optimizer step")
+    grid[0, 0].set_ylabel("task loss (nats/token)")
+    grid[1, 0].set_ylabel("minus HiP-LoRA's")
+    legend_above(canvas, made, shown)
