@@ -35,14 +35,14 @@ Ratios = dict[str, Sample]  # of "gain" and "text"
 def build(evidence: Evidence) -> Figure:
     """LoRA's line in every panel, a point per setting."""
     units = _values(evidence, LORA, LORA, 1.0)
-    line = [pair for c in _scales(evidence) if (pair := _ratios(evidence, LORA, LORA, c, units))["gain"].of]
+    line = [pair for c in _scales(evidence) if (pair := _ratios(evidence, LORA, LORA, c, units))["text"].of]
     dots: list[Dot] = []
     for group in GROUPS:
         panel = evidence.experiment.label(group)
         dots += [_dot(panel, evidence.experiment.label(LORA), pair) for pair in line]
         for setting in evidence.experiment.keys(group, "method"):
             pair = _ratios(evidence, group, setting, 1.0, units)
-            if pair["gain"].of:
+            if pair["text"].of:
                 dots.append(_dot(panel, evidence.experiment.label(setting), pair))
     return figure(evidence, "Figure 3", dots=tuple(dots), draw=_draw, size=(COLUMN, 4.6), notes=NOTES)
 
