@@ -26,6 +26,7 @@ START = "['method=lora','method.r=4']", "['method=proj','method.k=8']"
 GRID = [
     *small_grid("lora", "proj", lora=f"[{RATES},['method.r=2']]", proj=f"[{RATES},['method.k=4','method.k=16']]"),
     LORA,
+    "pipeline.final_seeds=[8,9]",
     *(f"pipeline.methods.{name}.start={words}" for name, words in zip(("lora", "proj"), START, strict=True)),
     "pipeline.methods.lora.finalists=2",
     "pipeline.methods.proj.finalists=2",

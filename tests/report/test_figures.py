@@ -6,16 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from hiplora.report.figure import Dot, legend_text, looks, pictures, to_csv
+from hiplora.report.figure import Dot, Figure, legend_text, looks, pictures, to_csv
 from hiplora.report.figures import FIGURES
 from hiplora.stages.store import Status
 from tests.report.evidence import HERE, WORLD, build, fixture_evidence, golden
 from tests.report.frontiers import GAIN
 
 
+@pytest.fixture(scope="module")
+def built() -> dict[str, Figure]:
+    return {name: build(name, fixture_evidence(name)) for name in FIGURES}
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_golden(name, tmp_path):
-    figure = build(name, fixture_evidence(name))
+def test_golden(name, built, tmp_path):
+    figure = built[name]
     assert to_csv(figure.dots) == golden(HERE / "golden" / f"{name}.csv", to_csv(figure.dots))
     paths = {path.suffix: path for path in figure.write(tmp_path)}
     assert paths.keys() == {".png", ".pdf", ".csv", ".md"}
@@ -34,8 +39,8 @@ def test_every_figure_renders_without_any_record(name):
     assert pictures(figure).keys() == {"png", "pdf"}
 
 
-def test_frontiers_are_in_units_of_lora():
-    figure = build("figure7", fixture_evidence("figure7"))
+def test_frontiers_are_in_units_of_lora(built):
+    figure = built["figure7"]
     ends = {name: dots[-1] for name, dots in figure.panel("frontier").items()}
     assert (ends["LoRA"].x, ends["LoRA"].y) == (pytest.approx(1), pytest.approx(1))
     assert ends["HiP-LoRA"].low < WORLD.forgets["hip"] < ends["HiP-LoRA"].high
@@ -47,8 +52,8 @@ def test_frontiers_are_in_units_of_lora():
     assert mean[0].y == pytest.approx(sum(each.y for each in seeds) / 6)
 
 
-def test_the_share_of_merges_falls_with_what_must_be_kept():
-    figure = build("figure8", fixture_evidence("figure8"))
+def test_the_share_of_merges_falls_with_what_must_be_kept(built):
+    figure = built["figure8"]
     shares = [each.y for each in figure.panel("addition")["LoRA"]]
     assert shares == sorted(shares, reverse=True)
     assert (shares[0], figure.panel("addition")["HiP-LoRA"][0].n_expected) == (100, 18)

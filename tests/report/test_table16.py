@@ -33,8 +33,8 @@ HIP_LORA = "Text rise: HiP-LoRA − LoRA"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """What is imported is left out of the garbage collections that statsmodels starts at each correction by Holm."""
+def frozen(table) -> Iterator[None]:
+    """What a first table imports is left out of the garbage collections that statsmodels starts at each correction by Holm."""
     gc.freeze()
     yield
     gc.unfreeze()

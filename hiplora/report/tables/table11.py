@@ -21,11 +21,12 @@ P_FAIL_SEEDS = Column(label="p, MergeFail, sign-flip over seeds", decimals=2, sp
 P_RETAIN_SEEDS = Column(label="p, Retain, sign-flip over seeds", decimals=2, spread="none")
 NOTES = (
     "Retain and downstream average (mean of the four adapters' own scores): mean ± std over training seeds. MergeFail: "
-    "merges of four by addition at τ = 0.9, in brackets the 95 % interval; the paper's pools merges of two, three and four.",
-    "p: two-sided, of the paired difference to HiP-LoRA. The bootstrap p (+1 correction) "
-    "takes instances as independent given the seed, which they are not, and is too small. The sign-flip p is exact "
-    "over training seeds (Retain); sampling seeds (MergeFail) share adapters, so there it is too small as well; with "
-    "three seeds neither can be below 0.25. No correction for the number of comparisons.",
+    "merges of four by addition at τ = 0.9, in brackets the 95 % interval; the paper's pools merges of two, three and "
+    "four.",
+    "p: two-sided, of the paired difference to HiP-LoRA. The bootstrap p (+1 correction) takes instances as "
+    "independent given the seed, which they are not, and is too small. The sign-flip p is exact over training seeds "
+    "(Retain); sampling seeds (MergeFail) share adapters, so there it is too small as well; with three seeds neither "
+    "can be below 0.25. No correction for the number of comparisons.",
 )
 
 
