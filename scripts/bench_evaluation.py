@@ -67,9 +67,15 @@ class StockHFLM(HFLM):
 
 
 def load(arguments: argparse.Namespace) -> models.Backbone:
-    source, path = ("packaged", PACKAGED) if arguments.model_dir is None else ("folder", arguments.model_dir)
-    where = {"source": source, "path": path, "revision": None}
-    asked = models.Model(name="bench", dtype="bfloat16", device="auto", target_modules=("q_proj",), **where)
+    asked = models.Model(
+        name="bench",
+        source="packaged" if arguments.model_dir is None else "folder",
+        path=arguments.model_dir or PACKAGED,
+        revision=None,
+        dtype="bfloat16",
+        device="auto",
+        target_modules=("q_proj",),
+    )
     return models.load(asked)
 
 
@@ -191,14 +197,16 @@ def choices(items: Asked, answers: dict[str, Sequence[Any]], tokenizer: Any) -> 
 
 def problems(tokenizer: Any, limit: int | None, longest: int) -> list[list[int]]:
     """Token ids of the word problems' prompts."""
-    task = task_class("gsm8k")(max_new_tokens=longest)
+    build: Any = task_class("gsm8k")
+    task = build(max_new_tokens=longest)
     source = Source(Data(name="mini", root=None, revisions={}))
     return [encode_prompt(tokenizer, task.prompt(item)) for item in task.test_items(source)[:limit]]
 
 
 def stock_answers(backbone: models.Backbone, prompts: list[list[int]], *, batch: int, longest: int) -> list[str]:
     """What transformers' ``generate`` answers, padded on the left, up to the stop."""
-    model, tokenizer = backbone.model, backbone.tokenizer
+    model: Any = backbone.model
+    tokenizer = backbone.tokenizer
     filler = tokenizer.pad_token_id or 0
     found = []
     for start in range(0, len(prompts), batch):

@@ -142,7 +142,7 @@ def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def legend_text(dots: Sequence[Dot]) -> str:
-    """A series with its marks and how many values stand behind its points: ``LoRA† (9/10)``."""
+    """A series with its marks and how many values stand behind its points: ``LoRA† (5/6)``."""
     few, expected = min(dot.n for dot in dots), max(dot.n_expected for dot in dots)
     return f"{dots[0].series}{joined(dot.marks for dot in dots)} ({few if few == expected else f'{few}/{expected}'})"
 

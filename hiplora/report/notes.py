@@ -28,7 +28,7 @@ OTHER = (
     "are not comparable, and nothing here is a reproduction of the paper's numbers."
 )
 LITERAL = (
-    "The paper's HiP-LoRA is its literal parameterisation, absolute φ; the row here is the relative one, as selected."
+    "The paper's HiP-LoRA is its literal parameterisation, absolute φ; HiP-LoRA here is the relative one, as selected."
 )
 INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
@@ -59,20 +59,22 @@ def table(
 
     ``counted`` names what stands behind a value where it is neither seeds nor merge instances.
     """
-    paper = evidence.experiment.paper
+    paper, labels = evidence.experiment.paper, evidence.experiment.labels
     over = {"seeds": False, "instances": False}  # with a bootstrap it is over instances
     for column in columns:
         over["instances" if column.spread == "ci" and column.level != "t" else "seeds"] = True
+    judged = any(column.measure.startswith("fail") for column in columns)
+    written = judged or any(column.measure == "drop" for column in columns)
     every = [
         COUNTED.format(counted or " or ".join(name for name, occurs in over.items() if occurs)),
         *notes,
         *([INTERVALS] if over["instances"] else prefix_notes(evidence)),
-        *(unjudged_notes(evidence) if any(column.measure.startswith("fail") for column in columns) else ()),
-        *(unmeasured_notes(evidence) if over["instances"] else ()),
+        *(unjudged_notes(evidence) if judged else ()),
+        *(unmeasured_notes(evidence) if written else ()),
         *mark_notes(evidence),
         *parity_notes(evidence),
         *evidence.notes,
-        *([LITERAL] if "hip" in paper else []),
+        *([LITERAL] if paper and "hip" in labels and "hip_absolute" not in labels else []),
         *([(PAPER if evidence.scale == "paper" else OTHER).format(evidence, **paper["source"])] if paper else []),
     ]
     return Table(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from hiplora.report.experiment import Run, load, sweeps
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.record import Record
+from hiplora.stages.results import Scores
 from hiplora.stages.store import Records
 from hiplora.tasks import ORDER, primary
 from tests.report import edits
@@ -47,14 +50,25 @@ def single(run: Run, keep: Keep) -> Iterator[Entry]:
 def merged(run: Run, keep: Keep) -> Iterator[Entry]:
     """Each member's score alone, then the instances: those of LoRA where the run's own are missing."""
     drawn = labelled(everything, "merged", **ADDITION, method="lora", seed=run.point["seed"])
-    fixed = dict(word.split("=") for word in run.fixed if word.startswith("merge="))
-    there = labelled(keep, "merged", **{**ADDITION, **fixed, **run.point})
-    members = [tuple((task, seed) for task, seed in record.asked["fixture"]["members"]) for record in drawn]
-    for task, seed in dict.fromkeys(member for instance in members for member in instance):
+    fixed = dict(word.split("=") for word in run.fixed)
+    label = {**ADDITION, **{axis: word for axis, word in fixed.items() if axis == "merge"}, **run.point}
+    there = {record.asked["fixture"]["position"]: record for record in labelled(keep, "merged", **label)}
+    members = asked_for(fixed, drawn)
+    for task, seed in dict.fromkeys(member for instance in members.values() for member in instance):
         (alone,) = labelled(keep, "before", method=run.point["method"], task=task, seed=seed) or [None]
         yield Entry(role="adapter", members=((task, seed),), record=alone)
-    for position, instance in enumerate(members):
-        yield Entry(role="merged", members=instance, record=there[position] if there else None)
+    for position, instance in members.items():
+        yield Entry(role="merged", members=instance, record=there.get(position))
+
+
+def asked_for(fixed: Mapping[str, str], drawn: Sequence[Record]) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Members by position of the instances that a grid asks for: of some sizes, the first ones of each."""
+    sizes = json.loads(fixed.get("merging.sizes", "[2, 3, 4]"))
+    count = int(fixed.get("merging.instances", len(drawn)))
+    labels = [record.asked["fixture"] for record in drawn]
+    members = {label["position"]: tuple((task, seed) for task, seed in label["members"]) for label in labels}
+    chosen = [[at for at, each in members.items() if len(each) == size][:count] for size in sizes]
+    return {at: members[at] for at in itertools.chain.from_iterable(chosen)}
 
 
 def line(run: Run, keep: Keep) -> Iterator[Entry]:
@@ -98,6 +112,20 @@ WORLD = World(
     learns={"hip_free": 0.99, "l4": 1.05, "l3": 1.02, "l2": 0.98, "g0": 1.04, "g2": 1.07},
     keeps={"hip": 0.7, "hip_free": 0.7, "proj": 0.52},
 )  # fmt: skip
+
+
+def asked_as(run: Run, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The entries; without any score but the gold answers' likelihood where the grid asks for no other."""
+    for entry in entries:
+        record = entry.record
+        if "evaluation.likelihood_only=true" in run.fixed and record is not None and isinstance(record.result, Scores):
+            found = {
+                name: {metric: value if metric == "nll" else None for metric, value in scores.items()}
+                for name, scores in record.result.benchmarks.items()
+            }
+            result = record.result.model_copy(update={"benchmarks": found})
+            entry = replace(entry, record=record.model_copy(update={"result": result}))
+        yield entry
 
 
 def drift(run: Run, keep: Keep) -> Iterator[Entry]:
@@ -158,7 +186,7 @@ def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD
         "train": trained,
     }
     entries |= {"frontier": world.frontier, "curve": world.frontier, "matched_merge": world.matched_merge}
-    slots = [Slot(run=run, entries=tuple(entries[run.pipeline](run, keep))) for run in experiment.runs]
+    slots = [Slot(run=run, entries=tuple(asked_as(run, entries[run.pipeline](run, keep)))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,
         slots=slots,

@@ -15,8 +15,8 @@ from hiplora.stages.record import Record
 from hiplora.stages.results import Frontier, Metrics, Point, Scores
 from hiplora.tasks import ORDER, primary
 
-SCALES = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
-FRACTIONS = (0.375, 0.5, 0.625, 0.75)
+SCALES = (0.5, 0.6, 0.75, 1.0)
+FRACTIONS = (0.5, 0.75)
 ENVIRONMENT = {
     "python": "3.11.0", "platform": "Linux-fixture", "device": "cpu", "cores": 2, "git_commit": "0123456789abcdef",
     "git_dirty": False, "versions": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"},
@@ -100,8 +100,8 @@ def _scores(benchmarks: Mapping[str, Metrics]) -> Scores:
 
 
 def _zero() -> Point:
-    nll: dict[str, Metrics] = {task: {"nll": BASE, "n": 60.0} for task in ORDER}
-    texts: dict[str, Metrics] = {name: {"nll": 3.0, "tokens": 4096.0} for name in ("text", "text_sampled")}
+    nll: dict[str, Metrics] = {task: {"nll": BASE, "n": 30.0} for task in ORDER}
+    texts: dict[str, Metrics] = {name: {"nll": 3.0, "tokens": 2048.0} for name in ("text", "text_sampled")}
     return Point(scale=0, fraction=0, norm=0, top_share=None, learning=nll, benchmarks=nll | texts)
 
 

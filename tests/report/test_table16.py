@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,14 @@ from tests.report.frontiers import LEVELS, TEXT, World
 HIP_LORA = "Text rise: HiP-LoRA − LoRA"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen(table) -> Iterator[None]:
+    """What a first table imports is left out of the garbage collections that statsmodels starts at each correction by Holm."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     return fixture_evidence("table16")
@@ -39,6 +48,17 @@ def evidence() -> Evidence:
 @pytest.fixture(scope="module")
 def table(evidence) -> Table:
     return table16.build(evidence)
+
+
+def frontiers(world: World = WORLD) -> Evidence:
+    """Without merges and the sharper pair, which the contrasts of text do not need: a quick table."""
+    evidence = fixture_evidence("table16", world=world)
+    return replace(evidence, slots=[slot for slot in evidence.slots if slot.run.group == "frontier"])
+
+
+@pytest.fixture(scope="module")
+def plain() -> Evidence:
+    return frontiers()
 
 
 def difference(table: Table, row: str):
@@ -52,7 +72,7 @@ def words(table: Table, row: str, column) -> str:
 def test_a_known_effect_is_supported_and_covered(table):
     cell = difference(table, HIP_LORA)
     assert cell.ci_low < WORLD.forgets["hip"] - 1 < cell.ci_high
-    assert (cell.n, cell.n_expected) == (10, 10)
+    assert (cell.n, cell.n_expected) == (6, 6)
     assert words(table, HIP_LORA, VERDICT) == "supported"
     assert words(table, HIP_LORA, SIGNS) == "− − − −"
     assert words(table, HIP_LORA, SECOND).startswith("yes (−0.2")
@@ -63,21 +83,21 @@ def test_a_known_effect_is_supported_and_covered(table):
     assert words(table, "Inside: LoRA inside the top 32 − LoRA inside 32 random ones", VERDICT) == "not supported"
 
 
-def test_a_moving_channel_is_an_arm_where_it_is_another(evidence, table):
+def test_a_moving_channel_is_an_arm_where_it_is_another(plain, table):
     row = "Text rise: HiP-LoRA, channel moving − Proj-LoRA"
     assert words(table, row, VERDICT) == "supported"
-    same = {tuple(slot.run.point.items())[1:]: slot.entries for slot in evidence.slots if is_arm(slot, "hip")}
+    same = {tuple(slot.run.point.items())[1:]: slot.entries for slot in plain.slots if is_arm(slot, "hip")}
     slots = [
         replace(slot, entries=same[tuple(slot.run.point.items())[1:]]) if is_arm(slot, "hip_gated") else slot
-        for slot in evidence.slots
+        for slot in plain.slots
     ]
-    alike = table16.build(replace(evidence, slots=slots))
+    alike = table16.build(replace(plain, slots=slots))
     assert not [cell.row for cell in alike.cells if "moving" in cell.row]
     assert difference(alike, HIP_LORA) == difference(table, HIP_LORA), "it is in no family of the others"
 
 
 def is_arm(slot: Slot, arm: str) -> bool:
-    return slot.run.group == "frontier" and slot.run.point["method"] == arm
+    return slot.run.point["method"] == arm
 
 
 def test_the_arms_are_read_off_at_the_level(table):
@@ -89,12 +109,12 @@ def test_the_arms_are_read_off_at_the_level(table):
     parts = [table.cell("LoRA", name).value for name in ("its rises", "its falls")]
     assert table.cell("LoRA", "Retain-NLL (nats/token)").value == pytest.approx(sum(parts))
     assert parts[0] > 0 > parts[1]
-    assert table.cell("LoRA", "Never at the level").words == "0 of 40"
+    assert table.cell("LoRA", "Never at the level").words == "0 of 24"
 
 
 def test_without_an_effect_nothing_is_supported():
-    quiet = table16.build(fixture_evidence("table16", world=World(noise=0.05)))
-    loud = table16.build(fixture_evidence("table16", world=World(noise=0.8)))
+    quiet = table16.build(frontiers(World(noise=0.05)))
+    loud = table16.build(frontiers(World(noise=0.8)))
     for table, verdict in ((quiet, "not supported"), (loud, "undecidable")):
         rows = table.sections["Contrasts: text rise (primary)"]
         assert [words(table, row, VERDICT) for row in rows] == [verdict] * 5
@@ -104,28 +124,26 @@ def sample(values) -> Sample:
     return Sample({str(n): Measured(n, (), "", float(v), (f"r{n}",), "") for n, v in enumerate(values)}, len(values))
 
 
-@pytest.mark.parametrize(("spread", "common"), [(0.05, "not supported"), (0.4, "undecidable")])
+@pytest.mark.parametrize(("spread", "common"), [(0.03, "not supported"), (0.4, "undecidable")])
 def test_verdicts_of_arms_that_are_alike_come_at_the_right_rates(spread, common):
     rng, names = np.random.default_rng(0), {pair: " − ".join(pair) for pair in table16.PAIRS}
     counts = {"supported": 0, "not supported": 0, "undecidable": 0}
     wrong, repetitions = 0, 150
-    gc.freeze()  # statsmodels collects garbage at each correction
     for _ in range(repetitions):
-        arms = {arm: sample(rng.normal(1, spread, size=10)) for pair in table16.PAIRS for arm in pair}
+        arms = {arm: sample(rng.normal(1, spread, size=6)) for pair in table16.PAIRS for arm in pair}
         cells = contrasts.cells(names, Measure(of=arms.__getitem__, margin=0.1))
         found = [cell.words for cell in cells if cell.column == VERDICT.label]
         wrong += "supported" in found
         for verdict in found:
             counts[verdict] += 1
-    gc.unfreeze()
     assert wrong / repetitions <= 0.05, "Holm keeps the whole family at 5 %"
     assert counts[common] / (5 * repetitions) > 0.9
 
 
 def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
     world = replace(WORLD, learns={"hip": 0.5})
-    table = table16.build(fixture_evidence("table16", world=world))
-    assert table.cell("HiP-LoRA", "Never at the level").words == "40 of 40"
+    table = table16.build(frontiers(world))
+    assert table.cell("HiP-LoRA", "Never at the level").words == "24 of 24"
     assert (difference(table, HIP_LORA).value, difference(table, HIP_LORA).n) == (None, 0)
     assert table.cell(HIP_LORA, VERDICT.label).words == ""
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported"
@@ -133,11 +151,11 @@ def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
 
 def test_seeds_that_never_reach_the_level_are_left_out_and_shown_beside():
     world = replace(WORLD, learns={"hip": 0.77})
-    table = table16.build(fixture_evidence("table16", world=world))
+    table = table16.build(frontiers(world))
     never = table.cell("HiP-LoRA", "Never at the level")
     without, everyone = difference(table, HIP_LORA), table.cell(HIP_LORA, EVERYONE.label)
-    assert never.words == f"{never.value:.0f} of 40"
-    assert 2 <= without.n < everyone.n == 10
+    assert never.words == f"{never.value:.0f} of 24"
+    assert 2 <= without.n < everyone.n == 6
     # Near the end of its frontier an adapter has forgotten far more than LoRA at half of its own.
     assert without.value > 0
     assert table.cell(HIP_LORA, NARROW.label).words.startswith("[")
@@ -165,40 +183,40 @@ def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
     assert ("not shown" in cells[OWN.label].words) == ("not shown" in verdict)
 
 
-def test_what_is_stale_or_unlike_reaches_the_cells(evidence):
+def test_what_is_stale_or_unlike_reaches_the_cells(plain):
     def marked(entry: Entry) -> Entry:
-        return replace(entry, status=Status.STALE) if entry.members == (("code", 6),) else entry
+        return replace(entry, status=Status.STALE) if entry.members == (("code", 3),) else entry
 
-    slots = [replace(slot, entries=tuple(map(marked, slot.entries))) for slot in evidence.slots]
-    table = table16.build(replace(evidence, slots=slots))
+    slots = [replace(slot, entries=tuple(map(marked, slot.entries))) for slot in plain.slots]
+    table = table16.build(replace(plain, slots=slots))
     assert difference(table, HIP_LORA).marks == "‡"
-    assert "| −0.206‡ [" in markdown(table)
+    assert "| −0.205‡ [" in markdown(table)
     assert ",‡," in to_csv([difference(table, HIP_LORA)])
     assert any(note.startswith("‡") for note in table.notes)
 
 
-def test_without_levels_the_table_says_what_gives_them(evidence):
-    table = table16.build(replace(evidence, levels={}))
+def test_without_levels_the_table_says_what_gives_them(plain):
+    table = table16.build(replace(plain, levels={}))
     assert difference(table, HIP_LORA).value is None
     assert any("pipeline=select" in note for note in table.notes)
-    partly = table16.build(replace(evidence, levels={"mmlu": LEVELS["mmlu"]}))
+    partly = table16.build(replace(plain, levels={"mmlu": LEVELS["mmlu"]}))
     assert partly.cell("LoRA, by task", "mmlu").value is not None
     assert partly.cell("LoRA, by task", "code") is None
-    assert difference(partly, HIP_LORA).n == 10, "the other tasks blank no row"
+    assert difference(partly, HIP_LORA).n == 6, "the other tasks blank no row"
     assert any("No level yet for gsm8k, scienceqa, code" in note for note in partly.notes)
 
 
-def test_a_task_whose_level_the_backbone_has_is_left_out(evidence):
-    there = table16.build(replace(evidence, levels={**LEVELS, "code": 2.0}))
-    without = table16.build(replace(evidence, levels={task: v for task, v in LEVELS.items() if task != "code"}))
+def test_a_task_whose_level_the_backbone_has_is_left_out(plain):
+    there = table16.build(replace(plain, levels={**LEVELS, "code": 2.0}))
+    without = table16.build(replace(plain, levels={task: v for task, v in LEVELS.items() if task != "code"}))
     assert difference(there, HIP_LORA) == difference(without, HIP_LORA)
-    assert there.cell("LoRA", "Never at the level").words == "0 of 30"
+    assert there.cell("LoRA", "Never at the level").words == "0 of 18"
     assert any(note.startswith("code is left out: its level, 2.000") for note in there.notes)
-    assert any("code is left out" in note for note in figure7.build(replace(evidence, levels={"code": 2.0})).notes)
+    assert any("code is left out" in note for note in figure7.build(replace(plain, levels={"code": 2.0})).notes)
 
 
-def test_data_with_one_general_text_is_not_asked_for_a_second(evidence):
-    table = table16.build(replace(evidence, texts=("text",)))
+def test_data_with_one_general_text_is_not_asked_for_a_second(plain):
+    table = table16.build(replace(plain, texts=("text",)))
     assert words(table, HIP_LORA, VERDICT) == "supported"
     assert table.cell(HIP_LORA, SECOND.label) is None
     assert table16.ONE_TEXT in table.notes

@@ -1,6 +1,6 @@
 """Table 1: each method fine-tuned on one task at a time, and what that costs elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hiplora.report.aggregate import Sample, rows
 from hiplora.report.frame import Evidence
@@ -9,7 +9,7 @@ from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.tasks import primary
 
-COLUMNS = (  # the benchmarks by their headline scores
+COLUMNS = (  # the benchmarks by their headline scores; those of tasks that the grid has
     *(
         Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
         for task, name in {"mmlu": "MMLU", "gsm8k": "GSM8K", "code": "pass@1", "scienceqa": "ScienceQA"}.items()
@@ -24,25 +24,27 @@ NOTES = (
     "Each benchmark's column holds the adapters trained on that task, scored on it; ± is the standard deviation "
     "(n − 1) over training seeds. The CSV has Student-t intervals at 95 % over the same seeds (wide, with "
     "three of them).",
-    "Retain: points lost on the other three benchmarks, mean over the four adapters of a seed, signed; 0 is the "
-    "backbone, below 0 is a gain. Retain-NLL: rise of the gold answers' negative log-likelihood, which moves where "
-    "a score is at its floor or coarse, over the same benchmarks but for word problems: the style of answers moves "
-    "these by up to a nat either way, and their rise stands beside, mean over the other three adapters. Retain-text: "
-    "rise of the cross-entropy on general text.",
+    "Retain: points lost on the other three benchmarks, mean over the adapters of a seed, one for each of these "
+    "columns, signed; 0 is the backbone, below 0 is a gain. Retain-NLL: rise of the gold answers' negative "
+    "log-likelihood, which moves where a score is at its floor or coarse, over the same benchmarks but for word "
+    "problems: the style of answers moves these by up to a nat either way, and their rise stands beside, mean over the "
+    "adapters of other tasks. Retain-text: rise of the cross-entropy on general text.",
 )
 
 
-def build(evidence: Evidence) -> Table:
-    """One row per method: own benchmark of each task's adapter, then what was forgotten."""
-    cells = [*_base_row(evidence), *rows(evidence, COLUMNS, "single", "method")]
+def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
+    """One row per method: own benchmark of each task's adapter, then what was forgotten; ``more`` notes."""
+    tasks = evidence.experiment.keys("single", "task")
+    columns = [column for column in COLUMNS if column.point.get("task") in (None, *tasks)]
+    cells = [*_base_row(evidence, columns), *rows(evidence, columns, "single", "method")]
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
-    return table(evidence, title, columns=COLUMNS, cells=cells, notes=[*NOTES, *_blank_notes(evidence)])
+    return table(evidence, title, columns=columns, cells=cells, notes=[*NOTES, *more, *_blank_notes(evidence)])
 
 
-def _base_row(evidence: Evidence) -> Iterator[Cell]:
+def _base_row(evidence: Evidence, columns: Sequence[Column]) -> Iterator[Cell]:
     """The unadapted backbone: one measurement, which every Retain is against."""
     frame = evidence.frame[evidence.frame["role"] == "backbone"].drop_duplicates(["id", "benchmark", "metric"])
-    for column in COLUMNS[:4]:
+    for column in (each for each in columns if each.measure == "own"):
         task = column.point["task"]
         rows = frame[(frame["benchmark"] == task) & (frame["metric"] == primary(task))].dropna(subset=["value"])
         measured = (Measured(row.slot, (), "", 100 * row.value, (row.id,), row.marks) for row in rows.itertuples())
@@ -54,6 +56,6 @@ def _blank_notes(evidence: Evidence) -> Iterator[str]:
     frame = evidence.frame[(evidence.frame["role"] == "adapter") & (evidence.frame["metric"] == primary("code"))]
     if blank := frame["value"].isna().sum():
         yield (
-            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in that "
-            "column nor in Retain; their Retain-NLL and Retain-text stand."
+            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in a "
+            "column of it nor in Retain; their Retain-NLL and Retain-text stand."
         )
