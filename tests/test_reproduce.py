@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +29,8 @@ from hiplora.stages.sources import Backbone
 from hiplora.stages.store import Store
 from tests.report.evidence import build, everything, labelled
 
+ROOT = Path(reproduce.__file__).resolve().parents[1]
+
 
 def recorded(entry: Entry, needs: dict[str, str], **changes) -> Record:
     """A fixture of the same label under the identity of a stage."""
@@ -44,7 +47,14 @@ def lora() -> list[Slot]:
 
 
 @pytest.fixture
-def results(tmp_path, lora) -> Path:
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder for results, called the same in every test: what is composed with it is kept for the next."""
+    monkeypatch.chdir(tmp_path)
+    return Path("results")
+
+
+@pytest.fixture
+def results(folder, lora) -> Path:
     """A folder of tracked records of all of LoRA's runs."""
     digests: dict[str, str] = {}
     for slot in lora:
@@ -52,8 +62,8 @@ def results(tmp_path, lora) -> Path:
             needs = {need.id: digests[need.id] for need in entry.stage.needs()}
             record = recorded(entry, needs)
             digests[record.id] = record.digest
-            files.write(tmp_path / "mini/records" / record.kind, record, [])
-    return tmp_path
+            files.write(folder / "mini/records" / record.kind, record, [])
+    return folder
 
 
 def tracked(results: Path, lora: list[Slot], role: str, number: int = 0) -> tuple[Path, dict]:
@@ -94,12 +104,13 @@ def test_plan_goes_by_runs_that_do_as_much(results, capsys):
     assert f"about {duration(trainings * 20 + scorings * 50)} one after another" in text
 
 
-def test_a_figure_is_rendered_as_a_table_is(tmp_path, capsys):
+def test_a_figure_is_rendered_as_a_table_is(folder, capsys):
     """Without any record, its picture, points and page are written, and it says what makes it."""
-    assert reproduce.main(["figure8", "--render-only", f"results_dir={tmp_path}"]) == 0
+    assert reproduce.main(["figure8", "--render-only", f"results_dir={folder}"]) == 0
     assert "# Figure 8. Merges that keep τ of every task's gain" in capsys.readouterr().out
-    folder = tmp_path / "mini" / "figures"
-    assert sorted(path.name for path in folder.iterdir()) == [f"figure8.{end}" for end in ("csv", "md", "pdf", "png")]
+    assert sorted(path.name for path in (folder / "mini" / "figures").iterdir()) == [
+        f"figure8.{end}" for end in ("csv", "md", "pdf", "png")
+    ]
 
 
 def test_render_only_writes_three_files(results, capsys):
@@ -226,9 +237,9 @@ def _well(command):
     return subprocess.CompletedProcess(command, returncode=0)
 
 
-def test_a_stale_run_trains_its_adapter_again_where_it_is_gone(results, lora, capsys, tmp_path):
+def test_a_stale_run_trains_its_adapter_again_where_it_is_gone(results, lora, capsys):
     replaced_training(results, lora)
-    assert run(results, "--plan", f"outputs_dir={tmp_path}/outputs") == 0
+    assert run(results, "--plan", "outputs_dir=outputs") == 0
     assert "1 of these train an adapter again that is no longer under outputs/" in capsys.readouterr().out
 
 
@@ -297,22 +308,22 @@ def test_a_tie_goes_to_the_first_by_name(results, lora):
     assert found.where == "gpu-float64"
 
 
-def test_a_table_without_records_is_of_this_machine(tmp_path, lora):
-    slots = identify(load("table1"), [f"results_dir={tmp_path}"])
+def test_a_table_without_records_is_of_this_machine(folder, lora):
+    slots = identify(load("table1"), [f"results_dir={folder}"])
     assert gather(load("table1"), slots, settings=[], command="").where == lora[0].entries[0].stage.where()
 
 
-def test_rows_that_selection_made_one_are_no_fault_of_a_setting(tmp_path):
+def test_rows_that_selection_made_one_are_no_fault_of_a_setting(folder):
     """Where the best HiP-LoRA is also the best whose channel moves, two rows of Table 16 are the same runs."""
     axes = {"method": {"hip": "method=hip", "hip_gated": "method=hip"}, "task": ["gsm8k"], "seed": ["42"]}
     runs = product("frontier", {"pipeline": "frontier", "axes": axes})
-    first, second = identify(replace(load("table16"), runs=runs), [f"results_dir={tmp_path}"])
+    first, second = identify(replace(load("table16"), runs=runs), [f"results_dir={folder}"])
     assert [entry.stage.id for entry in first.entries] == [entry.stage.id for entry in second.entries]
 
 
 def test_every_table_is_as_its_tracked_records_say(monkeypatch):
     """Tables under results/mini/tables are those that the records render; one without a record yet is not compared."""
-    monkeypatch.chdir(Path(reproduce.__file__).resolve().parents[1])
+    monkeypatch.chdir(ROOT)
     if not Store(compose_cached([]).places, local=False).tracked.names():
         pytest.skip("no record is tracked yet, so no table shows any")
     compared = []
@@ -426,4 +437,5 @@ def test_planning_and_rendering_never_load_torch(results):
         "loaded = {'torch', 'transformers', 'peft', 'datasets', 'lm_eval'} & set(sys.modules); "
         "assert not loaded, loaded"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=path)

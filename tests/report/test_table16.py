@@ -34,7 +34,7 @@ HIP_LORA = "Text rise: HiP-LoRA − LoRA"
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen(table) -> Iterator[None]:
-    """What a first table imports is left out of the garbage collections that statsmodels starts at each correction by Holm."""
+    """What a first table imports is left out of the garbage collections that statsmodels starts for Holm."""
     gc.freeze()
     yield
     gc.unfreeze()

@@ -31,7 +31,7 @@ def test_every_setting_is_there_with_its_mark(table):
             assert rows[f"{behind.get(section, '')}{section}.{name}", "scale=paper"]
     assert not any("pipeline=merge" in row for row, _ in rows)
     assert rows["training.rows_per_step", "scale=paper"] == "128 [paper]"
-    assert rows["training.rows_per_step", "scale=mini"] == "4 [ours]"
+    assert rows["training.rows_per_step", "scale=mini"] == "2 [ours]"
     assert rows["method=proj method.side", "scale=mini"] == "outside [paper]"
     assert rows["pipeline=probe pipeline.count.zero", "scale=mini"] == "29 [paper]"
     assert rows["evaluation.limit", "scale=mini"] == "null [ours]"

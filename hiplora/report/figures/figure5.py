@@ -17,7 +17,6 @@ from hiplora.stages.results import Adapter
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-GROUPS = ("relative", "absolute")
 WINDOWS = 12
 LOSS, APART = "loss", "minus HiP-LoRA's"
 LINEAR = 0.02  # nats within which the axis of differences is linear
@@ -33,7 +32,7 @@ NOTES = (
 def build(evidence: Evidence) -> Figure:
     """Loss, and the difference to the whole method, for each parameterisation."""
     dots: list[Dot] = []
-    for group in GROUPS:
+    for group in dict.fromkeys(run.group for run in evidence.experiment.runs):
         whole, *ablations = evidence.experiment.keys(group, "method")
         curves = {method: _curves(evidence, group, method) for method in (whole, *ablations)}
         for method, samples in curves.items():
