@@ -1,7 +1,7 @@
 """What a model says of facts that were edited, and of what should have stayed as it was: asked here, judged elsewhere.
 
 Everything is asked in one way of every model, the bare backbone too: greedy completions of the prompts and their
-paraphrases, no longer than the longest answer, and the log-likelihoods of the answers behind them.
+paraphrases, little longer than the answers, and the log-likelihoods of the answers behind them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 STOPS = ("\n",)  # of a completion, beside the end token
+SLACK = 2  # tokens: an article in front, a full stop behind, or what shows that the completion goes on
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,28 @@ def replies(answers: Answers, items: Sequence[EditItem]) -> list[Replies]:
     beside = [(prompt, known, item) for item in items for prompt, known in item.neighbours]
     forced += [(prompt, answer) for prompt, known, item in beside for answer in (known, item.new)]
     scored = iter(answers.score([_encoded(answers, prompt, following(answer)) for prompt, answer in forced]))
-    texts = _completions(answers, items, [prompt for prompt, _ in prompts])
+    texts = _completions(answers, prompts)
     asked = [[Reply(next(texts), next(scored), next(scored)) for _ in (item, *item.paraphrases)] for item in items]
     kept = [[Neighbour(next(scored), next(scored)) for _ in item.neighbours] for item in items]
     return [Replies(*each) for each in zip(items, asked, kept, strict=True)]
 
 
-def _completions(answers: Answers, items: Sequence[EditItem], prompts: Sequence[str]) -> Iterator[str]:
-    """Greedy completions, one token longer than the longest answer: an answer that goes on is another one."""
+def _completions(answers: Answers, prompts: Sequence[tuple[str, EditItem]]) -> Iterator[str]:
+    """Greedy completions, each ``SLACK`` tokens longer than the longer answer of its edit at most."""
     encode = answers.tokenizer.encode
-    every = [following(answer) for item in items for answer in (item.new, item.old)]
-    longest = max(len(encode(answer, add_special_tokens=False)) for answer in every)
-    decoding = Decoding(max_new_tokens=longest + 1, stops=STOPS)
-    wanted = [Wanted(encode_prompt(answers.tokenizer, prompt), 1) for prompt in prompts]
-    return (text for (text,) in answers.complete(wanted, decoding))
+    lengths = {
+        answer: len(encode(following(answer), add_special_tokens=False))
+        for answer in {answer for _, item in prompts for answer in (item.new, item.old)}
+    }
+    groups: dict[int, list[int]] = {}
+    for place, (_, item) in enumerate(prompts):
+        groups.setdefault(max(lengths[item.new], lengths[item.old]) + SLACK, []).append(place)
+    found: dict[int, str] = {}
+    for length, places in groups.items():
+        wanted = [Wanted(encode_prompt(answers.tokenizer, prompts[place][0]), 1) for place in places]
+        texts = answers.complete(wanted, Decoding(max_new_tokens=length, stops=STOPS))
+        found |= {place: text for place, (text,) in zip(places, texts, strict=True)}
+    return (found[place] for place in range(len(prompts)))
 
 
 def _encoded(answers: Answers, prompt: str, answer: str) -> Encoded:

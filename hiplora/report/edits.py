@@ -84,7 +84,8 @@ def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
     """How the probes behind the edits of one group have moved; nothing where no probe belongs to them."""
-    before, after = [], []
+    before: list[bool] = []
+    after: list[bool] = []
     for pair in found:
         members = pair.categories.get(group, [])
         for flags, told in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):

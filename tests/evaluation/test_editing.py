@@ -39,7 +39,7 @@ class Scripted:
 
     def __init__(self, log_probs: dict[str, dict[str, float]], texts: dict[str, str]) -> None:
         self.log_probs, self.texts = log_probs, texts
-        self.decoding: Decoding | None = None
+        self.decodings: list[Decoding] = []
 
     def score(self, asked: list[Encoded]) -> list[Scored]:
         return [self._scored(*("".join(map(chr, ids)) for ids in (each.prompt, each.answer))) for each in asked]
@@ -50,7 +50,7 @@ class Scripted:
         return Scored(mean * len(answer), self.texts[prompt].startswith(answer), len(answer))
 
     def complete(self, wanted: list[Wanted], decoding: Decoding) -> list[list[str]]:
-        self.decoding = decoding
+        self.decodings.append(decoding)
         return [[self.texts["".join(map(chr, each.prompt))]] for each in wanted]
 
 
@@ -87,7 +87,8 @@ SCRIPT = Scripted(
 
 def test_outcomes_and_means_by_hand() -> None:
     found = replies(SCRIPT, ITEMS)  # type: ignore[arg-type]
-    assert SCRIPT.decoding == Decoding(max_new_tokens=len(" greenish") + 1, stops=("\n",))
+    longest = (len(" blue") + 2, len(" greenish") + 2)
+    assert SCRIPT.decodings == [Decoding(max_new_tokens=length, stops=("\n",)) for length in longest]
     # Sums: four letters and the space, −4 of red; −2.5, −4.5, −4.5 and −10 of the new ones.
     assert {name: judge.bits(flags) for name, flags in judge.outcomes(found).items()} == {
         "generated": "1100",
@@ -128,11 +129,9 @@ def test_a_random_model_against_plain_forward_passes(model, llama3_tokenizer) ->
     tokenizer, (one, other, *_) = llama3_tokenizer, ITEMS
     with evaluating(model):
         found = replies(Answers(model, tokenizer, batch_tokens=64, progress=False), [one, other])
-    longest = max(
-        len(tokenizer.encode(f" {answer}", add_special_tokens=False)) for answer in ("red", "blue", "greenish")
-    )
     for each in found:
-        prompts = [each.item.prompt, *each.item.paraphrases]
+        prompts, both = [each.item.prompt, *each.item.paraphrases], (each.item.new, each.item.old)
+        longest = 2 + max(len(tokenizer.encode(f" {answer}", add_special_tokens=False)) for answer in both)
         for prompt, reply in zip(prompts, each.prompts, strict=True):
             ids = tokenizer.encode(prompt)
             assert ids[0] == tokenizer.bos_token_id
@@ -140,7 +139,7 @@ def test_a_random_model_against_plain_forward_passes(model, llama3_tokenizer) ->
                 behind_it = tokenizer.encode(f" {answer}", add_special_tokens=False)
                 assert scored.tokens == len(behind_it)
                 assert scored.log_prob == pytest.approx(plain(model, ids, behind_it), abs=1e-3)
-            written = model.generate(torch.tensor([ids]), max_new_tokens=longest + 1, do_sample=False, pad_token_id=1)[
+            written = model.generate(torch.tensor([ids]), max_new_tokens=longest, do_sample=False, pad_token_id=1)[
                 0, len(ids) :
             ]
             assert reply.text == tokenizer.decode(written, skip_special_tokens=True).split("\n")[0]

@@ -3,7 +3,7 @@
 from hiplora.report.edits import UNEDITED, EditRuns
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import table
-from hiplora.report.table import Column, Table
+from hiplora.report.table import Cell, Column, Table
 from hiplora.report.tables.table8 import CHANGES, ITEMS, batch_notes
 from hiplora.tasks.edit_items import CATEGORIES
 
@@ -33,7 +33,8 @@ NOTE = (
 
 def build(evidence: Evidence) -> Table:
     """For every category the bare backbone, then one row per method."""
-    runs, label, cells = EditRuns(evidence), evidence.experiment.label, []
+    runs, label = EditRuns(evidence), evidence.experiment.label
+    cells: list[Cell] = []
     for category in runs.categories or CATEGORIES:
         cells += runs.bare(f"{label(category)}: {UNEDITED}", COLUMNS, category, changes=CHANGES)
         for method in runs.methods:

@@ -28,19 +28,20 @@ COLUMNS = (
 )
 CHANGES = ("locality", "change", "flips", "front_change", "front_flips")  # the backbone has none
 ITEMS = (
-    "Generated: the greedy completion, up to a line's or the text's end and at most one token longer than the longest "
-    "answer, is the new answer once case, articles and punctuation are taken off both. New likelier: log p(new) > "
-    "log p(old), each summed over the answer's tokens (forced). Success: one or the other. Where old was believed: "
-    "the items of which the bare backbone's greedy completion begins with the old answer, or that it gives the higher "
-    "sum. Paraphrases: the same of other wordings, mean over an item's. Neighbours: the same relation of subjects that "
-    "no edit touches; the sum of their own answer against that of the edit's new one (forced). ± is the standard "
-    "deviation (n − 1) over training seeds."
+    "Generated: the greedy completion, up to a line's or the text's end and at most two tokens longer than the "
+    "longer of its two answers, is the new answer once case, articles and punctuation are taken off both. New "
+    "likelier: log p(new) > log p(old), each summed over the answer's tokens (forced). Success: one or the other. "
+    "Where old was believed: the items of which the bare backbone's greedy completion begins with the old answer, or "
+    "to whose old answer it gives the higher sum. Paraphrases: the same of other wordings, mean over an item's. "
+    "Neighbours: the same relation of subjects that no edit touches; the sum of their own answer against that of the "
+    "edit's new one (forced). ± is the standard deviation (n − 1) over training seeds."
 )
 PROBES = (
     "Locality: on unrelated prompts of held-out benchmarks, the change of accuracy from the bare backbone, absolute; "
     "beside it the signed change, and flips: prompts of which right has become wrong or wrong right. Behind an edit: "
     "the same with the sentence of one of the edits on a line in front of each, backbone and adapter alike. log p: "
-    "mean log-probability per token of the benchmark's right answer, and of an edit's new answer in its place (forced)."
+    "mean log-probability per token of the benchmark's right answer, and of an edit's new answer in its place "
+    "(forced)."
 )
 
 
