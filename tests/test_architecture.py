@@ -28,6 +28,7 @@ LEAVES = ("errors", "lazy", "config", "updates", "stats", "matching", "disk", "e
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.stages.make", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
+    "hiplora.runs", "hiplora.report.page.build",
     "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.tuner.options", "hiplora.adapters.files",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")

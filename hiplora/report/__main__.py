@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hiplora.disk import write_atomically
 from hiplora.errors import UserError
-from hiplora.report.page.build import page
+from hiplora.report.page.build import EVERYTHING, page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs, as for python -m hiplora.reproduce")
     parser.add_argument("--results", default="results/mini", help="folder of the results of one kind of data")
     parser.add_argument("--out", default="outputs/report.html", help="file to write")
+    parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="some tables and figures alone")
     words = parser.parse_intermixed_args(argv)
     try:
-        written = page(Path(words.results), words.overrides).encode()
+        written = page(Path(words.results), words.overrides, only=words.only.split(",")).encode()
         write_atomically(Path(words.out), written)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     _session: str | None = None
 
@@ -80,6 +81,11 @@ class Browser:
         while self._next().get("method") != "Page.loadEventFired":
             pass
         return time.monotonic() - started
+
+    def work(self) -> float:
+        """Seconds of processor time that the page's main thread has taken, whatever else the machine does."""
+        found = {each["name"]: each["value"] for each in self.call("Performance.getMetrics")["metrics"]}
+        return found["TaskDuration"]
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression."""

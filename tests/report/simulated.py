@@ -13,9 +13,10 @@ import numpy as np
 
 from hiplora import selection
 from hiplora.compose import compose_cached
-from hiplora.pipelines.base import known
+from hiplora.pipelines.base import known, scores, training
 from hiplora.report.experiment import load
 from hiplora.report.find import identify
+from hiplora.report.runs.prompts import data_words
 from hiplora.stages import record as files
 from hiplora.stages.base import Stage
 from hiplora.stages.frontier import Frontier
@@ -23,6 +24,7 @@ from hiplora.stages.record import Record, Sample, result_digest
 from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.results import Frontier as FrontierResult
 from hiplora.stages.score import Score
+from hiplora.stages.sources import Backbone
 from hiplora.stages.train import Train
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
@@ -35,15 +37,15 @@ BACKBONE, OWN, OTHERS = 0.3, 0.7, 0.27  # shares of right answers
 
 
 class Simulation:
-    """Writes records of stages under ``results/mini``; what is made depends on the stage's identity alone."""
+    """Writes records of stages under a folder ``results/mini``; what is made depends on the stage's identity alone."""
 
-    def __init__(self, results: Path, settings: Sequence[str] = ()) -> None:
-        self.folder = results / "mini"
-        self.settings = [*settings, f"results_dir={results}"]
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = data_words(folder)
         self.made: dict[str, Record] = {}
-        config = compose_cached(self.settings)
-        source = Source(config.data)
-        self._items = {t.name: (t, t.test_items(source, "test")[:ITEMS]) for t in config.benchmarks}
+        self.config = compose_cached(self.settings)
+        source = Source(self.config.data)
+        self._items = {t.name: (t, t.test_items(source, "test")[:ITEMS]) for t in self.config.benchmarks}
 
     def levels(self) -> None:
         """A selection that says no more than the levels."""
@@ -53,13 +55,20 @@ class Simulation:
         )  # fmt: skip
         selection.write(self.folder, chosen, "")
 
-    def experiment(self, name: str, *, most: int | None = None) -> None:
-        """Records of the first runs of a grid, or of all."""
-        for slot in identify(load(name), self.settings)[:most]:
-            if slot.config is not None:
+    def experiment(self, name: str, **point: Sequence[str]) -> None:
+        """Records of the runs of a grid at some keys of its axes."""
+        for slot in identify(load(name), self.settings):
+            wanted = all(slot.run.point.get(axis, keys[0]) in keys for axis, keys in point.items())
+            if slot.config is not None and wanted:
                 stages, _ = known(slot.config, self.record)
                 for stage in stages:
                     self.record(stage)
+
+    def seeds(self, count: int) -> None:
+        """The backbone's scores, and those of one adapter per training seed."""
+        self.record(scores(self.config, Backbone(model=self.config.model)))
+        for seed in range(count):
+            self.record(scores(self.config, training(self.config, seed=seed)))
 
     def record(self, stage: Stage) -> Record:
         """The record of a stage; what it needs is made too."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hiplora.errors import UserError
 from hiplora.report.figures import FIGURES
 from hiplora.report.notes import MARKS
 from hiplora.report.page import drawing
@@ -20,17 +21,20 @@ from hiplora.report.runs.prompts import Prompts, data_words
 from hiplora.report.runs.shelf import FIRST, Shelf
 from hiplora.report.tables import TABLES
 
+EVERYTHING = (*TABLES, *FIGURES)
 TEMPLATES = Path(__file__).with_name("templates")
 ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # of the list; other kinds stand last
 PANEL = {"width": 300, "height": 240}
 
 
-def page(folder: Path, words: Sequence[str]) -> str:
-    """HTML of everything in ``results/<data>``; ``words`` are overrides of all its runs.
+def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING) -> str:
+    """HTML of everything in ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names the exhibits.
 
     Raises:
-        UserError: there is no such folder, or the overrides do not compose.
+        UserError: there is no such folder, table or figure, or the overrides do not compose.
     """
+    if unknown := [name for name in only if name not in EVERYTHING]:
+        raise UserError(f"{', '.join(unknown)} is no table or figure; choose among {', '.join(EVERYTHING)}.")
     shelf = Shelf(folder)
     settings = data_words(folder, words)
     runs = sorted(grouped(shelf), key=lambda run: (ORDER.get(run.kind, len(ORDER)), run.head.started))
@@ -41,7 +45,7 @@ def page(folder: Path, words: Sequence[str]) -> str:
     def find(id: str, where: str) -> Link | None:
         return links.get((id, where))
 
-    shown_exhibits = list(exhibits(settings, find))
+    shown_exhibits = list(exhibits(only, settings, find))
     methods = _methods(views)
     return render(
         folder=folder,

@@ -14,7 +14,6 @@ from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
 from hiplora.report.frame import Evidence
 from hiplora.report.table import ARROWS, Cell, Column, Table, cell_text
-from hiplora.report.tables import TABLES
 
 Link = tuple[str, str]  # where it leads, its words
 Find = Callable[[str, str], Link | None]  # of a record's id and place
@@ -51,7 +50,8 @@ class Exhibit:
     problem: str = ""
     picture: str = ""
     sections: list[Section] = field(default_factory=list)
-    dots: Sequence[Dot] = ()
+    width: int = 0  # of the picture in pixels, at most
+    points: Sequence[tuple[Dot, str | None]] = ()
     behind: list[tuple[str, list[Link]]] = field(default_factory=list)
 
     @property
@@ -62,9 +62,9 @@ class Exhibit:
         return self.made is not None and any(cell.value is not None for cell in self.made.cells)
 
 
-def exhibits(settings: Sequence[str], find: Find) -> Iterator[Exhibit]:
-    """Every table, then every figure; one that cannot be made says why."""
-    for name in (*TABLES, *FIGURES):
+def exhibits(names: Sequence[str], settings: Sequence[str], find: Find) -> Iterator[Exhibit]:
+    """Tables and figures; one that cannot be made says why."""
+    for name in names:
         experiment = load(name)
         try:
             slots = identify(experiment, settings)
@@ -79,26 +79,27 @@ def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:
     made = import_module(f"hiplora.report.{'figures' if name in FIGURES else 'tables'}.{name}").build(evidence)
     there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
     shown = Exhibit(name, made.title, there, len(evidence.slots), made)
+    links = Links(name, evidence.where, find)
     if isinstance(made, Figure):
-        shown.dots = made.dots
+        shown.points = [(dot, links.of(dot.runs)) for dot in made.dots]
+        shown.width = round(160 * made.size[0])
         shown.picture = "data:image/svg+xml;base64," + base64.b64encode(svg(made)).decode() if made.dots else ""
     else:
-        links = Links(name, evidence.where, find)
         shown.sections = list(_sections(made, links))
-        shown.behind = links.lists()
+    shown.behind = links.lists()
     return shown
 
 
 class Links:
-    """Links of one table: straight to a single run, else to a list of runs below the table."""
+    """Links of a table or figure: straight to a single run, else to a list of runs below it."""
 
     def __init__(self, name: str, where: str, find: Find) -> None:
         self._name, self._where, self._find = name, where, find
         self._lists: dict[tuple[Link, ...], str] = {}
 
-    def of(self, cell: Cell) -> str | None:
-        """Where a cell leads; None where no run of it is on the page."""
-        found = tuple(link for id in cell.runs if (link := self._find(id, self._where)) is not None)
+    def of(self, runs: Sequence[str]) -> str | None:
+        """Where a number leads; None where no run of it is on the page."""
+        found = tuple(link for id in runs if (link := self._find(id, self._where)) is not None)
         if not found:
             return None
         if len(found) == 1:
@@ -134,7 +135,7 @@ def _header(column: Column, paper: bool) -> Iterator[Shown]:
 
 def _cells(cell: Cell | None, column: Column, paper: bool, links: Links) -> Iterator[Shown]:
     """A cell, and the paper's value beside it."""
-    href = links.of(cell) if cell is not None and (cell.value is not None or cell.words) else None
+    href = links.of(cell.runs) if cell is not None and (cell.value is not None or cell.words) else None
     yield Shown(cell_text(cell, column), href, words=cell is not None and bool(cell.words))
     if paper:
         yield Shown(f"{cell.paper:g}".replace("-", "−") if cell is not None and _paper(cell) else "", paper=True)

@@ -34,9 +34,9 @@ def numbers(record: Record) -> Fields:
     """What came out: plain values as ``result.gsm8k.acc``, and how many there are of what stands in lists."""
     raw = record.result.model_dump()
     if isinstance(record.result, Scores):
-        raw = {**raw.pop("benchmarks"), **raw}
+        raw |= raw.pop("benchmarks")
     if isinstance(record.result, Adapter):
-        raw = {**raw, **raw.pop("measures")}
+        raw |= raw.pop("measures")
     counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
     return {f"{RESULT}.{name}": value for name, value in flat(counted).items()}
 
