@@ -14,7 +14,7 @@ FIGURES := figure3 figure4 figure5 figure6 figure7 figure8
 EVERYTHING := $(TABLES) $(FIGURES) tables figures all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo select test test-unit test-slow lint format plan render clean $(EVERYTHING) $(addprefix plan-,$(EVERYTHING)) $(addprefix render-,$(EVERYTHING))
+.PHONY: help setup demo select test test-unit test-slow lint format plan render report clean $(EVERYTHING) $(addprefix plan-,$(EVERYTHING)) $(addprefix render-,$(EVERYTHING))
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ $(addprefix render-,$(EVERYTHING)): $(READY)
 plan: plan-all ## Every table and figure: which runs are there, which are missing, how long those should take
 
 render: render-all ## Every table and figure: render what is there
+
+report: $(READY) ## One HTML page of all tables, figures and runs: outputs/report.html, which opens from disk
+	@$(PY) -m hiplora.report $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
 	rm -rf outputs

@@ -19,7 +19,7 @@ LEVELS = {
     "spectral": 3, "editset": 3, "tuner": 4, "packing": 4, "models": 4, "adapters": 5,
     "merging": 6, "tasks": 6, "training": 6, "methods": 7, "evaluation": 7,
     "stages": 8, "pipelines": 9, "compose": 10, "report": 11, "sweep": 11,
-    "run": 12, "reproduce": 12, "__main__": 13,
+    "run": 12, "reproduce": 12, "runs": 12, "__main__": 13,
 }  # fmt: skip
 LIBRARY = ("errors", "lazy", "config", "updates", "disk", "spectral", "tuner", "adapters", "merging")  # pip install .
 PACKAGES = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
@@ -28,6 +28,7 @@ LEAVES = ("errors", "lazy", "config", "updates", "stats", "matching", "disk", "e
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.stages.make", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",
+    "hiplora.runs", "hiplora.report.page.build",
     "hiplora.tracking", "hiplora.spectral", "hiplora.tuner", "hiplora.tuner.options", "hiplora.adapters.files",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "lm_eval", "wandb")

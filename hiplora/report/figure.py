@@ -38,7 +38,7 @@ SERIES = (
 class Dot:
     """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval where it has one.
 
-    ``x_low`` and ``x_high`` are that of x, where x is measured too.
+    ``x_low`` and ``x_high`` are that of x, where x is measured too; ``runs`` are the records, which the CSV leaves out.
     """
 
     panel: str
@@ -52,6 +52,7 @@ class Dot:
     marks: str = ""
     x_low: float | None = None
     x_high: float | None = None
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,17 @@ def dot(
     """The mean of a sample, which is not empty, as a point; ``across`` is the interval of x."""
     (low, high), (x_low, x_high) = interval, across
     marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
+    runs = tuple(dict.fromkeys(run for each in sample.of.values() for run in each.runs))
     return Dot(
         panel=panel, series=series, x=x, y=mean, low=low, high=high, x_low=x_low, x_high=x_high,
-        n=len(sample.of), n_expected=sample.expected, marks=marks,
+        n=len(sample.of), n_expected=sample.expected, marks=marks, runs=runs,
     )  # fmt: skip
 
 
 def to_csv(dots: Iterable[Dot]) -> str:
     """One row per point; an absent number is an empty field. Intervals of x have columns where there are any."""
     dots = list(dots)
-    hidden = set() if any(each.x_low is not None for each in dots) else {"x_low", "x_high"}
+    hidden = {"runs"} | (set() if any(each.x_low is not None for each in dots) else {"x_low", "x_high"})
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names := [each.name for each in fields(Dot) if each.name not in hidden])
@@ -120,17 +122,25 @@ def to_csv(dots: Iterable[Dot]) -> str:
 
 def pictures(figure: Figure) -> dict[str, bytes]:
     """The figure as PNG and PDF."""
+    kinds = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
+    return {ending: _picture(figure, ending, metadata) for ending, metadata in kinds.items()}
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG on no ground, its text as outlines: the same in every browser."""
+    return _picture(figure, "svg", {"Date": None, "Creator": None}, transparent=True)
+
+
+def _picture(figure: Figure, ending: str, metadata: dict[str, None], *, transparent: bool = False) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    found = {}
-    for ending, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}.items():
-        with matplotlib.rc_context(STYLE):
-            canvas, stream = Canvas(figsize=figure.size, layout="constrained"), io.BytesIO()
-            figure.draw(canvas, figure)
-            canvas.savefig(stream, format=ending, dpi=300, metadata={"Title": figure.title, **metadata})
-        found[ending] = stream.getvalue()
-    return found
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": figure.name}):
+        canvas, stream = Canvas(figsize=figure.size, layout="constrained"), io.BytesIO()
+        figure.draw(canvas, figure)
+        about = {"Title": figure.title, **metadata}
+        canvas.savefig(stream, format=ending, dpi=300, metadata=about, transparent=transparent)
+    return stream.getvalue()
 
 
 def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,6 +95,24 @@ def read(path: Path) -> Record:
         raise _broken(path, str(error)) from None
 
 
+def samples(folder: Path, record: Record) -> list[Sample]:
+    """The per-sample predictions behind a record's numbers; none where it has none.
+
+    Raises:
+        UserError: the file that the record names is missing or damaged.
+    """
+    if record.samples is None:
+        return []
+    path = folder / record.samples
+    try:
+        return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}), which holds the predictions of {record.kind} {record.id}; take it from "
+            "version control, or make the record again with force=true."
+        ) from None
+
+
 def remove(folder: Path, record: Record) -> None:
     """Remove a record with its predictions."""
     for ending in ("json", "predictions.jsonl.gz"):
@@ -135,6 +154,10 @@ class Records:
         """Kind and name of every record by its key, from the paths alone: no file is read."""
         ending = {key: f"-{key[0]}.{key[1]}.json" for key in self._paths}
         return {key: (path.parent.name, path.name.removesuffix(ending[key])) for key, path in self._paths.items()}
+
+    def samples(self, record: Record) -> list[Sample]:
+        """The predictions behind one of these records; raises as :func:`samples`."""
+        return samples(self.folder / record.kind, record)
 
     def __iter__(self) -> Iterator[Record]:
         for key in list(self._paths):

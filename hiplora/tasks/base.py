@@ -176,6 +176,10 @@ class Task(Corpus):
         ``logged`` maps the name of each lm-eval task of :meth:`requests` to what lm-eval logged for the item.
         """
 
+    def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
+        """What a model answered to an item, for people, from what :meth:`sample` kept; None where nothing was asked."""
+        return sample.get("text")
+
     def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
         """Prompts and answers to train on."""
         return [render(example, self.form) for example in self.training_examples(source, split)]

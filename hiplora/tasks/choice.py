@@ -75,6 +75,9 @@ class ChoiceTask(Task):
             "nll": entry["nll"],
         }
 
+    def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
+        return self.options(item)[sample["chosen"]] if "chosen" in sample else None
+
 
 def mean_log_probs(results: Sequence[Any]) -> list[float]:
     """Mean log-probability per token of each option (nats)."""

@@ -170,6 +170,14 @@ class Code(Task):
             return kept
         return kept | {"completions": list(logged[self.name]["filtered_resps"][0])}
 
+    def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
+        """The first completion that fared as most did."""
+        completions = sample.get("completions", [])
+        passed = [verdict == "passed" for verdict in sample.get("verdicts", [])]
+        most = 2 * sum(passed) >= len(passed)
+        agreeing = (text for text, well in zip(completions, passed, strict=False) if well == most)
+        return next(agreeing, next(iter(completions), None))
+
 
 def process_results(document: Mapping[str, Any], results: list[Any]) -> dict[str, float]:
     """Number of completions of one problem, for lm-eval; the sandbox judges them after all are there."""

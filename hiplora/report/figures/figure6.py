@@ -40,10 +40,11 @@ def _line(evidence: Evidence, metric: str, perturbation: str) -> Iterator[Dot]:
     measured = costs(evidence, perturbation, metric)
     if measured is None:
         return
-    marks = measured.entry.marks
+    marks, record = measured.entry.marks, measured.entry.record
+    runs = () if record is None else (record.id,)
     order = np.argsort(measured.sigma, kind="stable")
     for bin in np.array_split(order, min(BINS, len(order))):
-        found = {int(i): Measured(0, (), metric, float(measured.cost[i]), (), marks) for i in bin}
+        found = {int(i): Measured(0, (), metric, float(measured.cost[i]), runs, marks) for i in bin}
         sample = Sample(found, len(bin))
         x = float(measured.sigma[bin].mean())
         yield dot(metric, evidence.experiment.label(perturbation), x, sample, sample.interval("t"))

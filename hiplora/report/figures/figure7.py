@@ -83,7 +83,8 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
                 per = units.loc[found["task"]]
                 x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
                 value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
-                y[seed] = Measured(0, (), "text", value, (), joined(found["marks"]))
+                runs = tuple(run for runs in found["runs"] for run in runs)
+                y[seed] = Measured(0, (), "text", value, runs, joined(found["marks"]))
         sample = Sample(y, seeds)
         if y:
             mean = sum(x.values()) / len(x)
@@ -100,7 +101,9 @@ def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
     name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
     for seed, each in kept.of.items():
         x = gains.of[seed].value
-        yield Dot(panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks)
+        yield Dot(
+            panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks, runs=each.runs
+        )
     if kept.of:
         mean = stats.summarize([gains.of[seed].value for seed in kept.of]).mean
         yield dot(panel, name, mean, kept, kept.interval("t"))

@@ -1,0 +1,41 @@
+"""Write one HTML file of everything in a results folder; it opens from disk and needs no network.
+
+python -m hiplora.report                                             results/mini to outputs/report.html
+python -m hiplora.report --results results/local --out page.html data.root=DIR
+python -m hiplora.report model=folder model.path=DIR                 runs of another backbone: overrides as for a table
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiplora.disk import write_atomically
+from hiplora.errors import UserError
+from hiplora.report.page.build import EVERYTHING, page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of ``python -m hiplora.report``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hiplora.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs, as for python -m hiplora.reproduce")
+    parser.add_argument("--results", default="results/mini", help="folder of the results of one kind of data")
+    parser.add_argument("--out", default="outputs/report.html", help="file to write")
+    parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="some tables and figures alone")
+    words = parser.parse_intermixed_args(argv)
+    try:
+        written = page(Path(words.results), words.overrides, only=words.only.split(",")).encode()
+        write_atomically(Path(words.out), written)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Written: {words.out} ({len(written) / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The page from a folder of results: everything gathered, then written by the templates beside this file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hiplora.errors import UserError
+from hiplora.report.figures import FIGURES
+from hiplora.report.notes import MARKS
+from hiplora.report.page import drawing
+from hiplora.report.page.exhibits import Link, exhibits
+from hiplora.report.page.groups import grouped
+from hiplora.report.page.settings import Defaults
+from hiplora.report.page.summary import summary
+from hiplora.report.page.views import SIZE, View, Views, anchor, summary_of
+from hiplora.report.runs.fields import shown
+from hiplora.report.runs.prompts import Prompts, data_words
+from hiplora.report.runs.shelf import FIRST, Shelf
+from hiplora.report.tables import TABLES
+
+EVERYTHING = (*TABLES, *FIGURES)
+TEMPLATES = Path(__file__).with_name("templates")
+ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # of the list; other kinds stand last
+PANEL = {"width": 300, "height": 240}
+
+
+def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING) -> str:
+    """HTML of everything in ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names the exhibits.
+
+    Raises:
+        UserError: there is no such folder, table or figure, or the overrides do not compose.
+    """
+    if unknown := [name for name in only if name not in EVERYTHING]:
+        raise UserError(f"{', '.join(unknown)} is no table or figure; choose among {', '.join(EVERYTHING)}.")
+    shelf = Shelf(folder)
+    settings = data_words(folder, words)
+    runs = sorted(grouped(shelf), key=lambda run: (ORDER.get(run.kind, len(ORDER)), run.head.started))
+    maker = Views(shelf, Prompts(settings), Defaults(settings))
+    views = [maker.of(run) for run in runs]
+    links = {(r.id, r.where): (f"#{anchor(r)}", r.name) for r in shelf.records}
+
+    def find(id: str, where: str) -> Link | None:
+        return links.get((id, where))
+
+    shown_exhibits = list(exhibits(only, settings, find))
+    methods = _methods(views)
+    return render(
+        folder=folder,
+        first=FIRST,
+        summary=summary(shown_exhibits, runs),
+        tables=[each for each in shown_exhibits if each.name in TABLES],
+        figures=[each for each in shown_exhibits if each.name in FIGURES],
+        views=views,
+        methods=methods,
+        panels=list(_panels(views, methods)),
+        marks={mark: text for mark, text in MARKS.items() if any(mark in view.marks for view in views)},
+        broken=shelf.broken,
+    )
+
+
+def render(**values: Any) -> str:
+    """The template, filled."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"value": shown, "number": _number, "headlines": summary_of}
+    environment.globals |= {"looks": drawing.LOOKS, "panel": PANEL, "curve": SIZE}
+    return environment.get_template("page.html").render(**values)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _methods(views: Sequence[View]) -> list[str]:
+    """The methods with a look of their own: those with most adapters."""
+    counts = Counter(view.method for view in views if view.run.kind == "adapter" and view.method)
+    return [name for name, _ in counts.most_common(len(drawing.LOOKS))]
+
+
+def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.Scatter]:
+    """Learning against forgetting, a panel for each task and evaluation."""
+    found: dict[tuple[str, str], list[drawing.Mark]] = {}
+    for view in views:
+        of = view.facts
+        if of is None or of.learned is None or of.retain_text is None:
+            continue
+        series = methods.index(view.method) if view.method in methods else None
+        words = f"{view.title}: learned {of.learned:.3f}, forgot {of.retain_text:.3f} nats per token"
+        words += f" ({view.settings.words})" if view.settings.words else ""
+        mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
+        found.setdefault((of.on, view.task), []).append(mark)
+    for (on, task), marks in sorted(found.items()):
+        yield drawing.scatter(f"{task}, scored on {on}" if on != "frontier" else f"{task}, frontier", marks, **PANEL)

@@ -1,0 +1,101 @@
+"""Small drawings as SVG that follow the page's colours: a training curve, and learning against forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hiplora.report.figure import SERIES
+
+POINTS = 120  # of a curve; a longer training is averaged
+# Half a marker's size is 4: the shapes of the figures, by the name that matplotlib gives them.
+SHAPES = {
+    "o": "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "s": "M-3.2-3.2h6.4v6.4h-6.4z", "^": "M0-4.2L4 3.2H-4z",
+    "D": "M0-4.4L4.4 0L0 4.4L-4.4 0z", "v": "M0 4.2L4-3.2H-4z",
+    "P": "M-1.4-4h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
+    "X": "M-3.8-2L-2-3.8L0-1.8L2-3.8L3.8-2L1.8 0L3.8 2L2 3.8L0 1.8L-2 3.8L-3.8 2L-1.8 0z",
+}  # fmt: skip
+LOOKS = tuple((color, SHAPES[marker]) for color, marker, _ in SERIES)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Numbers to pixels, with ticks at round numbers."""
+
+    ticks: tuple[tuple[float, str], ...]  # pixel, words
+    place: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One adapter in a scatter."""
+
+    x: float
+    y: float
+    series: int | None  # of the looks; None is any other method
+    href: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training curve: its points as SVG has them, and its axes."""
+
+    points: str
+    x: Axis
+    y: Axis
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Marks in pixels, the Pareto front as SVG's points, the place of zero where it is on the axes."""
+
+    title: str
+    marks: tuple[Mark, ...]
+    front: str
+    x: Axis
+    y: Axis
+
+
+def axis(values: Sequence[float], start: float, end: float, *, ticks: int = 4) -> Axis:
+    """An axis that holds the values between two pixels."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - (abs(low) / 10 or 1), high + (abs(high) / 10 or 1)
+    margin = 0.04 * (high - low)
+    low, high = low - margin, high + margin
+
+    def place(value: float) -> float:
+        return round(start + (value - low) / (high - low) * (end - start), 1)
+
+    shown = [value for value in MaxNLocator(ticks).tick_values(low, high) if low <= value <= high]
+    return Axis(tuple((place(value), f"{value:.6g}".replace("-", "−")) for value in shown), place)
+
+
+def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height: int) -> Curve:
+    """The loss of every step, of neighbouring steps their mean where there are many."""
+    size = -(-len(steps) // POINTS)
+    parts = [slice(start, start + size) for start in range(0, len(steps), size)]
+    xs, ys = ([sum(values[part]) / len(values[part]) for part in parts] for values in (steps, losses))
+    x, y = axis(xs, 40, width - 6), axis(ys, height - 22, 6, ticks=3)
+    return Curve(" ".join(f"{x.place(a):g},{y.place(b):g}" for a, b in zip(xs, ys, strict=True)), x, y)
+
+
+def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Scatter:
+    """Marks of one task on common axes; zero is on both."""
+    x = axis([0.0, *(mark.x for mark in marks)], 46, width - 8)
+    y = axis([0.0, *(mark.y for mark in marks)], height - 40, 8)
+    front = pareto([(mark.x, mark.y) for mark in marks])
+    placed = tuple(Mark(x.place(m.x), y.place(m.y), m.series, m.href, m.title) for m in marks)
+    return Scatter(title, placed, " ".join(f"{x.place(a):g},{y.place(b):g}" for a, b in front), x, y)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other beats in both: learned more (x) and forgot less (y); in the order of x."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(set(points), key=lambda point: (-point[0], point[1])):
+        if not front or y < front[-1][1]:
+            front.append((x, y))
+    return front[::-1]

@@ -1,0 +1,72 @@
+"""Runs as a reader thinks of them: a training with all that was measured of its adapter; else a record alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from hiplora.report.runs.shelf import Shelf
+from hiplora.stages.record import Record
+from hiplora.stages.results import Adapter, Frontier, Scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """``records`` in the order in which they were made, the training first; ``train`` is None where there is none."""
+
+    train: Record | None
+    records: tuple[Record, ...]
+
+    @property
+    def head(self) -> Record:
+        """The record that the run goes by."""
+        return self.records[0]
+
+    @cached_property
+    def kind(self) -> str:
+        """What it is: adapter, backbone, merged, else the kind of its record."""
+        return "adapter" if self.train is not None else str(self.head.asked.get("of", {}).get("kind", self.head.kind))
+
+    @property
+    def task(self) -> str | None:
+        """What the adapter was trained on."""
+        return None if self.train is None else self.train.asked.get("task", {}).get("name")
+
+    @cached_property
+    def best(self) -> Record | None:
+        """The record that says most of the unscaled adapter or model: scores on test, on validation, a frontier."""
+
+        def rank(record: Record) -> tuple[int, bool, int]:
+            result = record.result
+            size = len(result.benchmarks) if isinstance(result, Scores) else 0
+            return (isinstance(result, Scores), split(record) == "test", size)
+
+        found = [each for each in self.records if isinstance(each.result, Frontier) or scored(each) in UNSCALED]
+        return max(found, key=rank, default=None)
+
+
+UNSCALED = ("adapter", "backbone", "merged", "folder")
+
+
+def scored(record: Record) -> str | None:
+    """What a record's scores are of, such as adapter or scaled; None where it is no record of scores."""
+    return record.asked.get("of", {}).get("kind") if isinstance(record.result, Scores) else None
+
+
+def split(record: Record) -> str:
+    """Where it was scored."""
+    return record.asked.get("evaluation", {}).get("splits", "test")
+
+
+def grouped(shelf: Shelf) -> list[Run]:
+    """Every record in one run, the first-made run first."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(shelf.records, key=lambda record: not isinstance(record.result, Adapter)):
+        key = (record.id, record.where)
+        needs = [need for id in record.needs if (need := shelf.need(record, id)) is not None]
+        alone = isinstance(record.result, Adapter) or len(record.needs) != 1 or not needs
+        if not alone and isinstance(needs[0].result, Adapter):
+            key = (needs[0].id, needs[0].where)
+        found.setdefault(key, []).append(record)
+    runs = [Run(each[0] if isinstance(each[0].result, Adapter) else None, tuple(each)) for each in found.values()]
+    return sorted(runs, key=lambda run: (run.head.started, run.head.name, run.head.id))

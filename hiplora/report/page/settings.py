@@ -1,0 +1,68 @@
+"""The settings of a record beside those of conf/: what differs comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hiplora.compose import CONF_DIR, compose_cached
+from hiplora.errors import UserError
+from hiplora.pipelines.base import scores, training
+from hiplora.report.runs.fields import Fields, asked, flat
+from hiplora.stages.record import Record
+
+TITLE = ("method", "task", "seed", "of", "operator")  # said in the title of a run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``changed`` are (name, value, value of conf/); ``reason`` says why nothing could be compared."""
+
+    changed: tuple[tuple[str, object, object], ...]
+    every: Fields
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """What differs, in a few words for a list: not the files, and not what only counts versions."""
+        plain = [each for each in self.changed if not each[0].startswith("reads.") and "version" not in each[0]]
+        return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value, _ in plain)
+
+
+class Defaults:
+    """What conf/ composes for a method, a task and an operator; ``words`` are the overrides of all runs here."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+        self._known: dict[tuple[str, ...], Fields | str] = {}
+
+    def of(self, record: Record) -> Settings:
+        """The settings of a record, compared."""
+        every = asked(record)
+        plain = self._plain(every)
+        if isinstance(plain, str):
+            return Settings((), every, plain)
+        several = "," in str(every.get("task"))  # a merge's adapters: each has the form of its own task
+        shared = [name for name in every if name in plain and name not in TITLE]
+        shared = [name for name in shared if not (several and name.startswith(("task.", "reads.")))]
+        return Settings(tuple((n, every[n], plain[n]) for n in shared if every[n] != plain[n]), every)
+
+    def _plain(self, every: Fields) -> Fields | str:
+        chosen = {"merge" if name == "operator" else name: every[name] for name in ("method", "task", "operator")
+                  if name in every}  # fmt: skip
+        words = tuple(f"{group}={name}" for group, name in chosen.items() if _option(group, str(name)))
+        if words not in self._known:
+            try:
+                self._known[words] = self._composed(words)
+            except UserError as error:
+                self._known[words] = str(error)
+        return self._known[words]
+
+    def _composed(self, words: Sequence[str]) -> Fields:
+        config = compose_cached([*self._words, *words])
+        score = scores(config, training(config)).described()
+        return flat({**{k: v for k, v in score.items() if k != "kind"}, "operator": config.merge.described()})
+
+
+def _option(group: str, name: str) -> bool:
+    return (CONF_DIR / group / f"{name}.yaml").is_file()

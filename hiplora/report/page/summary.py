@@ -1,0 +1,67 @@
+"""What the page says first: the question, the answer that the records give, and one picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hiplora.report.contrasts import DIFFERENCE, VERDICT
+from hiplora.report.page.exhibits import Exhibit, Section
+from hiplora.report.page.groups import Run
+from hiplora.report.table import Table
+
+ANSWERS = "table16"  # whose first contrasts are the question of the project
+PICTURE = "figure7"
+FIRST = "Contrasts: text rise (primary)"
+LEAD = {
+    "supported": "Yes, at this scale.",
+    "not supported": "No, not at this scale.",
+    "undecidable": "The runs do not decide it.",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``lead`` answers in a sentence, ``contrasts`` holds the numbers, ``missing`` says what an answer waits for."""
+
+    lead: str
+    contrasts: Section | None
+    missing: str
+    picture: Exhibit | None
+    counts: tuple[tuple[str, int], ...]
+    backbone: str
+
+
+def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> Summary:
+    """The answer as far as it is there."""
+    by_name = {each.name: each for each in exhibits}
+    of = by_name.get(ANSWERS)
+    section, verdict = _answer(of)
+    picture = by_name.get(PICTURE)
+    missing = (
+        "" if of is None or of.there == of.wanted else f"{of.there} of {of.wanted} runs behind the answer are there"
+    )
+    captions = [each.made.caption for each in exhibits if each.made is not None]
+    return Summary(
+        lead=next((words for start, words in LEAD.items() if verdict.startswith(start)), ""),
+        contrasts=section,
+        missing=missing,
+        picture=picture if picture is not None and picture.filled else None,
+        counts=tuple(Counter(record.kind for run in runs for record in run.records).items()),
+        backbone=captions[0].partition(". ")[0] + "." if captions else "",
+    )
+
+
+def _answer(of: Exhibit | None) -> tuple[Section | None, str]:
+    """The primary contrasts with their verdicts, and the verdict of the first."""
+    if of is None or not isinstance(of.made, Table):
+        return None, ""
+    section = next((each for each in of.sections if each.heading == FIRST), None)
+    if section is None:
+        return None, ""
+    wanted = [number for number, head in enumerate(section.header) if head.text in (DIFFERENCE.label, VERDICT.label)]
+    rows = [(row, [cells[number] for number in wanted]) for row, cells in section.rows]
+    short = Section(FIRST, [section.header[number] for number in wanted], rows)
+    verdict = rows[0][1][-1].text if rows and len(wanted) == 2 else ""
+    return (short, verdict) if any(cell.href for _, cells in rows for cell in cells) else (None, "")

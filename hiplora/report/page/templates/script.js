@@ -1,0 +1,75 @@
+// Sorting and filtering of the list of runs. Without this script the list is as it stands.
+(() => {
+  const table = document.querySelector("table.list");
+  if (!table) return;
+  const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
+  const names = heads.map((head) => head.dataset.name);
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.value ?? cell.textContent.trim();
+  };
+
+  const sort = (column, descending) => {
+    const number = heads[column].dataset.kind === "number";
+    const compare = (one, two) => {
+      const [a, b] = [valueOf(one, column), valueOf(two, column)];
+      if (a === "" || b === "") return (a === "") - (b === ""); // what was not measured stands last either way
+      const order = number ? a - b : a.localeCompare(b, undefined, { numeric: true });
+      return descending ? -order : order;
+    };
+    rows.sort(compare);
+    body.append(...rows);
+    heads.forEach((head, index) => {
+      if (index === column) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+  };
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
+  });
+
+  // A word is looked for everywhere; column=text, column<number and column>number in one column.
+  const test = (word) => {
+    const [, name, sign, wanted] = word.match(/^([^=<>]+)([=<>])(.*)$/) ?? [];
+    const column = names.indexOf(name?.toLowerCase());
+    if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
+    if (sign === "=") {
+      const any = wanted.toLowerCase().split(",");
+      return (row) => any.some((each) => valueOf(row, column).toLowerCase() === each);
+    }
+    return (row) => {
+      const value = valueOf(row, column);
+      return value !== "" && wanted !== "" && (sign === "<" ? +value < +wanted : +value > +wanted);
+    };
+  };
+  const controls = document.querySelector(".controls"), input = controls.querySelector("input");
+  const count = controls.querySelector("output");
+  const filter = () => {
+    const tests = input.value.split(/\s+/).filter(Boolean).map(test);
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = !tests.every((each) => each(row));
+      shown += !row.hidden;
+    }
+    count.textContent = `${shown} of ${rows.length} runs`;
+  };
+  input.addEventListener("input", filter);
+  controls.hidden = false;
+  filter();
+
+  // A link into a closed list opens it.
+  const open = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const closed = target && target.closest("details:not([open])");
+    if (closed) {
+      closed.open = true;
+      target.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", open);
+  open();
+})();

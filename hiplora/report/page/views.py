@@ -1,0 +1,245 @@
+"""What the page shows of one run: its settings, curve, scores before and after, and what the model answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hiplora.report.page import drawing
+from hiplora.report.page.facts import Facts, backbones, facts, key, members
+from hiplora.report.page.groups import Run, scored, split
+from hiplora.report.page.settings import Defaults, Settings
+from hiplora.report.runs.fields import numbers, shown
+from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
+from hiplora.report.runs.prompts import Prompts
+from hiplora.report.runs.shelf import Shelf
+from hiplora.report.runs.text import headline
+from hiplora.stages.record import Record, Sample
+from hiplora.stages.results import Adapter, Scores
+
+TRAINING = {  # numbers of a training that a reader looks for, in words
+    "steps": "steps", "tokens": "tokens", "epochs": "epochs", "final_loss": "final loss (nats/token)",
+    "seconds": "seconds", "tokens_per_second": "tokens per second", "deployed_parameters": "parameters, deployed",
+    "update_norm": "‖ΔW‖", "top_share": "share in the leading subspaces", "channel_share": "share of the channel",
+}  # fmt: skip
+MOST = 40  # numbers of a record of another kind
+LOWER = ("nll", "empty")  # metrics that are better when they are lower
+LONG = 600  # characters of a prompt or an answer
+SIZE = {"width": 420, "height": 150}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric before and after, ``alone`` of a merge's adapter by itself; texts, empty where not measured.
+
+    ``change`` is against ``alone`` where that is there, else against ``before``.
+    """
+
+    name: str
+    before: str
+    alone: str
+    after: str
+    change: str
+    better: bool | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item: what was asked, what is right, what the backbone and this model said; ``fate`` compares them."""
+
+    benchmark: str
+    id: str
+    fate: str
+    prompt: str
+    right: str | None
+    before: str | None
+    given: str | None
+
+
+@dataclass
+class Part:
+    """What one record adds to a run."""
+
+    record: Record
+    anchor: str
+    title: str
+    marks: str
+    lines: list[Line] = field(default_factory=list)
+    alone: bool = False
+    numbers: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
+    curve: drawing.Curve | None = None
+
+
+@dataclass
+class View:
+    """One run on the page."""
+
+    run: Run
+    anchor: str
+    title: str
+    method: str
+    task: str
+    seed: str
+    marks: str
+    settings: Settings
+    facts: Facts | None
+    parts: list[Part]
+
+
+class Views:
+    """Makes the views of runs; ``prompts`` read the text of items from the data."""
+
+    def __init__(self, shelf: Shelf, prompts: Prompts, defaults: Defaults) -> None:
+        self._shelf, self._prompts, self._defaults = shelf, prompts, defaults
+        self._items: dict[str, dict[str, Items]] = {}
+
+    @cached_property
+    def _bases(self) -> dict[str, Record | None]:
+        return backbones(self._shelf.records)
+
+    def of(self, run: Run) -> View:
+        """Everything about one run."""
+        settings = self._defaults.of(run.head)
+        every = settings.every
+        words = [shown(every[name]) if name in every else "" for name in ("method", "task", "seed")]
+        return View(
+            run, anchor(run.head), run.head.name, *words,
+            marks="".join(sorted({*"".join(self._shelf.marks(record) for record in run.records)})),
+            settings=settings,
+            facts=facts(run, self._bases),
+            parts=[self._part(run, record) for record in run.records],
+        )  # fmt: skip
+
+    def _part(self, run: Run, record: Record) -> Part:
+        part = Part(record, anchor(record), _title(record), self._shelf.marks(record))
+        result = record.result
+        if isinstance(result, Adapter):
+            found = {**dict(result), **result.measures}
+            part.numbers = [(words, _short(found[name])) for name, words in TRAINING.items() if name in found]
+            part.curve = _curve(result)
+        elif isinstance(result, Scores):
+            base = self._bases.get(key(record)) if scored(record) != "backbone" else None
+            alone = members(self._shelf, record)
+            part.alone, part.lines = bool(alone), list(_lines(result, base, alone))
+            if record is run.best or run.train is None:
+                part.counts, part.answers = self._answers(record, base, own=run.task)
+        else:
+            plain = {name.removeprefix("result."): value for name, value in numbers(record).items()}
+            part.numbers = [(name, _short(value)) for name, value in list(plain.items())[:MOST]]
+        return part
+
+    def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
+        """Counts of what was learned and forgotten by benchmark, and items that show it: more of the own one."""
+        items = by_benchmark(self._shelf.samples(record))
+        before = self._base_items(base)
+        counts, found = [], []
+        for name in sorted(items, key=lambda name: name != own):
+            old = before.get(name)
+            if old is not None:
+                change = flips(old, items[name])
+                counts.append(f"{name}: {len(change.gained)} learned, {len(change.lost)} lost")
+            most = 4 if name == own or old is None else 2
+            for id in telling(items[name], old, 1)[:most]:
+                found.append(self._answer(record, items[name][id], base, None if old is None else old[id]))
+        return counts, found
+
+    def _base_items(self, base: Record | None) -> dict[str, Items]:
+        if base is None:
+            return {}
+        if base.stem not in self._items:
+            self._items[base.stem] = by_benchmark(self._shelf.samples(base))
+        return self._items[base.stem]
+
+    def _answer(self, record: Record, sample: Sample, base: Record | None, old: Sample | None) -> Answer:
+        now = self._prompts.show(record, sample)
+        then = self._prompts.show(base, old).given if base is not None and old is not None else None
+        given = None if now.given is None else _cut(now.given) + passed(sample)
+        return Answer(
+            str(sample.get("benchmark")), str(sample.get("id")), _fate(sample, old),
+            prompt=_cut(now.prompt) if now.prompt is not None else f"({now.reason})",
+            right=None if now.right is None else _cut(now.right),
+            before=None if then is None or old is None else _cut(then) + passed(old),
+            given=given,
+        )  # fmt: skip
+
+
+def anchor(record: Record) -> str:
+    """The name that links to a record lead to."""
+    return f"r-{record.id}-{record.where}"
+
+
+def _title(record: Record) -> str:
+    if isinstance(record.result, Adapter):
+        return "Training"
+    if isinstance(record.result, Scores):
+        scale = record.asked.get("of", {}).get("scale")
+        return f"Scores on {split(record)}" + (f", {scale:g} ΔW" if scale is not None else "")
+    return record.kind.capitalize()
+
+
+def _curve(result: Adapter) -> drawing.Curve | None:
+    points = [(entry["step"], entry["loss"]) for entry in result.curve if "step" in entry and "loss" in entry]
+    if len(points) < 2:
+        return None
+    steps, losses = zip(*points, strict=True)
+    return drawing.curve(steps, losses, **SIZE)
+
+
+def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iterator[Line]:
+    before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
+    for name, scores in result.benchmarks.items():
+        own = [each.result for each in alone if _task(each) == name]
+        for metric, value in scores.items():
+            if metric in ("n", "tokens"):
+                continue
+            old = before.get(name, {}).get(metric)
+            single = [each.benchmarks.get(name, {}).get(metric) for each in own if isinstance(each, Scores)]
+            yield _line(f"{name} {metric}", old, next(iter(single), None), value, metric=metric)
+
+
+def _line(name: str, before: float | None, alone: float | None, after: float | None, *, metric: str) -> Line:
+    factor, digits, unit = (1, 3, "") if metric == "nll" else (100, 1, " %")
+
+    def text(value: float | None) -> str:
+        return "" if value is None else f"{factor * value:.{digits}f}{unit}"
+
+    reference = before if alone is None else alone
+    if reference is None or after is None:
+        return Line(name, text(before), text(alone), text(after), "")
+    change = round(factor * (after - reference), digits)
+    moved = f"{change:+.{digits}f}".replace("-", "−") if change else f"{0:.{digits}f}"
+    better = None if change == 0 else (change < 0) == (metric in LOWER)
+    return Line(name, text(before), text(alone), text(after), moved, better)
+
+
+def _task(record: Record) -> str | None:
+    return record.asked.get("of", {}).get("train", {}).get("task", {}).get("name")
+
+
+def _fate(sample: Sample, old: Sample | None) -> str:
+    now, then = right(sample), None if old is None else right(old)
+    if now is None:
+        return "likelihood only"
+    if then is None:
+        return "right" if now else "wrong"
+    return {(False, True): "learned", (True, False): "lost", (True, True): "kept", (False, False): "still wrong"}[
+        then, now
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(value)
+
+
+def _cut(text: str) -> str:
+    """A text with the middle of a long one left out, and control characters made visible."""
+    short = text if len(text) <= LONG else f"{text[: LONG // 2]} […] {text[-LONG // 2 :]}"
+    return "".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in short).strip("\n")
+
+
+def summary_of(records: Iterable[Record]) -> str:
+    """The headline numbers of a run that is no adapter."""
+    return "; ".join(filter(None, (headline(record.result) for record in records)))

@@ -1,0 +1,108 @@
+"""Every field of a record under one dotted name: what was asked, what came out, where and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hiplora.errors import UserError
+from hiplora.stages.record import Record
+from hiplora.stages.results import Adapter, Scores
+
+Value = str | int | float | bool | None
+Fields = dict[str, Value]
+INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
+HEAD = ("kind", "id", "where", "name", "started", "digest")
+RESULT = "result"
+
+
+def fields(record: Record, marks: str = "") -> Fields:
+    """Everything that records can be listed, filtered and compared by; ``marks`` are a table's."""
+    raw = record.environment
+    about: Fields = {name: getattr(record, name) for name in HEAD}
+    about |= {"marks": marks, "commit": raw.get("git_commit"), "dirty": raw.get("git_dirty")}
+    about |= {"device": raw.get("device"), "platform": raw.get("platform")}
+    return {**about, **asked(record), **numbers(record)}
+
+
+def asked(record: Record) -> Fields:
+    """What was asked, by the names of the command line where these are unique: ``training.lr``, ``method``."""
+    return flat({key: value for key, value in record.asked.items() if key != "kind"})
+
+
+def numbers(record: Record) -> Fields:
+    """What came out: plain values as ``result.gsm8k.acc``, and how many there are of what stands in lists."""
+    raw = record.result.model_dump()
+    if isinstance(record.result, Scores):
+        raw |= raw.pop("benchmarks")
+    if isinstance(record.result, Adapter):
+        raw |= raw.pop("measures")
+    counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
+    return {f"{RESULT}.{name}": value for name, value in flat(counted).items()}
+
+
+def flat(tree: Mapping[str, Any]) -> Fields:
+    """The leaves of a tree of settings, each under its dotted name.
+
+    What has a name is known by it: ``method`` is the method's, ``benchmarks.gsm8k.scoring`` a benchmark's option. Where
+    several adapters have one field, their different values stand together.
+    """
+    found: dict[str, list[Value]] = {}
+    for name, value in _leaves(tree, ""):
+        values = found.setdefault(name, [])
+        if value not in values:
+            values.append(value)
+    return {name: v[0] if len(v) == 1 else ",".join(map(shown, v)) for name, v in found.items()}
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Value]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _field(key, inner, name)
+    elif _many(value):
+        for number, item in enumerate(value):
+            own = item.get("name") if isinstance(item, Mapping) and name else None
+            plain = {key: inner for key, inner in item.items() if key != "name"} if own else item
+            yield from _leaves(plain, f"{name}.{own or number}" if name else "")
+    elif isinstance(value, list | tuple):
+        yield name, ",".join(map(shown, value))
+    else:
+        yield name, value
+
+
+def _field(key: str, inner: Any, name: str) -> Iterator[tuple[str, Value]]:
+    if key in INSIDE:
+        kind = inner.get("kind") if isinstance(inner, Mapping) else None
+        yield from [(key, kind)] if key == "of" and kind else []
+        yield from _leaves({k: v for k, v in inner.items() if k != "kind"} if isinstance(inner, Mapping) else inner, "")
+    else:
+        yield from _leaves(inner, name if key == "name" and name else f"{name}.{key}" if name else key)
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value)
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed and printed, on one line: ``null``, ``true``, numbers with six digits."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
+
+
+def resolve(name: str, known: Iterable[str]) -> str:
+    """The full name of a field from its last words, such as ``training.lr`` from ``lr``.
+
+    Raises:
+        UserError: no record has it, or it says too little.
+    """
+    known = dict.fromkeys(known)
+    if name in known:
+        return name
+    ending = [each for each in known if each.endswith(f".{name}")]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise UserError(f"{name} can be {', '.join(ending[:6])}; type one of them.")
+    close = [each for each in known if name in each][:6] or [*known][:6]
+    raise UserError(f"No record has a field {name}; there are {', '.join(close)} and more (--json prints all).")

@@ -1,0 +1,67 @@
+"""Filters over fields, as a user types them: ``method=hip,lora``, ``training.lr>1e-4``, ``name=*gsm8k*``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from hiplora.errors import UserError
+from hiplora.report.runs.fields import Fields, Value, resolve, shown
+
+WORD = re.compile(r"(?P<field>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a field must be: one of ``values`` (``=``, ``!=``), or on one side of a number."""
+
+    field: str
+    sign: str
+    values: tuple[str, ...]
+
+    def holds(self, fields: Fields) -> bool:
+        """Whether a record is let through; one without the field never is."""
+        if self.field not in fields:
+            return False
+        value = fields[self.field]
+        if self.sign in ("=", "!="):
+            return any(_same(value, each) for each in self.values) == (self.sign == "=")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        bound = float(self.values[0])
+        return {"<": value < bound, ">": value > bound, "<=": value <= bound, ">=": value >= bound}[self.sign]
+
+
+def select(found: Sequence[Fields], words: Sequence[str]) -> list[Fields]:
+    """Those that pass every filter. Raises UserError for a word that is none, or names no field."""
+    known = dict.fromkeys(name for fields in found for name in fields)
+    filters = [parse(word, list(known)) for word in words] if found else []
+    return [fields for fields in found if all(each.holds(fields) for each in filters)]
+
+
+def parse(word: str, known: Sequence[str]) -> Filter:
+    """A filter from a word. Raises UserError where it is none."""
+    match = WORD.fullmatch(word)
+    if match is None:
+        raise UserError(f"{word!r} is not a filter; type field=value, e.g. method=hip, or field>number.")
+    sign, value = match["sign"], match["value"]
+    if sign not in ("=", "!=") and _number(value) is None:
+        raise UserError(f"{word}: {value!r} is not a number; type one behind {sign}.")
+    values = (value,) if sign not in ("=", "!=") else tuple(value.split(","))
+    return Filter(resolve(match["field"].strip(), known), sign, values)
+
+
+def _same(value: Value, typed: str) -> bool:
+    text, number = shown(value), _number(typed)
+    if number is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        return value == number
+    return text == typed or fnmatchcase(text, typed)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,107 @@
+"""Prompts and right answers of the items behind predictions.
+
+Records never hold a benchmark's text. It is read from the data, and shown only where the hash in the record says that
+these were the words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiplora.compose import CONF_DIR, check_conf, compose_cached
+from hiplora.errors import UserError
+from hiplora.report.find import NATURAL
+from hiplora.stages.record import Record, Sample
+from hiplora.tasks.base import Task
+from hiplora.tasks.source import Source
+
+FORM = ("scoring", "template", "target")  # options that decide a prompt's words
+OTHER = "the words of this item are not those of the data here"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One prediction for people; ``prompt`` and ``right`` are None where ``reason`` says why they are not shown."""
+
+    prompt: str | None
+    right: str | None
+    given: str | None
+    reason: str = ""
+
+
+class Prompts:
+    """Reads the benchmarks of one kind of data, each split once; ``words`` are overrides such as ``data=mini``."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        config = compose_cached(words)
+        self._tasks = {task.name: task for task in config.benchmarks}
+        self._source = Source(config.data)
+        self._asked: dict[Any, tuple[Task, dict[str, Any]]] = {}
+        self._refused: dict[Any, str] = {}
+
+    def show(self, record: Record, sample: Sample) -> Shown:
+        """A prediction with its prompt and its right answer."""
+        try:
+            task, items = self._items(record, str(sample.get("benchmark")))
+        except UserError as error:
+            return Shown(None, None, _written(sample), str(error))
+        item = items.get(str(sample.get("id")))
+        if item is None or not _same(task.prompt(item), sample):
+            return Shown(None, None, _written(sample), OTHER)
+        return Shown(task.prompt(item), task.answer(item), task.given(item, sample))
+
+    def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
+        """A benchmark as a record asked it, and its items. Raises UserError where they are not here."""
+        options = next((each for each in record.asked.get("benchmarks", []) if each.get("name") == name), {})
+        split = record.asked.get("evaluation", {}).get("splits", "test")
+        form = {key: options[key] for key in FORM if key in options}
+        key = (name, split, *form.items())
+        if key in self._refused:
+            raise UserError(self._refused[key])
+        if key not in self._asked:
+            try:
+                self._asked[key] = self._read(name, split, form)
+            except UserError as error:
+                self._refused[key] = str(error)
+                raise
+        return self._asked[key]
+
+    def _read(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+        if name not in self._tasks:
+            raise UserError(f"{name} is none of the benchmarks of conf/, so its text is not read")
+        task = self._tasks[name].but(**form)
+        return task, {str(item["id"]): item for item in task.test_items(self._source, split)}
+
+
+def _same(prompt: str, sample: Sample) -> bool:
+    kept = sample.get("prompt_hash")
+    return isinstance(kept, str) and hashlib.sha256(prompt.encode()).hexdigest().startswith(kept)
+
+
+def _written(sample: Sample) -> str | None:
+    """What was written, as far as a prediction says it without its item."""
+    text = sample.get("text", next(iter(sample.get("completions", [])), None))
+    return f"option {sample['chosen'] + 1}" if text is None and "chosen" in sample else text
+
+
+def data_words(folder: Path, words: Sequence[str] = ()) -> list[str]:
+    """The overrides under which runs have their results in a folder ``results/<data>``: those of conf/ need none.
+
+    Raises:
+        UserError: it is not called as a kind of data is.
+    """
+    check_conf()
+    known = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
+    folder = folder.resolve()
+    if folder.name not in known:
+        raise UserError(f"{folder} is not called as a kind of data is; choose a folder called {' or '.join(known)}.")
+    plain = compose_cached([])
+    asked = {"results_dir": str(folder.parent), "data": folder.name, "scale": NATURAL[folder.name]}
+    there = {"results_dir": str(plain.places.results.resolve().parent), "data": plain.data.name, "scale": plain.scale}
+    typed = {word.partition("=")[0] for word in words}
+    needed = [f"{key}={value}" for key, value in asked.items() if key not in typed and value != there[key]]
+    return [*needed, *words]

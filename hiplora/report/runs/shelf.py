@@ -1,0 +1,96 @@
+"""The records of one results folder, and what a person asks of one of them: its marks, its neighbours, its name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from hiplora.errors import UserError
+from hiplora.report.channel import channel_stands_still
+from hiplora.report.frame import MARKS
+from hiplora.report.measures import DIRTY, STILL
+from hiplora.report.runs.fields import Fields, fields
+from hiplora.stages.record import Record, Sample
+from hiplora.stages.store import Places, Store
+
+FIRST = "python -m hiplora.run method=hip task=gsm8k seed=42"
+
+
+class Shelf:
+    """The tracked records in ``results/<data>``, in the order in which they were made.
+
+    Raises:
+        UserError: there is no such folder, or it holds several of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        _check(folder)
+        self.folder = folder
+        self.store = Store(Places(outputs=Path("outputs"), results=folder), local=False)
+        self.records = sorted(self.store.tracked, key=lambda record: (record.started, record.name, record.id))
+
+    @property
+    def broken(self) -> list[str]:
+        """A sentence for each file that is not a record."""
+        return self.store.tracked.broken
+
+    @cached_property
+    def by_id(self) -> dict[str, list[Record]]:
+        """Records by what was asked: one for each place that answered."""
+        found: dict[str, list[Record]] = {}
+        for record in self.records:
+            found.setdefault(record.id, []).append(record)
+        return found
+
+    @cached_property
+    def fields(self) -> list[Fields]:
+        """The fields of every record, in the same order."""
+        return [fields(record, self.marks(record)) for record in self.records]
+
+    def need(self, record: Record, id: str) -> Record | None:
+        """The record that another was made from."""
+        return next((each for each in self.by_id.get(id, []) if each.where == record.where), None)
+
+    def marks(self, record: Record) -> str:
+        """† ‡ * § as in tables: see :data:`hiplora.report.notes.MARKS`."""
+        behind = [record, *(need for id in record.needs if (need := self.need(record, id)) is not None)]
+        dirty = any(each.environment.get("git_dirty") for each in behind)
+        still = any(map(channel_stands_still, behind))
+        return MARKS[self.store.status(record)] + DIRTY * dirty + STILL * still
+
+    def samples(self, record: Record) -> list[Sample]:
+        """The predictions behind a record."""
+        return self.store.tracked.samples(record)
+
+    def path(self, record: Record) -> Path:
+        """The file of a record."""
+        return self.store.tracked.folder / record.kind / f"{record.stem}.json"
+
+    def find(self, typed: str) -> Record:
+        """The record of an id or its beginning (``3f2a``), with its place where two answered (``3f2a….cpu-float32``).
+
+        Raises:
+            UserError: there is none, or there are several.
+        """
+        id, _, where = typed.partition(".")
+        of = [each for each in self.records if each.id.startswith(id) and (not where or each.where == where)]
+        found = of or [each for each in self.records if each.stem == typed]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise UserError(f"{self.folder} has no record {typed}; python -m hiplora.runs lists those there are.")
+        several = ", ".join(f"{each.id}.{each.where} ({each.kind} {each.name})" for each in found[:6])
+        raise UserError(f"{typed} can be {several}; type more of it.")
+
+
+def _check(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is not a folder; type --results DIR, the folder results/<data> of a checkout (results/mini)."
+        )
+    inside = sorted(path.parent for path in folder.glob("*/records"))
+    if inside and not (folder / "records").is_dir():
+        raise UserError(
+            f"{folder} holds the results of {', '.join(path.name for path in inside)}, which are not comparable; type "
+            f"--results {inside[0]}."
+        )

@@ -1,0 +1,183 @@
+"""Records in a terminal: the list, one of them, two of them beside each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from hiplora.report.plan import duration
+from hiplora.report.runs.fields import HEAD, RESULT, Fields, asked, numbers, shown
+from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
+from hiplora.report.runs.prompts import Prompts
+from hiplora.report.runs.shelf import FIRST, Shelf
+from hiplora.stages.record import Record, Sample
+from hiplora.stages.results import Adapter, Frontier, Result, Scores
+from hiplora.tasks import TASKS, primary
+
+LINE = 100  # characters of an answer or a value in a table
+DIGEST = re.compile(r"[0-9a-f]{40,}")
+PROMPT = 700  # characters of a prompt, its middle left out
+
+
+def listing(shelf: Shelf, found: Sequence[Fields], columns: Sequence[str]) -> str:
+    """A line for each of some records, with further columns."""
+    if not shelf.records:
+        return f"{shelf.folder} has no record yet; the first one is made by\n  {FIRST}"
+    by_key = {(record.id, record.where): record for record in shelf.records}
+    rows = [["kind", "id", "where", "made", "name", *columns, ""]]
+    for each in found:
+        record = by_key[str(each["id"]), str(each["where"])]
+        head = [record.kind, f"{record.id}{each['marks']}", record.where, record.started[:16].replace("T", " ")]
+        values = [_cut(shown(each[name]) if name in each else "") for name in columns]
+        rows.append([*head, record.name, *values, headline(record.result)])
+    count = f"{len(found)} of {len(shelf.records)} records in {shelf.folder}"
+    return "\n".join(
+        [*_aligned(rows), "", count + "; show ID says all of one, diff ID ID compares two.", *_broken(shelf)]
+    )
+
+
+def headline(result: Result) -> str:
+    """The numbers that one looks for first."""
+    if isinstance(result, Scores):
+        words = [
+            f"{name} {_percent(scores, headline_metric(name, scores))}" for name, scores in result.benchmarks.items()
+        ]
+        return ", ".join(words)
+    if isinstance(result, Adapter):
+        return f"loss {result.final_loss:.3f}, {result.steps} steps, {duration(result.seconds)}"
+    if isinstance(result, Frontier):
+        return f"{len(result.points)} points, {duration(result.seconds)}"
+    seconds = getattr(result, "seconds", None)
+    return "" if seconds is None else duration(seconds)
+
+
+def headline_metric(name: str, scores: Mapping[str, float | None]) -> str:
+    """The score that a benchmark goes by; of a text its likelihood."""
+    return primary(name) if name in TASKS else next(iter(scores))
+
+
+def _percent(scores: Mapping[str, float | None], metric: str) -> str:
+    value = scores.get(metric)
+    if value is None:  # code that was not executed, or likelihoods alone
+        metric, value = "nll", scores.get("nll")
+    if value is None:
+        return "–"
+    return f"NLL {value:.3f}" if metric == "nll" else f"{100 * value:.1f} %"
+
+
+def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) -> str:
+    """All of one record, with up to ``each`` predictions of a kind, or all."""
+    marks = shelf.marks(record)
+    lines = [f"{record.kind} {record.name}", *_pairs({**_about(record), "file": str(shelf.path(record))})]
+    lines += _pairs({"marks": marks}) if marks else []
+    for id in record.needs:
+        need = shelf.need(record, id)
+        words = f"{need.kind} {need.name}" if need is not None else "no record of it is here"
+        lines.append(f"  made from   {id} {words}")
+    lines += ["", "Numbers", *_pairs(_plain(numbers(record))), "", "Settings", *_pairs(asked(record))]
+    for benchmark, items in by_benchmark(shelf.samples(record)).items():
+        known = [verdict for sample in items.values() if (verdict := right(sample)) is not None]
+        counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)} likelihoods of the right answer"
+        lines += ["", f"Predictions: {benchmark}, {counted}"]
+        wanted = list(items) if each is None else telling(items, None, each) or list(items)[:each]
+        for id in wanted:
+            lines += _prediction(record, items[id], prompts)
+    return "\n".join(lines)
+
+
+def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int | None) -> str:
+    """What differs between two records: settings, numbers, items that flipped."""
+    lines = [f"A  {one.kind} {one.name} {one.id} ({one.where})", f"B  {two.kind} {two.name} {two.id} ({two.where})"]
+    left, right_ = ({**asked(record), **_made(record)} for record in (one, two))
+    differ = [name for name in dict.fromkeys([*left, *right_]) if left.get(name) != right_.get(name)]
+    rows = [[name, *(_cut(shown(side[name])) if name in side else "" for side in (left, right_))] for name in differ]
+    lines += ["", "Settings", *(_aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
+    lines += ["", "Numbers", *_aligned([["", "A", "B", "B − A"], *_numbers(one, two)])]
+    samples = [by_benchmark(shelf.samples(record)) for record in (one, two)]
+    for benchmark in (name for name in samples[0] if name in samples[1]):
+        found = flips(samples[0][benchmark], samples[1][benchmark])
+        lines += ["", f"{benchmark}: right in A alone {len(found.lost)}, in B alone {len(found.gained)}, "
+                      f"in both {len(found.both)}, in neither {len(found.neither)}"]  # fmt: skip
+        lines += [f"  {found.other} items are not in both, or were not answered there"] if found.other else []
+        for id in (id for ids in (found.lost, found.gained) for id in ids[:each]):
+            sides = [(record, of[benchmark][id]) for record, of in zip((one, two), samples, strict=True)]
+            lines += _flipped(sides, prompts)
+    return "\n".join(lines)
+
+
+def compared(one: Fields, two: Fields) -> dict[str, list[object]]:
+    """Fields that differ, as pairs; an absent one is None."""
+    return {k: [one.get(k), two.get(k)] for k in dict.fromkeys([*one, *two]) if one.get(k) != two.get(k)}
+
+
+def _about(record: Record) -> Fields:
+    raw = record.environment
+    made = {"commit": raw.get("git_commit"), "device": raw.get("device"), "platform": raw.get("platform")}
+    about: Fields = {name: getattr(record, name) for name in HEAD if name not in ("kind", "name")}
+    return about | made | {name: value for name, value in raw.get("versions", {}).items() if value}
+
+
+def _made(record: Record) -> Fields:
+    return {"commit": record.environment.get("git_commit"), "device": record.environment.get("device")}
+
+
+def _plain(found: Fields) -> Fields:
+    return {name.removeprefix(f"{RESULT}."): value for name, value in found.items()}
+
+
+def _numbers(one: Record, two: Record) -> Iterator[list[str]]:
+    left, right_ = _plain(numbers(one)), _plain(numbers(two))
+    for name in dict.fromkeys([*left, *right_]):
+        a, b = left.get(name), right_.get(name)
+        number = [isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b)]
+        change = f"{b - a:+.6g}" if all(number) and a != b else ""  # type: ignore[operator]
+        yield [name, _cut(shown(a)) if name in left else "", _cut(shown(b)) if name in right_ else "", change]
+
+
+def _prediction(record: Record, sample: Sample, prompts: Prompts) -> Iterator[str]:
+    found, verdict = prompts.show(record, sample), right(sample)
+    words = {True: "right", False: "wrong", None: f"NLL {sample.get('nll', float('nan')):.3f}"}[verdict]
+    yield f"  {sample.get('id')}: {words}{passed(sample)}"
+    yield from _block("prompt", found.prompt or f"({found.reason})")
+    if found.right is not None:
+        yield from _block("right", found.right)
+    if found.given is not None:
+        yield from _block("given", found.given)
+
+
+def _flipped(sides: Sequence[tuple[Record, Sample]], prompts: Prompts) -> Iterator[str]:
+    found = [prompts.show(record, sample) for record, sample in sides]
+    yield f"  {sides[0][1].get('id')}: right in {'A' if right(sides[0][1]) else 'B'}"
+    yield from _block("prompt", found[0].prompt or f"({found[0].reason})")
+    if found[0].right is not None:
+        yield from _block("right", found[0].right)
+    for name, each, (_, sample) in zip("AB", found, sides, strict=True):
+        yield from _block(name, (each.given or "") + passed(sample))
+
+
+def _block(name: str, text: str) -> list[str]:
+    """A text under a label, its lines indented; the middle of a long one is left out."""
+    short = text if len(text) <= PROMPT else f"{text[: PROMPT // 2]} […] {text[-PROMPT // 2 :]}"
+    first, *more = short.strip("\n").split("\n")
+    return [f"    {name:<7}{first}", *(f"           {line}" for line in more)]
+
+
+def _pairs(found: Mapping[str, object]) -> list[str]:
+    width = max(map(len, found), default=0)
+    return [f"  {name:<{width}}  {shown(value)}" for name, value in found.items()]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _cut(text: str) -> str:
+    """A value that fits into a column: of the digest of a file its beginning."""
+    if DIGEST.fullmatch(text):
+        return text[:12]
+    return text if len(text) <= LINE else f"{text[: LINE - 1]}…"
+
+
+def _broken(shelf: Shelf) -> list[str]:
+    return [f"Left out: {sentence}" for sentence in shelf.broken]

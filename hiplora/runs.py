@@ -1,0 +1,106 @@
+"""Look at records: list them, show one with its predictions, compare two.
+
+    python -m hiplora.runs                                   every record in results/mini, in the order they were made
+    python -m hiplora.runs kind=score method=hip,lora        filter by any field: what was asked, what came out, where
+    python -m hiplora.runs 'gsm8k.acc>0.3' name='*s42'       numbers by < and >, texts with *
+    python -m hiplora.runs kind=train --columns training.lr,top_share      more columns
+    python -m hiplora.runs --json                            every field of every record, for jq or pandas
+    python -m hiplora.runs show 3f2a                         one record, by the beginning of its id
+    python -m hiplora.runs show 3f2a --predictions all       with every prediction instead of some
+    python -m hiplora.runs diff 3f2a 91bc                    settings, numbers, and the items that flipped
+    python -m hiplora.runs show 3f2a --results results/local data.root=DIR     prompts are read from the data
+
+Nothing is changed, and no model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiplora.errors import UserError
+from hiplora.report.runs import text
+from hiplora.report.runs.fields import resolve
+from hiplora.report.runs.filters import select
+from hiplora.report.runs.predictions import by_benchmark, flips
+from hiplora.report.runs.prompts import Prompts, data_words
+from hiplora.report.runs.shelf import Shelf
+from hiplora.stages.record import Record
+
+COMMANDS = {"show": 1, "diff": 2}  # how many records each takes
+
+
+def answer(words: argparse.Namespace) -> str:
+    """What to print. Raises UserError."""
+    shelf = Shelf(Path(words.results))
+    command, *ids = words.words or [""]
+    if command not in COMMANDS:
+        return listed(shelf, words.words, words)
+    count = COMMANDS[command]
+    if len(ids) < count:
+        example = " ".join(["3f2a", "91bc"][:count])
+        raise UserError(
+            f"{command} needs the id of {'a record' if count == 1 else 'two records'}: {command} {example}."
+        )
+    records, settings = [shelf.find(id) for id in ids[:count]], ids[count:]
+    if words.json:
+        return json.dumps(_shown(shelf, *records) if count == 1 else _diff(shelf, *records), indent=1, sort_keys=True)
+    prompts = Prompts(data_words(shelf.folder, settings))
+    return {"show": text.show, "diff": text.diff}[command](shelf, *records, prompts, each=words.predictions)
+
+
+def listed(shelf: Shelf, filters: Sequence[str], words: argparse.Namespace) -> str:
+    """The records that pass some filters."""
+    found = select(shelf.fields, filters)
+    if words.json:
+        return json.dumps(found, indent=1)
+    known = {name: None for fields in shelf.fields for name in fields}
+    columns = [resolve(name, known) for name in words.columns.split(",") if name] if shelf.records else []
+    return text.listing(shelf, found, columns)
+
+
+def _shown(shelf: Shelf, record: Record) -> dict[str, object]:
+    return {**record.model_dump(), "marks": shelf.marks(record), "predictions": shelf.samples(record)}
+
+
+def _diff(shelf: Shelf, one: Record, two: Record) -> dict[str, object]:
+    left, right = (by_benchmark(shelf.samples(record)) for record in (one, two))
+    items = {name: vars(flips(left[name], right[name])) for name in left if name in right}
+    return {"fields": text.compared(*(shelf.fields[shelf.records.index(r)] for r in (one, two))), "items": items}
+
+
+def _count(typed: str) -> int | None:
+    if typed == "all":
+        return None
+    if not typed.isdigit():
+        raise argparse.ArgumentTypeError(f"{typed} is neither a number nor all")
+    return int(typed)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of ``python -m hiplora.runs``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hiplora.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="show|diff|FILTER", help="a command with ids, or filters")
+    parser.add_argument("--results", default="results/mini", help="folder of the results of one kind of data")
+    parser.add_argument("--columns", default="", help="more fields of a list, joined by commas")
+    parser.add_argument("--predictions", type=_count, default=2, help="how many of each kind: a number, or all")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    try:
+        print(answer(parser.parse_intermixed_args(argv)))
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""The page from made-up records: what it says, where its links lead, and how it behaves in a headless Chromium."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hiplora.evaluation.retention import retention
+from hiplora.report.__main__ import main
+from hiplora.report.page.drawing import pareto
+from hiplora.report.page.groups import grouped
+from hiplora.report.runs.shelf import FIRST, Shelf
+from tests.report.browser import CHROMIUM, Browser, browser
+from tests.report.simulated import Simulation
+
+ONLY = "table1,table16,figure7,figure8"
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or set HIPLORA_CHROMIUM to another one's path"
+)
+
+
+class Read(HTMLParser):
+    """What a page holds: names, links, the text of every cell of a table with its link."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.rows: list[list[tuple[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.ids.update(filter(None, [found.get("id")]))
+        self.sources += [value for name in ("src", "data", "action") if (value := found.get(name))]
+        if tag in ("a", "link") and found.get("href"):
+            self.links.append(str(found["href"]))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append(("", None))
+        if tag == "a" and self.rows and self.rows[-1]:
+            self.rows[-1][-1] = (self.rows[-1][-1][0], found.get("href"))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if self.rows and self.rows[-1]:
+            text, link = self.rows[-1][-1]
+            self.rows[-1][-1] = (text + data, link)
+
+
+@pytest.fixture(scope="module")
+def made(elsewhere: Path) -> Simulation:
+    """Adapters of two methods, their merges, and frontiers at equal learning: enough for a verdict."""
+    simulation = Simulation(elsewhere)
+    simulation.levels()
+    simulation.experiment("table1", method=["lora", "hip"], task=["gsm8k", "code"])
+    simulation.experiment("table16", method=["lora", "hip"], seed=["42", "100", "2024"])
+    return simulation
+
+
+@pytest.fixture(scope="module")
+def page(made: Simulation) -> Path:
+    assert main(["--out", "page.html", "--only", ONLY]) == 0
+    return Path("page.html").resolve()
+
+
+def test_every_link_resolves_and_nothing_is_fetched(page):
+    read = Read(page.read_text())
+    assert max(read.ids.values()) == 1
+    assert {link for link in read.links if not link.startswith(("#", "data:"))} == set()
+    assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids.keys()
+    assert all(source.startswith("data:") for source in read.sources)
+
+
+def test_every_record_has_its_place_and_a_number_leads_to_those_behind_it(page, made):
+    read = Read(page.read_text())
+    anchors = {f"r-{record.id}-{record.where}" for record in made.made.values()}
+    assert anchors <= read.ids.keys()
+    table = next(row for row in read.rows if row[0][0] == "LoRA" and len(row) > 8)
+    assert table[3][1] is not None
+    assert table[3][1].startswith("#table1-runs-")  # code: three seeds
+    behind = page.read_text().split(f'id="{table[3][1][1:]}"')[1].split("</ul>")[0]
+    scores = {r.id for r in made.made.values() if r.kind == "score" and r.name.startswith("lora-code-s")}
+    assert {link.split("-")[1] for link in Read(behind).links} == {i for i in scores if i in behind}
+    assert len(Read(behind).links) == 3
+    assert table[1][0] == "–"  # no adapter of this task is there
+
+
+def test_the_list_holds_what_each_adapter_learned_and_forgot(page, made):
+    read = Read(page.read_text())
+    (base,) = (
+        r
+        for r in made.made.values()
+        if r.kind == "score" and r.name.startswith("backbone") and len(r.result.benchmarks) == 6
+    )
+    (adapted,) = (r for r in made.made.values() if r.kind == "score" and r.name == "hip-code-s42")
+    (train,) = adapted.needs
+    row = next(row for row in read.rows if row[0][1] == f"#r-{train}-{adapted.where}" and len(row) == 14)
+    before, after = base.result.benchmarks, adapted.result.benchmarks
+    lost = retention(before, after, trained_on="code")
+    expected = {
+        5: f"{100 * after['code']['pass@1']:.1f}", 6: f"{before['code']['nll'] - after['code']['nll']:.3f}",
+        7: f"{lost['retain_text']:.3f}", 8: f"{lost['retain_pp']:.2f}", 9: f"{lost['retain_nll']:.3f}",
+    }  # fmt: skip
+    assert {place: row[place][0].strip().replace("−", "-") for place in expected} == expected
+
+
+def test_the_answer_is_the_verdict_of_table_16(page):
+    words = " ".join(Read(page.read_text()).words.split())
+    assert "Yes, at this scale." in words or "The runs do not decide it." in words or "No, not at this scale." in words
+    assert "Text rise: HiP-LoRA − LoRA" in words
+
+
+def test_a_run_shows_an_item_that_it_learned_with_prompt_and_answers(page, made):
+    text = page.read_text()
+    run = next(run for run in grouped(Shelf(made.folder)) if run.head.name == "lora-gsm8k-s42")
+    article = text.split(f'id="r-{run.head.id}-{run.head.where}"')[1].split("</article>")[0]
+    words = Read(article).words
+    assert "learned" in words
+    assert any(item["question"] in words for item in made._items["gsm8k"][1])
+    assert "polyline" in article  # its curve
+    assert "Those of conf/." in words
+
+
+def test_a_page_without_records_says_what_to_type(tmp_path, monkeypatch, elsewhere):
+    (tmp_path / "results/mini").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--only", "table1,figure7"]) == 0
+    read = Read((tmp_path / "outputs/report.html").read_text())
+    assert FIRST in read.words
+    assert "make plan-table1" in read.words
+    assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids.keys()
+
+
+def test_refusals(elsewhere, capsys):
+    assert main(["--only", "table99"]) == 2
+    assert "choose among table1" in capsys.readouterr().err
+    assert main(["--results", "results/elsewhere"]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_the_front_is_what_nothing_beats():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        points = [(float(x), float(y)) for x, y in rng.integers(0, 12, size=(30, 2))]
+        beaten = {b for a, b in itertools.permutations(set(points), 2) if a[0] >= b[0] and a[1] <= b[1]}
+        assert pareto(points) == sorted(set(points) - beaten)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as found:
+        yield found
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_the_screen_and_nothing_is_complained_of(page, chromium, width, dark):
+    chromium.open(page, width=width, height=844, dark=dark)
+    runs = chromium.run("document.querySelectorAll('.run').length")
+    for target in ["", *(f"#{name}" for name in ("table1", "table16", "figure7", "runs"))]:
+        chromium.run(f"location.hash = '{target}'")
+        assert chromium.run("document.documentElement.scrollWidth <= innerWidth"), target
+    for number in (0, runs - 1):
+        chromium.run(f"location.hash = document.querySelectorAll('.run')[{number}].id")
+        assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
+    ground = chromium.run("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") is not dark
+    assert chromium.errors == []
+    assert {url.partition(":")[0] for url in chromium.requested} <= {"file", "data"}
+
+
+@needs_chromium
+def test_the_list_filters_and_sorts(page, chromium, made):
+    chromium.open(page)
+    shown = "[...document.querySelectorAll('.list tbody tr')].filter((row) => !row.hidden)"
+
+    def filtered(words: str) -> int:
+        chromium.run(f"filter.value = {words!r}; filter.dispatchEvent(new Event('input'))")
+        return chromium.run(f"{shown}.length")
+
+    every = filtered("")
+    trains = [r for r in made.made.values() if r.kind == "train"]
+    assert filtered("kind=adapter") == len(trains)
+    assert filtered("kind=adapter method=hip task=code") == sum(r.name.startswith("hip-code-") for r in trains)
+    assert filtered("learned>0") + filtered("learned<0") == filtered("kind=adapter")
+    assert filtered("no such word") == 0
+    assert chromium.run("document.querySelector('output').textContent") == f"0 of {every} runs"
+    filtered("kind=adapter")
+    head = "document.querySelector('th[data-name=learned]')"
+    column = f"{shown}.map((row) => row.cells[6].dataset.value).filter(Boolean).map(Number)"
+    for expected in ("ascending", "descending"):
+        chromium.run(f"{head}.querySelector('button').click()")
+        assert chromium.run(f"{head}.getAttribute('aria-sort')") == expected
+        values = chromium.run(column)
+        assert values == sorted(values, reverse=expected == "descending")
+
+
+@needs_chromium
+def test_a_number_leads_to_one_run_by_keyboard(page, chromium):
+    chromium.open(page)
+    visible = "[...document.querySelectorAll('.run')].filter((run) => run.offsetHeight > 0).map((run) => run.id)"
+    assert chromium.run(visible) == []
+    chromium.press("Tab")
+    assert chromium.run("document.activeElement.className") == "skip"
+    chromium.run("document.querySelector('.list tbody a').focus()")
+    chromium.press("Enter")
+    assert chromium.run(visible) == [chromium.run("document.querySelector('.list tbody a').hash.slice(1)")]
+    chromium.run("document.querySelector('#table1 td a').focus()")
+    chromium.press("Enter")
+    assert chromium.run("document.querySelector(':target').offsetHeight > 0"), "the list of runs is still closed"
+
+
+@needs_chromium
+def test_it_is_read_without_scripts(page, chromium):
+    chromium.open(page, scripts=False)
+    chromium.call(
+        "Emulation.setScriptExecutionDisabled", value=False
+    )  # for these questions; the page's own did not run
+    assert chromium.run("document.querySelector('.controls').hidden")
+    assert chromium.run("document.querySelectorAll('.list tbody tr').length > 8")
+    assert chromium.run("document.querySelector('th[data-name=learned] button')") is None
+    chromium.run("location.hash = document.querySelector('.list tbody a').hash")
+    assert chromium.run("document.querySelector('.run:target').offsetHeight > 0")
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_five_hundred_runs_stay_small_and_open_quickly(tmp_path, monkeypatch, chromium, elsewhere):
+    (tmp_path / "results/mini").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    Simulation(Path("results/mini")).seeds(500)
+    assert main(["--only", "table1"]) == 0
+    written = (tmp_path / "outputs/report.html").resolve()
+    assert written.stat().st_size < 15e6
+    chromium.open(written)
+    assert chromium.work() < 2
+    assert chromium.run("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 2000
+    assert chromium.run("document.querySelectorAll('.list tbody tr').length") == 501
