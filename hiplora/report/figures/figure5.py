@@ -74,15 +74,15 @@ def _draw(canvas: Canvas, made: Figure) -> None:
     groups = list(dict.fromkeys(each.panel.rpartition(", ")[0] for each in made.dots)) or [""]
     grid: Any = canvas.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
     for (above, below), group in zip(grid.T, groups, strict=True):
+        above.set(title=group, yscale="log")  # before anything is drawn, for the margins
+        below.set_yscale("symlog", linthresh=LINEAR)
         for axes, what in ((above, LOSS), (below, APART)):
             panel = made.panel(f"{group}, {what}")
             for name, dots in panel.items():
                 draw_bands(axes, dots, markevery=2, **shown[name])
             say_empty(axes, panel)
-        above.set(title=group, yscale="log")
         plain_log(above.yaxis)
         below.axhline(0, color="black", linewidth=0.8)
-        below.set_yscale("symlog", linthresh=LINEAR)
         below.set_xlabel("optimizer step")
     grid[0, 0].set_ylabel("task loss (nats/token)")
     grid[1, 0].set_ylabel("minus HiP-LoRA's")
