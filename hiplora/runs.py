@@ -50,7 +50,9 @@ def answer(words: argparse.Namespace) -> str:
     if words.json:
         return json.dumps(_shown(shelf, *records) if count == 1 else _diff(shelf, *records), indent=1, sort_keys=True)
     prompts = Prompts(data_words(shelf.folder, settings))
-    return {"show": text.show, "diff": text.diff}[command](shelf, *records, prompts, each=words.predictions)
+    if command == "show":
+        return text.show(shelf, records[0], prompts, each=words.predictions)
+    return text.diff(shelf, records[0], records[1], prompts, each=words.predictions)
 
 
 def listed(shelf: Shelf, filters: Sequence[str], words: argparse.Namespace) -> str:

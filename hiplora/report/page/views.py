@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from hiplora.report.measures import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.facts import Facts, backbones, facts, key, members
 from hiplora.report.page.groups import Run, scored, split
@@ -24,6 +25,7 @@ TRAINING = {  # numbers of a training that a reader looks for, in words
     "update_norm": "‖ΔW‖", "top_share": "share in the leading subspaces", "channel_share": "share of the channel",
 }  # fmt: skip
 MOST = 40  # numbers of a record of another kind
+WIDE = 60  # characters of such a number: one bit for each item is none to read
 LOWER = ("nll", "empty")  # metrics that are better when they are lower
 LONG = 600  # characters of a prompt or an answer
 SIZE = {"width": 420, "height": 150}
@@ -104,14 +106,19 @@ class Views:
         """Everything about one run."""
         settings = self._defaults.of(run.head)
         every = settings.every
-        words = [shown(every[name]) if name in every else "" for name in ("method", "task", "seed")]
+        method, task, seed = (shown(every[name]) if name in every else "" for name in ("method", "task", "seed"))
         return View(
-            run, anchor(run.head), run.head.name, *words,
-            marks="".join(sorted({*"".join(self._shelf.marks(record) for record in run.records)})),
+            run=run,
+            anchor=anchor(run.head),
+            title=run.head.name,
+            method=method,
+            task=task,
+            seed=seed,
+            marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
             facts=facts(run, self._bases),
             parts=[self._part(run, record) for record in run.records],
-        )  # fmt: skip
+        )
 
     def _part(self, run: Run, record: Record) -> Part:
         part = Part(record, anchor(record), _title(record), self._shelf.marks(record))
@@ -128,7 +135,7 @@ class Views:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
             plain = {name.removeprefix("result."): value for name, value in numbers(record).items()}
-            part.numbers = [(name, _short(value)) for name, value in list(plain.items())[:MOST]]
+            part.numbers = [(n, _short(value)) for n, value in plain.items() if len(shown(value)) <= WIDE][:MOST]
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:

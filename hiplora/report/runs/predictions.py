@@ -11,10 +11,10 @@ Items = dict[str, Sample]  # by the item's id
 
 
 def by_benchmark(samples: Iterable[Sample]) -> dict[str, Items]:
-    """The predictions of each benchmark by item, in order."""
+    """The predictions of each benchmark by item, in order; ``items`` are of none, such as edits."""
     found: dict[str, Items] = {}
-    for sample in samples:
-        found.setdefault(str(sample.get("benchmark")), {})[str(sample.get("id"))] = sample
+    for number, sample in enumerate(samples):
+        found.setdefault(sample.get("benchmark", "items"), {})[str(sample.get("id", number))] = sample
     return found
 
 

@@ -56,7 +56,9 @@ class Prompts:
 
     def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
         """A benchmark as a record asked it, and its items. Raises UserError where they are not here."""
-        options = next((each for each in record.asked.get("benchmarks", []) if each.get("name") == name), {})
+        options: Mapping[str, Any] = next(
+            (each for each in record.asked.get("benchmarks", []) if each.get("name") == name), {}
+        )
         split = record.asked.get("evaluation", {}).get("splits", "test")
         form = {key: options[key] for key in FORM if key in options}
         key = (name, split, *form.items())
@@ -72,7 +74,7 @@ class Prompts:
 
     def _read(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
         if name not in self._tasks:
-            raise UserError(f"{name} is none of the benchmarks of conf/, so its text is not read")
+            raise UserError("this item is of none of the benchmarks of conf/, so its text is not read")
         task = self._tasks[name].but(**form)
         return task, {str(item["id"]): item for item in task.test_items(self._source, split)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -74,10 +75,17 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
         need = shelf.need(record, id)
         words = f"{need.kind} {need.name}" if need is not None else "no record of it is here"
         lines.append(f"  made from   {id} {words}")
-    lines += ["", "Numbers", *_pairs(_plain(numbers(record))), "", "Settings", *_pairs(asked(record))]
+    lines += [
+        "",
+        "Numbers",
+        *_pairs({name: _cut(shown(value)) for name, value in _plain(numbers(record)).items()}),
+        "",
+        "Settings",
+        *_pairs(asked(record)),
+    ]
     for benchmark, items in by_benchmark(shelf.samples(record)).items():
         known = [verdict for sample in items.values() if (verdict := right(sample)) is not None]
-        counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)} likelihoods of the right answer"
+        counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)}, none of them right or wrong"
         lines += ["", f"Predictions: {benchmark}, {counted}"]
         wanted = list(items) if each is None else telling(items, None, each) or list(items)[:each]
         for id in wanted:
@@ -136,13 +144,16 @@ def _numbers(one: Record, two: Record) -> Iterator[list[str]]:
 
 def _prediction(record: Record, sample: Sample, prompts: Prompts) -> Iterator[str]:
     found, verdict = prompts.show(record, sample), right(sample)
-    words = {True: "right", False: "wrong", None: f"NLL {sample.get('nll', float('nan')):.3f}"}[verdict]
-    yield f"  {sample.get('id')}: {words}{passed(sample)}"
+    nll = f"NLL {sample['nll']:.3f}" if "nll" in sample else ""
+    words = {True: "right", False: "wrong", None: nll}[verdict]
+    yield f"  {sample.get('id', '')}: {words}{passed(sample)}"
     yield from _block("prompt", found.prompt or f"({found.reason})")
     if found.right is not None:
         yield from _block("right", found.right)
     if found.given is not None:
         yield from _block("given", found.given)
+    if found.prompt is None:
+        yield from _block("kept", json.dumps(sample, ensure_ascii=False))
 
 
 def _flipped(sides: Sequence[tuple[Record, Sample]], prompts: Prompts) -> Iterator[str]:
