@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hiplora.compose import CONF_DIR, compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import scores, training
-from hiplora.report.runs.fields import Fields, asked, flat
+from hiplora.report.runs.fields import Fields, Value, asked, flat, shown
 from hiplora.stages.record import Record
 
 TITLE = ("method", "task", "seed", "of", "operator")  # said in the title of a run
@@ -18,7 +18,7 @@ TITLE = ("method", "task", "seed", "of", "operator")  # said in the title of a r
 class Settings:
     """``changed`` are (name, value, value of conf/); ``reason`` says why nothing could be compared."""
 
-    changed: tuple[tuple[str, object, object], ...]
+    changed: tuple[tuple[str, Value, Value], ...]
     every: Fields
     reason: str = ""
 
@@ -26,7 +26,7 @@ class Settings:
     def words(self) -> str:
         """What differs, in a few words for a list: not the files, and not what only counts versions."""
         plain = [each for each in self.changed if not each[0].startswith("reads.") and "version" not in each[0]]
-        return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value, _ in plain)
+        return ", ".join(f"{name.rpartition('.')[2]}={shown(value)}" for name, value, _ in plain)
 
 
 class Defaults:
