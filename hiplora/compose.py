@@ -56,10 +56,26 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
         UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
     """
     groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    overrides = _in_pipeline(overrides)
     for text in overrides:
         _check_choice(text, groups)
     at_home = [_with_home(text) if text.partition("=")[0] in FOLDERS else text for text in overrides]
     return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
+
+
+SHORT = {
+    "adapter": "pipeline.adapter",
+    "adapter.revision": "pipeline.revision",
+}  # typed for fields of pipeline=evaluate
+
+
+def _in_pipeline(overrides: Sequence[str]) -> list[str]:
+    """Overrides with what is typed in short by its whole name. UserError where no pipeline has such a field."""
+    given = [text.partition("=")[0] for text in overrides]
+    short = next((field for field in given if field in SHORT), None)
+    if short is not None and not any(text.startswith("pipeline=") and "evaluate" in text for text in overrides):
+        raise UserError(f"{short}=… is read by pipeline=evaluate alone; type that beside it, or leave it out.")
+    return [SHORT.get(field, field) + text.removeprefix(field) for field, text in zip(given, overrides, strict=True)]
 
 
 def _check_choice(override: str, groups: set[str]) -> None:

@@ -122,22 +122,50 @@ def check(model: Model) -> None:
 
 def positions(model: Model) -> int | None:
     """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
-    what = identity(model)
-    path: Path | None
-    if model.source == "packaged":
-        gguf = _packaged_file(model)
-        path = _conversion(gguf, what, model.dtype) / "config.json"
-        if not path.is_file():
-            return _gguf_positions(gguf)
-    elif model.source == "folder":
-        path = _folder(model) / "config.json"
-    else:
-        path = cached_file(model.path, "config.json", revision=_commit(what))
+    folder = checkpoint(model)
+    if folder is None:
+        return _gguf_positions(_packaged_file(model)) if model.source == "packaged" else None
     try:
-        found = None if path is None else json_object(path).get("max_position_embeddings")
+        found = json_object(folder / "config.json").get("max_position_embeddings")
     except ValueError:
         return None  # loading says what is wrong with it
     return found if isinstance(found, int) else None
+
+
+def checkpoint(model: Model) -> Path | None:
+    """The folder of the backbone's configuration and weights; None before it was converted or downloaded."""
+    if model.source == "folder":
+        return _folder(model)
+    what = identity(model)
+    if model.source == "packaged":
+        folder = _conversion(_packaged_file(model), what, model.dtype)
+        return folder if (folder / "config.json").is_file() else None
+    path = cached_file(model.path, "config.json", revision=_commit(what))
+    return None if path is None else path.parent
+
+
+def based_on(model: Model, name: str, revision: str | None) -> Model:
+    """The backbone that an adapter names, as its ``base_model_name_or_path`` and ``revision``.
+
+    That is ``model`` where the name means it; else the same options with another folder or repository.
+
+    Raises:
+        UserError: the name is neither a folder here nor a repository's.
+    """
+    if model.source == "packaged":
+        if Path(name).name.startswith(Path(model.path).stem) and Path(name).name == _converted_name(model):
+            return model  # from another machine's cache too
+    elif name == model.path:
+        return model if model.source == "folder" or revision is None else model.but(revision=revision)
+    label = re.sub(r"[^\w.-]+", "_", Path(name).name)
+    if (typed_path(name) / "config.json").is_file():
+        return model.but(name=label, source="folder", path=name, revision=None)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return model.but(name=label, source="hub", path=name, revision=revision)
+    raise UserError(
+        f"The adapter names the backbone {name}, which is no folder here and no repository; type model=folder "
+        "model.path=DIR, the folder of that backbone."
+    )
 
 
 @cache
@@ -308,6 +336,11 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
 def _conversion(gguf: Path, what: str, dtype: str) -> Path:
     """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
     return default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
+
+
+def _converted_name(model: Model) -> str:
+    """What the folder of a packaged backbone's conversion is called, in whatever cache."""
+    return _conversion(_packaged_file(model), identity(model), model.dtype).name
 
 
 def _converted(gguf: Path, what: str, dtype: str) -> Path:

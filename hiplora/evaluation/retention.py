@@ -8,12 +8,14 @@ from typing import Any
 from hiplora.tasks import ORDER, primary, task_class
 
 
-def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str) -> dict[str, float | None]:
+def retention(
+    base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str | None
+) -> dict[str, float | None]:
     """Retain, Retain-NLL and Retain-text of one adapter; lower is better, negative means improved.
 
     Args:
         base, adapted: metrics by benchmark; accuracies as fractions, ``nll`` in nats per token.
-        trained_on: the benchmark that is left out of the means, where it is one of the four.
+        trained_on: the benchmark that is left out of the means, where it is one of the four; None leaves out none.
 
     Returns:
         ``retain_pp``: mean over the other benchmarks of 100 (score_base - score_adapted), in percentage points; None
@@ -32,7 +34,7 @@ def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on
     }
 
 
-def forgotten(rises: Mapping[str, float | None], *, trained_on: str) -> dict[str, float | None]:
+def forgotten(rises: Mapping[str, float | None], *, trained_on: str | None) -> dict[str, float | None]:
     """Retain-NLL and its parts, from the ``rises`` of the gold answers' negative log-likelihood over the backbone's.
 
     ``nll`` is Retain-NLL: the mean over the other benchmarks, but for those whose likelihood follows the style of

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from hiplora.errors import UserError
-from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
+from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class, together
 from hiplora.merging.base import command_line
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def write(
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report."""
-    from hiplora.adapters.reading import locate
+    from hiplora.adapters.files import locate
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
     from hiplora.merging.output import COMMAND, write_folded, write_report
@@ -249,39 +249,27 @@ def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, d
     Raises:
         UserError: it does not go together, or --without names what none of them has.
     """
-    from hiplora.adapters.trained import check_apart, merge_trained
-
     unused = sorted(set(drop) - {name for adapter in adapters for name in adapter.dropped})
     if unused:
         raise UserError(f"--without {unused[0]} leaves nothing out, as none of the adapters has it; leave it off.")
-    check_apart([(a.label, a.updates, a.trained) for a in adapters])
-    trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
+    trained, whose = together.trained_together(adapters)
     notes = [note for adapter in adapters for note in adapter.notes]
     notes += [f"{a.label} is merged without its {', '.join(sorted(a.dropped))}." for a in adapters if a.dropped]
-    for name, labels in sources.items():
-        notes.append(f"{name} is {'the mean of those' if len(labels) > 1 else 'that'} of {', '.join(labels)}.")
+    notes += whose
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return trained, {"notes": notes} if notes else {}
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:
-    """The adapters' updates on all modules that any of them adapts, and which modules each one leaves alone.
+    """The adapters' updates on all modules that any of them adapts, and for the report which ones each leaves alone.
 
-    An adapter that does not adapt a module has the update 0 there, in every operator. That is told, as it can also be
-    a sign of adapters that do not belong together; adapters without a common module are refused as such.
+    That is told, as it can also be a sign of adapters that do not belong together.
     """
-    from hiplora.updates import zero
-
-    every = {name: update.shape for adapter in adapters for name, update in adapter.updates.items()}
-    if not set.intersection(*(set(adapter.updates) for adapter in adapters)):
-        raise UserError("These adapters have no adapted module in common; merge adapters of one backbone.")
-    lacking = {a.label: sorted(set(every) - set(a.updates)) for a in adapters}
+    filled, lacking = together.complete(adapters)
     for label, names in lacking.items():
-        if names:
-            print(f"{label} does not adapt {names[0]} ({len(names)} such): its update is 0 there.", file=sys.stderr)
-    filled = [{name: a.updates.get(name) or zero(shape) for name, shape in sorted(every.items())} for a in adapters]
-    return filled, {"unadapted": {label: names for label, names in lacking.items() if names}}
+        print(f"{label} does not adapt {names[0]} ({len(names)} such): its update is 0 there.", file=sys.stderr)
+    return filled, {"unadapted": lacking}
 
 
 def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
-from hiplora.stages.base import Stage
+from hiplora.stages.base import Source, Stage
 from hiplora.stages.frontier import Frontier
 from hiplora.stages.make import Outcome, Wanted
 from hiplora.stages.record import Record
@@ -179,8 +179,8 @@ def training(
     )
 
 
-def scores(config: Config, of: Backbone | Train) -> Score:
-    """Scores of the backbone or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
+def scores(config: Config, of: Source | Train) -> Score:
+    """Scores of a source or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
     return Score(
         of=put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
         benchmarks=config.benchmarks,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.evaluation.continual import figures
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.evaluation.retention import retention
 from hiplora.report.edits import alone, pairs
 from hiplora.report.edits import figures as figures_of_edits
+from hiplora.report.elsewhere import elsewhere
+from hiplora.report.scores import forgotten, table
+from hiplora.report.scores import number as _number
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Edited, Metrics
 from hiplora.stages.score import Score
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
 
 def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     """Text on one finished run."""
+    found = elsewhere(outcomes)
+    parts = found if found else _trained_here(outcomes)
+    if engine.reused:
+        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
+    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
+    return "\n".join(part for part in parts if part)
+
+
+def _trained_here(outcomes: Sequence[Outcome]) -> list[str]:
+    """Scores, trainings and what was forgotten of adapters that this project trained."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
     edited = [outcome for outcome in outcomes if isinstance(outcome.record.result, Edited)]
@@ -34,10 +46,7 @@ def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"]))
-    if engine.reused:
-        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
-    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
-    return "\n".join(part for part in parts if part)
+    return parts
 
 
 def tally(engine: Engine) -> str:
@@ -73,15 +82,7 @@ def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
         columns[name] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
         if adapted.recorded is not None:
             columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
-    if not columns:
-        return ""
-    lines = [f"{'benchmark':<14}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
-    for benchmark, scores in next(iter(columns.values())).items():
-        for metric in scores:
-            if metric not in ("n", "tokens"):
-                numbers = [_number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
-                lines.append(f"{benchmark:<14}{metric:<12}" + "".join(f"{number:>9}" for number in numbers))
-    return "\n".join(lines)
+    return table(columns)
 
 
 def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
@@ -161,21 +162,10 @@ def _edits(edited: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Any, pattern: str = ".3f") -> str:
-    return "-" if value is None else format(value, pattern)
-
-
 def _retain(base: Outcome, adapted: Outcome) -> str:
     task = adapted.stage.of.train.task.name  # type: ignore[attr-defined]
     before, after = (outcome.record.result.benchmarks for outcome in (base, adapted))  # type: ignore[attr-defined]
-    retain = retention(before, after, trained_on=task)
-    styled = retain["retain_styled"]
-    beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
-    return (
-        f"Forgotten outside {task} (lower is better): Retain {_number(retain['retain_pp'], '+.2f')} pp, "
-        f"NLL {_number(retain['retain_nll'], '+.3f')}{beside}, "
-        f"general text {_number(retain['retain_text'], '+.3f')} nats per token"
-    )
+    return forgotten(before, after, trained_on=task)
 
 
 def _training(training: Adapter) -> str:

@@ -171,11 +171,15 @@ class DriftPoint(BaseModel):
 
 
 class Drifted(Result):
-    """Drift of the ``k`` leading directions (kind ``drift``)."""
+    """Drift of the ``k`` leading directions (kind ``drift``); ``measures`` as of a training, where that was none here.
+
+    These are of the update as a whole: its norm, and the share of its energy in leading directions.
+    """
 
     k: int
     points: list[DriftPoint]
     seconds: float
+    measures: dict[str, float] = {}
 
     def reproducible(self) -> Any:
         return [point.model_dump() for point in self.points]
