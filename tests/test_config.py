@@ -22,11 +22,9 @@ from hiplora.pipelines import PIPELINES
 from hiplora.report.experiment import load
 from hiplora.tasks import TASKS
 from hiplora.tasks.source import ORIGINS
+from tests.tiny import NEEDS
 
 GROUPS = ("method", "task", "model", "pipeline", "scale", "data")
-NEEDS = {"model=folder": ["model.path=x"], "data=local": ["data.root=x"], "seed=custom": ["seed.value=7"]} | {
-    "pipeline=evaluate": ["adapter=x"]
-}
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 MARK = re.compile(r"#.*\[(paper|review|lost|ours|corrected)\]")
 

@@ -60,6 +60,7 @@ def evaluate(
     from hiplora.evaluation.lm import InMemoryLM
 
     only = evaluation.likelihood_only
+    tasks = [task.spoken_by(tokenizer) for task in tasks]
     asked = {
         task.name: [
             _prompted(each, prompted) for each in (task.likelihood if only else task.requests)(source, evaluation)
@@ -106,7 +107,7 @@ def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, on
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
     if task.programs is not None and not only:
         found.update(_pass_rates(asked, samples, programs=task.programs, progress=progress))
-    metrics = {name: found.get(name) if only else found[name] for name in task.metrics}
+    metrics = {name: found.get(name) if only or name not in task.measured else found[name] for name in task.metrics}
     return TaskScore(metrics, len(samples), samples)
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from hiplora import models
+from hiplora.adapters.files import HUB
 from hiplora.config import Positive
+from hiplora.disk import typed_path
 from hiplora.errors import UserError
 from hiplora.models import Model
 from hiplora.pipelines.base import Config, Pipeline, Stages, scores
@@ -52,10 +54,10 @@ class Evaluate(Pipeline):
         twice = [path for path in self.adapter if self.adapter.count(path) > 1]
         if twice:
             raise UserError(f"adapter=[{','.join(self.adapter)}] names {twice[0]} twice; name each adapter once.")
-        if self.revision is not None and (len(self.adapter) > 1 or "@" in self.adapter[0]):
+        if self.revision is not None and (len(self.adapter) > 1 or not _on_hub(self.adapter[0])):
             raise UserError(
-                f"adapter.revision={self.revision} is of one adapter without a revision of its own; type "
-                "adapter=[owner/name@REVISION,…] instead."
+                f"adapter.revision={self.revision} is of one repository on the Hub that is named without a revision; "
+                "leave it out for a folder, and for several type adapter=[owner/name@REVISION,…]."
             )
         if unknown := [name for name in self.trained_on if name is not None and name not in ORDER]:
             raise UserError(f"pipeline.trained_on names {unknown[0]}; choose among {', '.join(ORDER)}, or null.")
@@ -81,7 +83,10 @@ class Evaluate(Pipeline):
 
     def paths(self) -> list[str]:
         """The adapters with the revision that is asked for."""
-        return [path if self.revision is None else f"{path}@{self.revision}" for path in self.adapter]
+        if self.revision is None:
+            return [*self.adapter]
+        owner, name, *inside = self.adapter[0].split("/")
+        return ["/".join([owner, f"{name}@{self.revision}", *inside])]
 
     def backbone(self, config: Config) -> Model:
         """The backbone that was chosen with ``model=``, else the one that the adapters name.
@@ -104,6 +109,12 @@ class Evaluate(Pipeline):
     def left_out(self) -> list[str | None]:
         """The benchmark that no Retain counts, of every adapter."""
         return [*self.trained_on] * (len(self.adapter) if len(self.trained_on) == 1 else 1)
+
+
+def _on_hub(path: str) -> bool:
+    """Whether a path is that of a repository, without a revision; maybe of a folder in it."""
+    hub = HUB.fullmatch(path)
+    return hub is not None and hub["revision"] is None and not typed_path(path).is_dir()
 
 
 def _spelt(named: tuple[str, str | None]) -> str:

@@ -28,7 +28,10 @@ Size = Annotated[int, Field(ge=2, le=len(ORDER))]
 
 
 class Merge(Pipeline):
-    """``sizes`` of the task subsets, ``instances`` drawn per size, ``training_seeds`` to draw from."""
+    """``sizes`` of the task subsets, ``instances`` drawn per size, ``training_seeds`` to draw from.
+
+    A task that is none of the four and was chosen with ``task=`` is a member of every instance.
+    """
 
     sizes: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)]
     instances: Positive
@@ -48,7 +51,8 @@ class Merge(Pipeline):
     def stages(self, config: Config) -> Stages:
         """Scores of each member alone, its Before; then of each instance's merged model on the members' tasks."""
         tasks = {task.name: task for task in config.benchmarks}
-        drawn = draw(self, seed=config.seed)
+        own = None if config.task.name in ORDER else config.task.name
+        drawn = draw(self, seed=config.seed, own=own)
         trained = {member: _member(config, tasks, member) for instance in drawn for member in instance}
         before = [
             Wanted(scores(of_task(config, tasks[task]), train), shared=True)
@@ -58,16 +62,18 @@ class Merge(Pipeline):
         return [*before, *after]
 
 
-def draw(merging: Merge, *, seed: int) -> list[Instance]:
+def draw(merging: Merge, *, seed: int, own: str | None = None) -> list[Instance]:
     """The merge instances of one sampling seed, in order of their sizes.
 
-    Of each size, ``instances`` distinct tuples are drawn without replacement; where fewer exist, all.
+    Of each size, ``instances`` distinct tuples are drawn without replacement; where fewer exist, all. A task of one's
+    ``own`` beside the four is in every tuple, in front.
     """
+    fixed = () if own is None else (own,)
     drawn: list[Instance] = []
     for size in merging.sizes:
         every = [
-            tuple(zip(tasks, seeds, strict=True))
-            for tasks in itertools.combinations(ORDER, size)
+            tuple(zip((*fixed, *tasks), seeds, strict=True))
+            for tasks in itertools.combinations(ORDER, size - len(fixed))
             for seeds in itertools.product(merging.training_seeds, repeat=size)
         ]
         count = min(merging.instances, len(every))

@@ -50,7 +50,7 @@ class Efficiency(Stage):
     data: Annotated[Data, Place]
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
+        return {"backbone": models.identity(self.model), **self.task.training_reads(Source(self.data))}
 
     def where(self) -> str:
         """The machine and its threads too: nothing here would be the same with others."""
@@ -61,7 +61,7 @@ class Efficiency(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        Source(self.data).check(self.task.trains_on)
+        self.task.check_training(Source(self.data))
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm

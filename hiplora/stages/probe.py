@@ -20,7 +20,7 @@ from hiplora.parts import key
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Intervention, Metrics, Probed
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data, Source
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ class Probe(Stage):
     data: Annotated[Data, Place]
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(*self._splits())}
-
-    def _splits(self) -> list[tuple[str, str]]:
-        return [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
+        asked = asked_reads(self.benchmarks, Source(self.data), self.evaluation.splits)
+        return {"backbone": models.identity(self.model), **asked}
 
     def where(self) -> str:
         return self.model.where()
@@ -77,7 +75,8 @@ class Probe(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        Source(self.data).check(*self._splits())
+        for task in self.benchmarks:
+            task.check_asked(Source(self.data), self.evaluation.splits)
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm

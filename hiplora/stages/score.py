@@ -13,7 +13,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
 from hiplora.stages.results import Metrics, Scores
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
 
@@ -49,11 +49,12 @@ class Score(Stage):
         return self.of.stands_on()
 
     def reads(self) -> dict[str, str]:
-        return {**self.of.reads(), **DataSource(self.data).reads(*self._splits())}
+        source, split = DataSource(self.data), self.evaluation.splits
+        return {**self.of.reads(), **asked_reads(self.benchmarks, source, split), **source.reads(*self._general())}
 
-    def _splits(self) -> list[tuple[str, str]]:
-        asked = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
-        return [*asked, *((name, self.evaluation.splits) for name in self.texts())]
+    def _general(self) -> list[tuple[str, str]]:
+        """(Data set, split) pairs of general text."""
+        return [(name, self.evaluation.splits) for name in self.texts()]
 
     def texts(self) -> list[str]:
         """The general texts that the data has."""
@@ -69,7 +70,10 @@ class Score(Stage):
         """Also refuses to start where the sandbox that the evaluation will need does not work."""
         self.of.check()
         models.check(self.of.backbone)
-        DataSource(self.data).check(*self._splits())
+        source = DataSource(self.data)
+        for task in self.benchmarks:
+            task.check_asked(source, self.evaluation.splits)
+        source.check(*self._general())
         self._check_lengths()
         self._sandbox()
 

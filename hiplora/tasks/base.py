@@ -7,7 +7,7 @@ model. Both come from the same ``prompt`` and ``answer``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -117,6 +117,23 @@ class Task(Corpus):
     def check_training(self, source: Source) -> None:
         source.check(self.trains_on)
 
+    def asked_reads(self, source: Source, split: str = "test") -> dict[str, str]:
+        """Files that an evaluation on a split reads, as :meth:`training_reads`."""
+        return source.reads(*self.reads(split))
+
+    def check_asked(self, source: Source, split: str = "test") -> None:
+        """Refuse, before an evaluation starts, files that it could not read. Raises UserError."""
+        source.check(*self.reads(split))
+
+    def spoken_by(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """This task as a model with this tokenizer is asked; only a conversation depends on it."""
+        return self
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of ``metrics`` that these options give; the others are None."""
+        return self.metrics
+
     def written_tokens(self, source: Source, split: str) -> int:
         """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads there."""
         return 0
@@ -216,6 +233,11 @@ class Task(Corpus):
         """Requests for the log-likelihood of the right answer to each item."""
         documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": self.answer(item)} for item in items]
         return Requests(name=name, yaml=Path(__file__).with_name("gold.yaml"), overrides={}, documents=documents)
+
+
+def asked_reads(tasks: Iterable[Task], source: Source, split: str) -> dict[str, str]:
+    """Files that an evaluation of several tasks on a split reads."""
+    return {name: found for task in tasks for name, found in task.asked_reads(source, split).items()}
 
 
 def instruction_examples(source: Source, dataset: str, split: str) -> list[Example]:

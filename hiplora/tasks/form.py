@@ -6,6 +6,7 @@ characters across the boundary: what is trained on is exactly what is scored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,36 @@ def render(example: Example, template: str) -> Pair:
     prompt = example.instruction + (f"\n{example.input}" if example.input else "")
     parted = prompt[-1:].isspace() or example.output[:1].isspace()
     return Pair(example.id, prompt, example.output if parted else f" {example.output}")
+
+
+def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Mapping[str, str]]) -> Pair:
+    """Prompt and answer of a conversation by the tokenizer's chat template; the last message is the answer.
+
+    The answer goes up to the end token, which training puts behind it. Tokens that the tokenizer itself puts in front
+    of a text are not in the prompt twice.
+
+    Raises:
+        UserError: the tokenizer has no template, or one that does not put the answer behind the prompt.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path} has no chat template, which messages need; give a backbone that "
+            "was made for conversations, or the columns prompt and answer."
+        )
+    turns = [dict(message) for message in messages]
+    try:
+        prompt = str(tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True))
+        whole = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception as error:  # a template is a program that raises what it likes
+        raise UserError(f"{id}: the chat template refuses these messages ({error}); change or remove them.") from error
+    if not whole.startswith(prompt):
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path} does not put an answer behind its own prompt ({id}); give "
+            "the columns prompt and answer instead."
+        )
+    answer = whole[len(prompt) :].rpartition(str(tokenizer.eos_token))[0] or whole[len(prompt) :]
+    front = tokenizer.decode(_in_front(tokenizer))
+    return Pair(id, prompt.removeprefix(front), answer)
 
 
 def listed(question: str, choices: list[str]) -> str:

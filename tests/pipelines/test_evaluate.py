@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_mistakes_are_refused_in_one_sentence(adapter: Adapter, tmp_path: Path) 
         (f"adapter={first}", "pipeline.trained_on=[code,mmlu]"): "2 names for 1 adapters",
         (f"adapter={first}", "pipeline.trained_on=cooking"): "names cooking; choose among mmlu",
         (f"adapter={first}", "evaluation.scale=0.5"): "evaluation.scale=0.5 means nothing to pipeline=evaluate",
-        ("adapter=[a/b@x,c/d]", "adapter.revision=main"): "is of one adapter",
+        ("adapter=[a/b,c/d]", "adapter.revision=main"): "is of one repository on the Hub",
+        ("adapter=a/b@x", "adapter.revision=main"): "is of one repository on the Hub",
+        (f"adapter={first}", "adapter.revision=main"): "leave it out for a folder",
         (f"adapter={tmp_path}/empty",): "has no adapter_config.json",
         (f"adapter={tmp_path}/absent",): "is neither a folder nor a repository",
         ("adapter=owner/name", "adapter.revision=main"): "which commit main of owner/name is.*adapter.revision=COMMIT",
@@ -101,6 +104,12 @@ def test_mistakes_are_refused_in_one_sentence(adapter: Adapter, tmp_path: Path) 
             stages(*words)
     with pytest.raises(UserError, match=r"adapter=… is read by pipeline=evaluate alone"):
         compose([f"adapter={first}"])
+
+
+def test_a_revision_goes_behind_the_repository_of_a_folder() -> None:
+    pipeline: Any = compose(["pipeline=evaluate", "adapter=a/b/runs/1", "adapter.revision=v2"]).pipeline
+    assert pipeline.paths() == ["a/b@v2/runs/1"]
+    assert compose(["pipeline=evaluate", "adapter=~/mine"]).pipeline.paths() == ["~/mine"]  # type: ignore[attr-defined]
 
 
 def test_a_full_rank_update_is_refused_where_the_merge_needs_factors(adapter: Adapter) -> None:
