@@ -59,10 +59,11 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
     overrides = _in_pipeline(overrides)
     for text in overrides:
         _check_choice(text, groups)
-    at_home = [_with_home(text) if text.partition("=")[0] in FOLDERS else text for text in overrides]
+    at_home = [_with_home(text) if text.partition("=")[0] in PATHS else text for text in overrides]
     return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
 
 
+PATHS = (*FOLDERS, "model.path", "data.root", "pipeline.adapter", "task.file", "task.validation_file", "task.test_file")
 SHORT = {
     "adapter": "pipeline.adapter",
     "adapter.revision": "pipeline.revision",
@@ -93,11 +94,12 @@ def _check_choice(override: str, groups: set[str]) -> None:
 def _with_home(override: str) -> str:
     """A folder with its ~ replaced: Hydra makes a folder of its own in outputs_dir, and a shell replaces none there."""
     field, _, value = override.partition("=")
-    bare = value.strip("'\"")
-    if not bare.startswith("~"):
-        return override
-    check_folder(field, bare)
-    return f"{field}={value.replace(bare, str(typed_path(bare)))}"
+
+    def at_home(found: re.Match[str]) -> str:
+        check_folder(field, found[0])
+        return str(typed_path(found[0]))
+
+    return f"{field}=" + re.sub(r"(?<![^\[,'\"])~[^,\]'\"]*", at_home, value)  # each value of a list too
 
 
 def _quoted(override: str) -> str:

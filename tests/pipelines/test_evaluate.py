@@ -106,10 +106,12 @@ def test_mistakes_are_refused_in_one_sentence(adapter: Adapter, tmp_path: Path) 
         compose([f"adapter={first}"])
 
 
-def test_a_revision_goes_behind_the_repository_of_a_folder() -> None:
+def test_a_revision_goes_behind_the_repository_of_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline: Any = compose(["pipeline=evaluate", "adapter=a/b/runs/1", "adapter.revision=v2"]).pipeline
     assert pipeline.paths() == ["a/b@v2/runs/1"]
-    assert compose(["pipeline=evaluate", "adapter=~/mine"]).pipeline.paths() == ["~/mine"]  # type: ignore[attr-defined]
+    monkeypatch.setenv("HOME", "/home/me")  # no shell replaces the ~
+    pipeline = compose(["pipeline=evaluate", "adapter=[~/a,b,~/c]"]).pipeline
+    assert pipeline.paths() == ["/home/me/a", "b", "/home/me/c"]
 
 
 def test_a_full_rank_update_is_refused_where_the_merge_needs_factors(adapter: Adapter) -> None:
