@@ -165,18 +165,18 @@ class Custom(ChoiceTask):
         if self.metric == "nll":
             return [gold]
         if self.choosing:
-            yaml, documents = "custom_choice.yaml", [self.document(item) for item in items]
-            return [Requests(name=self.name, yaml=Path(__file__).with_name(yaml), overrides={}, documents=documents)]
-        documents = [
-            {"id": item["id"], "prompt": self.prompt(item), "answer": _output(item), "metric": self.metric}
-            for item in items
-        ]
-        settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": [STOPS[self.stop]]}
-        yaml = Path(__file__).with_name("custom.yaml")
-        return [
-            Requests(name=self.name, yaml=yaml, overrides={"generation_kwargs": settings}, documents=documents),
-            gold,
-        ]
+            yaml, overrides, documents = "custom_choice.yaml", {}, [self.document(item) for item in items]
+        else:
+            yaml, documents = "custom.yaml", [self._written(item) for item in items]
+            settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": [STOPS[self.stop]]}
+            overrides = {"generation_kwargs": settings}
+        path = Path(__file__).with_name(yaml)
+        asked = Requests(name=self.name, yaml=path, overrides=overrides, documents=documents)
+        return [asked] if self.choosing else [asked, gold]
+
+    def _written(self, item: Item) -> dict[str, Any]:
+        """What lm-eval needs of an item whose answer is written."""
+        return {"id": item["id"], "prompt": self.prompt(item), "answer": _output(item), "metric": self.metric}
 
     def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         if self.choosing:

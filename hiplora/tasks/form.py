@@ -87,7 +87,7 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Ma
             "the columns prompt and answer instead."
         )
     answer = whole[len(prompt) :].rpartition(str(tokenizer.eos_token))[0] or whole[len(prompt) :]
-    front = tokenizer.decode(_in_front(tokenizer))
+    front = str(tokenizer.decode(_in_front(tokenizer)))
     return Pair(id, prompt.removeprefix(front), answer)
 
 

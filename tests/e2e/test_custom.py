@@ -64,7 +64,7 @@ def test_a_stage_of_continual_tuning(run, questions: list[str], tmp_path: Path) 
 
 def test_a_member_of_a_merge_and_a_row_of_a_table(run, arguments, questions: list[str], tmp_path: Path) -> None:
     small = ["merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
-    done = run(*questions, "task.metric=choice", "pipeline=merge", *small)
+    done = run(*questions, "task.metric=choice", "pipeline=merge", "pipeline.members=[custom]", *small)
     assert done.returncode == 0, done.stderr
     (merged,) = (r for r in records(tmp_path / "results", "score").values() if r["asked"]["of"]["kind"] == "merged")
     assert merged["name"].startswith("lora-addition-custom.42+")
