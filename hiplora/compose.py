@@ -124,13 +124,13 @@ def typed(config: DictConfig, words: Sequence[str]) -> Config:
     return build(_plain(config), words)
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """Plain, resolved dictionary of what Hydra composed."""
+def _plain(config: DictConfig, *, missing: bool = False) -> dict[str, Any]:
+    """Plain, resolved dictionary of what Hydra composed; with ``missing``, a field without a value is ``???``."""
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
     try:
-        raw: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        raw: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=not missing)
     except InterpolationResolutionError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{error.full_key}: {reason}; name a key of this configuration in ${{…}}.") from None
@@ -238,10 +238,13 @@ def compose(overrides: Sequence[str]) -> Config:
     return build(raw_composition(overrides), quoted_options(overrides))
 
 
-def raw_composition(overrides: Sequence[str]) -> dict[str, Any]:
-    """The plain, resolved dictionary that Hydra composes from overrides. Raises as :func:`compose`."""
+def raw_composition(overrides: Sequence[str], *, missing: bool = False) -> dict[str, Any]:
+    """The plain, resolved dictionary that Hydra composes from overrides. Raises as :func:`compose`.
+
+    With ``missing``, a field that must be given and is not is ``???``.
+    """
     check_conf()
-    return _plain(_hydra(quoted_options(overrides)))
+    return _plain(_hydra(quoted_options(overrides)), missing=missing)
 
 
 def files(overrides: Sequence[str]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.config import digest
 from hiplora.methods import method_class
@@ -15,6 +15,9 @@ from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
 from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.energy import MOVES
 from hiplora.stages.results import Adapter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PRINTED = ("Python", "torch", "transformers", "peft")
 PARITY = 0.01  # by how much deployed parameters may differ between methods that are compared
@@ -183,10 +186,21 @@ def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
 
 def prefix_notes(evidence: Evidence) -> Iterator[str]:
     """Whether prefixes that prompts share were computed once in training, which decides who draws dropout masks."""
-    shared = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")["value"]
-    counts = {"once, with one dropout mask for each": shared.sum(), "for each prompt, with its own": (1 - shared).sum()}
-    if words := [f"{how} ({count:.0f} trainings)" for how, count in counts.items() if count]:
+    found = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")
+    ways = {1: "once, with one dropout mask for each", 0: "for each prompt, with its own"}
+    made = dict([*found.groupby("value")])
+    words = [
+        f"{ways[int(way)]} ({_of(evidence, made[way], apart=len(made) > 1)})" for way in sorted(made, reverse=True)
+    ]
+    if words:
         yield f"In training, prefixes that prompts share were computed {'; '.join(words)}."
+
+
+def _of(evidence: Evidence, trainings: pd.DataFrame, *, apart: bool) -> str:
+    """How many trainings there are; the rows that they belong to, where others differ from them."""
+    count = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
+    rows = ", ".join(map(evidence.experiment.label, dict.fromkeys(trainings["method"])))
+    return f"{rows}: {count}" if apart else count
 
 
 def unjudged_notes(evidence: Evidence) -> Iterator[str]:

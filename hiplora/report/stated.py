@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{.*\}")  # to another field, which says where its value comes from
 MARK = re.compile(r"\[(paper|review|lost|ours|corrected)\]")
+TO_BE_GIVEN = "???"  # the value of a field that conf/ leaves to the command
 NO_FIELDS = ("defaults", "hydra")  # keys of conf/ that are Hydra's
 
 
@@ -32,7 +33,8 @@ class Stated:
 def stated(overrides: Sequence[str]) -> dict[str, Stated]:
     """Every field that overrides compose, by the name under which it is typed, in the order of the files.
 
-    One that refers to another field is left out. Each composition is asked for once.
+    One that refers to another field is left out; one that must be given is :data:`TO_BE_GIVEN`. Each composition is
+    asked for once.
 
     Raises:
         UserError: they do not compose, or a field has no mark.
@@ -42,7 +44,7 @@ def stated(overrides: Sequence[str]) -> dict[str, Stated]:
 
 @cache
 def _stated(conf: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
-    raw, found = compose.raw_composition(overrides), {}
+    raw, found = compose.raw_composition(overrides, missing=True), {}
     for file, section in compose.files(overrides):
         for name, mark in marks(conf / f"{file}.yaml").items():
             typed = f"{section}.{name}" if section else name

@@ -1,7 +1,8 @@
 """Kind ``frontier``: what an adapter has learned against what it has forgotten, at several sizes of its update.
 
-Cheap scores, without a word written: the gold answers' log-likelihoods on the first items of every benchmark, and
-general text. They are taken of the trained update scaled, c ΔW, and of the update along the training.
+Nothing is generated, which makes the scores cheap: they are log-likelihoods of the gold answers to the first items of
+every benchmark, and of general text. They are taken of the trained update scaled, c ΔW, and of the update along the
+training.
 """
 
 from __future__ import annotations

@@ -150,9 +150,9 @@ class Task(Corpus):
 
     @property
     def ends(self) -> bool:
-        """Whether a trained answer ends with the end token: not in raw text.
+        """Whether a trained answer ends with the end token.
 
-        That goes on behind the answer; an end token there would teach that every sentence is the last one.
+        In raw text it does not: text continues after a sentence, and the end token would teach the model to stop there.
         """
         return self.form != "plain"
 

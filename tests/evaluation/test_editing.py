@@ -64,7 +64,7 @@ def item(number: int, category: str, *, old: str, new: str) -> EditItem:
 ITEMS = [
     item(0, "entity", old="red", new="blue"),  # generated, and likelier
     item(1, "entity", old="red", new="greenish"),  # generated, yet the sum of the longer answer is the lower one
-    item(2, "entity", old="red", new="blue"),  # goes on behind the answer: it begins with it, and is not it
+    item(2, "entity", old="red", new="blue"),  # begins with the answer and continues, so it is another answer
     item(3, "temporal", old="red", new="blue"),  # still the old one
 ]
 SCRIPT = Scripted(

@@ -12,7 +12,7 @@ from hiplora.report.aggregate import Sample, per_instance
 from hiplora.report.experiment import load
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.measures import TAUS
-from hiplora.report.notes import LITERAL, parity_notes, unjudged_notes
+from hiplora.report.notes import LITERAL, parity_notes, prefix_notes, unjudged_notes
 from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES, differences, mergefail, table2, table11, table13
 from tests.report.evidence import HERE, RECORDS, build, everything, fixture_evidence, golden, labelled
@@ -211,6 +211,26 @@ def test_parity_is_told_with_its_exceptions():
     assert note.startswith("Deployed parameters, to be equal within 1%: HiP-LoRA 1,000; AdaLoRA × 0.990 to 1.010 (exc")
     assert "; 1,500 trained, 990 to 1,010 deployed)" in note
     assert note.endswith("(exception: stores one magnitude per row of every matrix; 1,050 trained, 1,050 deployed).")
+
+
+def test_a_table_names_the_rows_that_shared_prefixes():
+    """They draw dropout masks otherwise, so a row that did not is not quite comparable."""
+    evidence = fixture_evidence("table1")
+    slots = [
+        replace(slot, entries=tuple(map(unshared, slot.entries))) if slot.run.point["method"] == "hip" else slot
+        for slot in evidence.slots
+    ]
+    assert [*prefix_notes(replace(evidence, slots=slots))] == [
+        "In training, prefixes that prompts share were computed once, with one dropout mask for each (LoRA: "
+        "12 trainings); for each prompt, with its own (HiP-LoRA: 10 trainings)."
+    ]
+
+
+def unshared(entry: Entry) -> Entry:
+    if entry.role != "train" or entry.record is None:
+        return entry
+    result = entry.record.result.model_copy(update={"share_prefixes": False})
+    return replace(entry, record=entry.record.model_copy(update={"result": result}))
 
 
 def test_fixtures_are_read_whole():

@@ -29,12 +29,13 @@ def test_every_setting_is_there_with_its_mark(table):
     for section in ("model", "svd", "training", "evaluation", "merging", "efficiency", *behind):
         for name in raw[section].keys() - {"name"}:
             assert rows[f"{behind.get(section, '')}{section}.{name}", "scale=paper"]
-    assert not any("pipeline=merge" in row for row, _ in rows)
+    assert not any("pipeline=backbone" in row for row, _ in rows)
     assert rows["training.rows_per_step", "scale=paper"] == "128 [paper]"
     assert rows["training.rows_per_step", "scale=mini"] == "2 [ours]"
     assert rows["method=proj method.side", "scale=mini"] == "outside [paper]"
     assert rows["pipeline=probe pipeline.count.zero", "scale=mini"] == "29 [paper]"
     assert rows["evaluation.limit", "scale=mini"] == "null [ours]"
+    assert rows["pipeline=evaluate pipeline.adapter", "scale=mini"] == "must be typed [ours]"
 
 
 def test_an_option_that_starts_from_another_shows_what_it_changes(table):
