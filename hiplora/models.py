@@ -39,7 +39,8 @@ class Model(Options):
     """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
 
     A result is identified by the digest of the backbone's files (:func:`identity`), by ``dtype``, and a training by
-    its ``target_modules``; the device is told by ``where``.
+    its ``target_modules``; the device is told by ``where``. ``published_as`` names the backbone in model cards, where
+    ``path`` is no repository on the Hub.
     """
 
     group: ClassVar[str] = "model"
@@ -48,6 +49,7 @@ class Model(Options):
     source: Annotated[Literal["packaged", "hub", "folder"], Place]
     path: Annotated[str, Place]
     revision: Annotated[str | None, Place]
+    published_as: Annotated[str | None, Place] = None
     dtype: Literal["bfloat16", "float32"]
     device: Annotated[Literal["auto", "cpu", "cuda"], Place]
     target_modules: Annotated[tuple[str, ...], Field(strict=False), Place]  # a training has them as its own field

@@ -22,6 +22,7 @@ from hiplora import sweep
 from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
 from hiplora.environment import single_process
 from hiplora.errors import UserError
+from hiplora.report.cards import fill_cards
 from hiplora.report.terminal import describe, tally
 from hiplora.stages.make import Engine
 from hiplora.stages.store import Store
@@ -44,6 +45,7 @@ def answer(config: Config) -> str:
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
+    fill_cards(outcomes, engine.store)
     told = tally(engine) if config.pipeline.many else describe(outcomes, engine)
     return "\n".join(filter(None, [told, config.conclude(outcomes)]))
 

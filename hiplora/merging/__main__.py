@@ -219,7 +219,7 @@ def write(
     from hiplora.adapters.files import locate
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
-    from hiplora.merging.output import COMMAND, write_folded, write_report
+    from hiplora.merging.output import COMMAND, write_folded, write_merge_card, write_report
     from hiplora.tuner.identity import PREFIX
 
     dtype = DTYPES[args.dtype] if args.dtype else None
@@ -240,6 +240,7 @@ def write(
         # The operator's own report is complete only now: it says whether every matrix was 0.
         report = {**about, **result.report, **written}
         write_report(report, folder)
+        write_merge_card(report, folder)
     return report
 
 

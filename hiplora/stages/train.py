@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora import models
+from hiplora.adapters.card import Card, Scored, write_card
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
@@ -20,6 +21,7 @@ from hiplora.spectral.options import Svd
 from hiplora.stages import energy
 from hiplora.stages.artefact import OPTIMIZER, add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.cards import Trained, adapter_card
 from hiplora.stages.results import Adapter
 from hiplora.tasks.base import Corpus
 from hiplora.tasks.source import Data, Source
@@ -155,7 +157,22 @@ class Train(Stage):
             measures=self._measures(backbone, updates),
             gains=energy.gains(backbone.model, updates),
         )
+        write_card(job.folder, self.card(result))
         return Made(result, models.describe(backbone))
+
+    def card(self, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
+        """The model card of the adapter, with the scores that are known."""
+        made = Trained(
+            record=f"train {self.id} ({self.where()})",
+            tasks=[train.task.name for train in self.line()],
+            data=self.data.name,
+            seed=self.seed,
+            targets=self.targets,
+            method=self.method,
+            training=self.training,
+            model=self.model,
+        )
+        return adapter_card(made, result, scores)
 
     def _measures(self, backbone: models.Backbone, updates: Mapping[str, Update]) -> dict[str, float]:
         """What the record says of the update, once the backbone is as it was."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -48,6 +49,12 @@ def test_an_adapter_of_our_own_has_the_scores_that_its_run_gave_it(run, unnamed,
     measured = {name: training["result"]["measures"][name] for name in drift["result"]["measures"]}
     assert drift["result"]["measures"] == pytest.approx(measured, rel=1e-4)
     assert str(tmp_path) not in json.dumps([again, drift])
+    card = ModelCard.load(folder / "README.md")
+    told = {(r.dataset_name, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert {key[0] for key in told} == own["result"]["benchmarks"].keys()
+    for (name, metric), value in told.items():
+        assert value == pytest.approx(own["result"]["benchmarks"][name][metric], abs=1e-6)
+    assert str(tmp_path) not in str(card)
 
 
 def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path, tmp_path: Path) -> None:
