@@ -17,7 +17,7 @@ from hiplora.adapters.writing import write_lora
 from hiplora.tuner.identity import PREFIX
 
 if TYPE_CHECKING:
-    from hiplora.tuner.config import HipLoraConfig
+    from hiplora.tuner.config import HipConfig
 
 COMMAND = "hiplora-export"
 _CARRIED = (
@@ -53,7 +53,7 @@ def export_lora(
     return out
 
 
-def _card(source: Path, config: HipLoraConfig) -> Card:
+def _card(source: Path, config: HipConfig) -> Card:
     """The card of an export: the update is that of the source, so what the source's card measured holds for it."""
     return Card(
         title=f"{source.resolve().name} as a stock LoRA",
