@@ -21,7 +21,7 @@ from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
 from hiplora.report.experiment import load
 from hiplora.tasks import TASKS
-from hiplora.tasks.source import ORIGINS
+from hiplora.tasks.origins import ORIGINS
 from tests.tiny import NEEDS
 
 GROUPS = ("method", "task", "model", "pipeline", "scale", "data")

@@ -23,7 +23,7 @@ from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
-from hiplora.tasks.source import Source
+from hiplora.tasks.source import Source, looked_up_once
 
 MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
@@ -33,6 +33,7 @@ INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field l
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
 
 
+@looked_up_once()
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
     """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
     slots: list[Slot] = []
@@ -76,6 +77,7 @@ def _entry(stage: Stage) -> Entry:
     return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
 
 
+@looked_up_once()
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
     """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs."""
     composed = (slot.config for slot in slots if slot.config is not None)
