@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hiplora.compose import check_conf, check_hydra
+from hiplora.conf import check_conf
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
@@ -46,6 +46,8 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         return 0
     missing = [slot for slot in found.slots if slot.missing and asked.includes(slot.run)]
     if mode == "make" and missing:
+        from hiplora.composition import check_hydra
+
         check_hydra(asked.hydra)
         _render(found)
         print(plan.text(found), file=sys.stderr)

@@ -19,7 +19,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
-from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
+from hiplora.compose import typed
+from hiplora.composition import one_sentence
+from hiplora.conf import CONF_DIR, check_conf, quoted_options
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report.terminal import describe, tally

@@ -11,8 +11,9 @@ from typing import get_args
 
 import pytest
 
-from hiplora import compose as composition
-from hiplora.compose import CONF_DIR, compose
+from hiplora import conf as words
+from hiplora.compose import compose
+from hiplora.conf import CONF_DIR
 from hiplora.config import Options, digest
 from hiplora.disk import FOLDERS
 from hiplora.errors import UserError
@@ -44,7 +45,7 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
             path.unlink()  # what a real selection has found
     for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
         (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
-    monkeypatch.setattr(composition, "CONF_DIR", conf)
+    monkeypatch.setattr(words, "CONF_DIR", conf)
 
     def rate(*words: str) -> float:
         return compose(list(words)).training.lr
