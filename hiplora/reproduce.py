@@ -14,6 +14,11 @@ Complete runs are never made again.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import argparse
 import shlex
 import subprocess

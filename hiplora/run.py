@@ -5,6 +5,11 @@ With ``-m`` the same command sweeps over comma-separated values; a job that fail
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import os
 import sys
 import traceback
