@@ -29,6 +29,8 @@ MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local 
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
 INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
+MOST = 3  # differences that a note names, of those between records that it leaves out
+LONGEST = 24  # characters of a value in such a difference
 # What a user says of where results lie, and what changes no number.
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
 
@@ -164,20 +166,32 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
             alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
             reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
     if reasons:
+        often = reasons.most_common(MOST)
+        rest = reasons.total() - sum(count for _, count in often)
+        shown = [*(f"{reason} ({count})" for reason, count in often), *([f"in other ways ({rest})"] if rest else [])]
+        folder = shlex.join(["--results", str(store.places.results)])
         yield (
             f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
-            f"under other settings: {'; '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}."
+            f"under other settings: {'; '.join(shown)}. `python -m hiplora.runs {folder}` lists every record; with "
+            "`diff ID ID` it says in what two differ."
         )
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """In what two identities differ, as ``training.steps=20, not 60``."""
+    """In what two identities differ, as ``training.steps=20, not 60``: the first such field, and how many more."""
     shown: dict[str, str] = {}
     for name, one, other in _apart(theirs, ours):
         file = name.removeprefix("reads.")
-        shown.setdefault(name, f"{name}={one}, not {other}" if file == name else f"another {file}")
-    more = [f"{len(shown) - 3} more"] if len(shown) > 3 else []
-    return " and ".join([*list(shown.values())[:3], *more]) or "an earlier version of the code"
+        words = f"{name}={_short(one)}, not {_short(other)}" if file == name else f"another {file}"
+        shown.setdefault(name, words)
+    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
+    return f"{next(iter(shown.values()))}{more}" if shown else "an earlier version of the code"
+
+
+def _short(value: Any) -> str:
+    """A value, or how it begins."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
