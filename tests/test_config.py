@@ -36,6 +36,19 @@ def test_every_option_composes(option: str) -> None:
     assert config.training.steps > 0
 
 
+def test_a_file_that_changes_is_composed_as_it_is_then(monkeypatch, tmp_path) -> None:
+    """Files are parsed once per process, and again where one has changed."""
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    monkeypatch.setattr(words, "CONF_DIR", tmp_path / "conf")
+    scale = tmp_path / "conf/scale/mini.yaml"
+    for steps in (60, 7, 61):
+        scale.write_text((CONF_DIR / "scale/mini.yaml").read_text().replace("  steps: 60 ", f"  steps: {steps} "))
+        assert compose([]).training.steps == steps
+        assert compose(["method=lora"]).training.steps == steps
+    (tmp_path / "conf/selected/mini/lora.yaml").write_text("training:\n  steps: 8\n")
+    assert compose(["method=lora"]).training.steps == 8
+
+
 def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_path) -> None:
     """And for HiP-LoRA's other options until they have something of their own; what is typed comes first."""
     conf = tmp_path / "conf"
