@@ -28,12 +28,16 @@ from hiplora import conf
 from hiplora.conf import quoted_options
 from hiplora.errors import UserError
 
+# Parts of Hydra's own section, which only a run that Hydra starts has a use for: a quarter of a composition's time.
+UNUSED = ("hydra/job_logging=none", "hydra/hydra_logging=none", "~hydra/help", "~hydra/hydra_help")
+
 
 def composed(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """What overrides, quoted, compose to; ``with_hydra``: also Hydra's own section. Raises UserError."""
     try:
         with _ready():
-            return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+            words = [*overrides, *(() if with_hydra else UNUSED)]
+            return hydra_compose("config", overrides=words, return_hydra_config=with_hydra)
     except HydraException as error:
         raise one_sentence(error) from None
 
