@@ -11,8 +11,9 @@ from typing import get_args
 
 import pytest
 
-from hiplora import compose as composition
-from hiplora.compose import CONF_DIR, compose
+from hiplora import conf as words
+from hiplora.compose import compose
+from hiplora.conf import CONF_DIR
 from hiplora.config import Options, digest
 from hiplora.disk import FOLDERS
 from hiplora.errors import UserError
@@ -21,7 +22,7 @@ from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
 from hiplora.report.experiment import load
 from hiplora.tasks import TASKS
-from hiplora.tasks.source import ORIGINS
+from hiplora.tasks.origins import ORIGINS
 from tests.tiny import NEEDS
 
 GROUPS = ("method", "task", "model", "pipeline", "scale", "data")
@@ -35,6 +36,19 @@ def test_every_option_composes(option: str) -> None:
     assert config.training.steps > 0
 
 
+def test_a_file_that_changes_is_composed_as_it_is_then(monkeypatch, tmp_path) -> None:
+    """Files are parsed once per process, and again where one has changed."""
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    monkeypatch.setattr(words, "CONF_DIR", tmp_path / "conf")
+    scale = tmp_path / "conf/scale/mini.yaml"
+    for steps in (60, 7, 61):
+        scale.write_text((CONF_DIR / "scale/mini.yaml").read_text().replace("  steps: 60 ", f"  steps: {steps} "))
+        assert compose([]).training.steps == steps
+        assert compose(["method=lora"]).training.steps == steps
+    (tmp_path / "conf/selected/mini/lora.yaml").write_text("training:\n  steps: 8\n")
+    assert compose(["method=lora"]).training.steps == 8
+
+
 def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_path) -> None:
     """And for HiP-LoRA's other options until they have something of their own; what is typed comes first."""
     conf = tmp_path / "conf"
@@ -44,7 +58,7 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
             path.unlink()  # what a real selection has found
     for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
         (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
-    monkeypatch.setattr(composition, "CONF_DIR", conf)
+    monkeypatch.setattr(words, "CONF_DIR", conf)
 
     def rate(*words: str) -> float:
         return compose(list(words)).training.lr

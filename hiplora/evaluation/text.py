@@ -10,7 +10,7 @@ import torch
 from hiplora.errors import UserError
 from hiplora.evaluation.forward import evaluating, score_targets
 from hiplora.packing.decoder import hidden_states
-from hiplora.tasks.source import ORIGINS
+from hiplora.tasks.origins import ORIGINS
 
 if TYPE_CHECKING:
     from torch import nn

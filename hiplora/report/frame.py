@@ -19,7 +19,7 @@ from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
-from hiplora.tasks.source import TEXTS
+from hiplora.tasks.origins import TEXTS
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")

@@ -9,7 +9,8 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora import compose
+from hiplora import conf
+from hiplora.compose import raw_composition
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ def stated(overrides: Sequence[str]) -> dict[str, Stated]:
     Raises:
         UserError: they do not compose, or a field has no mark.
     """
-    return _stated(compose.CONF_DIR, tuple(overrides))
+    return _stated(conf.CONF_DIR, tuple(overrides))
 
 
 @cache
-def _stated(conf: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
-    raw, found = compose.raw_composition(overrides, missing=True), {}
-    for file, section in compose.files(overrides):
-        for name, mark in marks(conf / f"{file}.yaml").items():
+def _stated(folder: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
+    from hiplora.composition import files
+
+    raw, found = raw_composition(overrides, missing=True), {}
+    for file, section in files(overrides):
+        for name, mark in marks(folder / f"{file}.yaml").items():
             typed = f"{section}.{name}" if section else name
             found[typed] = Stated(reduce(lambda value, key: value[key], typed.split("."), raw), mark, file)
     return found

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from hiplora.errors import UserError
+from hiplora.suite import check_installed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    check_installed()
     from hiplora.compose import compose
     from hiplora.spectral.verify import compare_all, table
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hiplora.errors import UserError
-from hiplora.tasks.files import stamp
+from hiplora.tasks.files import Stamp, stamp
 
 Placed = tuple[str, Mapping[str, Any]]
 BOM = b"\xef\xbb\xbf"
@@ -30,15 +30,15 @@ def file_rows(path: Path) -> tuple[Placed, ...]:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a file that ends in {', '.join(READERS)}.")
     if not path.is_file():
         raise UserError(f"{path} is not a file; type task.file=F with one that ends in {', '.join(READERS)}.")
-    rows = _read(*stamp(path), shown=path)
+    rows = _read(path, stamp(path))
     if not rows:
         raise UserError(f"{path} holds no rows; give a file with one row per example.")
     return rows
 
 
 @cache
-def _read(path: Path, size: int, mtime_ns: int, *, shown: Path) -> tuple[Placed, ...]:
-    return READERS[path.suffix](shown)
+def _read(path: Path, state: Stamp) -> tuple[Placed, ...]:
+    return READERS[path.suffix](path)
 
 
 def _jsonl(path: Path) -> tuple[Placed, ...]:
