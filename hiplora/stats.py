@@ -176,16 +176,10 @@ def paired_t(differences: ArrayLike) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of one family of comparisons, corrected by Holm's step-down rule.
+    """The p values of one family of comparisons, corrected by Holm's step-down rule."""
+    from statsmodels.stats.multitest import multipletests
 
-    As statsmodels has it, which collects all garbage at every call: a second for a table's families.
-    """
-    values = np.asarray(p_values, dtype=float)
-    order = np.argsort(values)
-    stepped = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(stepped, 1.0)
-    return [float(p) for p in corrected]
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
 
 def smallest_detectable(std: float, n: int, *, alpha: float = SIGNIFICANT, power: float = 0.8) -> float:

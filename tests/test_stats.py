@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 from scipy import stats as reference
-from statsmodels.stats.multitest import multipletests
 
 from hiplora import stats
 
@@ -162,12 +161,8 @@ def test_paired_t_and_equivalence_against_scipy():
     assert stats.paired_t([0.0, 0.0]).p == 1
 
 
-def test_holm_by_hand_and_as_statsmodels_has_it():
+def test_holm_by_hand():
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    random = np.random.default_rng(0)
-    for count in (1, 5, 40):
-        p_values = random.uniform(size=count).round(2) ** 3  # some alike
-        assert stats.holm(p_values) == multipletests(p_values, method="holm")[1].tolist()
     assert stats.holm([]) == []
 
 

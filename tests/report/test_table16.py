@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +30,14 @@ from tests.report.evidence import WORLD, fixture_evidence
 from tests.report.frontiers import LEVELS, TEXT, World
 
 HIP_LORA = "Text rise: HiP-LoRA − LoRA"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen(table) -> Iterator[None]:
+    """What a first table imports is left out of the garbage collections that statsmodels starts for Holm."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
