@@ -44,7 +44,7 @@ def answer(config: Config) -> str:
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
-    told = tally(engine) if config.pipeline.many else describe(outcomes, engine)
+    told = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
     return "\n".join(filter(None, [told, config.conclude(outcomes)]))
 
 

@@ -153,7 +153,7 @@ def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{path} includes itself; remove that include.")
     try:
-        config = yaml.load(path.read_text(), Loader=_loader())  # noqa: S506 (a safe loader with one more tag)
+        config = yaml.load(path.read_text(), Loader=_loader())  # a safe loader with one more tag
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); repair it.") from None
     if not isinstance(config, dict):

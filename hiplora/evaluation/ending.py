@@ -48,7 +48,7 @@ class Ending:
     def text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Text of a completion without its end token, up to the first stop.
 
-        It is decoded behind the prompt's last token, because some tokenizers drop a leading space. A raw one is neither.
+        It is decoded behind the prompt's last token, because some tokenizers drop a leading space. Not a raw one.
         """
         if self.raw:
             return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))

@@ -26,7 +26,7 @@ from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
 from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.harness_lm import HarnessLM, settings_of
-from hiplora.evaluation.lm_tasks import LmTasks, main_metric
+from hiplora.evaluation.lm_tasks import LmTasks, check_counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,11 +71,11 @@ def check(asked: LmTasks, *, positions: int | None) -> None:
             settings = settings_of(task.config.generation_kwargs or {}, name=name)
             if positions is not None and settings["max_gen_toks"] >= positions:
                 raise UserError(
-                    f"evaluation.tasks: {name} writes {settings['max_gen_toks']} tokens, which leaves no position for a "
-                    f"prompt: the backbone has {positions}; lower max_gen_toks in a copy of its YAML."
+                    f"evaluation.tasks: {name} writes {settings['max_gen_toks']} tokens, which leaves no position for "
+                    f"a prompt: the backbone has {positions}; lower max_gen_toks in a copy of its YAML."
                 )
     for each in asked.counted():
-        main_metric(*_metrics(loaded, each.name), each)
+        check_counted(*_metrics(loaded, each.name), each)
 
 
 def load(asked: LmTasks) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _check_defined(each: Definition) -> None:
         raise UserError(f"evaluation.tasks: {each.name} {SEEN}.")
     if (absent := each.absent()) is not None:
         raise UserError(
-            f"{each.path.name} names the data {absent}, which is not there; lm-eval takes such a path from the folder in "
-            "which the command runs, so give a whole path or run it from there."
+            f"{each.path.name} names the data {absent}, which is not there; lm-eval takes such a path from the folder "
+            "in which the command runs, so give a whole path or run it from there."
         )
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What decides nothing at these values; at others this decoder does not do it.
 NEUTRAL = {
-    "top_k": (0, None), "num_beams": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,), "min_p": (None, 0.0),
-    "use_cache": (True,), "early_stopping": (True, False),
+    "top_k": (0, None), "num_beams": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
+    "min_p": (None, 0.0), "use_cache": (True,), "early_stopping": (True, False),
 }  # fmt: skip
 SAMPLED = ("temperature", "top_p", "top_k", "min_p")  # say nothing where the likeliest token is taken
 
@@ -36,8 +36,8 @@ def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
     for key, value in other.items():
         if value not in NEUTRAL.get(key, ()):
             raise UserError(
-                f"evaluation.tasks: {name} asks for {key}={value} in generation_kwargs, which this project's decoder does "
-                "not do; leave the task out, or remove that in a copy of its YAML."
+                f"evaluation.tasks: {name} asks for {key}={value} in generation_kwargs, which this project's decoder "
+                "does not do; leave the task out, or remove that in a copy of its YAML."
             )
     return {key: value for key, value in read.items() if key in known}
 
@@ -65,8 +65,8 @@ class HarnessLM(InMemoryLM):
         longest = max((len(continuation) for _, _, continuation in requests), default=0)
         if longest > self.max_length:
             raise UserError(
-                f"evaluation.tasks: an answer has {longest} tokens and the model reads {self.max_length}; leave the task "
-                "out, or shorten its answers."
+                f"evaluation.tasks: an answer has {longest} tokens and the model reads {self.max_length}; leave the "
+                "task out, or shorten its answers."
             )
         return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
 

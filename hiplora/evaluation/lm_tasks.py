@@ -1,4 +1,4 @@
-"""Tasks of lm-eval that are asked beside the benchmarks: which, where their definitions are, which of them Retain counts.
+"""Tasks of lm-eval that are asked beside the benchmarks: which, where they are defined, which of them Retain counts.
 
 Light: lm-eval is loaded by whoever asks the tasks (:mod:`hiplora.evaluation.harness`), and only where there are some.
 """
@@ -21,15 +21,22 @@ from hiplora.tasks import ORDER
 
 FIELDS = ("tasks", "include_path", "retain")  # of the section evaluation, which are no part of how others are asked
 THEIRS = "lm_eval:"  # in front of a name in evaluation.retain that is a benchmark's too
+HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # lm-eval's metrics that are no shares of 1
+UNKNOWN = "has no direction: its definition does not say whether higher is better"
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What Retain counts: a benchmark of ours by its headline score, or an lm-eval task, maybe by another ``metric``."""
+    """What Retain counts: a benchmark of ours by its headline score, or a task of lm-eval, maybe by a ``metric``."""
 
     name: str
     ours: bool
     metric: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name among all scores of a model."""
+        return self.name if self.ours else f"lm_eval/{self.name}"
 
 
 class LmTasks(Options):
@@ -82,8 +89,8 @@ class LmTasks(Options):
         near = f"; near are {', '.join(dict.fromkeys(close))}" if close else ""
         where = "is neither below evaluation.include_path nor" if self.folder is not None else "is not"
         raise UserError(
-            f"evaluation.tasks names {name}, which {where} a task, group or tag of lm-eval{near}; type one of its names, "
-            "or the folder of your own definitions as evaluation.include_path=DIR."
+            f"evaluation.tasks names {name}, which {where} a task, group or tag of lm-eval{near}; type one of its "
+            "names, or the folder of your own definitions as evaluation.include_path=DIR."
         )
 
     def counted(self) -> list[Counted]:
@@ -113,29 +120,39 @@ def _counted(word: str, tasks: Collection[str]) -> Counted:
     return Counted(name, ours=False, metric=metric or None)
 
 
-def main_metric(metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted) -> str:
-    """The metric by which Retain counts an lm-eval task: the one that was typed, or the first of its list.
+def metric_of(metrics: Collection[str], asked: Counted) -> str | None:
+    """The metric by which Retain counts a task: the one that was typed, else the first; None where there is no such.
 
     Args:
         metrics: names of the task's scores, its main one first: ``acc``, or ``exact_match,strict-match`` with a filter.
-        better: metric → whether higher is better, None where lm-eval does not know.
-
-    Raises:
-        UserError: it has no such metric, or one of which lower is better, which a drop in points cannot be taken of.
     """
     wanted = None if asked.metric is None else asked.metric.replace("/", ",")
-    chosen = next((each for each in metrics if wanted is None or wanted in (each, each.partition(",")[0])), None)
-    rising = [each.replace(",", "/") for each in metrics if better.get(each.partition(",")[0])]
-    others = f"type evaluation.retain=[{asked.name}/{rising[0]}]" if rising else "leave it out of evaluation.retain"
+    return next((each for each in metrics if wanted is None or wanted in (each, _bare(each))), None)
+
+
+def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted) -> None:
+    """Refuse a metric of which no fall in points can be taken: lower is better, or it is no share of 1.
+
+    ``better`` says of each metric whether higher is better, None where lm-eval does not know. Raises UserError.
+    """
+    chosen = metric_of(metrics, asked)
+    rising = [each.replace(",", "/") for each in metrics if better.get(_bare(each)) and _bare(each) not in HUNDREDS]
+    others = f"type {asked.name}/{rising[0]}" if rising else "leave it out"
     if chosen is None:
-        raise UserError(f"evaluation.retain: {asked.name} has no metric {asked.metric}; {others}.")
-    if not better.get(chosen.partition(",")[0]):
-        known = better.get(chosen.partition(",")[0]) is False
-        why = "lower is better" if known else "lm-eval does not say whether higher is better"
-        raise UserError(
-            f"evaluation.retain: of {asked.name}'s {chosen} {why}, and Retain is a fall of scores in points; {others}."
-        )
-    return chosen
+        raise UserError(f"evaluation.retain: {asked.name} has no metric {asked.metric or ''}; {others}.")
+    higher = better.get(_bare(chosen))
+    if higher and _bare(chosen) not in HUNDREDS:
+        return
+    why = {True: "goes up to 100", False: "is better when lower", None: UNKNOWN}[higher]
+    raise UserError(
+        f"evaluation.retain: {asked.name} counts by {chosen}, which {why}, and Retain is a fall of shares in points; "
+        f"{others}."
+    )
+
+
+def _bare(metric: str) -> str:
+    """The name of a metric without its filter."""
+    return metric.partition(",")[0]
 
 
 def parted(raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hiplora.evaluation.harness import check, score
+from hiplora.evaluation.harness import score
 from hiplora.evaluation.lm_tasks import LmTasks
 from tests.lm_tasks import TASKS, toy_tasks
 from tests.tiny import tiny_llama_folder
