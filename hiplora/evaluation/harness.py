@@ -142,8 +142,14 @@ def score(
     """
     with evaluating(model), _as_lm_eval():
         loaded = load(asked)
-        options = {"batch_tokens": evaluation.batch_tokens, "seed": evaluation.seed, "progress": progress}
-        lm = HarnessLM(model, tokenizer, parts=parts, **options)
+        lm = HarnessLM(
+            model,
+            tokenizer,
+            batch_tokens=evaluation.batch_tokens,
+            seed=evaluation.seed,
+            progress=progress,
+            parts=parts,
+        )
         results: Any = lm_evaluate(lm=lm, task_dict=loaded, limit=evaluation.limit, bootstrap_iters=BOOTSTRAP)
     inside = _inside(loaded)
     shown = [*loaded["tasks"], *(name for name, group in loaded["groups"].items() if group.has_aggregation)]

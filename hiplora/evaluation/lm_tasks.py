@@ -135,6 +135,10 @@ def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], a
 
     ``better`` says of each metric whether higher is better, None where lm-eval does not know. Raises UserError.
     """
+    if not metrics:
+        raise UserError(
+            f"evaluation.retain: {asked.name} has no score of its own; name its tasks one by one in evaluation.tasks."
+        )
     chosen = metric_of(metrics, asked)
     rising = [each.replace(",", "/") for each in metrics if better.get(_bare(each)) and _bare(each) not in HUNDREDS]
     others = f"type {asked.name}/{rising[0]}" if rising else "leave it out"

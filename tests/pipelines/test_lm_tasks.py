@@ -16,6 +16,7 @@ from hiplora.evaluation.definitions import built_in
 from hiplora.evaluation.harness import check
 from hiplora.evaluation.lm_tasks import LmTasks, check_counted, counted
 from hiplora.evaluation.retention import retention
+from hiplora.report.scores import lm_eval_table
 from hiplora.stages.base import Stage
 from hiplora.stages.results import LmTask, Scores
 from tests.lm_tasks import toy_tasks
@@ -107,6 +108,7 @@ def test_a_task_that_could_not_be_scored_is_refused_before_anything_is_computed(
     assert "It reads allenai/ai2_arc: if that is on the Hub, connect to it once." in said
     assert "without a sandbox" in refused(None, "humaneval")
     assert "type toy_last/acc" in refused(folder, "toy_last", retain=("toy_last",))
+    assert "toys has no score of its own" in refused(folder, "toys", retain=("toys",))
     assert "is better when lower" in refused(folder, "toy_text", retain=("toy_text",))
     assert "toy_choice is in two of the names" in refused(folder, "toy_choice", "toys")
     yaml = folder / "toy_written.yaml"
@@ -156,6 +158,22 @@ def test_retain_counts_what_is_named() -> None:
     task = adapted.lm_eval["own"]
     with pytest.raises(UserError, match=r"counts by perplexity, which is better when lower.*type own/acc"):
         check_counted(task.metrics, task.better, each)
+
+
+def test_the_table_shows_what_was_asked_for_with_its_interval() -> None:
+    base, adapted = scores(0.5, 0.75, 9.0), scores(0.25, 0.25, 11.0)
+    (task,) = adapted.lm_eval.values()
+    inner = task.model_copy(update={"group": "own"})
+    adapted = adapted.model_copy(
+        update={"lm_eval": {"own": task.model_copy(update={"stderr": {"acc": 0.1}}), "inner": inner}}
+    )
+    assert lm_eval_table({"base": base, "adapted": adapted}).splitlines() == [
+        "lm-eval       metric                         n             base          adapted",
+        "own           acc                            4            0.500     0.250 ±0.196",
+        "own           acc_norm                       4            0.750            0.250",
+        "own           perplexity                     4            9.000           11.000",
+    ]
+    assert lm_eval_table({"base": base.model_copy(update={"lm_eval": {}})}) == ""
 
 
 def test_a_record_without_tasks_is_written_and_digested_as_before() -> None:
