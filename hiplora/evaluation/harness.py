@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,12 @@ class LmScore:
 
 def check(asked: LmTasks, *, positions: int | None) -> None:
     """Refuse, before anything is computed, tasks that could not be scored. Raises UserError."""
+    _checked(asked, positions, tuple(asked.reads().items()))
+
+
+@cache
+def _checked(asked: LmTasks, positions: int | None, reads: tuple[tuple[str, str], ...]) -> None:
+    """As :func:`check`; the same tasks are loaded once for all models that they are asked of."""
     with _as_lm_eval():
         loaded = load(asked)
     for name, task in loaded["tasks"].items():
