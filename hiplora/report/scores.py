@@ -47,12 +47,12 @@ def lm_eval_table(columns: Mapping[str, Scores]) -> str:
     if not names:
         return ""
     width = max(14, *(len(name) + 1 for name in names))
-    lines = [f"{'lm-eval':<{width}}{'metric':<26}{'n':>6}" + "".join(f"{name:>17}" for name in columns)]
+    lines = [f"{'lm-eval':<{width}}{'metric':<26}{'n':>6}" + "".join(f"  {name:>16}" for name in columns)]
     for name in names:
         found = [scores.lm_eval.get(name) for scores in columns.values()]
         first = next(task for task in found if task is not None)
         for metric in first.metrics:
-            numbers = "".join(f"{_with_interval(task, metric):>17}" for task in found)
+            numbers = "".join(f"  {_with_interval(task, metric):>16}" for task in found)
             lines.append(f"{name:<{width}}{metric:<26}{first.n:>6}{numbers}")
     return "\n".join(lines)
 
@@ -61,8 +61,12 @@ def _with_interval(task: LmTask | None, metric: str) -> str:
     if task is None or task.metrics.get(metric) is None:
         return number(None)
     error = task.stderr.get(metric)
-    half = "" if error is None else f" ±{NORMAL_95 * error:.3f}"
-    return number(task.metrics[metric]) + half
+    return _short(task.metrics[metric]) + ("" if error is None else f" ±{_short(NORMAL_95 * error)}")
+
+
+def _short(value: float | None) -> str:
+    """Three decimals; four digits of what is large, such as the perplexity of a model that has not learned the text."""
+    return number(value, ".3f" if value is None or abs(value) < 1000 else ".4g")
 
 
 def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: Sequence[str] = ()) -> str:

@@ -161,17 +161,19 @@ def test_retain_counts_what_is_named() -> None:
 
 
 def test_the_table_shows_what_was_asked_for_with_its_interval() -> None:
-    base, adapted = scores(0.5, 0.75, 9.0), scores(0.25, 0.25, 11.0)
+    base, adapted = scores(0.5, 0.75, 9.0), scores(0.25, 0.25, 20000.0)
     (task,) = adapted.lm_eval.values()
     inner = task.model_copy(update={"group": "own"})
     adapted = adapted.model_copy(
-        update={"lm_eval": {"own": task.model_copy(update={"stderr": {"acc": 0.1}}), "inner": inner}}
+        update={
+            "lm_eval": {"own": task.model_copy(update={"stderr": {"acc": 0.1, "perplexity": 612345.0}}), "inner": inner}
+        }
     )
     assert lm_eval_table({"base": base, "adapted": adapted}).splitlines() == [
-        "lm-eval       metric                         n             base          adapted",
-        "own           acc                            4            0.500     0.250 ±0.196",
-        "own           acc_norm                       4            0.750            0.250",
-        "own           perplexity                     4            9.000           11.000",
+        "lm-eval       metric                         n              base           adapted",
+        "own           acc                            4             0.500      0.250 ±0.196",
+        "own           acc_norm                       4             0.750             0.250",
+        "own           perplexity                     4             9.000    2e+04 ±1.2e+06",
     ]
     assert lm_eval_table({"base": base.model_copy(update={"lm_eval": {}})}) == ""
 
