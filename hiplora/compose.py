@@ -14,6 +14,7 @@ from hiplora.conf import check_conf, quoted_options
 from hiplora.config import Options, digest
 from hiplora.disk import default_cache_dir, json_object, write_json
 from hiplora.errors import UserError
+from hiplora.evaluation.lm_tasks import LmTasks, parted
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging import operator_class
 from hiplora.methods import method_class
@@ -92,8 +93,23 @@ def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     values |= {"words": tuple(words), "compose": compose_cached}
     if "scale" in raw["evaluation"]:
         values["adapter_scale"] = raw["evaluation"]["scale"]
-    evaluation, task, benchmarks = _benchmarks(raw, values["pipeline"].also_scored)
+    shared, theirs = parted(raw["evaluation"])
+    values |= _lm_tasks(theirs)
+    evaluation, task, benchmarks = _benchmarks({**raw, "evaluation": shared}, values["pipeline"].also_scored)
     return Config(task=task, benchmarks=benchmarks, evaluation=evaluation, seed=_seed(raw["seed"]), **values)
+
+
+def _lm_tasks(given: Mapping[str, Any]) -> dict[str, Any]:
+    """lm-eval's tasks, None where none is named, and what Retain counts."""
+    tasks, folder, retain = given.get("tasks"), given.get("include_path"), given.get("retain") or ()
+    for field, value in (("tasks", tasks), ("retain", retain)):
+        if isinstance(value, str):
+            raise UserError(f"evaluation.{field}={value} must be a list, e.g. evaluation.{field}=[{value}].")
+    if not tasks:
+        if folder is not None:
+            raise UserError(f"evaluation.include_path={folder} holds tasks; name some with evaluation.tasks=[NAME,…].")
+        return {"lm_tasks": None, "retain": retain}
+    return {"lm_tasks": LmTasks(tasks=tasks, include_path=folder, retain=retain), "retain": retain}
 
 
 def _benchmarks(raw: Mapping[str, Any], also: Sequence[str]) -> tuple[Evaluation, Task, tuple[Task, ...]]:

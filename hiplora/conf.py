@@ -41,7 +41,16 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
     return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
 
 
-PATHS = (*FOLDERS, "model.path", "data.root", "pipeline.adapter", "task.file", "task.validation_file", "task.test_file")
+PATHS = (
+    *FOLDERS,
+    "model.path",
+    "evaluation.include_path",
+    "data.root",
+    "pipeline.adapter",
+    "task.file",
+    "task.validation_file",
+    "task.test_file",
+)
 SHORT = {
     "adapter": "pipeline.adapter",
     "adapter.revision": "pipeline.revision",

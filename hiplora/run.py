@@ -53,7 +53,7 @@ def answer(config: Config) -> str:
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
     fill_cards(outcomes, engine.store)
-    told = tally(engine) if config.pipeline.many else describe(outcomes, engine)
+    told = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
     return "\n".join(filter(None, [told, config.conclude(outcomes)]))
 
 

@@ -67,7 +67,7 @@ def evaluate(
         ]
         for task in tasks
     }
-    with evaluating(model), _quiet():
+    with evaluating(model), quiet():
         lm = InMemoryLM(
             model,
             tokenizer,
@@ -145,7 +145,7 @@ def _pass_rates(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep lm-eval's notes on how it was called out of the log; its errors still show."""
     logger = logging.getLogger("lm_eval")
     level = logger.level

@@ -36,6 +36,8 @@ class Evaluate(Pipeline):
     """
 
     unscaled: ClassVar[bool] = True
+    with_lm_tasks: ClassVar[bool] = True
+    with_retain: ClassVar[bool] = True
 
     adapter: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(strict=False, min_length=1)]
     revision: str | None

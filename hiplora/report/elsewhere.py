@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiplora.report.scores import forgotten, number, table
+from hiplora.report.scores import forgotten, number, tables
 from hiplora.stages.energy import TOP
 from hiplora.stages.folders import Folder, MergedFolders
 from hiplora.stages.results import Drifted, DriftPoint
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from hiplora.stages.make import Outcome
 
 
-def elsewhere(outcomes: Sequence[Outcome]) -> list[str]:
-    """The parts of the text; none where no adapter of the run was trained elsewhere."""
+def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> list[str]:
+    """The parts of the text; none where no adapter of the run was trained elsewhere. ``retain``: what Retain counts."""
     scored: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.stage, Score)]
     alone = [outcome for outcome in scored if isinstance(outcome.stage.of, Folder)]
     if not alone:
         return []
     numbered = {outcome.stage.of.path: str(number) for number, outcome in enumerate(alone, start=1)}
     several = len(alone) > 1
-    columns = {_title(outcome, numbered, several): outcome.record.result.benchmarks for outcome in scored}
+    columns = {_title(outcome, numbered, several): outcome.record.result for outcome in scored}
     legend = [f"{number} is {path}" for path, number in numbered.items()] if several else []
-    base = next(outcome for outcome in scored if outcome.stage.of.role == "backbone").record.result.benchmarks
-    lines = [table(columns), *legend]
+    base = next(outcome for outcome in scored if outcome.stage.of.role == "backbone").record.result
+    lines = [tables(columns), *legend]
     for outcome in alone:
-        of, after = outcome.stage.of, outcome.record.result.benchmarks
-        lines.append(_named(numbered[of.path], several) + forgotten(base, after, trained_on=of.trained_on))
+        of, after = outcome.stage.of, outcome.record.result
+        told = forgotten(base, after, trained_on=of.trained_on, retain=retain)
+        lines.append(_named(numbered[of.path], several) + told)
     drifted: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.record.result, Drifted)]
     return [*lines, *(_named(numbered[each.stage.of.path], several) + _lies(each.record.result) for each in drifted)]
 

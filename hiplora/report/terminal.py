@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.evaluation.continual import figures
 from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.edits import alone, pairs
 from hiplora.report.edits import figures as figures_of_edits
 from hiplora.report.elsewhere import elsewhere
-from hiplora.report.scores import forgotten, table
+from hiplora.report.scores import forgotten, lm_eval_table, tables
 from hiplora.report.scores import number as _number
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Edited, Metrics
+from hiplora.stages.results import Adapter, Edited, Scores
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome
 
 
-def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
-    """Text on one finished run."""
-    found = elsewhere(outcomes)
-    parts = found if found else _trained_here(outcomes)
+def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[str] = ()) -> str:
+    """Text on one finished run; ``retain`` names what Retain counts, the four benchmarks where it is empty."""
+    found = elsewhere(outcomes, retain=retain)
+    parts = found if found else _trained_here(outcomes, retain)
     if engine.reused:
         parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
     parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
     return "\n".join(part for part in parts if part)
 
 
-def _trained_here(outcomes: Sequence[Outcome]) -> list[str]:
+def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[str]:
     """Scores, trainings and what was forgotten of adapters that this project trained."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
@@ -40,12 +40,14 @@ def _trained_here(outcomes: Sequence[Outcome]) -> list[str]:
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
     line = _line_of(outcomes)
     if line:
-        parts = [_matrix([scored["backbone"], *line])]
+        stages: dict[str, Any] = {f"after {number}": each.record.result for number, each in enumerate(line, start=1)}
+        theirs = lm_eval_table({"base": scored["backbone"].record.result, **stages})  # type: ignore[dict-item]
+        parts = [_matrix([scored["backbone"], *line]), theirs]
     if edited:
         parts = [_edits(edited)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
-        parts.append(_retain(scored["backbone"], scored["adapter"]))
+        parts.append(_retain(scored["backbone"], scored["adapter"], retain))
     return parts
 
 
@@ -74,15 +76,15 @@ def _place(record: Record, *, restored: bool) -> str:
 
 def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
     """Every score before and after; beside them the tracked record's, where what was scored here is not it."""
-    columns: dict[str, Mapping[str, Metrics]] = {}
+    columns: dict[str, Any] = {}
     if base is not None:
-        columns["base"] = base.record.result.benchmarks  # type: ignore[attr-defined]
+        columns["base"] = base.record.result
     if adapted is not None:
         name = "adapted" if _scale(adapted) == 1 else f"{_scale(adapted):g} ΔW"
-        columns[name] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
+        columns[name] = adapted.record.result
         if adapted.recorded is not None:
-            columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
-    return table(columns)
+            columns["recorded"] = adapted.recorded.result
+    return tables(columns)
 
 
 def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
@@ -162,10 +164,10 @@ def _edits(edited: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _retain(base: Outcome, adapted: Outcome) -> str:
+def _retain(base: Outcome, adapted: Outcome, retain: Sequence[str]) -> str:
     task = adapted.stage.of.train.task.name  # type: ignore[attr-defined]
-    before, after = (outcome.record.result.benchmarks for outcome in (base, adapted))  # type: ignore[attr-defined]
-    return forgotten(before, after, trained_on=task)
+    before, after = (cast(Scores, outcome.record.result) for outcome in (base, adapted))
+    return forgotten(before, after, trained_on=task, retain=retain)
 
 
 def _training(training: Adapter) -> str:

@@ -69,20 +69,41 @@ class Adapter(Result):
         return self.tensors
 
 
+class LmTask(BaseModel):
+    """The scores of one of lm-eval's tasks, or of a group: fields as :class:`hiplora.evaluation.harness.LmScore`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metrics: Metrics
+    stderr: dict[str, float]
+    better: dict[str, bool | None]
+    n: int
+    shots: int | None
+    version: str
+    group: str | None
+
+
 class Scores(Result):
     """Scores of one model (kind ``score``): benchmark → metric → value, general text among them as ``text``.
 
     Accuracies are fractions, ``nll`` is in nats per token, ``n`` the number of items; None was not measured.
     ``report`` says how the model was made, where an operator did; ``sandbox`` what executed model-written code.
+    ``lm_eval`` holds lm-eval's own tasks, where some were asked for, by their names.
     """
 
     benchmarks: dict[str, Metrics]
     sandbox: str
     seconds: float
     report: dict[str, Any] = {}
+    lm_eval: dict[str, LmTask] = {}
+
+    @property
+    def every(self) -> dict[str, Metrics]:
+        """All scores by name, lm-eval's tasks as ``lm_eval/<name>``."""
+        return self.benchmarks | {f"lm_eval/{name}": task.metrics for name, task in self.lm_eval.items()}
 
     def reproducible(self) -> Any:
-        return self.benchmarks
+        return self.every
 
 
 class Point(BaseModel):
