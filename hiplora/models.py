@@ -11,8 +11,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from hiplora import gguf
 from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, intact, json_object, lock, new_folder, seal, typed_path, write_atomically
+from hiplora.disk import default_cache_dir, json_object, typed_path, write_atomically
 from hiplora.errors import UserError
 from hiplora.hub import cached_file, commit, offline
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_CONVERSION = 1  # raise it when the conversion of a GGUF changes what is written
 # What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
 _IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
 _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
@@ -124,7 +122,7 @@ def positions(model: Model) -> int | None:
     """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
     folder = checkpoint(model)
     if folder is None:
-        return _gguf_positions(_packaged_file(model)) if model.source == "packaged" else None
+        return gguf.positions(_packaged_file(model)) if model.source == "packaged" else None
     try:
         found = json_object(folder / "config.json").get("max_position_embeddings")
     except ValueError:
@@ -138,7 +136,7 @@ def checkpoint(model: Model) -> Path | None:
         return _folder(model)
     what = identity(model)
     if model.source == "packaged":
-        folder = _conversion(_packaged_file(model), what, model.dtype)
+        folder = gguf.conversion(_packaged_file(model), what, model.dtype)
         return folder if (folder / "config.json").is_file() else None
     path = cached_file(model.path, "config.json", revision=_commit(what))
     return None if path is None else path.parent
@@ -166,16 +164,6 @@ def based_on(model: Model, name: str, revision: str | None) -> Model:
         f"The adapter names the backbone {name}, which is no folder here and no repository; type model=folder "
         "model.path=DIR, the folder of that backbone."
     )
-
-
-@cache
-def _gguf_positions(path: Path) -> int | None:
-    """The context length in a GGUF's header, which its conversion keeps."""
-    import gguf
-
-    fields = gguf.GGUFReader(path).fields
-    found = [field.contents() for name, field in fields.items() if name.endswith(".context_length")]
-    return int(found[0]) if found else None
 
 
 def forget() -> None:
@@ -265,7 +253,7 @@ def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
         return model.path, {"revision": _commit(what)}  # the commit, also where a branch was asked for
     if model.source == "folder":
         return str(_folder(model)), {}
-    return str(_converted(_packaged_file(model), what, model.dtype)), {}
+    return str(gguf.converted(_packaged_file(model), what, model.dtype)), {}
 
 
 def _commit(what: str) -> str:
@@ -333,76 +321,9 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
     return f"{where} does not hold an intact causal language model with its tokenizer ({reason}); {remedy}."
 
 
-def _conversion(gguf: Path, what: str, dtype: str) -> Path:
-    """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
-    return default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
-
-
 def _converted_name(model: Model) -> str:
     """What the folder of a packaged backbone's conversion is called, in whatever cache."""
-    return _conversion(_packaged_file(model), identity(model), model.dtype).name
-
-
-def _converted(gguf: Path, what: str, dtype: str) -> Path:
-    """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
-    folder = _conversion(gguf, what, dtype)
-    if not intact(folder):
-        with lock(folder):
-            if not intact(folder):
-                if folder.is_dir():
-                    print(f"{folder} is not what was written into it; it is made anew.", file=sys.stderr, flush=True)
-                _convert(gguf, folder, dtype)
-    return folder
-
-
-def _convert(gguf: Path, folder: Path, dtype: str) -> None:
-    """Dequantise to fp32, cast, and save."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    print(f"Converting {gguf.name} once, into {folder}.", file=sys.stderr, flush=True)
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    try:
-        with _parsed_once():
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModelForCausalLM.from_pretrained(
-                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-            ).to(getattr(torch, dtype))
-    except Exception as error:  # as in _load
-        raise UserError(f"{gguf} cannot be read as a GGUF model ({error}); reinstall its package.") from error
-    # transformers refuses to save what it still takes for a quantised model.
-    model.is_quantized, model.hf_quantizer = False, None
-    model.config.__dict__.pop("quantization_config", None)
-    with new_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        seal(temporary)
-
-
-@contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Within the context transformers gets the same parsed GGUF and name map each time it asks.
-
-    It parses the file for the tokenizer, the configuration and the weights, and builds the name map anew for every
-    module, which together is more than half of the time of a conversion.
-    """
-    import gguf
-    import numpy as np
-
-    class Reader(gguf.GGUFReader):
-        """Cuts its hundred thousand small pieces out of a plain view of the file: a memmap is slow to cut."""
-
-        data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
-
-    quick = {"GGUFReader": cache(Reader), "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
-    theirs = {name: getattr(gguf, name) for name in quick}
-    try:
-        for name, call in quick.items():
-            setattr(gguf, name, call)
-        yield
-    finally:
-        for name, call in theirs.items():
-            setattr(gguf, name, call)
+    return gguf.conversion(_packaged_file(model), identity(model), model.dtype).name
 
 
 def file_digest(path: Path) -> str:
