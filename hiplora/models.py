@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from hiplora import gguf
-from hiplora.config import Options, Place
+from hiplora import gguf, tokens
+from hiplora.config import Neutral, Options, Place
 from hiplora.disk import default_cache_dir, json_object, typed_path, write_atomically
 from hiplora.errors import UserError
 from hiplora.hub import cached_file, commit, offline
@@ -30,14 +30,23 @@ if TYPE_CHECKING:
 
 # What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
 _IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
+AUTO, ALL_LINEAR = "auto", "all-linear"  # words for target modules that the structure of a backbone tells
+_POSITIONS = ("max_position_embeddings", "n_positions")  # what configurations call the number of positions
 _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+
+
+def _targets(typed: Any) -> Any:
+    """A word as a list of itself."""
+    return (typed,) if typed in (AUTO, ALL_LINEAR) else typed
 
 
 class Model(Options):
     """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
 
     A result is identified by the digest of the backbone's files (:func:`identity`), by ``dtype``, and a training by
-    its ``target_modules``; the device is told by ``where``.
+    its ``target_modules``; the device is told by ``where``. Of target modules the words ``auto`` and ``all-linear``
+    stand for those that the files tell (:mod:`hiplora.stages.targets`). ``chat_template`` makes every prompt of a
+    benchmark a turn of the tokenizer's chat.
     """
 
     group: ClassVar[str] = "model"
@@ -48,7 +57,10 @@ class Model(Options):
     revision: Annotated[str | None, Place]
     dtype: Literal["bfloat16", "float32"]
     device: Annotated[Literal["auto", "cpu", "cuda"], Place]
-    target_modules: Annotated[tuple[str, ...], Field(strict=False), Place]  # a training has them as its own field
+    target_modules: Annotated[  # a training has them as its own field
+        tuple[str, ...], BeforeValidator(_targets), Field(strict=False), Place
+    ]
+    chat_template: Annotated[bool, Neutral(False)] = False
 
     def check_options(self) -> None:
         if not self.target_modules:
@@ -56,6 +68,9 @@ class Model(Options):
         twice = sorted({name for name in self.target_modules if self.target_modules.count(name) > 1})
         if twice:
             raise UserError(f"model.target_modules names {', '.join(twice)} more than once; name each module once.")
+        word = next((name for name in self.target_modules if name in (AUTO, ALL_LINEAR)), None)
+        if word is not None and len(self.target_modules) > 1:
+            raise UserError(f"model.target_modules={word} stands for a whole list; type it alone.")
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
@@ -64,7 +79,7 @@ class Model(Options):
 
 @dataclass
 class Backbone:
-    """A loaded model in evaluation mode, its tokenizer (with a pad token), and what both are.
+    """A loaded model in evaluation mode, its tokenizer (:mod:`hiplora.tokens`), and what both are.
 
     The weights are those of ``model.dtype``; the model's own dtype is that of :func:`arithmetic`.
     """
@@ -97,7 +112,7 @@ def load(model: Model) -> Backbone:
     the package, file, folder, Hub or GPU asked for is not there.
     """
     what = identity(model)
-    wanted = (what, model.dtype, arithmetic(model), device_type(model))
+    wanted = (what, model.dtype, arithmetic(model), device_type(model), model.chat_template)
     if wanted not in _LOADED:
         _LOADED.clear()  # before loading, so that two backbones never share the memory
         _LOADED[wanted] = _load(model, what)
@@ -124,10 +139,11 @@ def positions(model: Model) -> int | None:
     if folder is None:
         return gguf.positions(_packaged_file(model)) if model.source == "packaged" else None
     try:
-        found = json_object(folder / "config.json").get("max_position_embeddings")
+        config = json_object(folder / "config.json")
     except ValueError:
         return None  # loading says what is wrong with it
-    return found if isinstance(found, int) else None
+    found = [config[name] for name in _POSITIONS if isinstance(config.get(name), int)]
+    return found[0] if found else None
 
 
 def checkpoint(model: Model) -> Path | None:
@@ -225,7 +241,7 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(flags & x86) or ("asimd" in flags and bool(flags & arm))
 
 
-_LOADED: dict[tuple[str, str, str, str], Backbone] = {}
+_LOADED: dict[tuple[str, str, str, str, bool], Backbone] = {}
 
 
 def _load(model: Model, what: str) -> Backbone:
@@ -242,7 +258,9 @@ def _load(model: Model, what: str) -> Backbone:
         raise UserError(_not_loadable(model, where, error)) from error
     loaded.to(getattr(torch, arithmetic(model)))  # after model.dtype has rounded them, so that weights stay its
     device = device_of(model)
-    _set_pad_token(loaded, tokenizer)
+    tokens.complete(loaded, tokenizer)
+    if model.chat_template:
+        tokens.speak_in_turns(loaded, tokenizer)
     torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature
     return Backbone(loaded.eval(), tokenizer, what, device)
 
@@ -259,20 +277,6 @@ def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
 def _commit(what: str) -> str:
     """The commit in the identity of a backbone from the Hub."""
     return what.rpartition("@")[2]
-
-
-def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    # Training ends every answer with it, generation ends at it.
-    if tokenizer.eos_token is None:
-        raise UserError(
-            f"The tokenizer of {tokenizer.name_or_path} has no end token; name its eos_token in tokenizer_config.json."
-        )
-    # Llama has no pad token. Padding is masked everywhere, so that the end token can serve.
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    loaded.config.pad_token_id = tokenizer.pad_token_id
-    if loaded.generation_config is not None:
-        loaded.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _packaged_file(model: Model) -> Path:

@@ -67,7 +67,7 @@ class Efficiency(Stage):
         from tqdm import tqdm
 
         backbone = models.load(self.model)
-        shapes = target_shapes(backbone.model, self.targets)
+        shapes = target_shapes(backbone.model, resolved(backbone.model, self.targets))
         seconds, size = svd_cost(backbone.model, shapes, self.svd)
         turns = [(repetition, name) for repetition in range(self.repetitions) for name in self._order(repetition)]
         for repetition, name in tqdm(turns, desc="efficiency", unit="turn"):
@@ -101,7 +101,8 @@ class Efficiency(Stage):
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         steps = self.warmup + self.training.steps  # of one training: a method's schedule and its end come once
         training = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
-        setup = Setup(targets=self.targets, svd=self.svd if method.uses_svd else None, training=training)
+        targets = resolved(backbone.model, self.targets)
+        setup = Setup(targets=targets, svd=self.svd if method.uses_svd else None, training=training)
         set_seed(self.seed)
         attach = lambda: method.attach(backbone.model, setup=setup)  # noqa: E731
         with put_on(method, attach) as model, peak_memory(backbone.device) as peak:

@@ -64,6 +64,7 @@ class Adapter(Result):
     measures: dict[str, float] = {}
     gains: list[Gains] = []
     curve: list[dict[str, float]] = []
+    targets: list[str] = []
 
     def reproducible(self) -> Any:
         return self.tensors

@@ -18,16 +18,16 @@ import torch
 from transformers import TrainingArguments
 
 from hiplora.errors import UserError
+from hiplora.packing.agreement import reads_rows
 from hiplora.packing.attention import packed_attention
 from hiplora.packing.batches import micro_batch
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.decoder import causal_lm, check_head, positions
 from hiplora.packing.sequences import Encoded
 from hiplora.training import checkpoint
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.lean_mlp import lean_mlp
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session, native_state
-from hiplora.training.loss import check_head
 from hiplora.training.stream import epoch_rows, fit, micro_batches, row_stream
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train(
         NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
         UserError: no example fits a row, the folder belongs to another training, the disk is full.
     """
-    examples = _fitting(encoded, training)
+    examples = _fitting(encoded, training, positions(peft_model))
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
@@ -108,7 +108,9 @@ def train(
     _announce(examples, training, seed=seed, resumed_from=resumed_from)
 
     shards = _dealt(examples, method.shards, training, seed=seed)
-    stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    apart = not reads_rows(peft_model)
+    stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, pad_id=pad_id, apart=apart))
     with _training_mode(peft_model, training) as compact:
         trainer = AdapterTrainer(
             peft_model,
@@ -116,7 +118,7 @@ def train(
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
-            compact=compact,
+            compact=compact and not apart,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -147,7 +149,7 @@ def train(
     method.finish(peft_model)
     return TrainResult(
         **_figures(progress, examples, training),
-        share_prefixes=compact and training.share_prefixes,
+        share_prefixes=compact and not apart and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
         snapshots=session.snapshots,
@@ -162,12 +164,15 @@ def _kept(found: tuple[dict[str, Any], dict[str, Any]], training: Training) -> b
     return passed <= set(tensors.get("snapshots", ()))
 
 
-def _fitting(encoded: Sequence[Encoded], training: Training) -> list[Encoded]:
-    fitted = fit(encoded, row_tokens=training.row_tokens)
+def _fitting(encoded: Sequence[Encoded], training: Training, most: int | None) -> list[Encoded]:
+    """The examples within a row and the ``most`` tokens that the model can read."""
+    fewer = most is not None and most < training.row_tokens
+    longest, name = (most, "the model's positions") if fewer else (training.row_tokens, "training.row_tokens")
+    fitted = fit(encoded, row_tokens=longest)
     if fitted.truncated or fitted.dropped:
         logger.warning(
-            "of %d examples, %d were cut and %d left out: longer than training.row_tokens=%d",
-            *(len(encoded), fitted.truncated, fitted.dropped, training.row_tokens),
+            "of %d examples, %d were cut and %d left out: longer than %s=%d",
+            *(len(encoded), fitted.truncated, fitted.dropped, name, longest),
         )
     if not fitted.examples:
         raise UserError(
@@ -210,11 +215,13 @@ def _batches(
     *,
     seed: int,
     step: int,
-    tokenizer: PreTrainedTokenizerBase,
+    pad_id: int,
+    apart: bool,
 ) -> Iterator[dict[str, Any]]:
     """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed.
 
-    Within a step the shards come one after the other, with equally many rows each.
+    Within a step the shards come one after the other, with equally many rows each. ``apart``: every example stands in
+    a row of its own.
     """
     share = training.rows_per_step // len(shards)
     streams = [
@@ -225,11 +232,10 @@ def _batches(
         )
         for examples in shards
     ]
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     while True:
         for shard, stream in enumerate(streams):
             for lines in islice(stream, math.ceil(share / training.micro_batch_rows)):
-                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes)
+                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes, apart=apart)
                 yield {**batch, "shard": shard}
 
 

@@ -14,7 +14,7 @@ from hiplora.evaluation.answers import Answers
 from hiplora.evaluation.decode import Wanted
 from hiplora.evaluation.editing import Probes, behind, replies
 from hiplora.evaluation.engine import evaluate
-from hiplora.evaluation.forward import evaluating
+from hiplora.packing.decoder import evaluating
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored
 from hiplora.packing.sequences import Encoded
