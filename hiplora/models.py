@@ -252,7 +252,7 @@ def _load(model: Model, what: str) -> Backbone:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         loaded = AutoModelForCausalLM.from_pretrained(
-            where, dtype=getattr(torch, model.dtype), attn_implementation="sdpa", **options
+            where, dtype=getattr(torch, model.dtype), attn_implementation=_attention(where, options), **options
         )
     except Exception as error:  # each of its libraries has exceptions of its own for a file that is not what it says
         raise UserError(_not_loadable(model, where, error)) from error
@@ -263,6 +263,14 @@ def _load(model: Model, what: str) -> Backbone:
         tokens.speak_in_turns(loaded, tokenizer)
     torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature
     return Backbone(loaded.eval(), tokenizer, what, device)
+
+
+def _attention(where: str, options: dict[str, Any]) -> str:
+    """``sdpa``, or ``eager`` for an architecture that has no other."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(where, **options))]
+    return "sdpa" if architecture._supports_sdpa else "eager"
 
 
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:

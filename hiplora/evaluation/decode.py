@@ -2,8 +2,9 @@
 
 Completions of one prompt that have chosen the same tokens so far are one sequence: it is computed once and splits
 where they part. At low temperature most of the work is shared, and the result is that of drawing each completion
-by itself. A model that cannot be asked so (packing/agreement.py) reads every sequence anew for each of its tokens. A sequence leaves the batch at its end token or at a stop. A batch begins with half as many sequences as
+by itself. A sequence leaves the batch at its end token or at a stop. A batch begins with half as many sequences as
 its cache holds; where more splits than that come, the sequences without a place wait and are taken up later.
+A model that cannot be asked so (packing/agreement.py) reads every sequence anew for each of its tokens.
 """
 
 from __future__ import annotations
@@ -68,12 +69,11 @@ def generate(
     asked = [Request(w.prompt, uniforms(w.prompt, copies=w.copies, decoding=decoding)) for w in wanted]
     ending = Ending(model, tokenizer, decoding)
     waiting = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
-    room = _cache_bytes(model) // bytes_per_token(
-        causal_lm(model).get_decoder().config, element=causal_lm(model).dtype.itemsize
-    )
+    room = _room(model) if reads_trees(model) else None
     while waiting:
         waiting.sort(key=lambda branch: _length(asked, branch), reverse=True)
-        slots = max(1, room // (_length(asked, waiting[0]) + decoding.max_new_tokens))
+        longest = _length(asked, waiting[0]) + decoding.max_new_tokens
+        slots = sum(len(branch.copies) for branch in waiting) if room is None else max(1, room // longest)
         count = _admitted(waiting, slots)
         batch = _Batch(
             model,
@@ -113,6 +113,12 @@ def _admitted(waiting: Sequence[Branch], slots: int) -> int:
             break
         count += 1
     return count
+
+
+def _room(model: nn.Module) -> int:
+    """How many tokens' keys and values there is memory for."""
+    lm = causal_lm(model)
+    return _cache_bytes(model) // bytes_per_token(lm.get_decoder().config, element=lm.dtype.itemsize)
 
 
 def _cache_bytes(model: nn.Module) -> int:

@@ -58,8 +58,8 @@ def evaluate(
     No global random state is used. ``parts`` holds answers that this model has given already, and keeps new ones.
     ``prompted`` gives what is asked in a prompt's place, from the number of the item in its benchmark and the prompt.
     """
-    from hiplora.packing.decoder import evaluating
     from hiplora.evaluation.lm import InMemoryLM
+    from hiplora.packing.decoder import evaluating
 
     only = evaluation.likelihood_only
     tasks = [task.spoken_by(tokenizer) for task in tasks]

@@ -20,7 +20,8 @@ from hiplora.models import Model
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Cost, Costs
-from hiplora.stages.train import put_on, target_shapes
+from hiplora.stages.targets import resolved, target_shapes
+from hiplora.stages.train import put_on
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Data, Source
 from hiplora.training.options import Training
