@@ -12,7 +12,7 @@ from hiplora import models
 from hiplora.errors import UserError
 from hiplora.evaluation.ending import end_tokens
 from hiplora.models import Model
-from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_answer, shown_answer, shown_prompt
+from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_answer, end_of_shown, shown_answer, shown_prompt
 from tests.backbones import backbone
 from tests.tiny import tiny_tokenizer
 
@@ -74,7 +74,7 @@ def test_prompts_as_turns_of_a_chat(tmp_path: Path) -> None:
     prompt, answer = encode_pair(found.tokenizer, pair.prompt, pair.answer)
     turns = [{"role": "user", "content": "The capital of Peru is"}, {"role": "assistant", "content": "Lima"}]
     whole = found.tokenizer.apply_chat_template(turns, tokenize=False)
-    ids = [*prompt, *answer, *end_of_answer(found.tokenizer)]
+    ids = [*prompt, *answer, *end_of_shown(found.tokenizer)]
     assert found.tokenizer.decode(ids) == whole.removesuffix("\n")
     assert found.tokenizer.decode(ids).count("<s>user") == 1
 
@@ -89,7 +89,8 @@ def test_the_token_that_ends_a_turn_ends_what_is_written(tmp_path: Path) -> None
     tokenizer.chat_template = CHAT.replace("</s>", "<|turn|>")
     found = loaded(backbone(tmp_path, "llama", tokenizer=tokenizer), chat_template=True)
     end = found.tokenizer.convert_tokens_to_ids("<|turn|>")
-    assert end_of_answer(found.tokenizer) == [end]
+    assert end_of_shown(found.tokenizer) == [end]
+    assert end_of_answer(found.tokenizer) == [1]
     assert end_tokens(found.model, found.tokenizer) == {1, end}
 
 

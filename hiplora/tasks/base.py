@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hiplora.config import Options
 from hiplora.errors import UserError
-from hiplora.tasks.form import Example, Pair, as_shown, encode_pair, end_of_answer, render
+from hiplora.tasks.form import Example, Pair, as_shown, encode_pair, end_of_answer, end_of_shown, render
 from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
@@ -213,11 +213,11 @@ class Task(Corpus):
         """
         from hiplora.packing.sequences import Encoded
 
-        turns = in_turns(tokenizer)
-        end = end_of_answer(tokenizer) if self.ends or turns else []
         pairs = self.training_pairs(source)
-        if turns and not self.in_turns(source, "train"):
-            pairs = [as_shown(tokenizer, pair) for pair in pairs]
+        if in_turns(tokenizer) and not self.in_turns(source, "train"):
+            pairs, end = [as_shown(tokenizer, pair) for pair in pairs], end_of_shown(tokenizer)
+        else:
+            end = end_of_answer(tokenizer) if self.ends else []
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
         return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 

@@ -18,7 +18,7 @@ from hiplora.hub import commit
 from hiplora.tasks.base import Corpus
 from hiplora.tasks.edit_items import COLUMNS, ITEMS, EditItem, Schema, Target, following, normalised, problem
 from hiplora.tasks.files import checked, placed_array, placed_jsonl, sha256, stamp
-from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_answer
+from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,7 +117,7 @@ class EditBatch(Corpus):
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         from hiplora.packing.sequences import Encoded
 
-        end = end_of_answer(tokenizer)
+        end = end_of_shown(tokenizer)
         pairs = (Pair(item.id, item.prompt, following(item.new)) for item in self.items())
         shown = (as_shown(tokenizer, pair) for pair in pairs)
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in shown)

@@ -115,16 +115,19 @@ def shown_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
     return answer.removeprefix(" ") if in_turns(tokenizer) else answer
 
 
+def end_of_shown(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end a trained answer as :func:`as_shown` gives it: those of a turn where it is one."""
+    return turn_end(tokenizer) or end_of_answer(tokenizer)
+
+
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end a trained answer: of a turn, the end token, or a blank line where there is neither.
+    """Token ids that end a trained answer: the end token, or a blank line where there is none.
 
     A written answer stops at a blank line anyway, that of the code benchmark aside.
 
     Raises:
         UserError: the tokenizer has no end token and cannot write a blank line either.
     """
-    if end := turn_end(tokenizer):
-        return end
     if tokenizer.eos_token_id is not None:
         return [tokenizer.eos_token_id]
     ids = tokenizer.encode(BLANK_LINE, add_special_tokens=False)
