@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "gpt_neox": (
         "GPTNeoXConfig",
         {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
-        ("attention.dense", "query_key_value"),
+        ("dense", "query_key_value"),
     ),
     "mistral": ("MistralConfig", _COMMON | {"sliding_window": WINDOW}, ("k_proj", "o_proj", "q_proj", "v_proj")),
     "phi3": ("Phi3Config", _COMMON, ("o_proj", "qkv_proj")),

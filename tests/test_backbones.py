@@ -213,7 +213,8 @@ def test_words_for_target_modules(folders: dict[str, Path], family: str) -> None
     peft = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     theirs = {key.partition(".lora_A")[0] for key in peft.state_dict() if ".lora_A." in key}
     models.forget()
-    assert {f"base_model.model.{name}" for name in found} == theirs
+    linear = {name for name in theirs if not (family == "mixtral" and ".mlp." in name)}  # PEFT adapts parameters there
+    assert {f"base_model.model.{name}" for name in found} == linear
 
 
 @pytest.mark.parametrize(

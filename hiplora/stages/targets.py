@@ -1,8 +1,8 @@
 """The matrices that an adapter goes on: modules that are named, or a word for what a backbone's structure tells.
 
 ``auto`` is every linear layer that stands directly inside an attention module of the decoder, separate projections and
-fused ones alike; ``all-linear`` is every linear layer but the output head, as in PEFT. Conv1D of transformers is a
-linear layer too. The experts of a mixture that are stored as one parameter of three dimensions are none.
+fused ones alike; ``all-linear`` is every linear layer but the output head. Conv1D of transformers is a linear layer
+too. Routers and experts of a mixture that are stored as parameters are none, though PEFT's ``all-linear`` has them.
 """
 
 from __future__ import annotations
