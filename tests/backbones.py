@@ -42,6 +42,10 @@ PLAIN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, ("dense", "query_key_value")),
     "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, ()),
 }
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
 POSITIONS = {"max_position_embeddings": 512}
 
 

@@ -13,13 +13,8 @@ from hiplora.errors import UserError
 from hiplora.evaluation.ending import end_tokens
 from hiplora.models import Model
 from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_answer, end_of_shown, shown_answer, shown_prompt
-from tests.backbones import backbone
+from tests.backbones import CHAT, backbone
 from tests.tiny import tiny_tokenizer
-
-CHAT = (
-    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(autouse=True)

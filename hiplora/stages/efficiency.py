@@ -18,6 +18,7 @@ from hiplora.config import As, Natural, Place, Positive, Seed
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
+from hiplora.stages import energy
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Cost, Costs
 from hiplora.stages.targets import resolved, target_shapes
@@ -131,7 +132,7 @@ def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, i
     """Seconds to compute the singular directions of all target matrices, and the bytes of the file that keeps them."""
     from hiplora.spectral import load_or_compute
 
-    weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in names}
+    weights = energy.matrices(model, names)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         found = load_or_compute(weights, **svd.fields(), cache_dir=Path(folder))
