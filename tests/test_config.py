@@ -149,6 +149,7 @@ def test_conf_and_registries_agree() -> None:
         (["data.root=somewhere"], ["data.root=somewhere", "data=local or data=hub"]),
         (["data=hub", "data.root="], ["data.root= is empty"]),
         (["model.target_modules=[q_proj,v_proj,q_proj]"], ["names q_proj more than once"]),
+        (["model.target_modules=[q_proj,auto]"], ["model.target_modules=auto stands for a whole list"]),
         (["training.lr=1e30"], ["training.lr=1e+30", "at most 10", "e.g. 0.001"]),
         (["training.max_grad_norm=1e-30"], ["training.max_grad_norm=1e-30", "must be 0, which does not clip"]),
         (["evaluation.code_temperature=1e-9"], ["evaluation.code_temperature=1e-09", "at least 0.01"]),

@@ -19,6 +19,7 @@ SMALL = [
 # What an option of a group cannot be composed without.
 NEEDS = {
     "model=folder": ["model.path=x"],
+    "model=hub": ["model.path=owner/name"],
     "data=local": ["data.root=x"],
     "seed=custom": ["seed.value=7"],
     "pipeline=evaluate": ["adapter=x"],

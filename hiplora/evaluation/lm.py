@@ -69,7 +69,7 @@ class InMemoryLM(HFLM):
 
     @property
     def max_length(self) -> int:
-        return self.answers.positions
+        return self.answers.positions or super().max_length
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return encode_pair(self.tokenizer, context, continuation)

@@ -65,7 +65,7 @@ class Edit(Stage):
     def run(self, job: Job) -> Made:
         from hiplora.evaluation.answers import Answers
         from hiplora.evaluation.editing import Probes
-        from hiplora.evaluation.forward import evaluating
+        from hiplora.packing.decoder import evaluating
 
         started = time.perf_counter()
         source = DataSource(self.data)

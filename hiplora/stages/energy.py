@@ -109,12 +109,13 @@ def gains(model: nn.Module, updates: Mapping[str, Update]) -> list[Gains]:
     """
     import torch
 
+    from hiplora.tuner.targets import matrix_of
     from hiplora.updates import Principal
 
     sigma, phi = [], []
     for name, update in updates.items():
         if isinstance(update, Principal):
-            weight = model.get_submodule(name).get_parameter("weight").detach().to(update.U)
+            weight = matrix_of(name, model.get_submodule(name)).to(update.U)
             sigma.append(((update.U.mT @ weight) * update.V.mT).sum(dim=1).cpu())
             phi.append(update.phi.cpu())
     if not sigma:

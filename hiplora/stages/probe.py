@@ -108,10 +108,11 @@ class Probe(Stage):
     def _bases(self, model: nn.Module) -> dict[str, Basis]:
         """Singular triplets of the probed matrices; those of all targets are computed once and cached."""
         from hiplora.spectral.cache import load_or_compute
-        from hiplora.stages.train import target_shapes
+        from hiplora.stages.energy import matrices
+        from hiplora.stages.targets import resolved, target_shapes
 
-        every = list(target_shapes(model, self.targets))
-        weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in every}
+        every = list(target_shapes(model, resolved(model, self.targets)))
+        weights = matrices(model, every)
         bases = load_or_compute(weights, **self.svd.fields()).bases
         if (least := min(basis.S.numel() for basis in bases.values())) < self.k:
             raise UserError(

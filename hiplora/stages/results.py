@@ -43,7 +43,8 @@ class Adapter(Result):
     ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
     token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
     once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`),
-    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel.
+    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel. ``targets`` are
+    the ends of module names that a word for them stood for; empty where they were named.
     """
 
     tensors: str
@@ -64,6 +65,7 @@ class Adapter(Result):
     measures: dict[str, float] = {}
     gains: list[Gains] = []
     curve: list[dict[str, float]] = []
+    targets: list[str] = []
 
     def reproducible(self) -> Any:
         return self.tensors

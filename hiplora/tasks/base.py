@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hiplora.config import Options
 from hiplora.errors import UserError
-from hiplora.tasks.form import Example, Pair, encode_pair, render
+from hiplora.tasks.form import Example, Pair, as_shown, encode_pair, end_of_answer, end_of_shown, render
+from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -129,6 +130,10 @@ class Task(Corpus):
         """This task as a model with this tokenizer is asked; only a conversation depends on it."""
         return self
 
+    def in_turns(self, source: Source, split: str) -> bool:
+        """Whether prompts have the form of the chat template already, so that ``model.chat_template`` adds nothing."""
+        return False
+
     @property
     def measured(self) -> tuple[str, ...]:
         """Those of ``metrics`` that these options give; the others are None."""
@@ -202,12 +207,17 @@ class Task(Corpus):
         return [render(example, self.form) for example in self.training_examples(source, split)]
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Token ids of every training pair; answers end with the tokenizer's end token where the form has one."""
+        """Token ids of every training pair; answers end as :func:`end_of_answer` says where the form has an end.
+
+        A turn of a chat always has one.
+        """
         from hiplora.packing.sequences import Encoded
 
-        end = [tokenizer.eos_token_id] if self.ends else []
-
         pairs = self.training_pairs(source)
+        if in_turns(tokenizer) and not self.in_turns(source, "train"):
+            pairs, end = [as_shown(tokenizer, pair) for pair in pairs], end_of_shown(tokenizer)
+        else:
+            end = end_of_answer(tokenizer) if self.ends else []
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
         return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 

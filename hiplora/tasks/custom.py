@@ -135,6 +135,9 @@ class Custom(ChoiceTask):
         copy._tokenizer = tokenizer
         return copy
 
+    def in_turns(self, source: Source, split: str) -> bool:
+        return any("messages" in item for item in self._items(split))
+
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
         return self._items(split)
 

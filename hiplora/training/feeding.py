@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def fitting(encoded: Sequence[Encoded], training: Training) -> list[Encoded]:
-    """The examples as they fit a row; what is cut or left out is logged. Raises UserError where none fits."""
-    fitted = fit(encoded, row_tokens=training.row_tokens)
+def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) -> list[Encoded]:
+    """The examples as they fit a row and the ``most`` tokens that the model can read; what is cut is logged.
+
+    Raises:
+        UserError: none fits.
+    """
+    fewer = most is not None and most < training.row_tokens
+    longest, name = (most, "the model's positions") if fewer else (training.row_tokens, "training.row_tokens")
+    fitted = fit(encoded, row_tokens=longest)
     if fitted.truncated or fitted.dropped:
         logger.warning(
-            "of %d examples, %d were cut and %d left out: longer than training.row_tokens=%d",
-            *(len(encoded), fitted.truncated, fitted.dropped, training.row_tokens),
+            "of %d examples, %d were cut and %d left out: longer than %s=%d",
+            *(len(encoded), fitted.truncated, fitted.dropped, name, longest),
         )
     if not fitted.examples:
         raise UserError(
@@ -74,10 +80,12 @@ def batches(
     seed: int,
     step: int,
     tokenizer: PreTrainedTokenizerBase,
+    apart: bool,
 ) -> Iterator[dict[str, Any]]:
     """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed.
 
-    Within a step the shards come one after the other, with equally many rows each.
+    Within a step the shards come one after the other, with equally many rows each. ``apart``: every example stands in
+    a row of its own.
     """
     share = training.rows_per_step // len(shards)
     streams = [
@@ -92,5 +100,5 @@ def batches(
     while True:
         for shard, stream in enumerate(streams):
             for lines in islice(stream, math.ceil(share / training.micro_batch_rows)):
-                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes)
+                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes, apart=apart)
                 yield {**batch, "shard": shard}

@@ -10,21 +10,22 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
 
+from hiplora.packing.agreement import reads_rows
 from hiplora.packing.attention import packed_attention
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.decoder import causal_lm, check_head, positions
 from hiplora.packing.sequences import Encoded
 from hiplora.training import checkpoint, feeding
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.lean_mlp import lean_mlp
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session, native_state
-from hiplora.training.loss import check_head
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -92,7 +93,7 @@ def train(
         NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
         UserError: no example fits a row, the folder belongs to another training, the disk is full.
     """
-    examples = feeding.fitting(encoded, training)
+    examples = feeding.fitting(encoded, training, positions(peft_model))
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
@@ -104,7 +105,9 @@ def train(
     feeding.announce(examples, training, seed=seed, resumed_from=resumed_from)
 
     shards = feeding.in_shards(examples, method.shards, training, seed=seed)
-    stream = BatchStream(lambda: feeding.batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
+    apart = not reads_rows(peft_model)
+    batches = partial(feeding.batches, shards, training, seed=seed, tokenizer=tokenizer, apart=apart)
+    stream = BatchStream(lambda: batches(step=progress.step))
     with _training_mode(peft_model, training) as compact:
         trainer = AdapterTrainer(
             peft_model,
@@ -112,7 +115,7 @@ def train(
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
-            compact=compact,
+            compact=compact and not apart,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -143,7 +146,7 @@ def train(
     method.finish(peft_model)
     return TrainResult(
         **_figures(progress, examples, training),
-        share_prefixes=compact and training.share_prefixes,
+        share_prefixes=compact and not apart and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
         snapshots=session.snapshots,
