@@ -271,7 +271,7 @@ def _attention(where: str, options: dict[str, Any]) -> str:
     """``sdpa``, or ``eager`` for an architecture that has no other."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(where, **options))]
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(where, **options))]
     return "sdpa" if architecture._supports_sdpa else "eager"
 
 

@@ -43,10 +43,9 @@ from tqdm import tqdm
 
 from hiplora import models
 from hiplora.evaluation.decode import Wanted, generate
-from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
 from hiplora.evaluation.sampling import Decoding
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.decoder import causal_lm, evaluating
 from hiplora.tasks import task_class
 from hiplora.tasks.choice import chosen
 from hiplora.tasks.form import encode_pair, encode_prompt

@@ -25,9 +25,9 @@ from lm_eval.tasks import TaskManager
 from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
-from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.harness_lm import HarnessLM, settings_of
 from hiplora.evaluation.lm_tasks import LmTasks, check_counted
+from hiplora.packing.decoder import evaluating
 
 if TYPE_CHECKING:
     from torch import nn

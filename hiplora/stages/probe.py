@@ -24,7 +24,7 @@ from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data, Source
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from hiplora.spectral.recipes import Basis
 
@@ -105,7 +105,7 @@ class Probe(Stage):
         result = Probed(base=base, interventions=done, seconds=round(time.perf_counter() - started, 2))
         return Made(result, models.describe(backbone))
 
-    def _bases(self, model: nn.Module) -> dict[str, Basis]:
+    def _bases(self, model: PreTrainedModel) -> dict[str, Basis]:
         """Singular triplets of the probed matrices; those of all targets are computed once and cached."""
         from hiplora.spectral.cache import load_or_compute
         from hiplora.stages.energy import matrices

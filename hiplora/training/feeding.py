@@ -29,8 +29,9 @@ def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) ->
     Raises:
         UserError: none fits.
     """
-    fewer = most is not None and most < training.row_tokens
-    longest, name = (most, "the model's positions") if fewer else (training.row_tokens, "training.row_tokens")
+    longest, name = training.row_tokens, "training.row_tokens"
+    if most is not None and most < longest:
+        longest, name = most, "the model's positions"
     fitted = fit(encoded, row_tokens=longest)
     if fitted.truncated or fitted.dropped:
         logger.warning(
