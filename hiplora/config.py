@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -137,15 +138,22 @@ def digest(identity: Any) -> str:
 def _identity(options: Options, inner: Callable[[Options], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": options.kind} if options.kind else {}
     found |= {"version": options.version, **options.more_identity()}
-    for name, field in type(options).model_fields.items():
+    for name, markers in _identifying(type(options)):
         value = getattr(options, name)
-        markers = {type(marker) if not isinstance(marker, type) else marker: marker for marker in field.metadata}
-        if Bookkeeping in markers or Place in markers:
+        if Neutral in markers and value == markers[Neutral].constant:
             continue
-        if Neutral in markers and value == markers[Neutral].constant:  # type: ignore[union-attr]
-            continue
-        found[name] = _plain(markers[As].function(value) if As in markers else value, inner)  # type: ignore[union-attr]
+        found[name] = _plain(markers[As].function(value) if As in markers else value, inner)
     return found
+
+
+@cache
+def _identifying(cls: type[Options]) -> tuple[tuple[str, dict[type, Any]], ...]:
+    """The fields that enter the identity, each with its markers by their class."""
+    fields = {
+        name: {type(marker) if not isinstance(marker, type) else marker: marker for marker in field.metadata}
+        for name, field in cls.model_fields.items()
+    }
+    return tuple((name, found) for name, found in fields.items() if Bookkeeping not in found and Place not in found)
 
 
 def _plain(value: Any, inner: Callable[[Options], Any]) -> Any:

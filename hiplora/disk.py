@@ -45,7 +45,7 @@ def default_cache_dir() -> Path:
 
 A_DAY = 86400.0  # seconds: nothing is being written for so long
 SEAL = "sha256.json"  # inside a sealed folder
-_INTACT: set[tuple[Path, int, int]] = set()
+_INTACT: set[tuple[int, int, int]] = set()
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 FOLDERS = ("outputs_dir", "results_dir")  # a run writes nowhere else, but for the cache
 ELSEWHERE = "outputs_dir=…, results_dir=… or, for the cache, HIPLORA_CACHE=…"
@@ -100,7 +100,7 @@ def intact(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     state = folder.stat()
-    known = (folder.resolve(), state.st_ino, state.st_mtime_ns)
+    known = (state.st_dev, state.st_ino, state.st_mtime_ns)
     if known not in _INTACT:
         try:
             written = json_object(folder / SEAL).get("files")

@@ -11,17 +11,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from hiplora.config import Options, Place
-from hiplora.disk import default_cache_dir, intact, json_object, lock, new_folder, seal, typed_path, write_atomically
+from hiplora import gguf, tokens
+from hiplora.config import Neutral, Options, Place
+from hiplora.disk import default_cache_dir, json_object, typed_path, write_atomically
 from hiplora.errors import UserError
 from hiplora.hub import cached_file, commit, offline
 
@@ -29,17 +28,26 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_CONVERSION = 1  # raise it when the conversion of a GGUF changes what is written
 # What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
 _IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
+AUTO, ALL_LINEAR = "auto", "all-linear"  # words for target modules that the structure of a backbone tells
+_POSITIONS = ("max_position_embeddings", "n_positions")  # what configurations call the number of positions
 _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+
+
+def _targets(typed: Any) -> Any:
+    """A word as a list of itself."""
+    return (typed,) if typed in (AUTO, ALL_LINEAR) else typed
 
 
 class Model(Options):
     """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
 
     A result is identified by the digest of the backbone's files (:func:`identity`), by ``dtype``, and a training by
-    its ``target_modules``; the device is told by ``where``.
+    its ``target_modules``; the device is told by ``where``. Of target modules the words ``auto`` and ``all-linear``
+    stand for those that the files tell (:mod:`hiplora.stages.targets`). ``chat_template`` makes every prompt of a
+    benchmark a turn of the tokenizer's chat. ``published_as`` names the backbone in model cards, where ``path`` is no
+    repository on the Hub.
     """
 
     group: ClassVar[str] = "model"
@@ -48,9 +56,13 @@ class Model(Options):
     source: Annotated[Literal["packaged", "hub", "folder"], Place]
     path: Annotated[str, Place]
     revision: Annotated[str | None, Place]
+    published_as: Annotated[str | None, Place] = None
     dtype: Literal["bfloat16", "float32"]
     device: Annotated[Literal["auto", "cpu", "cuda"], Place]
-    target_modules: Annotated[tuple[str, ...], Field(strict=False), Place]  # a training has them as its own field
+    target_modules: Annotated[  # a training has them as its own field
+        tuple[str, ...], BeforeValidator(_targets), Field(strict=False), Place
+    ]
+    chat_template: Annotated[bool, Neutral(False)] = False
 
     def check_options(self) -> None:
         if not self.target_modules:
@@ -58,6 +70,9 @@ class Model(Options):
         twice = sorted({name for name in self.target_modules if self.target_modules.count(name) > 1})
         if twice:
             raise UserError(f"model.target_modules names {', '.join(twice)} more than once; name each module once.")
+        word = next((name for name in self.target_modules if name in (AUTO, ALL_LINEAR)), None)
+        if word is not None and len(self.target_modules) > 1:
+            raise UserError(f"model.target_modules={word} stands for a whole list; type it alone.")
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
@@ -66,7 +81,7 @@ class Model(Options):
 
 @dataclass
 class Backbone:
-    """A loaded model in evaluation mode, its tokenizer (with a pad token), and what both are.
+    """A loaded model in evaluation mode, its tokenizer (:mod:`hiplora.tokens`), and what both are.
 
     The weights are those of ``model.dtype``; the model's own dtype is that of :func:`arithmetic`.
     """
@@ -99,7 +114,7 @@ def load(model: Model) -> Backbone:
     the package, file, folder, Hub or GPU asked for is not there.
     """
     what = identity(model)
-    wanted = (what, model.dtype, arithmetic(model), device_type(model))
+    wanted = (what, model.dtype, arithmetic(model), device_type(model), model.chat_template)
     if wanted not in _LOADED:
         _LOADED.clear()  # before loading, so that two backbones never share the memory
         _LOADED[wanted] = _load(model, what)
@@ -122,32 +137,51 @@ def check(model: Model) -> None:
 
 def positions(model: Model) -> int | None:
     """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
-    what = identity(model)
-    path: Path | None
-    if model.source == "packaged":
-        gguf = _packaged_file(model)
-        path = _conversion(gguf, what, model.dtype) / "config.json"
-        if not path.is_file():
-            return _gguf_positions(gguf)
-    elif model.source == "folder":
-        path = _folder(model) / "config.json"
-    else:
-        path = cached_file(model.path, "config.json", revision=_commit(what))
+    folder = checkpoint(model)
+    if folder is None:
+        return gguf.positions(_packaged_file(model)) if model.source == "packaged" else None
     try:
-        found = None if path is None else json_object(path).get("max_position_embeddings")
+        config = json_object(folder / "config.json")
     except ValueError:
         return None  # loading says what is wrong with it
-    return found if isinstance(found, int) else None
+    found = [config[name] for name in _POSITIONS if isinstance(config.get(name), int)]
+    return found[0] if found else None
 
 
-@cache
-def _gguf_positions(path: Path) -> int | None:
-    """The context length in a GGUF's header, which its conversion keeps."""
-    import gguf
+def checkpoint(model: Model) -> Path | None:
+    """The folder of the backbone's configuration and weights; None before it was converted or downloaded."""
+    if model.source == "folder":
+        return _folder(model)
+    what = identity(model)
+    if model.source == "packaged":
+        folder = gguf.conversion(_packaged_file(model), what, model.dtype)
+        return folder if (folder / "config.json").is_file() else None
+    path = cached_file(model.path, "config.json", revision=_commit(what))
+    return None if path is None else path.parent
 
-    fields = gguf.GGUFReader(path).fields
-    found = [field.contents() for name, field in fields.items() if name.endswith(".context_length")]
-    return int(found[0]) if found else None
+
+def based_on(model: Model, name: str, revision: str | None) -> Model:
+    """The backbone that an adapter names, as its ``base_model_name_or_path`` and ``revision``.
+
+    That is ``model`` where the name means it; else the same options with another folder or repository.
+
+    Raises:
+        UserError: the name is neither a folder here nor a repository's.
+    """
+    if model.source == "packaged":
+        if Path(name).name.startswith(Path(model.path).stem) and Path(name).name == _converted_name(model):
+            return model  # from another machine's cache too
+    elif name == model.path:
+        return model if model.source == "folder" or revision is None else model.but(revision=revision)
+    label = re.sub(r"[^\w.-]+", "_", Path(name).name)
+    if (typed_path(name) / "config.json").is_file():
+        return model.but(name=label, source="folder", path=name, revision=None)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return model.but(name=label, source="hub", path=name, revision=revision)
+    raise UserError(
+        f"The adapter names the backbone {name}, which is no folder here and no repository; type model=folder "
+        "model.path=DIR, the folder of that backbone."
+    )
 
 
 def forget() -> None:
@@ -209,7 +243,7 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(flags & x86) or ("asimd" in flags and bool(flags & arm))
 
 
-_LOADED: dict[tuple[str, str, str, str], Backbone] = {}
+_LOADED: dict[tuple[str, str, str, str, bool], Backbone] = {}
 
 
 def _load(model: Model, what: str) -> Backbone:
@@ -220,15 +254,25 @@ def _load(model: Model, what: str) -> Backbone:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         loaded = AutoModelForCausalLM.from_pretrained(
-            where, dtype=getattr(torch, model.dtype), attn_implementation="sdpa", **options
+            where, dtype=getattr(torch, model.dtype), attn_implementation=_attention(where, options), **options
         )
     except Exception as error:  # each of its libraries has exceptions of its own for a file that is not what it says
         raise UserError(_not_loadable(model, where, error)) from error
     loaded.to(getattr(torch, arithmetic(model)))  # after model.dtype has rounded them, so that weights stay its
     device = device_of(model)
-    _set_pad_token(loaded, tokenizer)
+    tokens.complete(loaded, tokenizer)
+    if model.chat_template:
+        tokens.speak_in_turns(loaded, tokenizer)
     torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature
     return Backbone(loaded.eval(), tokenizer, what, device)
+
+
+def _attention(where: str, options: dict[str, Any]) -> str:
+    """``sdpa``, or ``eager`` for an architecture that has no other."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(where, **options))]
+    return "sdpa" if architecture._supports_sdpa else "eager"
 
 
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
@@ -237,26 +281,12 @@ def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
         return model.path, {"revision": _commit(what)}  # the commit, also where a branch was asked for
     if model.source == "folder":
         return str(_folder(model)), {}
-    return str(_converted(_packaged_file(model), what, model.dtype)), {}
+    return str(gguf.converted(_packaged_file(model), what, model.dtype)), {}
 
 
 def _commit(what: str) -> str:
     """The commit in the identity of a backbone from the Hub."""
     return what.rpartition("@")[2]
-
-
-def _set_pad_token(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    # Training ends every answer with it, generation ends at it.
-    if tokenizer.eos_token is None:
-        raise UserError(
-            f"The tokenizer of {tokenizer.name_or_path} has no end token; name its eos_token in tokenizer_config.json."
-        )
-    # Llama has no pad token. Padding is masked everywhere, so that the end token can serve.
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    loaded.config.pad_token_id = tokenizer.pad_token_id
-    if loaded.generation_config is not None:
-        loaded.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _packaged_file(model: Model) -> Path:
@@ -305,71 +335,9 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
     return f"{where} does not hold an intact causal language model with its tokenizer ({reason}); {remedy}."
 
 
-def _conversion(gguf: Path, what: str, dtype: str) -> Path:
-    """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
-    return default_cache_dir().resolve() / "backbones" / f"{gguf.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
-
-
-def _converted(gguf: Path, what: str, dtype: str) -> Path:
-    """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
-    folder = _conversion(gguf, what, dtype)
-    if not intact(folder):
-        with lock(folder):
-            if not intact(folder):
-                if folder.is_dir():
-                    print(f"{folder} is not what was written into it; it is made anew.", file=sys.stderr, flush=True)
-                _convert(gguf, folder, dtype)
-    return folder
-
-
-def _convert(gguf: Path, folder: Path, dtype: str) -> None:
-    """Dequantise to fp32, cast, and save."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    print(f"Converting {gguf.name} once, into {folder}.", file=sys.stderr, flush=True)
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    try:
-        with _parsed_once():
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModelForCausalLM.from_pretrained(
-                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-            ).to(getattr(torch, dtype))
-    except Exception as error:  # as in _load
-        raise UserError(f"{gguf} cannot be read as a GGUF model ({error}); reinstall its package.") from error
-    # transformers refuses to save what it still takes for a quantised model.
-    model.is_quantized, model.hf_quantizer = False, None
-    model.config.__dict__.pop("quantization_config", None)
-    with new_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        seal(temporary)
-
-
-@contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Within the context transformers gets the same parsed GGUF and name map each time it asks.
-
-    It parses the file for the tokenizer, the configuration and the weights, and builds the name map anew for every
-    module, which together is more than half of the time of a conversion.
-    """
-    import gguf
-    import numpy as np
-
-    class Reader(gguf.GGUFReader):
-        """Cuts its hundred thousand small pieces out of a plain view of the file: a memmap is slow to cut."""
-
-        data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
-
-    quick = {"GGUFReader": cache(Reader), "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
-    theirs = {name: getattr(gguf, name) for name in quick}
-    try:
-        for name, call in quick.items():
-            setattr(gguf, name, call)
-        yield
-    finally:
-        for name, call in theirs.items():
-            setattr(gguf, name, call)
+def _converted_name(model: Model) -> str:
+    """What the folder of a packaged backbone's conversion is called, in whatever cache."""
+    return gguf.conversion(_packaged_file(model), identity(model), model.dtype).name
 
 
 def file_digest(path: Path) -> str:

@@ -14,6 +14,11 @@ Complete runs are never made again.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import argparse
 import shlex
 import subprocess
@@ -21,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hiplora.compose import check_conf, check_hydra
+from hiplora.conf import check_conf
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
@@ -46,6 +51,8 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         return 0
     missing = [slot for slot in found.slots if slot.missing and asked.includes(slot.run)]
     if mode == "make" and missing:
+        from hiplora.composition import check_hydra
+
         check_hydra(asked.hydra)
         _render(found)
         print(plan.text(found), file=sys.stderr)

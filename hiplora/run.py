@@ -5,6 +5,11 @@ With ``-m`` the same command sweeps over comma-separated values; a job that fail
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import os
 import sys
 import traceback
@@ -19,9 +24,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
-from hiplora.compose import CONF_DIR, check_conf, one_sentence, quoted_options, typed
+from hiplora.compose import typed
+from hiplora.composition import one_sentence
+from hiplora.conf import CONF_DIR, check_conf, quoted_options
 from hiplora.environment import single_process
 from hiplora.errors import UserError
+from hiplora.report.cards import fill_cards
 from hiplora.report.terminal import describe, tally
 from hiplora.stages.make import Engine
 from hiplora.stages.store import Store
@@ -44,7 +52,8 @@ def answer(config: Config) -> str:
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
-    told = tally(engine) if config.pipeline.many else describe(outcomes, engine)
+    fill_cards(outcomes, engine.store)
+    told = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
     return "\n".join(filter(None, [told, config.conclude(outcomes)]))
 
 

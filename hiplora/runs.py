@@ -15,6 +15,11 @@ Nothing is changed, and no model is loaded.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import argparse
 import json
 import os

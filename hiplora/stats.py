@@ -48,6 +48,18 @@ def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]
     return float(array.mean() - half), float(array.mean() + half)
 
 
+def proportion_interval(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's confidence interval of a share of ``n`` independent items.
+
+    Items that count in part (some of several programs passed) vary less than right and wrong ones do, so that it is
+    then too wide rather than too narrow.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(share * n, n, alpha=1 - level, method="wilson")
+    return float(low), float(high)
+
+
 def hierarchical_weights(
     seeds: Sequence[Hashable], *, rng: np.random.Generator, replicates: int = REPLICATES
 ) -> Floats:

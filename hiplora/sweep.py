@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 
-from hiplora.compose import impossible
+from hiplora.composition import impossible
 from hiplora.disk import FOLDERS, check_folder, read_json, write_atomically, write_json
 from hiplora.errors import UserError
 

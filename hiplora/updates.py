@@ -238,6 +238,17 @@ def thin_svd(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
     return q_left @ u, s, q_right @ vh.mT
 
 
+def difference(one: LowRank, other: LowRank) -> LowRank:
+    """``B₁A₁ − B₂A₂`` as U Σ · Vᵀ of its thin SVD, in fp32.
+
+    Where two products all but cancel, factors left side by side would lose digits in bf16; and what depends on the
+    factorisation (Pico, Core Space) would see what both have in common.
+    """
+    both = LowRank(torch.cat([one.B, -other.B], dim=1), torch.cat([one.A, other.A], dim=0))
+    u, s, v = thin_svd(both.to(torch.float64))
+    return LowRank(u * s, v.mT).to(torch.float32)
+
+
 def _core(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
     """B A = Q_B (R_B R_Aᵀ) Q_Aᵀ: both orthonormal sides and the small matrix between them."""
     precise: Callable[[Tensor], Tensor] = lambda x: x if x.dtype == torch.float64 else x.float()  # noqa: E731

@@ -43,10 +43,10 @@ from tqdm import tqdm
 
 from hiplora import models
 from hiplora.evaluation.decode import Wanted, generate
-from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
 from hiplora.evaluation.sampling import Decoding
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.agreement import reads_trees
+from hiplora.packing.decoder import causal_lm, check_head, evaluating
 from hiplora.tasks import task_class
 from hiplora.tasks.choice import chosen
 from hiplora.tasks.form import encode_pair, encode_prompt
@@ -259,6 +259,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone = load(arguments)
     device, watch = models.describe(backbone), Stopwatch(backbone.model, arguments.clock)
     with evaluating(backbone.model):
+        for once in (reads_trees, check_head):  # asked once of each model, so no part of what is timed
+            once(backbone.model)
         numbers, readers = multiple_choice(backbone, watch, arguments)
         more, writers = generation(backbone, watch, arguments)
         backbone.model.float()  # the same weights; all sides hold this model

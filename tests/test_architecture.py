@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 
 # A part may import itself and what stands at a lower level, nothing beside it; leaves import nothing but errors.
 LEVELS = {
-    "errors": 0, "lazy": 0,
+    "errors": 0, "lazy": 0, "suite": 0,
     "config": 1, "updates": 1, "stats": 1, "matching": 1, "disk": 1, "environment": 1,
-    "parts": 2, "selection": 2, "hub": 2, "tracking": 2, "mini": 2,
+    "parts": 2, "selection": 2, "conf": 2, "composition": 3, "hub": 2, "gguf": 2, "tokens": 2, "tracking": 2, "mini": 2,
     "spectral": 3, "editset": 3, "tuner": 4, "packing": 4, "models": 4, "adapters": 5,
     "merging": 6, "tasks": 6, "training": 6, "methods": 7, "evaluation": 7,
     "stages": 8, "pipelines": 9, "compose": 10, "report": 11, "sweep": 11,
@@ -24,7 +24,7 @@ LEVELS = {
 LIBRARY = ("errors", "lazy", "config", "updates", "disk", "spectral", "tuner", "adapters", "merging")  # pip install .
 PACKAGES = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
 COMMANDS = ("__main__", "hiplora.tuner.export")  # entries, which may import everything and which nothing imports
-LEAVES = ("errors", "lazy", "config", "updates", "stats", "matching", "disk", "environment")
+LEAVES = ("errors", "lazy", "suite", "config", "updates", "stats", "matching", "disk", "environment")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.stages.make", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",

@@ -11,8 +11,9 @@ from typing import get_args
 
 import pytest
 
-from hiplora import compose as composition
-from hiplora.compose import CONF_DIR, compose
+from hiplora import conf as words
+from hiplora.compose import compose
+from hiplora.conf import CONF_DIR
 from hiplora.config import Options, digest
 from hiplora.disk import FOLDERS
 from hiplora.errors import UserError
@@ -21,10 +22,10 @@ from hiplora.methods import METHODS, method_class
 from hiplora.pipelines import PIPELINES
 from hiplora.report.experiment import load
 from hiplora.tasks import TASKS
-from hiplora.tasks.source import ORIGINS
+from hiplora.tasks.origins import ORIGINS
+from tests.tiny import NEEDS
 
 GROUPS = ("method", "task", "model", "pipeline", "scale", "data")
-NEEDS = {"model=folder": ["model.path=x"], "data=local": ["data.root=x"], "seed=custom": ["seed.value=7"]}
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 MARK = re.compile(r"#.*\[(paper|review|lost|ours|corrected)\]")
 
@@ -33,6 +34,19 @@ MARK = re.compile(r"#.*\[(paper|review|lost|ours|corrected)\]")
 def test_every_option_composes(option: str) -> None:
     config = compose([option, *NEEDS.get(option, [])])
     assert config.training.steps > 0
+
+
+def test_a_file_that_changes_is_composed_as_it_is_then(monkeypatch, tmp_path) -> None:
+    """Files are parsed once per process, and again where one has changed."""
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    monkeypatch.setattr(words, "CONF_DIR", tmp_path / "conf")
+    scale = tmp_path / "conf/scale/mini.yaml"
+    for steps in (60, 7, 61):
+        scale.write_text((CONF_DIR / "scale/mini.yaml").read_text().replace("  steps: 60 ", f"  steps: {steps} "))
+        assert compose([]).training.steps == steps
+        assert compose(["method=lora"]).training.steps == steps
+    (tmp_path / "conf/selected/mini/lora.yaml").write_text("training:\n  steps: 8\n")
+    assert compose(["method=lora"]).training.steps == 8
 
 
 def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_path) -> None:
@@ -44,7 +58,7 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
             path.unlink()  # what a real selection has found
     for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
         (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
-    monkeypatch.setattr(composition, "CONF_DIR", conf)
+    monkeypatch.setattr(words, "CONF_DIR", conf)
 
     def rate(*words: str) -> float:
         return compose(list(words)).training.lr
@@ -135,6 +149,7 @@ def test_conf_and_registries_agree() -> None:
         (["data.root=somewhere"], ["data.root=somewhere", "data=local or data=hub"]),
         (["data=hub", "data.root="], ["data.root= is empty"]),
         (["model.target_modules=[q_proj,v_proj,q_proj]"], ["names q_proj more than once"]),
+        (["model.target_modules=[q_proj,auto]"], ["model.target_modules=auto stands for a whole list"]),
         (["training.lr=1e30"], ["training.lr=1e+30", "at most 10", "e.g. 0.001"]),
         (["training.max_grad_norm=1e-30"], ["training.max_grad_norm=1e-30", "must be 0, which does not clip"]),
         (["evaluation.code_temperature=1e-9"], ["evaluation.code_temperature=1e-09", "at least 0.01"]),

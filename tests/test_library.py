@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.test_architecture import FILES, LIBRARY, files_imported, is_command, part
 from tests.tiny import tiny_llama_folder
 
@@ -92,8 +94,13 @@ def test_tuner_export_and_merge_work_without_the_suite(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_of_the_suite_says_what_to_install(tmp_path: Path) -> None:
-    done = in_hiding("from hiplora.__main__ import main; main()", tmp_path)
+@pytest.mark.parametrize(
+    "command", ["hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.runs", "hiplora.report", "hiplora.spectral"]
+)
+def test_a_command_of_the_suite_says_what_to_install(command: str, tmp_path: Path) -> None:
+    done = in_hiding(
+        f"import runpy; sys.argv[1:] = ['verify']; runpy.run_module({command!r}, run_name='__main__')", tmp_path
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: hydra is not installed")
     assert done.stderr.count("\n") == 1

@@ -16,6 +16,16 @@ SMALL = [
     "evaluation.limit=4", "evaluation.code_samples=2", "evaluation.code_max_new_tokens=8", "evaluation.text_tokens=256",
 ]  # fmt: skip
 
+# What an option of a group cannot be composed without.
+NEEDS = {
+    "model=folder": ["model.path=x"],
+    "model=hub": ["model.path=owner/name"],
+    "data=local": ["data.root=x"],
+    "seed=custom": ["seed.value=7"],
+    "pipeline=evaluate": ["adapter=x"],
+    "task=custom": ["task.file=x.jsonl"],
+}
+
 # How each benchmark is asked in tests that build it themselves: short answers, and no code that is executed.
 ASKED: dict[str, dict[str, Any]] = {
     "gsm8k": {"max_new_tokens": 6},

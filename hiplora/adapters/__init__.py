@@ -8,6 +8,7 @@
 ``promised``   which modules a configuration promises and its file lacks
 ``writing``    updates as a folder that stock PEFT loads
 ``results``    folders that commands write, which never take the place of something else
+``card``       the README.md of such a folder, in the Hub's form
 ``exporting``  a HiP-LoRA folder as a stock LoRA folder
 ``weights`` ``skeleton``   the checkpoint of a backbone, module by module, and what its model class says of them
 """

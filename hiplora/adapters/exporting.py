@@ -6,13 +6,18 @@ The update is exactly a LoRA of rank k + r (``Principal.factors``), so nothing i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from hiplora.adapters.card import Card, write_card
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.results import check_result, result_folder
 from hiplora.adapters.writing import write_lora
 from hiplora.tuner.identity import PREFIX
+
+if TYPE_CHECKING:
+    from hiplora.tuner.config import HipConfig
 
 COMMAND = "hiplora-export"
 _CARRIED = (
@@ -44,4 +49,21 @@ def export_lora(
             beside={PREFIX + key: tensor for key, tensor in rest.items()},
             **{name: getattr(config, name) for name in _CARRIED},
         )
+        write_card(folder, _card(source, config))
     return out
+
+
+def _card(source: Path, config: HipConfig) -> Card:
+    """The card of an export: the update is that of the source, so what the source's card measured holds for it."""
+    return Card(
+        title=f"{source.resolve().name} as a stock LoRA",
+        about=(
+            "A HiP-LoRA adapter written as a stock LoRA by `hiplora-export`. The update is the same, so scores in the "
+            "card of the HiP-LoRA adapter hold for it too."
+        ),
+        settings={
+            "Rank": f"{config.k + config.r}: {config.k} singular directions and a residual of rank {config.r}",
+            "Scaling": "1 (lora_alpha is the rank)",
+        },
+        tags=("hiplora",),
+    )

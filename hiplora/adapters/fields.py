@@ -33,6 +33,7 @@ CHANGING_NAMES = re.compile(r"use_.+|.+_config")
 # Initialisations that leave the backbone as it is; the others (pissa, olora, corda, loftq, …) move weight out
 # of the backbone into the adapter, so that s·BA is not the update.
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+PISSA = "pissa"  # the exact SVD, which can be computed again; its randomised form cannot
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class LoraFields:
     alpha_pattern: Mapping[str, float]
     rslora: bool
     dora: bool
+    pissa: bool
     notes: tuple[str, ...]
 
     def rank_of(self, module: str) -> int:
@@ -74,10 +76,11 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
     ada = kind == "ADALORA"
     unknown = _refuse_changing(source, config)
     check.value("bias", "none", lambda v: v in (None, "none"), "none: trained biases are more than a low-rank update")
-    if config.get("init_lora_weights", True) not in HARMLESS_INITS:
+    init = config.get("init_lora_weights", True)
+    if init not in (*HARMLESS_INITS, PISSA):
         raise UserError(
-            f"{source} was initialised with init_lora_weights={config['init_lora_weights']}, which changes the "
-            "backbone; save it again with path_initial_model_for_weight_conversion and merge that."
+            f"{source} was initialised with init_lora_weights={init}, which changes the backbone; save it "
+            "again with path_initial_model_for_weight_conversion and merge that."
         )
     return LoraFields(
         kind=kind,
@@ -86,6 +89,7 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
         rank_pattern={} if ada else check.pattern("rank_pattern", whole, WHOLE),  # AdaLoRA's is which triplets are left
         alpha_pattern={} if ada else check.pattern("alpha_pattern", number, NUMBER),
         rslora=bool(check.value("use_rslora", False, flag, FLAG)),
+        pissa=init == PISSA,
         dora=bool(check.value("use_dora", False, flag, FLAG)),
         notes=(f"{source} has fields that are not PEFT's and do not change the update: {', '.join(unknown)}.",)
         if unknown

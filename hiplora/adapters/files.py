@@ -3,16 +3,71 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from hiplora.disk import json_object
+from hiplora.disk import json_object, typed_path
 from hiplora.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_INDEX = "adapter_model.safetensors.index.json"  # of an adapter in several files
 ADAPTER_PICKLE = "adapter_model.bin"  # what PEFT wrote in its first year
+
+
+# owner/name, owner/name@revision, and a folder in it; revisions of pull requests have slashes themselves.
+HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?:/(?P<folder>[^@]+))?")
+
+
+def locate(source: str) -> Path:
+    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder.
+
+    On the Hub it is ``owner/name``, ``owner/name@revision``, or either with ``/a/folder`` behind it.
+    """
+    folder = typed_path(source)
+    if folder.is_dir():
+        return folder
+    hub = HUB.fullmatch(source)
+    if not hub:
+        raise UserError(f"{source} is neither a folder nor a repository owner/name[@revision][/folder] on the Hub.")
+    from huggingface_hub import snapshot_download
+
+    inside = hub["folder"].strip("/") if hub["folder"] else ""
+    patterns = [f"{inside}/adapter_*" if inside else "adapter_*"]
+    try:
+        return Path(snapshot_download(hub["name"], revision=hub["revision"], allow_patterns=patterns)) / inside
+    except Exception as error:
+        raise UserError(
+            f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
+            "check the path, or the network."
+        ) from error
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """The files that decide what an adapter is: its configuration and its tensors, one file or several.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    read_config(folder)
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        weights = [folder / ADAPTER_WEIGHTS]
+    elif (folder / ADAPTER_INDEX).is_file():
+        weights = [folder / ADAPTER_INDEX, *sorted(folder.glob("adapter_model-*.safetensors"))]
+    elif (folder / ADAPTER_PICKLE).is_file():
+        weights = [folder / ADAPTER_PICKLE]
+    else:
+        raise no_weights(folder)
+    return [folder / ADAPTER_CONFIG, *weights]
+
+
+def no_weights(folder: Path) -> UserError:
+    """The refusal of a folder without an adapter's tensors."""
+    return UserError(
+        f"{folder} holds neither {ADAPTER_WEIGHTS} (or its index) nor {ADAPTER_PICKLE}; give the folder "
+        "save_pretrained wrote."
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

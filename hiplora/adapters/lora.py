@@ -14,7 +14,8 @@ from hiplora.adapters.fields import LoraFields
 from hiplora.adapters.files import ADAPTER_CONFIG
 from hiplora.adapters.weights import Weights
 from hiplora.errors import UserError
-from hiplora.updates import Deferred, LowRank, Update, dora, zero
+from hiplora.spectral.recipes import truncated_svd
+from hiplora.updates import Deferred, LowRank, Update, difference, dora, zero
 
 KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<part>A|B|E|magnitude_vector)(?:\.weight)?$")
 
@@ -27,7 +28,7 @@ def lora_updates(
     Args:
         source: what to call the adapter in messages.
         tensors: the factors, by the names that ``read_tensors`` gives them.
-        weights: the backbone's; needed by DoRA.
+        weights: the backbone's; needed by DoRA and PiSSA.
 
     Raises:
         UserError: factors that are incomplete, or whose update is not understood.
@@ -35,8 +36,9 @@ def lora_updates(
     modules = _modules(source, tensors)
     for name, part in modules.items():
         _check_complete(source, name, part, fields)
-    if fields.dora and weights is None:
-        raise UserError(f"{source} is a DoRA adapter, whose update depends on the backbone; add --backbone DIR.")
+    if (fields.dora or fields.pissa) and weights is None:
+        kind = "DoRA" if fields.dora else "PiSSA"
+        raise UserError(f"{source} is a {kind} adapter, whose update depends on the backbone; add --backbone DIR.")
     return {name: _update(source, name, part, fields, weights) for name, part in modules.items()}
 
 
@@ -88,12 +90,23 @@ def _update(source: str, name: str, part: Mapping[str, Tensor], fields: LoraFiel
     if fields.kind == "ADALORA":
         return _adalora(part, fields)
     product = LowRank(part["B"] * fields.scaling(name, part["A"].shape[0]), part["A"])
-    if not fields.dora:
+    if not fields.dora and not fields.pissa:
         return product
     assert weights is not None
-    shape, magnitude = product.shape, part["magnitude_vector"]
+    shape = product.shape
     weights.transposed(name, shape)  # refuses another backbone before anything is computed
+    if fields.pissa:
+        product = difference(product, _taken_out(weights.matrix(name, shape), product.rank))
+    if not fields.dora:
+        return product
+    magnitude = part["magnitude_vector"]
     return Deferred(lambda: dora(weights.matrix(name, shape).float(), product, magnitude), shape)
+
+
+def _taken_out(weight: Tensor, rank: int) -> LowRank:
+    """What PEFT's PiSSA takes out of a weight (m, n) to start with: its best approximation of this rank."""
+    basis = truncated_svd(weight.float(), k=min(rank, *weight.shape), recipe="exact")
+    return LowRank(basis.U * basis.S, basis.V.mT)
 
 
 def _adalora(part: Mapping[str, Tensor], fields: LoraFields) -> LowRank:

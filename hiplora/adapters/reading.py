@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hiplora.adapters.fields import KINDS, lora_fields
-from hiplora.adapters.files import ADAPTER_CONFIG, read_config
+from hiplora.adapters.files import ADAPTER_CONFIG, locate, read_config
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.lora import lora_updates
 from hiplora.adapters.promised import check_promised
@@ -20,9 +19,6 @@ from hiplora.adapters.trained import Trained, split
 from hiplora.adapters.weights import INDEX, SINGLE, Weights
 from hiplora.errors import UserError
 from hiplora.updates import Update
-
-# owner/name, owner/name@revision, and a folder in it; revisions of pull requests have slashes themselves.
-HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?:/(?P<folder>[^@]+))?")
 
 
 @dataclass(frozen=True)
@@ -80,30 +76,6 @@ def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[
         notes=(*notes, *lacking),
         dropped=frozenset(dropped),
     )
-
-
-def locate(source: str) -> Path:
-    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder.
-
-    On the Hub it is ``owner/name``, ``owner/name@revision``, or either with ``/a/folder`` behind it.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    hub = HUB.fullmatch(source)
-    if not hub:
-        raise UserError(f"{source} is neither a folder nor a repository owner/name[@revision][/folder] on the Hub.")
-    from huggingface_hub import snapshot_download
-
-    inside = hub["folder"].strip("/") if hub["folder"] else ""
-    patterns = [f"{inside}/adapter_*" if inside else "adapter_*"]
-    try:
-        return Path(snapshot_download(hub["name"], revision=hub["revision"], allow_patterns=patterns)) / inside
-    except Exception as error:
-        raise UserError(
-            f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
-            "check the path, or the network."
-        ) from error
 
 
 def _unknown_kind(source: str, kind: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hiplora.adapters.files import ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS
+from hiplora.adapters.files import ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_weights
 from hiplora.adapters.weights import weight_map
 from hiplora.errors import UserError
 from hiplora.spectral.stored import FLOATING
@@ -69,10 +69,7 @@ def _load(folder: Path) -> dict[str, Tensor]:
         return {key: tensor for shard in shards for key, tensor in _read_file(folder / shard).items()}
     if (folder / ADAPTER_PICKLE).is_file():
         return _read_file(folder / ADAPTER_PICKLE)
-    raise UserError(
-        f"{folder} holds neither {ADAPTER_WEIGHTS} (or its index) nor {ADAPTER_PICKLE}; give the folder "
-        "save_pretrained wrote."
-    )
+    raise no_weights(folder)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

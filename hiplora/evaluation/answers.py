@@ -12,7 +12,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.decode import Wanted, generate
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored, score_continuations
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.decoder import positions
 from hiplora.packing.sequences import Encoded
 from hiplora.parts import Parts, key
 
@@ -44,13 +44,13 @@ class Answers:
         self.progress, self.parts = progress, parts
 
     @property
-    def positions(self) -> int:
-        """How many tokens the model can read."""
-        return causal_lm(self.model).config.max_position_embeddings
+    def positions(self) -> int | None:
+        """How many tokens the model can read; None where its configuration sets no end."""
+        return positions(self.model)
 
     def score(self, asked: Sequence[Encoded]) -> list[Scored]:
         """Log-likelihood of every answer; a prompt too long for the model loses its beginning."""
-        fitted = [Encoded(each.prompt[-(self.positions - len(each.answer) + 1) :], each.answer) for each in asked]
+        fitted = [Encoded(self._end(each.prompt, len(each.answer) - 1), each.answer) for each in asked]
         keys, known = [key("score", each.prompt, each.answer) for each in fitted], self._known()
         missing = known.missing(keys)
         with self._bar("scoring", total=len(keys), initial=len(keys) - len(missing)) as bar:
@@ -70,13 +70,12 @@ class Answers:
         Raises:
             UserError: the longest completion leaves no position for a prompt.
         """
-        room = self.positions - settings.max_new_tokens
-        if room < 1:
+        if self.positions is not None and settings.max_new_tokens >= self.positions:
             raise UserError(
                 f"max_new_tokens={settings.max_new_tokens} leaves no position for a prompt: the model has "
                 f"{self.positions}; ask for fewer (evaluation.gsm8k_max_new_tokens, evaluation.code_max_new_tokens)."
             )
-        fitted = [Wanted(item.prompt[-room:], item.copies) for item in wanted]
+        fitted = [Wanted(self._end(item.prompt, settings.max_new_tokens), item.copies) for item in wanted]
         names = [key("generate", asdict(settings), item.prompt, item.copies) for item in fitted]
         once = dict(zip(names, fitted, strict=True))
         keys, known = [*once], self._known()
@@ -94,6 +93,10 @@ class Answers:
                 finished=lambda place, completions: known.keep({keys[missing[place]]: completions}),
             )
         return [known.get(name) for name in names]
+
+    def _end(self, prompt: list[int], more: int) -> list[int]:
+        """As much of the end of a prompt as leaves positions for ``more`` tokens behind it."""
+        return prompt if self.positions is None else prompt[-(self.positions - more) :]
 
     def _known(self) -> Parts:
         return Parts(None) if self.parts is None else self.parts

@@ -4,6 +4,7 @@ Completions of one prompt that have chosen the same tokens so far are one sequen
 where they part. At low temperature most of the work is shared, and the result is that of drawing each completion
 by itself. A sequence leaves the batch at its end token or at a stop. A batch begins with half as many sequences as
 its cache holds; where more splits than that come, the sequences without a place wait and are taken up later.
+A model that cannot be asked so (packing/agreement.py) reads every sequence anew for each of its tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from hiplora.evaluation.ending import Branch, Ending
 from hiplora.evaluation.sampling import Decoding, next_tokens, uniforms
 from hiplora.evaluation.slots import SlotCache, bytes_per_token
+from hiplora.packing.agreement import reads_trees
 from hiplora.packing.batches import tree_batch
 from hiplora.packing.decoder import causal_lm, hidden_states, logits
-from hiplora.packing.rows import as_trees, batches
+from hiplora.packing.rows import alone, as_trees, batches
 from hiplora.packing.sequences import Encoded
 
 CPU_CACHE_BYTES = 3 * 2**28
@@ -67,14 +69,23 @@ def generate(
     asked = [Request(w.prompt, uniforms(w.prompt, copies=w.copies, decoding=decoding)) for w in wanted]
     ending = Ending(model, tokenizer, decoding)
     waiting = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
-    room = _cache_bytes(model) // bytes_per_token(causal_lm(model).config, element=causal_lm(model).dtype.itemsize)
+    room = _room(model) if reads_trees(model) else None
     while waiting:
         waiting.sort(key=lambda branch: _length(asked, branch), reverse=True)
-        slots = max(1, room // (_length(asked, waiting[0]) + decoding.max_new_tokens))
+        longest = _length(asked, waiting[0]) + decoding.max_new_tokens
+        slots = sum(len(branch.copies) for branch in waiting) if room is None else max(1, room // longest)
         count = _admitted(waiting, slots)
-        batch = _Batch(model, asked, waiting[:count], decoding=decoding, ending=ending, slots=slots)
+        batch = _Batch(
+            model,
+            asked,
+            waiting[:count],
+            decoding=decoding,
+            ending=ending,
+            slots=slots,
+            batch_tokens=batch_tokens,
+        )
         waiting = waiting[count:]
-        batch.prefill(batch_tokens)
+        batch.prefill()
         while batch.live:
             for branch in batch.step():
                 text = ending.text(asked[branch.owner].prompt, branch.tokens)
@@ -104,6 +115,12 @@ def _admitted(waiting: Sequence[Branch], slots: int) -> int:
     return count
 
 
+def _room(model: nn.Module) -> int:
+    """How many tokens' keys and values there is memory for."""
+    lm = causal_lm(model)
+    return _cache_bytes(model) // bytes_per_token(lm.get_decoder().config, element=lm.dtype.itemsize)
+
+
 def _cache_bytes(model: nn.Module) -> int:
     device = next(model.parameters()).device
     if device.type != "cuda":
@@ -125,24 +142,43 @@ class _Batch:
         decoding: Decoding,
         ending: Ending,
         slots: int,
+        batch_tokens: int,
     ) -> None:
         self.model, self.asked, self.decoding, self.ending, self.slots = model, asked, decoding, ending, slots
         self.device = next(model.parameters()).device
         self.live, self.postponed = branches, list[Branch]()
         self.written = max(_length(asked, branch) for branch in branches)
         remaining = decoding.max_new_tokens - min(len(branch.tokens) for branch in branches)
-        layers = causal_lm(model).config.num_hidden_layers
+        layers = causal_lm(model).get_decoder().config.num_hidden_layers
         self.cache = SlotCache(layers=layers, slots=slots, columns=self.written + remaining)
+        self.cached, self.batch_tokens = reads_trees(model), batch_tokens
         self.hidden = torch.empty(0)
 
-    def prefill(self, batch_tokens: int) -> None:
+    def prefill(self) -> None:
+        """Read the beginning of every branch."""
+        if self.cached:
+            self._fill()
+        else:
+            self._read_anew()
+
+    def _read_anew(self) -> None:
+        """The last state of every branch, of which nothing is kept from one token to the next."""
+        states: dict[int, Tensor] = {}
+        for rows in batches(alone([Encoded(path, [0]) for path in self._paths()]), tokens=self.batch_tokens):
+            hidden = hidden_states(self.model, tree_batch(rows, device=self.device).ids)
+            states |= {row.owners[0]: hidden[line, row.reads[0]] for line, row in enumerate(rows)}
+        self.hidden = torch.stack([states[slot] for slot in range(len(self.live))])
+
+    def _paths(self) -> list[list[int]]:
+        return [self.asked[branch.owner].prompt + branch.tokens for branch in self.live]
+
+    def _fill(self) -> None:
         """Run every distinct beginning once, as scoring does, and give each branch its keys and values.
 
         All end in the same column, so that shorter ones have padding on the left.
         """
-        paths = [self.asked[branch.owner].prompt + branch.tokens for branch in self.live]
         states: dict[int, Tensor] = {}
-        for rows in batches(as_trees([Encoded(path, [0]) for path in paths]), tokens=batch_tokens):
+        for rows in batches(as_trees([Encoded(path, [0]) for path in self._paths()]), tokens=self.batch_tokens):
             batch = tree_batch(rows, device=self.device)
             computed = DynamicCache()
             hidden = hidden_states(
@@ -162,8 +198,10 @@ class _Batch:
         going = [child for child, end in zip(children, ended, strict=True) if not end]
         self.postponed += [branch for _, branch in going[self.slots :]]
         self._settle(going[: self.slots])
-        if self.live:
+        if self.live and self.cached:
             self._forward()
+        elif self.live:
+            self._read_anew()
         return over
 
     def _draw(self) -> list[tuple[int, Branch]]:
@@ -192,9 +230,10 @@ class _Batch:
             else:
                 homeless.append((slot, branch))
         free = [slot for slot in range(len(children)) if slot not in placed]
-        self.cache.copy(
-            [(slot, target) for (slot, _), target in zip(homeless, free, strict=True)], columns=self.written
-        )
+        if self.cached:
+            self.cache.copy(
+                [(slot, target) for (slot, _), target in zip(homeless, free, strict=True)], columns=self.written
+            )
         placed.update({target: branch for (_, branch), target in zip(homeless, free, strict=True)})
         self.live = [placed[slot] for slot in range(len(children))]
 

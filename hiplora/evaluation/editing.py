@@ -19,7 +19,7 @@ from hiplora.evaluation.scoring import Scored
 from hiplora.packing.sequences import Encoded
 from hiplora.tasks.base import Task
 from hiplora.tasks.edit_items import EditItem, following
-from hiplora.tasks.form import encode_pair, encode_prompt
+from hiplora.tasks.form import encode_pair, encode_prompt, shown_answer, shown_prompt
 
 if TYPE_CHECKING:
     from hiplora.tasks.source import Source
@@ -79,14 +79,16 @@ def _completions(answers: Answers, prompts: Sequence[tuple[str, EditItem]]) -> I
         groups.setdefault(max(lengths[item.new], lengths[item.old]) + SLACK, []).append(place)
     found: dict[int, str] = {}
     for length, places in groups.items():
-        wanted = [Wanted(encode_prompt(answers.tokenizer, prompts[place][0]), 1) for place in places]
+        shown = [shown_prompt(answers.tokenizer, prompts[place][0]) for place in places]
+        wanted = [Wanted(encode_prompt(answers.tokenizer, prompt), 1) for prompt in shown]
         texts = answers.complete(wanted, Decoding(max_new_tokens=length, stops=STOPS))
         found |= {place: text for place, (text,) in zip(places, texts, strict=True)}
     return (found[place] for place in range(len(prompts)))
 
 
 def _encoded(answers: Answers, prompt: str, answer: str) -> Encoded:
-    return Encoded(*encode_pair(answers.tokenizer, prompt, answer))
+    tokenizer = answers.tokenizer
+    return Encoded(*encode_pair(tokenizer, shown_prompt(tokenizer, prompt), shown_answer(tokenizer, answer)))
 
 
 @dataclass(frozen=True)

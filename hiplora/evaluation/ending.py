@@ -31,6 +31,7 @@ class Ending:
         self.tokenizer = tokenizer
         self.stops = decoding.stops
         self.longest = decoding.max_new_tokens
+        self.raw = decoding.raw
         self.ends = end_tokens(model, tokenizer)
         self.window = max((len(stop.encode()) for stop in self.stops), default=0) + 1  # a token has a byte or more
 
@@ -47,8 +48,10 @@ class Ending:
     def text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Text of a completion without its end token, up to the first stop.
 
-        It is decoded behind the prompt's last token, because some tokenizers drop a leading space.
+        It is decoded behind the prompt's last token, because some tokenizers drop a leading space. Not a raw one.
         """
+        if self.raw:
+            return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
         kept = list(tokens[:-1] if tokens[-1] in self.ends else tokens)
         alone, together = self._decode([list(prompt[-1:]), [*prompt[-1:], *kept]])
         text = together[len(alone) :]

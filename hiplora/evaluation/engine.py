@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hiplora.tasks.base import Programs, Requests, Task
+from hiplora.tasks.form import shown_answer, shown_prompt
+from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,17 +58,18 @@ def evaluate(
     No global random state is used. ``parts`` holds answers that this model has given already, and keeps new ones.
     ``prompted`` gives what is asked in a prompt's place, from the number of the item in its benchmark and the prompt.
     """
-    from hiplora.evaluation.forward import evaluating
     from hiplora.evaluation.lm import InMemoryLM
+    from hiplora.packing.decoder import evaluating
 
     only = evaluation.likelihood_only
+    tasks = [task.spoken_by(tokenizer) for task in tasks]
     asked = {
         task.name: [
             _prompted(each, prompted) for each in (task.likelihood if only else task.requests)(source, evaluation)
         ]
         for task in tasks
     }
-    with evaluating(model), _quiet():
+    with evaluating(model), quiet():
         lm = InMemoryLM(
             model,
             tokenizer,
@@ -75,13 +78,28 @@ def evaluate(
             progress=progress,
             parts=parts,
         )
-        results = _run(lm, [requests for group in asked.values() for requests in group])
+        wrapped = [task for task in tasks if in_turns(tokenizer) and not task.in_turns(source, evaluation.splits)]
+        shown = {task.name: [_shown(each, tokenizer) for each in asked[task.name]] for task in wrapped}
+        results = _run(lm, [requests for group in (asked | shown).values() for requests in group])
     return {task.name: _score(task, asked[task.name], results, only=only, progress=progress) for task in tasks}
 
 
 def _prompted(asked: Requests, prompted: Callable[[int, str], str]) -> Requests:
     """The same requests with other prompts."""
     documents = [{**each, "prompt": prompted(number, each["prompt"])} for number, each in enumerate(asked.documents)]
+    return replace(asked, documents=documents)
+
+
+def _shown(asked: Requests, tokenizer: PreTrainedTokenizerBase) -> Requests:
+    """The requests as turns of the tokenizer's chat; programs are run with the prompts as they were."""
+    documents = []
+    for each in asked.documents:
+        answers: dict[str, Any] = {}
+        if "answer" in each:
+            answers["answer"] = shown_answer(tokenizer, each["answer"])
+        if "options" in each:
+            answers["options"] = [shown_answer(tokenizer, option) for option in each["options"]]
+        documents.append({**each, **answers, "prompt": shown_prompt(tokenizer, each["prompt"])})
     return replace(asked, documents=documents)
 
 
@@ -106,7 +124,7 @@ def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, on
         found.update({key.split(",")[0]: value for key, value in scores.items() if "," in key})
     if task.programs is not None and not only:
         found.update(_pass_rates(asked, samples, programs=task.programs, progress=progress))
-    metrics = {name: found.get(name) if only else found[name] for name in task.metrics}
+    metrics = {name: found.get(name) if only or name not in task.measured else found[name] for name in task.metrics}
     return TaskScore(metrics, len(samples), samples)
 
 
@@ -144,7 +162,7 @@ def _pass_rates(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep lm-eval's notes on how it was called out of the log; its errors still show."""
     logger = logging.getLogger("lm_eval")
     level = logger.level

@@ -1,9 +1,7 @@
-"""How evaluation runs a model: without gradients or dropout, and what it reads at a position."""
+"""What evaluation reads at a position of a model's outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,19 +17,6 @@ class Scores(NamedTuple):
 
     log_probs: Tensor
     greedy: Tensor
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inference mode and evaluation mode; every module's training flag is put back, also after an error."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def score_targets(model: nn.Module, hidden: Tensor, rows: Tensor, targets: Tensor) -> Scores:

@@ -69,7 +69,7 @@ class InMemoryLM(HFLM):
 
     @property
     def max_length(self) -> int:
-        return self.answers.positions
+        return self.answers.positions or super().max_length
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return encode_pair(self.tokenizer, context, continuation)
@@ -95,15 +95,22 @@ class InMemoryLM(HFLM):
         texts: dict[int, str] = {}
         for settings, indices in by_settings.items():
             prompts = [requests[index].args[0] for index in indices]
-            found = self._complete(prompts, decoding(json.loads(settings), seed=self.seed))
+            found = self._complete(prompts, self._decoding(json.loads(settings)))
             texts.update(zip(indices, found, strict=True))
         return [texts[index] for index in range(len(requests))]
+
+    def _decoding(self, settings: dict[str, Any]) -> Decoding:
+        return decoding(settings, seed=self.seed)
+
+    def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        return [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
 
     def _complete(self, prompts: Sequence[str], settings: Decoding) -> list[str]:
         places: dict[str, list[int]] = {}
         for index, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(index)
-        wanted = [Wanted(encode_prompt(self.tokenizer, prompt), len(where)) for prompt, where in places.items()]
+        encoded = zip(self._encode_prompts([*places]), places.values(), strict=True)
+        wanted = [Wanted(prompt, len(where)) for prompt, where in encoded]
         texts = [""] * len(prompts)
         for where, completions in zip(places.values(), self.answers.complete(wanted, settings), strict=True):
             for index, text in zip(where, completions, strict=True):

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hiplora.evaluation.lm_tasks import Counted, metric_of
 from hiplora.tasks import ORDER, primary, task_class
 
 
-def retention(base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str) -> dict[str, float | None]:
+def retention(
+    base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str | None, counts: Sequence[Counted] = ()
+) -> dict[str, float | None]:
     """Retain, Retain-NLL and Retain-text of one adapter; lower is better, negative means improved.
 
     Args:
         base, adapted: metrics by benchmark; accuracies as fractions, ``nll`` in nats per token.
-        trained_on: the benchmark that is left out of the means, where it is one of the four.
+        trained_on: the benchmark that is left out of the means, where it is one of the four; None leaves out none.
+        counts: what Retain counts where it is not the four; Retain-NLL is theirs in any case.
 
     Returns:
         ``retain_pp``: mean over the other benchmarks of 100 (score_base - score_adapted), in percentage points; None
-        where one of them has no score (code that was not executed). ``retain_nll`` and ``retain_styled``: ``nll`` and
-        ``styled`` of :func:`forgotten`. ``retain_text``: rise of the cross-entropy on text.
+        where one of them has no score (code that was not executed, or no share of 1). ``retain_nll`` and
+        ``retain_styled``: ``nll`` and ``styled`` of :func:`forgotten`. ``retain_text``: rise of the cross-entropy on
+        text.
     """
     others = [task for task in ORDER if task != trained_on]
-    scores = [(base[task][primary(task)], adapted[task][primary(task)]) for task in others]
-    known = all(before is not None and after is not None for before, after in scores)
+    counted = [each for each in counts or map(_benchmark, ORDER) if each.key != trained_on]
+    falls = [_fall(base, adapted, each) for each in counted]
     lost = forgotten({task: adapted[task]["nll"] - base[task]["nll"] for task in others}, trained_on=trained_on)
     return {
-        "retain_pp": sum(100 * (before - after) for before, after in scores) / len(others) if known else None,
+        "retain_pp": _mean(falls),
         "retain_nll": lost["nll"],
         "retain_styled": lost["styled"],
         "retain_text": adapted["text"]["nll"] - base["text"]["nll"],
     }
 
 
-def forgotten(rises: Mapping[str, float | None], *, trained_on: str) -> dict[str, float | None]:
+def _benchmark(name: str) -> Counted:
+    return Counted(name, ours=True)
+
+
+def _fall(base: Mapping[str, Any], adapted: Mapping[str, Any], each: Counted) -> float | None:
+    """What a score has lost in points; None where it was not measured, or is no share of 1."""
+    metric = primary(each.name) if each.ours else metric_of(base[each.key], each)
+    before, after = (scores[each.key].get(metric) for scores in (base, adapted))
+    if before is None or after is None or not (each.ours or 0 <= min(before, after) <= max(before, after) <= 1):
+        return None
+    return 100 * (before - after)
+
+
+def forgotten(rises: Mapping[str, float | None], *, trained_on: str | None) -> dict[str, float | None]:
     """Retain-NLL and its parts, from the ``rises`` of the gold answers' negative log-likelihood over the backbone's.
 
     ``nll`` is Retain-NLL: the mean over the other benchmarks, but for those whose likelihood follows the style of

@@ -29,6 +29,7 @@ class Decoding:
         temperature: 0 takes the likeliest token; above, samples.
         top_p: nucleus: the smallest set of likeliest tokens with at least this probability.
         seed: of the samples.
+        raw: a completion is all of its text, decoded by itself without special tokens: whoever asks cuts it.
     """
 
     max_new_tokens: int
@@ -36,6 +37,7 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    raw: bool = False
 
 
 def uniforms(prompt: Sequence[int], *, copies: int, decoding: Decoding) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from hiplora.evaluation.forward import Scores, score_targets
+from hiplora.packing.agreement import reads_trees
 from hiplora.packing.batches import tree_batch
 from hiplora.packing.decoder import hidden_states
-from hiplora.packing.rows import Row, as_trees, batches
+from hiplora.packing.rows import Row, alone, as_trees, batches
 from hiplora.packing.sequences import Encoded
 
 
@@ -45,7 +46,8 @@ def score_continuations(
         done: told what each batch has finished, by index.
     """
     results = [Scored() for _ in sequences]
-    for rows in batches(as_trees(sequences), tokens=batch_tokens):
+    laid_out = as_trees(sequences) if reads_trees(model) else alone(sequences)
+    for rows in batches(laid_out, tokens=batch_tokens):
         scores = _score_rows(model, rows)
         owners = [owner for row in rows for owner in row.owners]
         for owner, log_prob, greedy in zip(owners, scores.log_probs.tolist(), scores.greedy.tolist(), strict=True):

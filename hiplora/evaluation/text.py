@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from hiplora.errors import UserError
-from hiplora.evaluation.forward import evaluating, score_targets
-from hiplora.packing.decoder import hidden_states
-from hiplora.tasks.source import ORIGINS
+from hiplora.evaluation.forward import score_targets
+from hiplora.packing.decoder import evaluating, hidden_states
+from hiplora.tasks.origins import ORIGINS
 
 if TYPE_CHECKING:
     from torch import nn

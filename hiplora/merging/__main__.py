@@ -8,14 +8,14 @@ sum of several, with its update scaled.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from hiplora.errors import UserError
-from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
+from hiplora.merging import OPERATORS, apply, configured, together
+from hiplora.merging.arguments import SCALING, joined, option_table, parser
 from hiplora.merging.base import command_line
 
 if TYPE_CHECKING:
@@ -24,107 +24,6 @@ if TYPE_CHECKING:
     from hiplora.merging import MergeResult
     from hiplora.merging.base import Operator
     from hiplora.updates import Update
-
-
-SCALING = "task_arithmetic"  # what a scale without an operator means
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, as the rest of the command does, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the arguments).")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Arguments; the options of all operators are gathered from their classes."""
-    p = Parser(
-        prog="python -m hiplora.merging",
-        description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
-    )
-    p.add_argument("adapters", nargs="+", metavar="ADAPTER", help="adapter folder, or owner/name[@revision][/folder]")
-    p.add_argument(
-        "--operator",
-        choices=list(OPERATORS),
-        help=f"how to merge; with --scale C alone, C times the sum ({SCALING})",
-    )
-    p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
-    p.add_argument("--out", required=True, type=Path, help="folder to write")
-    p.add_argument("--rank", type=whole(1), help="cap on the rank of the result; needed by the dense operators")
-    p.add_argument(
-        "--ranks",
-        choices=("one", "own"),
-        help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
-    )
-    p.add_argument(
-        "--dtype",
-        choices=("bfloat16", "float16", "float32"),
-        help="of what is written; default: the adapters' own where they have one, else float32; with --fold, as stored",
-    )
-    p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
-    p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
-    p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
-    p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
-    p.add_argument(
-        "--without",
-        metavar="NAME,…",
-        help="leave out: a module, or modules_to_save, trainable_token_indices, embeddings",
-    )
-    p.add_argument("--device", default="cpu", help="where to compute: cpu (default) or cuda")
-    options = p.add_argument_group("options of operators (each one is refused where it does not apply)")
-    for name, (kind, users) in option_table().items():
-        options.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of {', '.join(users)}")
-    return p
-
-
-def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
-    """Option name → how it is read and, with their defaults, the operators that have it."""
-    table: dict[str, tuple[Callable[[str], Any], list[str]]] = {}
-    for operator in OPERATORS:
-        for name, field in operator_class(operator).model_fields.items():
-            if name not in ("name", "calibration"):
-                table.setdefault(name, (kind(field.annotation), []))[1].append(f"{operator} ({field.default})")
-    return table
-
-
-def kind(annotation: Any) -> Callable[[str], Any]:
-    """How the value of a field is read; which values have a sense is for the operator to say."""
-    if get_origin(annotation) is Literal:
-        return str
-    if any(get_origin(inner) is tuple for inner in get_args(annotation)):
-        return lambda text: tuple(map(number, text.split(",")))
-    return number
-
-
-def number(text: str) -> float:
-    """A number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from None
-
-
-def whole(least: int, below: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number of at least ``least``."""
-    wanted = f"a whole number of at least {least}" + (f" and below {below}" if below is not None else "")
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (below is not None and int(text) >= below):
-            raise argparse.ArgumentTypeError(f"{text} must be {wanted}")
-        return int(text)
-
-    return read
-
-
-def joined(argv: Sequence[str]) -> list[str]:
-    """The arguments with a value such as -1e-3 attached to its option, for which argparse would else take it."""
-    result: list[str] = []
-    for word in argv:
-        if result and re.match(r"-([\d.]|inf|nan)", word) and re.fullmatch(r"--[a-z-]+", result[-1]):
-            result[-1] += f"={word}"
-        else:
-            result.append(word)
-    return result
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -216,10 +115,10 @@ def write(
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the adapter or the folded backbone with its report; the report."""
-    from hiplora.adapters.reading import locate
+    from hiplora.adapters.files import locate
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
-    from hiplora.merging.output import COMMAND, write_folded, write_report
+    from hiplora.merging.output import COMMAND, write_folded, write_merge_card, write_report
     from hiplora.tuner.identity import PREFIX
 
     dtype = DTYPES[args.dtype] if args.dtype else None
@@ -240,6 +139,7 @@ def write(
         # The operator's own report is complete only now: it says whether every matrix was 0.
         report = {**about, **result.report, **written}
         write_report(report, folder)
+        write_merge_card(report, folder)
     return report
 
 
@@ -249,39 +149,27 @@ def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, d
     Raises:
         UserError: it does not go together, or --without names what none of them has.
     """
-    from hiplora.adapters.trained import check_apart, merge_trained
-
     unused = sorted(set(drop) - {name for adapter in adapters for name in adapter.dropped})
     if unused:
         raise UserError(f"--without {unused[0]} leaves nothing out, as none of the adapters has it; leave it off.")
-    check_apart([(a.label, a.updates, a.trained) for a in adapters])
-    trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
+    trained, whose = together.trained_together(adapters)
     notes = [note for adapter in adapters for note in adapter.notes]
     notes += [f"{a.label} is merged without its {', '.join(sorted(a.dropped))}." for a in adapters if a.dropped]
-    for name, labels in sources.items():
-        notes.append(f"{name} is {'the mean of those' if len(labels) > 1 else 'that'} of {', '.join(labels)}.")
+    notes += whose
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return trained, {"notes": notes} if notes else {}
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:
-    """The adapters' updates on all modules that any of them adapts, and which modules each one leaves alone.
+    """The adapters' updates on all modules that any of them adapts, and for the report which ones each leaves alone.
 
-    An adapter that does not adapt a module has the update 0 there, in every operator. That is told, as it can also be
-    a sign of adapters that do not belong together; adapters without a common module are refused as such.
+    That is told, as it can also be a sign of adapters that do not belong together.
     """
-    from hiplora.updates import zero
-
-    every = {name: update.shape for adapter in adapters for name, update in adapter.updates.items()}
-    if not set.intersection(*(set(adapter.updates) for adapter in adapters)):
-        raise UserError("These adapters have no adapted module in common; merge adapters of one backbone.")
-    lacking = {a.label: sorted(set(every) - set(a.updates)) for a in adapters}
+    filled, lacking = together.complete(adapters)
     for label, names in lacking.items():
-        if names:
-            print(f"{label} does not adapt {names[0]} ({len(names)} such): its update is 0 there.", file=sys.stderr)
-    filled = [{name: a.updates.get(name) or zero(shape) for name, shape in sorted(every.items())} for a in adapters]
-    return filled, {"unadapted": {label: names for label, names in lacking.items() if names}}
+        print(f"{label} does not adapt {names[0]} ({len(names)} such): its update is 0 there.", file=sys.stderr)
+    return filled, {"unadapted": lacking}
 
 
 def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:

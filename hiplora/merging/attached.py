@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hiplora.adapters.trained import Trained
 from hiplora.errors import UserError
+from hiplora.tuner.targets import transposed
 from hiplora.updates import Dense, Update
 
 
 @contextmanager
-def attached(model: nn.Module, updates: Mapping[str, Update]) -> Iterator[None]:
+def attached(model: nn.Module, updates: Mapping[str, Update], *, dtype: torch.dtype | None = None) -> Iterator[None]:
     """Add ΔW x to the output of every named linear layer inside the ``with`` block.
 
     Nothing is folded: rounding W + ΔW to bf16 would lose most of a small update, and the backbone's weights would
@@ -21,6 +23,7 @@ def attached(model: nn.Module, updates: Mapping[str, Update]) -> Iterator[None]:
 
     Args:
         updates: module name to ΔW of shape (out, in); walked once.
+        dtype: of factors and of their products, the model's own by default; PEFT computes in float32.
 
     Raises:
         UserError: a name that is no linear layer of the model, or another shape.
@@ -28,30 +31,69 @@ def attached(model: nn.Module, updates: Mapping[str, Update]) -> Iterator[None]:
     handles = []
     try:
         for name, update in updates.items():
-            handles.append(_linear(model, name, update.shape).register_forward_hook(_hook(model, update)))
+            handles.append(_linear(model, name, update.shape).register_forward_hook(_hook(model, update, dtype)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _linear(model: nn.Module, name: str, shape: tuple[int, int]) -> nn.Linear:
+@contextmanager
+def replaced(model: nn.Module, trained: Trained) -> Iterator[None]:
+    """Have trained values take the place of the backbone's inside the ``with`` block.
+
+    Parameters are exchanged, not overwritten, so that the model's own come back bit for bit, shared ones too.
+    ``trained`` fits the model: :func:`hiplora.adapters.fitting.check_fits`.
+    """
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((module, name))
+    kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+    try:
+        for key, values in _values(model, trained).items():
+            path, _, name = key.rpartition(".")
+            owner = model.get_submodule(path)
+            own = owner.get_parameter(name)
+            for module, attribute in places[id(own)] if trained.shared(key) else [(owner, name)]:
+                kept.append((module, attribute, module.get_parameter(attribute)))
+                setattr(module, attribute, nn.Parameter(values.to(own.device, own.dtype), requires_grad=False))
+        yield
+    finally:
+        for module, attribute, parameter in reversed(kept):
+            setattr(module, attribute, parameter)
+
+
+def _values(model: nn.Module, trained: Trained) -> dict[str, Tensor]:
+    """Every parameter that was trained as a whole, or of which some rows were."""
+    found = dict(trained.tensors)
+    for name, rows in trained.tokens.items():
+        own = model.get_submodule(name).get_parameter("weight").detach()
+        index = torch.tensor([*rows], device=own.device)
+        found[f"{name}.weight"] = own.index_copy(0, index, torch.stack([*rows.values()]).to(own.device, own.dtype))
+    return found
+
+
+def _linear(model: nn.Module, name: str, shape: tuple[int, int]) -> nn.Module:
     try:
         module = model.get_submodule(name)
     except AttributeError:
         raise UserError(
             f"The backbone has no module {name}; give the backbone these adapters were trained on."
         ) from None
-    if not isinstance(module, nn.Linear) or tuple(module.weight.shape) != tuple(shape):
+    turned = transposed(module)
+    own = tuple(module.get_parameter("weight").shape) if turned or isinstance(module, nn.Linear) else None
+    if own != (tuple(shape)[::-1] if turned else tuple(shape)):
         raise UserError(f"{name} is no linear layer of shape {tuple(shape)}; give the adapters' own backbone.")
     return module
 
 
-def _hook(model: nn.Module, update: Update):
+def _hook(model: nn.Module, update: Update, dtype: torch.dtype | None):
     weight = next(model.parameters())
     factors = None if isinstance(update, Dense) else update.factors()
     if factors is not None and 2 * factors.rank < min(update.shape):
-        B, A = (part.to(weight.device, weight.dtype) for part in (factors.B, factors.A))
-        return lambda module, inputs, output: output + (inputs[0] @ A.mT) @ B.mT
+        wide = dtype or weight.dtype
+        B, A = (part.to(weight.device, wide) for part in (factors.B, factors.A))
+        return lambda module, inputs, output: (output + (inputs[0].to(wide) @ A.mT) @ B.mT).to(output.dtype)
     dense: Tensor = update.dense().to(weight.device, weight.dtype)
     return lambda module, inputs, output: torch.add(output, inputs[0] @ dense.mT)

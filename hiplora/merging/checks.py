@@ -61,12 +61,17 @@ def _same_modules(label: str, adapter: Mapping[str, Update], first: str, referen
             )
 
 
-def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
+def refuse_dense(operator: Operator, label: str, name: str, update: Update) -> None:
+    """Refuse a full-rank update where the operator needs factors. Raises UserError."""
     if isinstance(update, Dense) and not operator.accepts_dense:
         raise UserError(
             f"{typed('operator', operator.name)} works on low-rank factors, but {label} has a full-rank update "
             f"({name}); choose a dense operator: addition, task_arithmetic, ties, dare or della."
         )
+
+
+def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
+    refuse_dense(operator, label, name, update)
     if not all(map(_finite, parts(update))):
         raise UserError(f"{label} holds values that are not finite in {name}; its training diverged, leave it out.")
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiplora.adapters.card import Card, write_card
 from hiplora.adapters.results import MARKER
 from hiplora.adapters.trained import Trained
 from hiplora.adapters.weights import INDEX, Weights, opened
@@ -188,6 +189,24 @@ def _fold_file(source: Path, target: Path, edits: _Edits, *, dtype: torch.dtype 
     for key, value in tensors.items():
         refuse_overflow(key, value)
     save_file(tensors, target, metadata={"format": "pt"})
+
+
+def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
+    """The card of a merge: what was merged how, and no scores, as nothing has been measured."""
+    inputs = [Path(each).resolve().name if Path(each).is_dir() else str(each) for each in report["inputs"]]
+    shown = ("operator", "calibration", "options", "seed", "rank", "relative_error", "dtype", "folded", "untied")
+    settings = {name: report[name] for name in shown if report.get(name) is not None}
+    what = "A backbone with the merge of these adapters in its weights" if "folded" in report else "A merge of adapters"
+    write_card(
+        folder,
+        Card(
+            title=f"{report.get('operator', 'merge')} of {len(inputs)} adapters",
+            about=f"{what}, written by `{COMMAND}`. All options and errors are in `{REPORT}`. It has not been scored.",
+            settings={f"Adapter {number}": f"`{each}`" for number, each in enumerate(inputs, start=1)} | settings,
+            base=report.get("base"),
+            tags=("hiplora", "merge"),
+        ),
+    )
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:

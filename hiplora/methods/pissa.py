@@ -100,6 +100,8 @@ class Pissa(PlainLora):
         save_as_lora(self, peft_model, folder)
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
+        from hiplora.updates import difference
+
         start = _start(peft_model)
         trained = lora_updates(peft_model)
         if start is None:  # loaded from its folder: the subtraction is in the factors
@@ -108,7 +110,7 @@ class Pissa(PlainLora):
         updates: dict[str, Update] = {}
         for name, update in trained.items():
             layer: Any = peft_model.get_base_model().get_submodule(name)
-            updates[name] = _difference(update, start.trained_from(name, layer.scaling[adapter]))
+            updates[name] = difference(update, start.trained_from(name, layer.scaling[adapter]))
         return updates
 
     def deployed_parameters(self, peft_model: PeftModel) -> int:
@@ -162,18 +164,3 @@ def _keep(peft_model: Any, start: _Start) -> None:
 
 def _start(peft_model: PeftModel) -> _Start | None:
     return getattr(peft_model, "pissa_start", None)
-
-
-def _difference(trained: LowRank, start: LowRank) -> LowRank:
-    """``s (BA − B₀A₀)`` as U Σ · Vᵀ of its thin SVD.
-
-    The two products all but cancel, so factors left side by side would lose digits in bf16; and what depends on the
-    factorisation (Pico, Core Space) would see the start that all adapters share, not the updates.
-    """
-    import torch
-
-    from hiplora.updates import LowRank, thin_svd
-
-    both = LowRank(torch.cat([trained.B, -start.B], dim=1), torch.cat([trained.A, start.A], dim=0))
-    u, s, v = thin_svd(both.to(torch.float64))
-    return LowRank(u * s, v.mT).to(torch.float32)

@@ -21,20 +21,25 @@ from hiplora.packing.sequences import Encoded, common_prefix
 SHORTEST_PREFIX = 16  # tokens in which prompts must agree for their common prefix to be computed once
 
 
-def micro_batch(lines: Sequence[Line], *, pad_id: int, share_prefixes: bool = False) -> dict[str, Any]:
+def micro_batch(
+    lines: Sequence[Line], *, pad_id: int, share_prefixes: bool = False, apart: bool = False
+) -> dict[str, Any]:
     """One micro-batch to train on.
 
     Returns ``input_ids`` and ``position_ids`` of shape (rows, L), L the longest row, and the label positions
     of the flattened batch: ``label_index`` (n,) into its rows × L positions and ``label_ids`` (n,), the tokens
     to be predicted there; ``places`` (N,) are the positions that need to be computed, see :func:`_places`;
-    ``tokens`` and ``examples`` are counts.
+    ``tokens`` and ``examples`` are counts. ``apart`` puts every example in a row of its own, which needs no
+    ``position_ids``: they are None.
     """
+    if apart:
+        lines = [Line((example,), example.inputs) for line in lines for example in line.examples]
     rows = [side_by_side(line.examples) for line in lines]
     length = max(len(row.ids) for row in rows)
     labels = [number * length + read for number, row in enumerate(rows) for read in row.reads]
     return {
         "input_ids": _padded([row.ids for row in rows], length, filler=[pad_id] * length),
-        "position_ids": _padded([row.positions for row in rows], length, filler=range(length)),
+        "position_ids": None if apart else _padded([row.positions for row in rows], length, filler=range(length)),
         "label_index": torch.tensor(labels),
         "label_ids": torch.tensor([target for row in rows for target in row.targets]),
         "places": torch.tensor(_places(_starts(lines, length), share_prefixes=share_prefixes)),

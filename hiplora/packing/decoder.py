@@ -7,17 +7,42 @@ contiguous (N, hidden), pass through the output embedding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache
 
 from hiplora.errors import UserError
+from hiplora.packing.masks import layer_masks
+
+_PLAIN_HEADS: WeakSet[nn.Module] = WeakSet()  # models whose logits are their output layer of the last hidden state
 
 
 def causal_lm(model: nn.Module) -> Any:
     """The transformers model inside a PEFT model, adapters still in place; a plain model is returned as it is."""
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inference mode and evaluation mode; every module's training flag is put back, also after an error."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many tokens a model can read; None where its configuration sets no end."""
+    return getattr(causal_lm(model).get_decoder().config, "max_position_embeddings", None)
 
 
 def hidden_states(
@@ -31,8 +56,8 @@ def hidden_states(
     """Last hidden states (B, L, hidden) of token ids (B, L).
 
     Args:
-        allowed: (B, 1, L, keys) bool, which key each query may see; None is plain causal attention, right for rows
-            padded on the right, within each block of ``positions``.
+        allowed: (B, 1, L, keys) bool, which key each query may see, windows of the architecture aside; None is plain
+            causal attention, right for rows padded on the right, within each block of ``positions``.
         positions: (B, L) position of each token; None counts from 0.
         cache: keys and values of earlier tokens, extended by these.
     """
@@ -43,16 +68,45 @@ def hidden_states(
             f"evaluation needs attn_implementation=sdpa, the model was loaded with {attention}; load it with "
             "attn_implementation='sdpa'."
         )
-    output = lm.get_decoder()(
-        input_ids=ids,
-        attention_mask=allowed,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    return output.last_hidden_state
+    decoder = lm.get_decoder()
+    given = {
+        "attention_mask": None if allowed is None else layer_masks(decoder.config, allowed),
+        "position_ids": positions,
+        "past_key_values": cache,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}  # not every model takes all of them
+    return decoder(input_ids=ids, use_cache=cache is not None, **asked).last_hidden_state
 
 
 def logits(model: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits (N, vocabulary) in fp32 of hidden states (N, hidden)."""
+    """Logits (N, vocabulary) in fp32 of hidden states (N, hidden). Raises as :func:`check_head`, at the first time."""
+    check_head(model)
     return causal_lm(model).get_output_embeddings()(hidden.contiguous()).float()
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Refuse a model whose logits are not its output layer of its last hidden state (scaled, soft-capped).
+
+    Raises UserError.
+    """
+    lm, was_training = causal_lm(model), model.training
+    if lm in _PLAIN_HEADS:
+        return
+    model.eval()
+    ids = torch.arange(4, device=next(lm.parameters()).device)[None]
+    head = lm.get_output_embeddings()
+    expected = lm(input_ids=ids, use_cache=False).logits
+    same = torch.allclose(
+        head(lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float(),
+        expected.float(),
+        rtol=1e-2,
+        atol=1e-2 * float(expected.abs().max()),
+    )
+    model.train(was_training)
+    if not same or getattr(lm.get_decoder().config, "final_logit_softcapping", None):
+        raise UserError(
+            f"{type(lm).__name__} changes its logits after the output layer, which the loss at label positions "
+            "would leave out: choose a model without logit scaling or soft-capping, such as a Llama"
+        )
+    _PLAIN_HEADS.add(lm)

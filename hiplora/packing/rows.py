@@ -119,6 +119,14 @@ def as_trees(sequences: Sequence[Encoded], *, row_tokens: int = ROW_TOKENS) -> l
     return rows if sequences else []
 
 
+def alone(sequences: Sequence[Encoded]) -> list[Row]:
+    """A row for each sequence, for a model that cannot share them."""
+    rows = [Row() for _ in sequences]
+    for owner, sequence in enumerate(sequences):
+        rows[owner].add(sequence, owner)
+    return rows
+
+
 def batches(rows: Sequence[Row], *, tokens: int) -> Iterator[list[Row]]:
     """Rows, the longest first, in groups of at most ``tokens`` padded tokens (one row at least)."""
     group: list[Row] = []

@@ -21,6 +21,7 @@ PIPELINES: dict[str, str] = {
     "matched_merge": "hiplora.pipelines.matched_merge:MatchedMerge",
     "select": "hiplora.pipelines.select:Select",
     "probe": "hiplora.pipelines.probe:ProbeBackbone",
+    "evaluate": "hiplora.pipelines.evaluate:Evaluate",
     "drift": "hiplora.pipelines.drift:DriftOfAdapter",
     "edit": "hiplora.pipelines.edit:EditFacts",
     "efficiency": "hiplora.pipelines.efficiency:EfficiencyOfMethods",

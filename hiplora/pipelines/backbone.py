@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hiplora.pipelines.base import Config, Pipeline, Stages, scores
 from hiplora.stages.make import Wanted
 from hiplora.stages.sources import Backbone
@@ -9,6 +11,8 @@ from hiplora.stages.sources import Backbone
 
 class BackboneOnly(Pipeline):
     """One score."""
+
+    with_lm_tasks: ClassVar[bool] = True
 
     def stages(self, config: Config) -> Stages:
         return [Wanted(scores(config, Backbone(model=config.model)))]

@@ -15,12 +15,13 @@ from pydantic import Field
 from hiplora.config import Options, Scale, Seed
 from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.errors import UserError
+from hiplora.evaluation.lm_tasks import LmTasks, counted
 from hiplora.evaluation.options import Evaluation
 from hiplora.merging.base import Operator
 from hiplora.methods.base import Method
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
-from hiplora.stages.base import Stage
+from hiplora.stages.base import Source, Stage
 from hiplora.stages.frontier import Frontier
 from hiplora.stages.make import Outcome, Wanted
 from hiplora.stages.record import Record
@@ -42,6 +43,8 @@ class Pipeline(Options):
     group: ClassVar[str] = "pipeline"
     many: ClassVar[bool] = False  # whether it asks for more stages than a person wants to read about one by one
     unscaled: ClassVar[bool] = False  # whether it takes every adapter as it is, or at scales of its own
+    with_lm_tasks: ClassVar[bool] = False  # whether what it scores can be asked tasks of lm-eval too
+    with_retain: ClassVar[bool] = False  # whether it says what an adapter forgot, so that what counts can be chosen
 
     name: str
 
@@ -64,6 +67,7 @@ class Config(Options):
 
     ``words`` are the overrides that it was composed from, by ``compose``.
     ``adapter_scale`` multiplies the update of every adapter that is scored or merged; nothing is trained otherwise.
+    ``lm_tasks`` are lm-eval's, asked beside the benchmarks; ``retain`` names what Retain counts, the four where empty.
     """
 
     pipeline: Pipeline
@@ -78,6 +82,8 @@ class Config(Options):
     svd: Svd
     training: Training
     evaluation: Evaluation
+    lm_tasks: LmTasks | None
+    retain: Annotated[tuple[str, ...], Field(strict=False)]
     edits: Edits
     adapter_scale: Scale
     logging: Literal["plain", "wandb"]
@@ -90,7 +96,7 @@ class Config(Options):
 
     @classmethod
     def typed_as(cls, field: str) -> str:
-        return "evaluation.scale" if field == "adapter_scale" else field
+        return {"adapter_scale": "evaluation.scale", "retain": "evaluation.retain"}.get(field, field)
 
     def check_options(self) -> None:
         for field in FOLDERS:
@@ -100,6 +106,21 @@ class Config(Options):
         name, scale = self.pipeline.name, self.adapter_scale
         if self.pipeline.unscaled and scale != 1:
             raise UserError(f"evaluation.scale={scale:g} means nothing to pipeline={name}; leave it out.")
+        self._check_lm_tasks()
+
+    def _check_lm_tasks(self) -> None:
+        """Refuse lm-eval's tasks where they are not asked, or not on what they are defined on."""
+        name = self.pipeline.name
+        if self.lm_tasks is not None and not self.pipeline.with_lm_tasks:
+            raise UserError(f"evaluation.tasks means nothing to pipeline={name}; leave it out.")
+        if self.retain and not self.pipeline.with_retain:
+            raise UserError(f"evaluation.retain means nothing to pipeline={name}; leave it out.")
+        counted(self.retain, () if self.lm_tasks is None else self.lm_tasks.tasks)
+        if self.lm_tasks is not None and (self.evaluation.splits != "test" or self.evaluation.likelihood_only):
+            raise UserError(
+                "evaluation.tasks asks lm-eval's tasks in full, on the documents that their definitions name; type it "
+                "with evaluation.splits=test and evaluation.likelihood_only=false, or leave it out."
+            )
 
     @property
     def places(self) -> Places:
@@ -179,13 +200,14 @@ def training(
     )
 
 
-def scores(config: Config, of: Backbone | Train) -> Score:
-    """Scores of the backbone or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
+def scores(config: Config, of: Source | Train) -> Score:
+    """Scores of a source or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
     return Score(
         of=put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
         benchmarks=config.benchmarks,
         evaluation=config.evaluation,
         data=config.data,
+        lm_tasks=config.lm_tasks,
     )
 
 

@@ -26,6 +26,7 @@ class Continual(Pipeline):
     """
 
     unscaled: ClassVar[bool] = True
+    with_lm_tasks: ClassVar[bool] = True
 
     order: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     optimizer: Literal["reset", "carry"]

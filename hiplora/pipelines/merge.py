@@ -19,7 +19,7 @@ from hiplora.stages.make import Wanted
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Merged
 from hiplora.stages.train import Train
-from hiplora.tasks import ORDER
+from hiplora.tasks import ORDER, TASKS
 from hiplora.tasks.base import Task
 
 Member = tuple[str, int]  # (task, training seed)
@@ -28,22 +28,37 @@ Size = Annotated[int, Field(ge=2, le=len(ORDER))]
 
 
 class Merge(Pipeline):
-    """``sizes`` of the task subsets, ``instances`` drawn per size, ``training_seeds`` to draw from."""
+    """``sizes`` of the task subsets, ``instances`` drawn per size, ``training_seeds`` to draw from.
+
+    ``members`` are tasks, maybe none of the four, that every instance has; the others of it are drawn.
+    """
 
     sizes: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)]
     instances: Positive
     training_seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
+    members: Annotated[tuple[str, ...], Field(strict=False)]
 
     def check_options(self) -> None:
-        for field in ("sizes", "training_seeds"):
+        for field in ("sizes", "training_seeds", "members"):
             values = getattr(self, field)
             if len({*values}) < len(values):
-                raise UserError(f"merging.{field}={list(values)} names a value twice; name each once.")
+                raise UserError(f"{self.typed_as(field)}={list(values)} names a value twice; name each once.")
+        if unknown := [name for name in self.members if name not in TASKS]:
+            raise UserError(f"pipeline.members names {', '.join(unknown)}; choose among {', '.join(TASKS)}.")
+        if len(self.members) > min(self.sizes):
+            raise UserError(
+                f"pipeline.members has {len(self.members)} tasks and merging.sizes={list(self.sizes)} fewer; type "
+                "larger sizes."
+            )
 
     @classmethod
     def typed_as(cls, field: str) -> str:
-        """The budgets of conf/scale give these."""
-        return f"merging.{field}"
+        """The budgets of conf/scale give the others."""
+        return f"pipeline.{field}" if field == "members" else f"merging.{field}"
+
+    @property
+    def also_scored(self) -> tuple[str, ...]:
+        return self.members
 
     def stages(self, config: Config) -> Stages:
         """Scores of each member alone, its Before; then of each instance's merged model on the members' tasks."""
@@ -61,13 +76,15 @@ class Merge(Pipeline):
 def draw(merging: Merge, *, seed: int) -> list[Instance]:
     """The merge instances of one sampling seed, in order of their sizes.
 
-    Of each size, ``instances`` distinct tuples are drawn without replacement; where fewer exist, all.
+    Of each size, ``instances`` distinct tuples are drawn without replacement; where fewer exist, all. The ``members``
+    are in every tuple, in front.
     """
+    fixed, others = merging.members, [task for task in ORDER if task not in merging.members]
     drawn: list[Instance] = []
     for size in merging.sizes:
         every = [
-            tuple(zip(tasks, seeds, strict=True))
-            for tasks in itertools.combinations(ORDER, size)
+            tuple(zip((*fixed, *tasks), seeds, strict=True))
+            for tasks in itertools.combinations(others, size - len(fixed))
             for seeds in itertools.product(merging.training_seeds, repeat=size)
         ]
         count = min(merging.instances, len(every))

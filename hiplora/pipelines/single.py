@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hiplora.pipelines.base import Config, Pipeline, Stages, scores, training
 from hiplora.stages.make import Wanted
 from hiplora.stages.sources import Backbone
@@ -9,6 +11,9 @@ from hiplora.stages.sources import Backbone
 
 class Single(Pipeline):
     """Train, evaluate, retain. The backbone's scores are shared by all runs."""
+
+    with_lm_tasks: ClassVar[bool] = True
+    with_retain: ClassVar[bool] = True
 
     def stages(self, config: Config) -> Stages:
         train = training(config)

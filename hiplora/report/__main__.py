@@ -7,6 +7,11 @@ python -m hiplora.report model=folder model.path=DIR                 runs of ano
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of what cannot be imported without it
+    from hiplora.suite import check_installed
+
+    check_installed()
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -25,8 +25,9 @@ def compose_ahead(rows: Sequence[Sequence[str]]) -> None:
     cores = min(os.cpu_count() or 1, len(missing))
     if len(missing) < FEWEST or cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return
+    _composed(missing[0])  # Hydra, and the files that all rows share, are then loaded for every fork
     with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _left_to_the_parent) as pool:
-        list(pool.map(_composed, missing))
+        list(pool.map(_composed, missing[1:]))
 
 
 def _left_to_the_parent() -> None:

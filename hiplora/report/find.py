@@ -23,16 +23,19 @@ from hiplora.stages.record import Record
 from hiplora.stages.score import Score
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
-from hiplora.tasks.source import Source
+from hiplora.tasks.source import Source, looked_up_once
 
 MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
 INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
+MOST = 3  # differences that a note names, of those between records that it leaves out
+LONGEST = 24  # characters of a value in such a difference
 # What a user says of where results lie, and what changes no number.
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
 
 
+@looked_up_once()
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
     """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
     slots: list[Slot] = []
@@ -76,6 +79,7 @@ def _entry(stage: Stage) -> Entry:
     return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
 
 
+@looked_up_once()
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
     """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs."""
     composed = (slot.config for slot in slots if slot.config is not None)
@@ -162,20 +166,32 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
             alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
             reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
     if reasons:
+        often = reasons.most_common(MOST)
+        rest = reasons.total() - sum(count for _, count in often)
+        shown = [*(f"{reason} ({count})" for reason, count in often), *([f"in other ways ({rest})"] if rest else [])]
+        folder = shlex.join(["--results", str(store.places.results)])
         yield (
             f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
-            f"under other settings: {'; '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}."
+            f"under other settings: {'; '.join(shown)}. `python -m hiplora.runs {folder}` lists every record; with "
+            "`diff ID ID` it says in what two differ."
         )
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """In what two identities differ, as ``training.steps=20, not 60``."""
+    """In what two identities differ, as ``training.steps=20, not 60``: the first such field, and how many more."""
     shown: dict[str, str] = {}
     for name, one, other in _apart(theirs, ours):
         file = name.removeprefix("reads.")
-        shown.setdefault(name, f"{name}={one}, not {other}" if file == name else f"another {file}")
-    more = [f"{len(shown) - 3} more"] if len(shown) > 3 else []
-    return " and ".join([*list(shown.values())[:3], *more]) or "an earlier version of the code"
+        words = f"{name}={_short(one)}, not {_short(other)}" if file == name else f"another {file}"
+        shown.setdefault(name, words)
+    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
+    return f"{next(iter(shown.values()))}{more}" if shown else "an earlier version of the code"
+
+
+def _short(value: Any) -> str:
+    """A value, or how it begins."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -11,15 +11,17 @@ from typing import Any
 
 import pandas as pd
 
+from hiplora.evaluation.lm_tasks import Counted
 from hiplora.pipelines.base import Config
 from hiplora.report.experiment import Experiment, Run
 from hiplora.report.matched import matched, point_row
 from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, joined, measures
+from hiplora.report.scores import counted_by
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Result, Scores
 from hiplora.stages.store import Status, Store
-from hiplora.tasks.source import TEXTS
+from hiplora.tasks.origins import TEXTS
 
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
@@ -132,7 +134,9 @@ class Evidence:
     @cached_property
     def _measures(self) -> dict[str, dict[int, list[Measured]]]:
         found: dict[str, dict[int, list[Measured]]] = {}
-        for each in itertools.chain(measures(self.frame), matched(self.frontiers, self.usable)):
+        for each in itertools.chain(
+            measures(self.frame, counts=_counts(self.slots)), matched(self.frontiers, self.usable)
+        ):
             found.setdefault(each.measure, {}).setdefault(each.slot, []).append(each)
         return found
 
@@ -140,6 +144,17 @@ class Evidence:
         """One measure of everything in some slots, in their order; nan where it was not measured."""
         found = self._measures.get(name, {})
         return [each for slot in slots for each in found.get(slot, [])]
+
+
+def _counts(slots: Sequence[Slot]) -> dict[int, Sequence[Counted]]:
+    """What Retain counts in the runs that say so. UserError for what was not scored, or is better when lower."""
+    found: dict[int, Sequence[Counted]] = {}
+    for number, slot in enumerate(slots):
+        if slot.config is not None and slot.config.retain:
+            scored = [entry.record.result for entry in slot.entries if entry.record is not None]
+            each = [counted_by(result, slot.config.retain) for result in scored if isinstance(result, Scores)]
+            found |= {number: each[0]} if each else {}
+    return found
 
 
 def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
@@ -187,7 +202,7 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
     """Benchmark, metric and value; the figures of a training stand under ``training``."""
     if isinstance(result, Scores):
-        return [(name, metric, value) for name, scores in result.benchmarks.items() for metric, value in scores.items()]
+        return [(name, metric, value) for name, scores in result.every.items() for metric, value in scores.items()]
     if not isinstance(result, Adapter):
         return []  # a frontier has a frame of its own
     figures = {**dict(result), **result.measures}

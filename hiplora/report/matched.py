@@ -16,7 +16,7 @@ from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
 from hiplora.report.measures import Measured
 from hiplora.stages.results import Metrics, Point
-from hiplora.tasks.source import TEXTS
+from hiplora.tasks.origins import TEXTS
 
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 

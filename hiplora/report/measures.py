@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hiplora import stats
+from hiplora.evaluation.lm_tasks import Counted
 from hiplora.evaluation.retention import retention
 from hiplora.tasks import primary, task_class
 
@@ -36,9 +37,12 @@ def joined(marks: Iterable[str]) -> str:
     return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY, STILL).index))
 
 
-def measures(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Every measure of every adapter and merge instance, in the order of the frame."""
-    yield from _adapters(frame)
+def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | None = None) -> Iterator[Measured]:
+    """Every measure of every adapter and merge instance, in the order of the frame.
+
+    ``counts`` says what Retain counts, by slot, where it is not the four benchmarks.
+    """
+    yield from _adapters(frame, counts or {})
     yield from _at_level(frame)
     yield from _instances(frame)
 
@@ -49,10 +53,10 @@ def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iter
         yield Measured(row.slot, row.members, measure, number, (id,), joined(marks))
 
 
-def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
+def _adapters(frame: pd.DataFrame, counts: Mapping[int, Sequence[Counted]]) -> Iterator[Measured]:
     """``own`` score and ``own_nll`` of every adapter of a single run, and what it forgot beside the backbone."""
     single = frame[(frame["pipeline"] == "single") & frame["role"].isin(["backbone", "adapter"])]
-    for _, group in groupby(single.itertuples(), key=lambda row: row.slot):
+    for slot, group in groupby(single.itertuples(), key=lambda row: row.slot):
         rows = list(group)
         scores: dict[str, dict[str, dict[str, float | None]]] = {"backbone": {}, "adapter": {}}
         for row in rows:
@@ -65,7 +69,7 @@ def _adapters(frame: pd.DataFrame) -> Iterator[Measured]:
             values = {"own": None if own is None else 100 * own, "own_nll": adapted[task]["nll"]}
             yield from _measured(of, values, of.id, [of.marks])
             if base:
-                lost = retention(base, adapted, trained_on=task)
+                lost = retention(base, adapted, trained_on=task, counts=counts.get(slot, ()))
                 yield from _measured(of, lost, of.id, [row.marks for row in rows])
 
 

@@ -9,7 +9,8 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora import compose
+from hiplora import conf
+from hiplora.compose import raw_composition
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{.*\}")  # to another field, which says where its value comes from
 MARK = re.compile(r"\[(paper|review|lost|ours|corrected)\]")
+TO_BE_GIVEN = "???"  # the value of a field that conf/ leaves to the command
 NO_FIELDS = ("defaults", "hydra")  # keys of conf/ that are Hydra's
 
 
@@ -32,19 +34,22 @@ class Stated:
 def stated(overrides: Sequence[str]) -> dict[str, Stated]:
     """Every field that overrides compose, by the name under which it is typed, in the order of the files.
 
-    One that refers to another field is left out. Each composition is asked for once.
+    One that refers to another field is left out; one that must be given is :data:`TO_BE_GIVEN`. Each composition is
+    asked for once.
 
     Raises:
         UserError: they do not compose, or a field has no mark.
     """
-    return _stated(compose.CONF_DIR, tuple(overrides))
+    return _stated(conf.CONF_DIR, tuple(overrides))
 
 
 @cache
-def _stated(conf: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
-    raw, found = compose.raw_composition(overrides), {}
-    for file, section in compose.files(overrides):
-        for name, mark in marks(conf / f"{file}.yaml").items():
+def _stated(folder: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
+    from hiplora.composition import files
+
+    raw, found = raw_composition(overrides, missing=True), {}
+    for file, section in files(overrides):
+        for name, mark in marks(folder / f"{file}.yaml").items():
             typed = f"{section}.{name}" if section else name
             found[typed] = Stated(reduce(lambda value, key: value[key], typed.split("."), raw), mark, file)
     return found

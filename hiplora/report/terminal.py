@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.evaluation.continual import figures
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.evaluation.retention import retention
 from hiplora.report.edits import alone, pairs
 from hiplora.report.edits import figures as figures_of_edits
+from hiplora.report.elsewhere import elsewhere
+from hiplora.report.scores import forgotten, lm_eval_table, tables
+from hiplora.report.scores import number as _number
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Edited, Metrics
+from hiplora.stages.results import Adapter, Edited, Scores
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
 
@@ -20,24 +22,33 @@ if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome
 
 
-def describe(outcomes: Sequence[Outcome], engine: Engine) -> str:
-    """Text on one finished run."""
+def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[str] = ()) -> str:
+    """Text on one finished run; ``retain`` names what Retain counts, the four benchmarks where it is empty."""
+    found = elsewhere(outcomes, retain=retain)
+    parts = found if found else _trained_here(outcomes, retain)
+    if engine.reused:
+        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
+    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
+    return "\n".join(part for part in parts if part)
+
+
+def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[str]:
+    """Scores, trainings and what was forgotten of adapters that this project trained."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
     edited = [outcome for outcome in outcomes if isinstance(outcome.record.result, Edited)]
     parts = [_merges(merged, outcomes)] if merged else [_scores(scored.get("backbone"), scored.get("adapter"))]
     line = _line_of(outcomes)
     if line:
-        parts = [_matrix([scored["backbone"], *line])]
+        stages: dict[str, Any] = {f"after {number}": each.record.result for number, each in enumerate(line, start=1)}
+        theirs = lm_eval_table({"base": scored["backbone"].record.result, **stages})  # type: ignore[dict-item]
+        parts = [_matrix([scored["backbone"], *line]), theirs]
     if edited:
         parts = [_edits(edited)]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
-        parts.append(_retain(scored["backbone"], scored["adapter"]))
-    if engine.reused:
-        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
-    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
-    return "\n".join(part for part in parts if part)
+        parts.append(_retain(scored["backbone"], scored["adapter"], retain))
+    return parts
 
 
 def tally(engine: Engine) -> str:
@@ -65,23 +76,15 @@ def _place(record: Record, *, restored: bool) -> str:
 
 def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
     """Every score before and after; beside them the tracked record's, where what was scored here is not it."""
-    columns: dict[str, Mapping[str, Metrics]] = {}
+    columns: dict[str, Any] = {}
     if base is not None:
-        columns["base"] = base.record.result.benchmarks  # type: ignore[attr-defined]
+        columns["base"] = base.record.result
     if adapted is not None:
         name = "adapted" if _scale(adapted) == 1 else f"{_scale(adapted):g} ΔW"
-        columns[name] = adapted.record.result.benchmarks  # type: ignore[attr-defined]
+        columns[name] = adapted.record.result
         if adapted.recorded is not None:
-            columns["recorded"] = adapted.recorded.result.benchmarks  # type: ignore[attr-defined]
-    if not columns:
-        return ""
-    lines = [f"{'benchmark':<14}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
-    for benchmark, scores in next(iter(columns.values())).items():
-        for metric in scores:
-            if metric not in ("n", "tokens"):
-                numbers = [_number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
-                lines.append(f"{benchmark:<14}{metric:<12}" + "".join(f"{number:>9}" for number in numbers))
-    return "\n".join(lines)
+            columns["recorded"] = adapted.recorded.result
+    return tables(columns)
 
 
 def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
@@ -161,21 +164,10 @@ def _edits(edited: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Any, pattern: str = ".3f") -> str:
-    return "-" if value is None else format(value, pattern)
-
-
-def _retain(base: Outcome, adapted: Outcome) -> str:
+def _retain(base: Outcome, adapted: Outcome, retain: Sequence[str]) -> str:
     task = adapted.stage.of.train.task.name  # type: ignore[attr-defined]
-    before, after = (outcome.record.result.benchmarks for outcome in (base, adapted))  # type: ignore[attr-defined]
-    retain = retention(before, after, trained_on=task)
-    styled = retain["retain_styled"]
-    beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
-    return (
-        f"Forgotten outside {task} (lower is better): Retain {_number(retain['retain_pp'], '+.2f')} pp, "
-        f"NLL {_number(retain['retain_nll'], '+.3f')}{beside}, "
-        f"general text {_number(retain['retain_text'], '+.3f')} nats per token"
-    )
+    before, after = (cast(Scores, outcome.record.result) for outcome in (base, adapted))
+    return forgotten(before, after, trained_on=task, retain=retain)
 
 
 def _training(training: Adapter) -> str:

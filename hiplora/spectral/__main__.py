@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from hiplora.errors import UserError
+from hiplora.suite import check_installed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    check_installed()
     from hiplora.compose import compose
     from hiplora.spectral.verify import compare_all, table
 
@@ -82,12 +84,15 @@ def _directions(config: Config) -> tuple[dict[str, Tensor], Directions]:
     from hiplora.methods.base import Setup
     from hiplora.methods.proj import basis_options
     from hiplora.spectral.cache import load_or_compute
+    from hiplora.stages.targets import resolved
     from hiplora.tuner.registration import HipLoraConfig
     from hiplora.tuner.targets import find_targets, weights_of
 
-    setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)
+    model = models.load(config.model).model
+    targets = resolved(model, config.model.target_modules)
+    setup = Setup(targets=targets, svd=config.svd, training=config.training)
     adapter = HipLoraConfig(k=1, **basis_options(setup))  # k and r of a method leave the directions as they are
-    weights = weights_of(find_targets(models.load(config.model).model, adapter))
+    weights = weights_of(find_targets(model, adapter))
     return weights, load_or_compute(weights, **adapter.svd_options, cache_dir=adapter.cache_dir)
 
 

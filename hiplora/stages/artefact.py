@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiplora.adapters.card import CARD
 from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
 from hiplora.disk import (
     A_DAY,
@@ -96,6 +97,8 @@ def verify(folder: Path, record: Record) -> None:
     if written["tensors"] != record.result.reproducible():
         raise UserError(f"The adapter {folder} was trained anew since this run began; type the same command again.")
     for name, digests in written["files"].items():
+        if name == CARD:  # older folders have one among their digests
+            continue
         path = folder / name
         if not path.is_file() or sha256(path) not in digests:
             raise UserError(
@@ -126,7 +129,8 @@ def add_basis(method: Method, model: PeftModel, folder: Path) -> None:
     with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{beside.name}.") as new:
         method.save(model, Path(new))
         # The configuration last: it says that the weights beside it carry the directions.
-        paths = sorted(Path(new).iterdir(), key=lambda path: path.name == ADAPTER_CONFIG)
+        saved = [path for path in Path(new).iterdir() if path.name != CARD]
+        paths = sorted(saved, key=lambda path: path.name == ADAPTER_CONFIG)
         _write_digest(folder, coming=paths)  # until all are there, the old files and the new ones are right
         for path in paths:
             write_atomically(folder / path.name, path.read_bytes())
@@ -134,10 +138,13 @@ def add_basis(method: Method, model: PeftModel, folder: Path) -> None:
 
 
 def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
-    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place."""
+    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place.
+
+    The card is left out: it is written again with every score.
+    """
     written = json_object(folder / DIGEST)
     files: dict[str, list[str]] = {}
     for path in [*sorted(folder.iterdir()), *coming]:
-        if path.name != DIGEST:
+        if path.name not in (DIGEST, CARD):
             files.setdefault(path.name, []).append(sha256(path))
     write_json(folder / DIGEST, {**written, "files": files})

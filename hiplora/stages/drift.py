@@ -13,7 +13,8 @@ from hiplora.config import Fraction, Positive, digest
 from hiplora.errors import UserError
 from hiplora.spectral.options import Svd
 from hiplora.stages import energy
-from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.base import Job, Made, Source, Stage
+from hiplora.stages.folders import Folder
 from hiplora.stages.results import Drifted, DriftPoint, MatrixDrift
 from hiplora.stages.sources import Snapshot, trained_updates
 from hiplora.stages.train import Train
@@ -31,12 +32,13 @@ class Drift(Stage):
     """Leading subspaces of W + ΔW against those of W, of the finished adapter and at ``fractions`` of its training.
 
     A random update of the same rank and norm on every matrix is the yardstick. ``k`` directions are compared; what is
-    an intruder is decided among all ``svd.k_max`` old ones.
+    an intruder is decided among all ``svd.k_max`` old ones. Of an adapter folder nothing is known along its training;
+    what a training would record of its update is measured here.
     """
 
     kind: ClassVar[str] = "drift"
 
-    of: Train
+    of: Train | Folder
     svd: Svd
     k: Positive
     fractions: Annotated[tuple[Fraction, ...], Field(strict=False)]
@@ -46,39 +48,56 @@ class Drift(Stage):
             raise UserError(
                 f"pipeline.k={self.k} must be below svd.k_max={self.svd.k_max}: the gap behind it is measured."
             )
+        if isinstance(self.of, Folder) and self.fractions:
+            raise UserError("Nothing is known of an adapter folder along its training; leave the fractions out.")
 
     def needs(self) -> tuple[Stage, ...]:
-        return (self.of.keeping(*self.fractions),)
+        return (self.of.keeping(*self.fractions),) if isinstance(self.of, Train) else ()
+
+    def reads(self) -> dict[str, str]:
+        return self.of.reads() if isinstance(self.of, Source) else {}  # a training has them in its own id
 
     def where(self) -> str:
-        return self.of.where()
+        return self.of.model.where()
 
     def name(self) -> str:
         return self.of.name()
 
     def check(self) -> None:
         models.check(self.of.model)
+        if isinstance(self.of, Source):
+            self.of.check()
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm
 
         started = time.perf_counter()
         backbone = models.load(self.of.model)
-        final = trained_updates(self.of, backbone, job)
-        weights = {name: backbone.model.get_submodule(name).get_parameter("weight").detach() for name in final}
+        final = self._updates(1, backbone, job)
+        weights = energy.matrices(backbone.model, final)
         bases = energy.bases(backbone.model, final, self.svd)
         points: list[DriftPoint] = []
         for fraction, random in tqdm(self._asked(), desc="drift", unit="point"):
             place = f"{fraction}/{random}"
             if job.parts.get(place) is None:
-                updates = final if fraction == 1 else Snapshot(train=self.of, fraction=fraction).updates(backbone, job)
+                updates = final if fraction == 1 else self._updates(fraction, backbone, job)
                 moved = {name: alike(update, name) for name, update in updates.items()} if random else updates
                 found = {name: self._matrix(weights[name], moved[name], bases[name]) for name in moved}
                 point = DriftPoint(fraction=fraction, random=random, matrices=found)
                 job.parts.keep({place: point.model_dump()})
             points.append(DriftPoint(**job.parts.get(place)))
-        result = Drifted(k=self.k, points=points, seconds=round(time.perf_counter() - started, 2))
+        measures = energy.measures(final, bases) if isinstance(self.of, Source) else {}
+        seconds = round(time.perf_counter() - started, 2)
+        result = Drifted(k=self.k, points=points, seconds=seconds, measures=measures)
         return Made(result, models.describe(backbone))
+
+    def _updates(self, fraction: float, backbone: models.Backbone, job: Job) -> dict[str, Update]:
+        """ΔW of every matrix after a fraction of the steps."""
+        if isinstance(self.of, Folder):
+            return self.of.updates()
+        if fraction == 1:
+            return trained_updates(self.of, backbone, job)
+        return Snapshot(train=self.of, fraction=fraction).updates(backbone, job)
 
     def _asked(self) -> list[tuple[float, bool]]:
         """Fraction of the steps, and whether a random update stands in for the trained one."""

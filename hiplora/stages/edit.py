@@ -14,7 +14,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
 from hiplora.stages.results import Edited, EditedBatch
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.edits import EditBatch
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
@@ -45,10 +45,8 @@ class Edit(Stage):
 
     def reads(self) -> dict[str, str]:
         sets = {name: digest for batch in self.batches for name, digest in batch.edits.reads().items()}
-        return {**self.of.reads(), **sets, **DataSource(self.data).reads(*self._splits())}
-
-    def _splits(self) -> list[tuple[str, str]]:
-        return [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
+        asked = asked_reads(self.benchmarks, DataSource(self.data), self.evaluation.splits)
+        return {**self.of.reads(), **sets, **asked}
 
     def where(self) -> str:
         return self.of.backbone.where()
@@ -59,14 +57,15 @@ class Edit(Stage):
     def check(self) -> None:
         self.of.check()
         models.check(self.of.backbone)
-        DataSource(self.data).check(*self._splits())
+        for task in self.benchmarks:
+            task.check_asked(DataSource(self.data), self.evaluation.splits)
         for batch in self.batches:
             batch.items()
 
     def run(self, job: Job) -> Made:
         from hiplora.evaluation.answers import Answers
         from hiplora.evaluation.editing import Probes
-        from hiplora.evaluation.forward import evaluating
+        from hiplora.packing.decoder import evaluating
 
         started = time.perf_counter()
         source = DataSource(self.data)

@@ -18,9 +18,11 @@ from hiplora.config import As, Natural, Place, Positive, Seed
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
 from hiplora.spectral.options import Svd
+from hiplora.stages import energy
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Cost, Costs
-from hiplora.stages.train import put_on, target_shapes
+from hiplora.stages.targets import resolved, target_shapes
+from hiplora.stages.train import put_on
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Data, Source
 from hiplora.training.options import Training
@@ -50,7 +52,7 @@ class Efficiency(Stage):
     data: Annotated[Data, Place]
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(self.task.trains_on)}
+        return {"backbone": models.identity(self.model), **self.task.training_reads(Source(self.data))}
 
     def where(self) -> str:
         """The machine and its threads too: nothing here would be the same with others."""
@@ -61,13 +63,13 @@ class Efficiency(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        Source(self.data).check(self.task.trains_on)
+        self.task.check_training(Source(self.data))
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm
 
         backbone = models.load(self.model)
-        shapes = target_shapes(backbone.model, self.targets)
+        shapes = target_shapes(backbone.model, resolved(backbone.model, self.targets))
         seconds, size = svd_cost(backbone.model, shapes, self.svd)
         turns = [(repetition, name) for repetition in range(self.repetitions) for name in self._order(repetition)]
         for repetition, name in tqdm(turns, desc="efficiency", unit="turn"):
@@ -101,7 +103,8 @@ class Efficiency(Stage):
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         steps = self.warmup + self.training.steps  # of one training: a method's schedule and its end come once
         training = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
-        setup = Setup(targets=self.targets, svd=self.svd if method.uses_svd else None, training=training)
+        targets = resolved(backbone.model, self.targets)
+        setup = Setup(targets=targets, svd=self.svd if method.uses_svd else None, training=training)
         set_seed(self.seed)
         attach = lambda: method.attach(backbone.model, setup=setup)  # noqa: E731
         with put_on(method, attach) as model, peak_memory(backbone.device) as peak:
@@ -129,7 +132,7 @@ def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, i
     """Seconds to compute the singular directions of all target matrices, and the bytes of the file that keeps them."""
     from hiplora.spectral import load_or_compute
 
-    weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in names}
+    weights = energy.matrices(model, names)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         found = load_or_compute(weights, **svd.fields(), cache_dir=Path(folder))

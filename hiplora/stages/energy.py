@@ -6,13 +6,13 @@ The premise of the method is that ordinary updates meddle with these subspaces; 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from hiplora.stages.results import Gains
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from hiplora.spectral.options import Svd
     from hiplora.spectral.recipes import Basis
@@ -33,8 +33,14 @@ def bases(model: nn.Module, names: Mapping[str, Update], svd: Svd) -> dict[str, 
     """The singular directions of the backbone's matrices of these names: from the cache, computed once per backbone."""
     from hiplora.spectral import load_or_compute
 
-    weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in names}
-    return load_or_compute(weights, **svd.fields()).bases
+    return load_or_compute(matrices(model, names), **svd.fields()).bases
+
+
+def matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The backbone's weights (out, in) of these names, detached."""
+    from hiplora.tuner.targets import matrix_of
+
+    return {name: matrix_of(name, model.get_submodule(name)) for name in names}
 
 
 def leading(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> bool:
@@ -103,12 +109,13 @@ def gains(model: nn.Module, updates: Mapping[str, Update]) -> list[Gains]:
     """
     import torch
 
+    from hiplora.tuner.targets import matrix_of
     from hiplora.updates import Principal
 
     sigma, phi = [], []
     for name, update in updates.items():
         if isinstance(update, Principal):
-            weight = model.get_submodule(name).get_parameter("weight").detach().to(update.U)
+            weight = matrix_of(name, model.get_submodule(name)).to(update.U)
             sigma.append(((update.U.mT @ weight) * update.V.mT).sum(dim=1).cpu())
             phi.append(update.phi.cpu())
     if not sigma:

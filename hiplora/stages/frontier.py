@@ -25,7 +25,7 @@ from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Metrics, Point
 from hiplora.stages.sources import Backbone, Scaled, Snapshot, trained_updates
 from hiplora.stages.train import Train
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
 
@@ -74,7 +74,10 @@ class Frontier(Stage):
 
     def reads(self) -> dict[str, str]:
         of = self.of.reads() if isinstance(self.of, Backbone) else {}
-        return {**of, **DataSource(self.data).reads(*self._reads())}
+        source = DataSource(self.data)
+        learning, others = self._own(), self.benchmarks
+        asked = asked_reads(learning, source, LEARNING) | asked_reads(others, source, self.evaluation.splits)
+        return {**of, **asked, **source.reads(*self._texts())}
 
     def where(self) -> str:
         return self.model.where()
@@ -84,7 +87,11 @@ class Frontier(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        DataSource(self.data).check(*self._reads())
+        source = DataSource(self.data)
+        for tasks, split in ((self._own(), LEARNING), (self.benchmarks, self.evaluation.splits)):
+            for task in tasks:
+                task.check_asked(source, split)
+        source.check(*self._texts())
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm
@@ -197,8 +204,3 @@ class Frontier(Stage):
         """(Data set, split) pairs of general text."""
         split = self.evaluation.splits
         return [(name, split) for name in DataSource(self.data).texts(split)]
-
-    def _reads(self) -> list[tuple[str, str]]:
-        own = [pair for task in self._own() for pair in task.reads(LEARNING)]
-        others = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
-        return [*own, *others, *self._texts()]

@@ -162,7 +162,7 @@ class Engine:
         stage.clean(job)
         self.made.append(line)
         if isinstance(made.result, Scores):
-            self._publish(written)
+            self._publish(written, job)
         return written
 
     def _job(self, stage: Stage) -> Job:
@@ -185,9 +185,10 @@ class Engine:
             return None
         return self.tracking.curve(name=stage.name(), id=stage.id, kind=stage.kind, asked=stage.described())
 
-    def _publish(self, record: Record) -> None:
+    def _publish(self, record: Record, job: Job) -> None:
         """Scores go to the group of the training that they are of; those of a merge or the backbone to their own."""
-        train = next(iter(record.needs)) if len(record.needs) == 1 else record.id
+        trained = [id for id, need in job.needs.items() if not isinstance(need.result, Scores)]
+        train = trained[0] if len(trained) == 1 else record.id
         self.tracking.publish(
             name=record.name,
             id=record.id,

@@ -20,11 +20,11 @@ from hiplora.parts import key
 from hiplora.spectral.options import Svd
 from hiplora.stages.base import Job, Made, Stage
 from hiplora.stages.results import Intervention, Metrics, Probed
-from hiplora.tasks.base import Task
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data, Source
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from hiplora.spectral.recipes import Basis
 
@@ -64,10 +64,8 @@ class Probe(Stage):
     data: Annotated[Data, Place]
 
     def reads(self) -> dict[str, str]:
-        return {"backbone": models.identity(self.model), **Source(self.data).reads(*self._splits())}
-
-    def _splits(self) -> list[tuple[str, str]]:
-        return [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
+        asked = asked_reads(self.benchmarks, Source(self.data), self.evaluation.splits)
+        return {"backbone": models.identity(self.model), **asked}
 
     def where(self) -> str:
         return self.model.where()
@@ -77,7 +75,8 @@ class Probe(Stage):
 
     def check(self) -> None:
         models.check(self.model)
-        Source(self.data).check(*self._splits())
+        for task in self.benchmarks:
+            task.check_asked(Source(self.data), self.evaluation.splits)
 
     def run(self, job: Job) -> Made:
         from tqdm import tqdm
@@ -106,13 +105,14 @@ class Probe(Stage):
         result = Probed(base=base, interventions=done, seconds=round(time.perf_counter() - started, 2))
         return Made(result, models.describe(backbone))
 
-    def _bases(self, model: nn.Module) -> dict[str, Basis]:
+    def _bases(self, model: PreTrainedModel) -> dict[str, Basis]:
         """Singular triplets of the probed matrices; those of all targets are computed once and cached."""
         from hiplora.spectral.cache import load_or_compute
-        from hiplora.stages.train import target_shapes
+        from hiplora.stages.energy import matrices
+        from hiplora.stages.targets import resolved, target_shapes
 
-        every = list(target_shapes(model, self.targets))
-        weights = {name: model.get_submodule(name).get_parameter("weight").detach() for name in every}
+        every = list(target_shapes(model, resolved(model, self.targets)))
+        weights = matrices(model, every)
         bases = load_or_compute(weights, **self.svd.fields()).bases
         if (least := min(basis.S.numel() for basis in bases.values())) < self.k:
             raise UserError(

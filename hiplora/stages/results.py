@@ -43,7 +43,8 @@ class Adapter(Result):
     ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
     token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
     once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`),
-    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel.
+    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel. ``targets`` are
+    the ends of module names that a word for them stood for; empty where they were named.
     """
 
     tensors: str
@@ -64,9 +65,24 @@ class Adapter(Result):
     measures: dict[str, float] = {}
     gains: list[Gains] = []
     curve: list[dict[str, float]] = []
+    targets: list[str] = []
 
     def reproducible(self) -> Any:
         return self.tensors
+
+
+class LmTask(BaseModel):
+    """The scores of one of lm-eval's tasks, or of a group: fields as :class:`hiplora.evaluation.harness.LmScore`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metrics: Metrics
+    stderr: dict[str, float]
+    better: dict[str, bool | None]
+    n: int
+    shots: int | None
+    version: str
+    group: str | None
 
 
 class Scores(Result):
@@ -74,15 +90,22 @@ class Scores(Result):
 
     Accuracies are fractions, ``nll`` is in nats per token, ``n`` the number of items; None was not measured.
     ``report`` says how the model was made, where an operator did; ``sandbox`` what executed model-written code.
+    ``lm_eval`` holds lm-eval's own tasks, where some were asked for, by their names.
     """
 
     benchmarks: dict[str, Metrics]
     sandbox: str
     seconds: float
     report: dict[str, Any] = {}
+    lm_eval: dict[str, LmTask] = {}
+
+    @property
+    def every(self) -> dict[str, Metrics]:
+        """All scores by name, lm-eval's tasks as ``lm_eval/<name>``."""
+        return self.benchmarks | {f"lm_eval/{name}": task.metrics for name, task in self.lm_eval.items()}
 
     def reproducible(self) -> Any:
-        return self.benchmarks
+        return self.every
 
 
 class Point(BaseModel):
@@ -171,11 +194,15 @@ class DriftPoint(BaseModel):
 
 
 class Drifted(Result):
-    """Drift of the ``k`` leading directions (kind ``drift``)."""
+    """Drift of the ``k`` leading directions (kind ``drift``); ``measures`` as of a training, where that was none here.
+
+    These are of the update as a whole: its norm, and the share of its energy in leading directions.
+    """
 
     k: int
     points: list[DriftPoint]
     seconds: float
+    measures: dict[str, float] = {}
 
     def reproducible(self) -> Any:
         return [point.model_dump() for point in self.points]

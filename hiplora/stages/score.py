@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from hiplora import models
-from hiplora.config import Place, as_likelihood
+from hiplora.config import Neutral, Place, as_likelihood
 from hiplora.errors import UserError
+from hiplora.evaluation.lm_tasks import LmTasks
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
-from hiplora.stages.results import Metrics, Scores
-from hiplora.tasks.base import Task
+from hiplora.stages.results import LmTask, Metrics, Scores
+from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
 
@@ -22,7 +24,8 @@ class Score(Stage):
     """Scores of what a source puts on the backbone; general texts are measured beside the ``benchmarks``.
 
     All of them on the split that the evaluation names. A score of likelihoods alone is identified by what it asks: not
-    by how text would be written.
+    by how text would be written. With ``lm_tasks`` it needs the score without them, whose numbers it takes over: tasks
+    of lm-eval cost no other benchmark a second time.
     """
 
     kind: ClassVar[str] = "score"
@@ -31,6 +34,12 @@ class Score(Stage):
     benchmarks: Annotated[tuple[Task, ...], Field(strict=False)]
     evaluation: Evaluation
     data: Annotated[Data, Place]
+    lm_tasks: Annotated[LmTasks | None, Neutral(None)] = None
+
+    @cached_property
+    def without_tasks(self) -> Score:
+        """The same score without lm-eval's tasks."""
+        return self.but(lm_tasks=None)
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | self._likelihoods()
@@ -46,14 +55,18 @@ class Score(Stage):
         return {"benchmarks": asked, "evaluation": as_likelihood(self.evaluation)}
 
     def needs(self) -> tuple[Stage, ...]:
-        return self.of.stands_on()
+        plain = () if self.lm_tasks is None else (self.without_tasks,)
+        return (*self.of.stands_on(), *plain)
 
     def reads(self) -> dict[str, str]:
-        return {**self.of.reads(), **DataSource(self.data).reads(*self._splits())}
+        source, split = DataSource(self.data), self.evaluation.splits
+        theirs = {} if self.lm_tasks is None else self.lm_tasks.reads()
+        asked = asked_reads(self.benchmarks, source, split)
+        return {**self.of.reads(), **asked, **source.reads(*self._general()), **theirs}
 
-    def _splits(self) -> list[tuple[str, str]]:
-        asked = [pair for task in self.benchmarks for pair in task.reads(self.evaluation.splits)]
-        return [*asked, *((name, self.evaluation.splits) for name in self.texts())]
+    def _general(self) -> list[tuple[str, str]]:
+        """(Data set, split) pairs of general text."""
+        return [(name, self.evaluation.splits) for name in self.texts()]
 
     def texts(self) -> list[str]:
         """The general texts that the data has."""
@@ -69,9 +82,16 @@ class Score(Stage):
         """Also refuses to start where the sandbox that the evaluation will need does not work."""
         self.of.check()
         models.check(self.of.backbone)
-        DataSource(self.data).check(*self._splits())
+        source = DataSource(self.data)
+        for task in self.benchmarks:
+            task.check_asked(source, self.evaluation.splits)
+        source.check(*self._general())
         self._check_lengths()
         self._sandbox()
+        if self.lm_tasks is not None:
+            from hiplora.evaluation.harness import check
+
+            check(self.lm_tasks, positions=models.positions(self.of.backbone))
 
     def _check_lengths(self) -> None:
         """Refuse an answer so long that the backbone has no position left for the prompt."""
@@ -99,14 +119,24 @@ class Score(Stage):
         started = time.perf_counter()
         backbone = models.load(self.of.backbone)
         with self.of.on(backbone, job) as loaded:
-            benchmarks, samples = self._scores(loaded.model, backbone.tokenizer, job)
-        result = Scores(
-            benchmarks=benchmarks,
-            sandbox=self._sandbox(),
-            seconds=round(time.perf_counter() - started, 2),
-            report=loaded.report,
-        )
+            if self.lm_tasks is None:
+                benchmarks, samples = self._scores(loaded.model, backbone.tokenizer, job)
+                found: dict[str, Any] = {"benchmarks": benchmarks, "sandbox": self._sandbox(), "report": loaded.report}
+            else:
+                found, samples = self._of_lm_eval(self.lm_tasks, loaded.model, backbone.tokenizer, job)
+        result = Scores(**found, seconds=round(time.perf_counter() - started, 2))
         return Made(result, models.describe(backbone), samples)
+
+    def _of_lm_eval(
+        self, asked: LmTasks, model: Any, tokenizer: Any, job: Job
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The fields of the result, and predictions for lm-eval's tasks: the others stay with the record needed."""
+        from hiplora.evaluation.harness import score
+
+        plain: Any = job.needs[self.without_tasks.id].result
+        found, samples = score(model, tokenizer, asked=asked, evaluation=self.evaluation, parts=job.parts)
+        kept = {"benchmarks": plain.benchmarks, "sandbox": plain.sandbox, "report": plain.report}
+        return {**kept, "lm_eval": {name: LmTask(**vars(each)) for name, each in found.items()}}, samples
 
     def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
         """Metrics by benchmark, and per-sample predictions; what an earlier run had answered is not asked again."""

@@ -78,6 +78,15 @@ class Store:
         """The record that runs go by: of what was restored here, else the tracked one."""
         return (self.local.get(key) if self.local is not None else None) or self.tracked.get(key)
 
+    def samples(self, record: Record) -> list[Sample]:
+        """The predictions behind a record of either place.
+
+        Raises:
+            UserError: they are gone, or are not those of the record.
+        """
+        local = self.local is not None and self.local.get((record.id, record.where)) == record
+        return (self.local if local and self.local is not None else self.tracked).samples(record)
+
     def status(self, record: Record) -> Status:
         """What the record is worth, by the digests of its needs and of theirs."""
         worst = Status.GOOD

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora import models
+from hiplora.adapters.card import Card, Scored, write_card
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
@@ -20,14 +21,15 @@ from hiplora.spectral.options import Svd
 from hiplora.stages import energy
 from hiplora.stages.artefact import OPTIMIZER, add_basis, lacks_basis, native, save, snapshot, tensors_digest, verify
 from hiplora.stages.base import Job, Made, Stage
+from hiplora.stages.cards import Trained, adapter_card
 from hiplora.stages.results import Adapter
+from hiplora.stages.targets import resolved, target_shapes
 from hiplora.tasks.base import Corpus
 from hiplora.tasks.source import Data, Source
 from hiplora.training.options import Training
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import nn
 
     from hiplora.training.trainer import TrainResult
     from hiplora.updates import Update
@@ -117,7 +119,8 @@ class Train(Stage):
         from hiplora.training.trainer import train
 
         backbone = models.load(self.model)
-        self.method.check(target_shapes(backbone.model, self.targets))
+        targets = resolved(backbone.model, self.targets)
+        self.method.check(target_shapes(backbone.model, targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         set_seed(self.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
         with peak_memory(backbone.device) as peak, put_on(self.method, lambda: self._start(backbone, job)) as model:
@@ -154,8 +157,24 @@ class Train(Stage):
             peak_memory_bytes=peak(),
             measures=self._measures(backbone, updates),
             gains=energy.gains(backbone.model, updates),
+            targets=list(targets) if targets != self.targets else [],
         )
+        write_card(job.folder, self.card(result))
         return Made(result, models.describe(backbone))
+
+    def card(self, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
+        """The model card of the adapter, with the scores that are known."""
+        made = Trained(
+            record=f"train {self.id} ({self.where()})",
+            tasks=[train.task.name for train in self.line()],
+            data=self.data.name,
+            seed=self.seed,
+            targets=self.targets,
+            method=self.method,
+            training=self.training,
+            model=self.model,
+        )
+        return adapter_card(made, result, scores)
 
     def _measures(self, backbone: models.Backbone, updates: Mapping[str, Update]) -> dict[str, float]:
         """What the record says of the update, once the backbone is as it was."""
@@ -163,7 +182,8 @@ class Train(Stage):
         return energy.measures(updates, directions)
 
     def _fresh(self, backbone: models.Backbone) -> PeftModel:
-        setup = Setup(targets=self.targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
+        targets = resolved(backbone.model, self.targets)
+        setup = Setup(targets=targets, svd=self.svd, training=self.training, save_basis=self.save_basis)
         return self.method.attach(backbone.model, setup=setup)
 
     def _start(self, backbone: models.Backbone, job: Job) -> PeftModel:
@@ -254,47 +274,3 @@ def put_on(method: Method, attach: Callable[[], PeftModel]) -> Iterator[PeftMode
 def _figures(trained: TrainResult) -> dict[str, Any]:
     """The fields of a training's result that its record takes as they are."""
     return {name: getattr(trained, name) for name in Adapter.model_fields if hasattr(trained, name)}
-
-
-def target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Shapes (out, in) of the linear layers that an adapter will be attached to.
-
-    Raises:
-        UserError: a target that is no linear layer's; PEFT would ignore it.
-    """
-    from torch import nn
-
-    shapes = {
-        name: (module.out_features, module.in_features)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    _check_tied(model, targets)
-    known = {_last(name) for name in shapes}
-    absent = [target for target in targets if target not in known]
-    if absent:
-        raise UserError(
-            f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone is called so; "
-            f"choose among {', '.join(sorted(known))}."
-        )
-    return {name: shape for name, shape in shapes.items() if _last(name) in targets}
-
-
-def _check_tied(model: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse a target whose weight another module has too: an update of one would be half an update of the other."""
-    modules = dict(model.named_modules())
-    owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
-    for name in modules:
-        shared = next((names for names in owners.values() if name in names and len(names) > 1), [])
-        if shared and _last(name) in targets:
-            others = ", ".join(other for other in shared if other != name)
-            raise UserError(
-                f"model.target_modules names {_last(name)}, whose weight is that of {others} too in this backbone; "
-                f"leave {_last(name)} out."
-            )
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]

@@ -15,6 +15,7 @@ TASKS: dict[str, str] = {
     "scienceqa": "hiplora.tasks.scienceqa:ScienceQA",
     "gsm8k": "hiplora.tasks.gsm8k:GSM8K",
     "code": "hiplora.tasks.code:Code",
+    "custom": "hiplora.tasks.custom:Custom",
 }
 # What every run is scored on, merges and forgets: the paper's four, whatever else TASKS holds.
 ORDER = ("mmlu", "scienceqa", "gsm8k", "code")

@@ -7,14 +7,15 @@ model. Both come from the same ``prompt`` and ``answer``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hiplora.config import Options
 from hiplora.errors import UserError
-from hiplora.tasks.form import Example, Pair, encode_pair, render
+from hiplora.tasks.form import Example, Pair, as_shown, encode_pair, end_of_answer, end_of_shown, render
+from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,6 +118,27 @@ class Task(Corpus):
     def check_training(self, source: Source) -> None:
         source.check(self.trains_on)
 
+    def asked_reads(self, source: Source, split: str = "test") -> dict[str, str]:
+        """Files that an evaluation on a split reads, as :meth:`training_reads`."""
+        return source.reads(*self.reads(split))
+
+    def check_asked(self, source: Source, split: str = "test") -> None:
+        """Refuse, before an evaluation starts, files that it could not read. Raises UserError."""
+        source.check(*self.reads(split))
+
+    def spoken_by(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """This task as a model with this tokenizer is asked; only a conversation depends on it."""
+        return self
+
+    def in_turns(self, source: Source, split: str) -> bool:
+        """Whether prompts have the form of the chat template already, so that ``model.chat_template`` adds nothing."""
+        return False
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of ``metrics`` that these options give; the others are None."""
+        return self.metrics
+
     def written_tokens(self, source: Source, split: str) -> int:
         """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads there."""
         return 0
@@ -185,12 +207,17 @@ class Task(Corpus):
         return [render(example, self.form) for example in self.training_examples(source, split)]
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Token ids of every training pair; answers end with the tokenizer's end token where the form has one."""
+        """Token ids of every training pair; answers end as :func:`end_of_answer` says where the form has an end.
+
+        A turn of a chat always has one.
+        """
         from hiplora.packing.sequences import Encoded
 
-        end = [tokenizer.eos_token_id] if self.ends else []
-
         pairs = self.training_pairs(source)
+        if in_turns(tokenizer) and not self.in_turns(source, "train"):
+            pairs, end = [as_shown(tokenizer, pair) for pair in pairs], end_of_shown(tokenizer)
+        else:
+            end = end_of_answer(tokenizer) if self.ends else []
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
         return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 
@@ -216,6 +243,11 @@ class Task(Corpus):
         """Requests for the log-likelihood of the right answer to each item."""
         documents = [{"id": item["id"], "prompt": self.prompt(item), "answer": self.answer(item)} for item in items]
         return Requests(name=name, yaml=Path(__file__).with_name("gold.yaml"), overrides={}, documents=documents)
+
+
+def asked_reads(tasks: Iterable[Task], source: Source, split: str) -> dict[str, str]:
+    """Files that an evaluation of several tasks on a split reads."""
+    return {name: found for task in tasks for name, found in task.asked_reads(source, split).items()}
 
 
 def instruction_examples(source: Source, dataset: str, split: str) -> list[Example]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hiplora.tasks.base import Item, Requests, Task
 from hiplora.tasks.form import LETTERS, Example, Pair, listed, render
@@ -48,6 +48,11 @@ class ChoiceTask(Task):
 
     def answer(self, item: Item) -> str:
         return self.pair(item, int(item["answer"])).answer
+
+    def in_form(self) -> Self:
+        """The template as a form: ``plain`` the sentences of cloze, ``alpaca`` the letters, none the one asked."""
+        scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[self.template]
+        return self.but(scoring=scoring, template=None)
 
     def options(self, item: Item) -> list[str]:
         """Text of every option as it follows the prompt."""

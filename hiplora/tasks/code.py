@@ -28,6 +28,7 @@ from pydantic import Field
 from hiplora.config import As, Generation, Length
 from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
 from hiplora.tasks.form import Example, Pair, encode_pair, render
+from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,8 +112,11 @@ class Code(Task):
         return [render(example, form) for example in self.training_examples(source, split)]
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Token ids of every training pair; a function in the benchmark's form ends with the next ``def``."""
-        if not self._as_asked(source, "train"):
+        """Token ids of every training pair; a function in the benchmark's form ends with the next ``def``.
+
+        In a turn of a chat it ends as every answer there.
+        """
+        if in_turns(tokenizer) or not self._as_asked(source, "train"):
             return super().encoded_examples(source, tokenizer)
         from hiplora.packing.sequences import Encoded
 

@@ -17,8 +17,8 @@ from hiplora.errors import UserError
 from hiplora.hub import commit
 from hiplora.tasks.base import Corpus
 from hiplora.tasks.edit_items import COLUMNS, ITEMS, EditItem, Schema, Target, following, normalised, problem
-from hiplora.tasks.files import checked, placed_array, placed_jsonl, sha256, stamp
-from hiplora.tasks.form import encode_pair
+from hiplora.tasks.files import Stamp, checked, placed_array, placed_jsonl, sha256, stamp
+from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,7 +90,7 @@ class Edits(Options):
         if self.dataset is not None:
             (revision,) = self.reads().values()
             return _online(self.dataset, revision, self.split, self.layout, self.target)
-        return _filed(self._path, *stamp(self._path)[1:], self.layout, self.target)
+        return _filed(self._path, stamp(self._path), self.layout, self.target)
 
     @property
     def _path(self) -> Path:
@@ -117,8 +117,11 @@ class EditBatch(Corpus):
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         from hiplora.packing.sequences import Encoded
 
-        pairs = (encode_pair(tokenizer, item.prompt, following(item.new)) for item in self.items())
-        return [Encoded(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in pairs]
+        end = end_of_shown(tokenizer)
+        pairs = (Pair(item.id, item.prompt, following(item.new)) for item in self.items())
+        shown = (as_shown(tokenizer, pair) for pair in pairs)
+        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in shown)
+        return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 
     def items(self) -> list[EditItem]:
         """The facts, in the order of the draw.
@@ -159,8 +162,8 @@ def _key(draw: int, item: EditItem) -> str:
 
 
 @cache
-def _filed(path: Path, size: int, changed: int, layout: Schema, target: Target) -> tuple[EditItem, ...]:
-    """The facts in a file; one that has not changed, by size and time, is read once."""
+def _filed(path: Path, state: Stamp, layout: Schema, target: Target) -> tuple[EditItem, ...]:
+    """The facts in a file; one that has not changed is read once."""
     read = placed_array if path.suffix == ".json" else placed_jsonl
     return _typed(read(path, COLUMNS[layout]), layout, target)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hiplora.errors import UserError
 from hiplora.tasks.columns import Check, complaint
@@ -96,20 +96,23 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); make it readable.") from error
 
 
-def stamp(path: Path) -> tuple[Path, int, int]:
-    """Path, size and time of change: two equal stamps are taken for the same content."""
+Stamp: TypeAlias = tuple[int, int, int, int]
+
+
+def stamp(path: Path) -> Stamp:
+    """The file's place on its disk, its size and time of change: two equal stamps are taken for the same content."""
     with _reading(path):
         state = path.stat()
-    return path.resolve(), state.st_size, state.st_mtime_ns
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's content; a file that has not changed is read once per process."""
-    return _sha256(*stamp(path))
+    return _sha256(path, stamp(path))
 
 
 @cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _sha256(path: Path, state: Stamp) -> str:
     with _reading(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -6,14 +6,17 @@ characters across the boundary: what is trained on is exactly what is scored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from hiplora.errors import UserError
+from hiplora.tokens import in_turns, turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+BLANK_LINE = "\n\n"  # what ends a trained answer where the tokenizer has no end token
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -60,6 +63,88 @@ def render(example: Example, template: str) -> Pair:
     return Pair(example.id, prompt, example.output if parted else f" {example.output}")
 
 
+def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Mapping[str, str]]) -> Pair:
+    """Prompt and answer of a conversation by the tokenizer's chat template; the last message is the answer.
+
+    The answer goes up to the end token, which training puts behind it. Tokens that the tokenizer itself puts in front
+    of a text are not in the prompt twice.
+
+    Raises:
+        UserError: the tokenizer has no template, or one that does not put the answer behind the prompt.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path} has no chat template, which messages need; give a backbone that "
+            "was made for conversations, or the columns prompt and answer."
+        )
+    turns = [dict(message) for message in messages]
+    try:
+        prompt = str(tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True))
+        whole = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception as error:  # a template is a program that raises what it likes
+        raise UserError(f"{id}: the chat template refuses these messages ({error}); change or remove them.") from error
+    if not whole.startswith(prompt):
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path} does not put an answer behind its own prompt ({id}); give "
+            "the columns prompt and answer instead."
+        )
+    answer = whole[len(prompt) :]
+    if tokenizer.eos_token is not None:
+        answer = answer.rpartition(str(tokenizer.eos_token))[0] or answer
+    return Pair(id, _without_front(tokenizer, prompt), answer)
+
+
+def as_shown(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Pair:
+    """A pair as the model is shown it: as it is, or as a turn of the chat and its answer (``model.chat_template``)."""
+    if not in_turns(tokenizer):
+        return pair
+    return Pair(pair.id, shown_prompt(tokenizer, pair.prompt), shown_answer(tokenizer, pair.answer))
+
+
+def shown_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """A prompt as it is, or as the user's turn up to where the assistant's begins."""
+    if not in_turns(tokenizer):
+        return prompt
+    turn = [{"role": "user", "content": prompt}]
+    whole = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    return _without_front(tokenizer, whole)
+
+
+def shown_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
+    """An answer as it is; in a turn of its own without the space that parts it from a prompt in raw text."""
+    return answer.removeprefix(" ") if in_turns(tokenizer) else answer
+
+
+def end_of_shown(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end a trained answer as :func:`as_shown` gives it: those of a turn where it is one."""
+    return turn_end(tokenizer) or end_of_answer(tokenizer)
+
+
+def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end a trained answer: the end token, or a blank line where there is none.
+
+    A written answer stops at a blank line anyway, that of the code benchmark aside.
+
+    Raises:
+        UserError: the tokenizer has no end token and cannot write a blank line either.
+    """
+    if tokenizer.eos_token_id is not None:
+        return [tokenizer.eos_token_id]
+    ids = tokenizer.encode(BLANK_LINE, add_special_tokens=False)
+    if BLANK_LINE not in str(tokenizer.decode(ids)):
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path} has neither an end token nor line breaks, so that no answer could "
+            "end; name its eos_token in tokenizer_config.json."
+        )
+    return ids
+
+
+def _without_front(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """A text of the chat template without what the tokenizer itself puts in front of it."""
+    front = _in_front(tokenizer)
+    return text.removeprefix(str(tokenizer.decode(front))) if front else text
+
+
 def listed(question: str, choices: list[str]) -> str:
     """A question with its options below it, one letter each."""
     return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])
@@ -68,7 +153,7 @@ def listed(question: str, choices: list[str]) -> str:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     """Token ids of prompt and answer, encoded apart; the prompt as by :func:`encode_prompt`.
 
-    Training in Alpaca format appends the end token to the answer's ids; scoring does not.
+    Training in Alpaca format appends :func:`end_of_answer` to the answer's ids; scoring does not.
     """
     return encode_prompt(tokenizer, prompt), tokenizer.encode(answer, add_special_tokens=False)
 

@@ -38,9 +38,7 @@ class ScienceQA(choice.ChoiceTask):
         return self.asked
 
     def as_trained(self) -> Self:
-        """The template names the form: ``plain`` the sentences of cloze, ``alpaca`` the letters, none the one asked."""
-        scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[self.template]
-        return self.but(scoring=scoring, template=None)
+        return self.in_form()
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return [self.example(item, item["answer"]) for item in self.test_items(source, split)]

@@ -7,29 +7,20 @@ reads ``<root>/<dataset>/<split>.jsonl``; ``data=hub`` loads repository ids (fro
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from hiplora.config import Options, Place
 from hiplora.disk import default_cache_dir, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
-from hiplora.tasks.columns import (
-    Check,
-    anything,
-    complaint,
-    index,
-    optional_text,
-    options,
-    solution,
-    text,
-    text_or_blank,
-)
-from hiplora.tasks.files import digest, read_jsonl, sha256, stamp, tree, tree_sha256
+from hiplora.tasks.files import digest, sha256, tree, tree_sha256
+from hiplora.tasks.loading import answered, file_rows, hub_rows
+from hiplora.tasks.origins import ORIGINS, TEXTS, Origin, Part, held_out
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,69 +55,21 @@ class Data(Options):
             )
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A data set's place on the Hub, what its columns must hold, and what is validation where no split is called so.
+Seen: TypeAlias = "dict[tuple[object, ...], tuple[str, str]]"
+_SEEN: ContextVar[Seen | None] = ContextVar("seen", default=None)
 
-    That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``. Without
-    a repository it is not on the Hub, and only there where a folder holds it. The rows of a general text are read as
-    one stream, unless they stand ``apart``: then each is a window of its own, as it was sampled.
+
+@contextmanager
+def looked_up_once() -> Iterator[None]:
+    """Inside, every source looks at the files of a split once: for a plan or a table, which show one moment.
+
+    A table asks some thousand stages for the same few files. What makes stages must see files change.
     """
-
-    repository: str | None
-    columns: Mapping[str, Check]
-    subset: str | None = None
-    held_out_by: str | None = None
-    validation: str | None = None
-    apart: bool = False
-
-    @property
-    def hub_id(self) -> str:
-        """Its repository. Raises UserError where it has none."""
-        if self.repository is None:
-            raise UserError("Text sampled from the backbone is not on the Hub; type data=mini, or leave it out.")
-        return self.repository
-
-
-INSTRUCTIONS = {"instruction": text, "input": optional_text, "output": text_or_blank}
-PROBLEM = {"task_id": text, "prompt": text, "canonical_solution": text, "test": text, "entry_point": text}
-CHOICE = {"choices": options, "answer": index}
-ORIGINS = {
-    "gsm8k": Origin("openai/gsm8k", {"question": text, "answer": solution}, subset="main", held_out_by="question"),
-    "mmlu": Origin("cais/mmlu", {"question": text, "subject": text, **CHOICE}, subset="all", validation="dev"),
-    "scienceqa": Origin(
-        "derek-thomas/ScienceQA", {"image": anything, "question": text, **CHOICE, "hint": optional_text}
-    ),
-    "humaneval": Origin("openai/openai_humaneval", PROBLEM),
-    "codealpaca": Origin("sahil2801/CodeAlpaca-20k", INSTRUCTIONS, held_out_by="instruction"),
-    "alpaca": Origin("tatsu-lab/alpaca", INSTRUCTIONS, held_out_by="instruction"),
-    "text": Origin("Salesforce/wikitext", {"text": text_or_blank}, subset="wikitext-2-raw-v1"),
-    "text_sampled": Origin(None, {"text": text_or_blank}, apart=True),
-}
-HELD_OUT_PERCENT = 5
-
-
-def held_out(text: str) -> bool:
-    """Whether an item belongs to the held-out 5 %: decided by a hash of its text, so that no order matters."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100 < HELD_OUT_PERCENT
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of one split as it lies there: all, or those that are held out, or those that are not."""
-
-    split: str
-    held_out: bool | None = None
-
-    def __str__(self) -> str:
-        """Its name in what identifies the data."""
-        share = f"held-out {HELD_OUT_PERCENT} %"
-        if self.held_out is None:
-            return self.split
-        return f"{self.split}'s {share}" if self.held_out else f"{self.split} without its {share}"
-
-
-TEXTS = ("text", "text_sampled")  # general text; the second was sampled from the backbone
+    token = _SEEN.set({})
+    try:
+        yield
+    finally:
+        _SEEN.reset(token)
 
 
 class Source:
@@ -176,6 +119,16 @@ class Source:
         """
         return dict(sorted(self._identified(dataset, split) for dataset, split in wanted))
 
+    def _identified(self, dataset: str, split: str) -> tuple[str, str]:
+        """Name and digest of what is read for one split."""
+        seen = _SEEN.get()
+        if seen is None:
+            return self._look_up(dataset, split)
+        asked = (self.data.name, self.data.root, *self.data.revisions.items(), self._cache_dir, dataset, split)
+        if asked not in seen:
+            seen[asked] = self._look_up(dataset, split)
+        return seen[asked]
+
     def check(self, *wanted: tuple[str, str]) -> None:
         """Read the files of these (data set, split) pairs, so that a broken line is reported before a run starts.
 
@@ -221,8 +174,7 @@ class Source:
             return f"{origin.hub_id}/{origin.subset}@{self._revision(dataset)['revision']}"
         return digest(tree(Path(self._repository(origin))))
 
-    def _identified(self, dataset: str, split: str) -> tuple[str, str]:
-        """Name and digest of what is read for one split."""
+    def _look_up(self, dataset: str, split: str) -> tuple[str, str]:
         origin = self._origin(dataset)
         if self._folder_root(dataset) is not None:
             part = self._part(dataset, split)
@@ -287,22 +239,25 @@ class Source:
 
     def _splits(self, dataset: str) -> list[str]:
         if self._folder_root(dataset) is not None:
-            return [path.stem for path in self._folder(dataset).glob("*.jsonl")]
+            return [
+                name.removesuffix(".jsonl") for name in os.listdir(self._folder(dataset)) if name.endswith(".jsonl")
+            ]
         from datasets import get_dataset_split_names
 
         origin = self._origin(dataset)
-        return _hub(
+        return answered(
             origin, lambda: get_dataset_split_names(self._repository(origin), origin.subset, **self._revision(dataset))
         )
 
     def _read(self, dataset: str, split: str) -> Dataset:
         """All rows of a split with their ids."""
         if self._folder_root(dataset) is None:
-            return _with_ids(self._read_hub(dataset, split), split)
+            where, shown = self._repository(self._origin(dataset)), self.origin_of(dataset)
+            return hub_rows(dataset, split, where=where, revision=self._revision(dataset), shown=shown)
         path = self._file(dataset, split)
         ours = path.parents[1] == self._mini
         remedy = f"delete {path.parents[1]}, which is then written anew" if ours else "repair or remove this line"
-        return _rows(*stamp(path), shown=path, dataset=dataset, remedy=remedy)
+        return file_rows(path, dataset=dataset, remedy=remedy)
 
     def _file(self, dataset: str, split: str) -> Path:
         path = self._folder(dataset) / f"{split}.jsonl"
@@ -310,35 +265,13 @@ class Source:
             raise UserError(f"{path} is missing; {dataset} needs its {split} split there, one JSON object per line.")
         return path
 
-    def _read_hub(self, dataset: str, split: str) -> Dataset:
-        from datasets import load_dataset
-
-        origin = self._origin(dataset)
-        where = self._repository(origin)
-        rows = _hub(origin, lambda: load_dataset(where, origin.subset, split=split, **self._revision(dataset)))
-        missing = [column for column in origin.columns if column not in rows.column_names]
-        if missing:
-            raise UserError(
-                f"{self.origin_of(dataset)} ({split}) has no column {', '.join(missing)}; "
-                f"{dataset} needs {', '.join(origin.columns)}."
-            )
-        read = {column: check for column, check in origin.columns.items() if check is not anything}
-        for number, item in enumerate(rows.select_columns([*read]).to_list()):
-            wrong = complaint(item, read)
-            if wrong is not None:
-                raise UserError(
-                    f"{self.origin_of(dataset)} ({split}, row {number}) {wrong}; take another data.revisions, or "
-                    "a repaired copy with data.root=DIR or data=local data.root=DIR."
-                )
-        return rows
-
     def _describe(self, dataset: str) -> None:
         """Have the Hub's client find a data set without loading it."""
         from datasets import load_dataset_builder
 
         origin = self._origin(dataset)
         where = self._repository(origin)
-        _hub(origin, lambda: load_dataset_builder(where, origin.subset, **self._revision(dataset)))
+        answered(origin, lambda: load_dataset_builder(where, origin.subset, **self._revision(dataset)))
 
     def _repository(self, origin: Origin) -> str:
         return origin.hub_id if self.data.root is None else str(typed_path(self.data.root) / origin.hub_id)
@@ -349,37 +282,3 @@ class Source:
             return {}
         asked, repository = self.data.revisions.get(dataset), self._origin(dataset).hub_id
         return {"revision": commit(repository, asked, kind="dataset", field=f"data.revisions.{dataset}")}
-
-
-def _hub(origin: Origin, load: Callable[[], Any]) -> Any:
-    """Turn what the Hub's client raises when it finds nothing into one sentence."""
-    try:
-        return load()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{origin.repository} could not be loaded from the Hub ({reason}); connect to it, or type "
-            "data=local data.root=DIR, or data.root=DIR for a folder of downloaded repositories."
-        ) from error
-
-
-@cache
-def _rows(path: Path, size: int, mtime_ns: int, *, shown: Path, dataset: str, remedy: str) -> Dataset:
-    """The rows of a file with their ids; a file that has not changed is read once per process.
-
-    Args:
-        shown: the path as errors name it.
-    """
-    from datasets import Dataset
-
-    rows = read_jsonl(shown, ORIGINS[dataset].columns, remedy=remedy)
-    try:
-        return _with_ids(Dataset.from_list(rows), shown.stem)
-    except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
-        raise UserError(f"{shown}: a column changes its type between lines ({error}); give it one type.") from error
-
-
-def _with_ids(rows: Dataset, split: str) -> Dataset:
-    if "id" in rows.column_names:
-        rows = rows.remove_columns("id")
-    return rows.add_column("id", [f"{split}/{row}" for row in range(len(rows))])

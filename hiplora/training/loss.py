@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hiplora.errors import UserError
 from hiplora.packing.decoder import causal_lm, hidden_states
 
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # logits alive at a time: what fits the cache, or the memory
@@ -74,28 +73,3 @@ def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, compact: 
     hidden = hidden_states(model, ids, positions=positions)
     at_labels = hidden.reshape(-1, hidden.shape[-1]).index_select(0, index)
     return cross_entropy_sum(at_labels, lm.get_output_embeddings(), batch["label_ids"])
-
-
-@torch.no_grad()
-def check_head(model: nn.Module) -> None:
-    """Refuse a model whose logits are not its output layer of its last hidden state (scaled, soft-capped).
-
-    Raises UserError.
-    """
-    lm, was_training = causal_lm(model), model.training
-    model.eval()
-    ids = torch.arange(4, device=next(lm.parameters()).device)[None]
-    head = lm.get_output_embeddings()
-    expected = lm(input_ids=ids, use_cache=False).logits
-    same = torch.allclose(
-        head(lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float(),
-        expected.float(),
-        rtol=1e-2,
-        atol=1e-2 * float(expected.abs().max()),
-    )
-    model.train(was_training)
-    if not same:
-        raise UserError(
-            f"{type(lm).__name__} changes its logits after the output layer, which the loss at label positions "
-            "would leave out: choose a model without logit scaling or soft-capping, such as a Llama"
-        )

@@ -10,25 +10,22 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
 
-from hiplora.errors import UserError
+from hiplora.packing.agreement import reads_rows
 from hiplora.packing.attention import packed_attention
-from hiplora.packing.batches import micro_batch
-from hiplora.packing.decoder import causal_lm
+from hiplora.packing.decoder import causal_lm, check_head, positions
 from hiplora.packing.sequences import Encoded
-from hiplora.training import checkpoint
+from hiplora.training import checkpoint, feeding
 from hiplora.training.fused_lora import fused_lora
 from hiplora.training.journal import Journal
 from hiplora.training.lean_mlp import lean_mlp
 from hiplora.training.loop import AdapterTrainer, BatchStream, NonFiniteLossError, Progress, Session, native_state
-from hiplora.training.loss import check_head
-from hiplora.training.stream import epoch_rows, fit, micro_batches, row_stream
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -96,7 +93,7 @@ def train(
         NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
         UserError: no example fits a row, the folder belongs to another training, the disk is full.
     """
-    examples = _fitting(encoded, training)
+    examples = feeding.fitting(encoded, training, positions(peft_model))
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
@@ -105,10 +102,12 @@ def train(
         found = None
     tensors, progress = (None, Progress(fingerprint)) if found is None else (found[0], _progress(found[1]))
     resumed_from = progress.step if found is not None else None
-    _announce(examples, training, seed=seed, resumed_from=resumed_from)
+    feeding.announce(examples, training, seed=seed, resumed_from=resumed_from)
 
-    shards = _dealt(examples, method.shards, training, seed=seed)
-    stream = BatchStream(lambda: _batches(shards, training, seed=seed, step=progress.step, tokenizer=tokenizer))
+    shards = feeding.in_shards(examples, method.shards, training, seed=seed)
+    apart = not reads_rows(peft_model)
+    batches = partial(feeding.batches, shards, training, seed=seed, tokenizer=tokenizer, apart=apart)
+    stream = BatchStream(lambda: batches(step=progress.step))
     with _training_mode(peft_model, training) as compact:
         trainer = AdapterTrainer(
             peft_model,
@@ -116,7 +115,7 @@ def train(
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
-            compact=compact,
+            compact=compact and not apart,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -147,7 +146,7 @@ def train(
     method.finish(peft_model)
     return TrainResult(
         **_figures(progress, examples, training),
-        share_prefixes=compact and training.share_prefixes,
+        share_prefixes=compact and not apart and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
         snapshots=session.snapshots,
@@ -160,77 +159,6 @@ def _kept(found: tuple[dict[str, Any], dict[str, Any]], training: Training) -> b
     tensors, progress = found
     passed = {step for step in training.snapshot_steps() if step <= progress["step"]}
     return passed <= set(tensors.get("snapshots", ()))
-
-
-def _fitting(encoded: Sequence[Encoded], training: Training) -> list[Encoded]:
-    fitted = fit(encoded, row_tokens=training.row_tokens)
-    if fitted.truncated or fitted.dropped:
-        logger.warning(
-            "of %d examples, %d were cut and %d left out: longer than training.row_tokens=%d",
-            *(len(encoded), fitted.truncated, fitted.dropped, training.row_tokens),
-        )
-    if not fitted.examples:
-        raise UserError(
-            f"none of the {len(encoded)} training examples fits training.row_tokens={training.row_tokens}: "
-            "give longer rows"
-        )
-    return fitted.examples
-
-
-def _announce(examples: Sequence[Encoded], training: Training, *, seed: int, resumed_from: int | None) -> None:
-    rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=seed, epoch=0)
-    total = training.steps * training.rows_per_step
-    logger.info(
-        "%d steps of %d rows are %.2f epochs over %d examples (%d rows of %d positions, %.0f %% filled)",
-        *(training.steps, training.rows_per_step, total / len(rows), len(examples), len(rows)),
-        *(training.row_tokens, 100 * sum(row.inputs for row in rows) / (len(rows) * training.row_tokens)),
-    )
-    if resumed_from is not None:
-        logger.info("resumed from the checkpoint of step %d", resumed_from)
-
-
-def _dealt(examples: Sequence[Encoded], shards: int, training: Training, *, seed: int) -> list[Sequence[Encoded]]:
-    """The examples in disjoint parts whose sizes differ by one at most; as they are where one part is asked for."""
-    if shards == 1:
-        return [examples]
-    if training.rows_per_step % shards:
-        raise UserError(
-            f"training.rows_per_step={training.rows_per_step} cannot be dealt evenly to the {shards} shards that the "
-            f"method asks for (method.clients): give a multiple of {shards}"
-        )
-    if len(examples) < shards:
-        raise UserError(f"{len(examples)} examples are too few for {shards} shards: lower method.clients")
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [[examples[index] for index in order[shard::shards]] for shard in range(shards)]
-
-
-def _batches(
-    shards: Sequence[Sequence[Encoded]],
-    training: Training,
-    *,
-    seed: int,
-    step: int,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Iterator[dict[str, Any]]:
-    """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed.
-
-    Within a step the shards come one after the other, with equally many rows each.
-    """
-    share = training.rows_per_step // len(shards)
-    streams = [
-        micro_batches(
-            islice(row_stream(examples, row_tokens=training.row_tokens, seed=seed), step * share, None),
-            rows_per_step=share,
-            micro_batch_rows=training.micro_batch_rows,
-        )
-        for examples in shards
-    ]
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    while True:
-        for shard, stream in enumerate(streams):
-            for lines in islice(stream, math.ceil(share / training.micro_batch_rows)):
-                batch = micro_batch(lines, pad_id=pad_id, share_prefixes=training.share_prefixes)
-                yield {**batch, "shard": shard}
 
 
 def _arguments(training: Training, model: PeftModel, *, shards: int, seed: int, folder: Path) -> TrainingArguments:

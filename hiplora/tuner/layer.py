@@ -1,4 +1,4 @@
-"""One adapted ``nn.Linear``: ΔW = U diag(φ) Vᵀ + s B A, with B ⟂ U and A ⟂ V kept by ``retract``."""
+"""One adapted linear layer: ΔW = U diag(φ) Vᵀ + s B A, with B ⟂ U and A ⟂ V kept by ``retract``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hiplora.errors import UserError
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
 from hiplora.tuner.product import AdapterProduct, sample_dropout
+from hiplora.tuner.targets import matrix, transposed
 from hiplora.updates import LowRank, Principal
 
 
@@ -99,8 +100,8 @@ class HipLinear(LoraLinear):
 
     @property
     def base_weight(self) -> Tensor:
-        """The frozen weight W (m, n)."""
-        return cast(Tensor, self.get_base_layer().weight)
+        """The frozen weight W (m, n); of a Conv1D, which stores (n, m), a view."""
+        return matrix(self.get_base_layer())
 
     def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
         """The parameters A (r, n) and B (m, r)."""
@@ -145,8 +146,9 @@ class HipLinear(LoraLinear):
             return Principal(basis.U[:, :k], phi, basis.V[:, :k], residual)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """ΔW (m, n) in fp32, for merging; never formed in training."""
-        return self.update(adapter).dense()
+        """ΔW in fp32 as the layer stores its weight, (n, m) in a Conv1D, for merging; never formed in training."""
+        delta = self.update(adapter).dense()
+        return delta.mT if transposed(self.get_base_layer()) else delta
 
     # ── forward ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -27,7 +27,7 @@ from hiplora.tuner.identity import (
     reusable,
 )
 from hiplora.tuner.layer import HipLinear
-from hiplora.tuner.targets import base_of, find_targets, weights_of
+from hiplora.tuner.targets import base_of, find_targets, is_linear, weights_of
 from hiplora.updates import Update
 
 
@@ -147,9 +147,9 @@ class HipLoraModel(LoraModel):
         lora_config: HipConfig, adapter_name: str, target: nn.Module, **kwargs: Any
     ) -> HipLinear:
         base = base_of(target)
-        if not isinstance(base, nn.Linear):  # ties of embeddings to linear layers reach this
+        if not is_linear(base):  # ties of embeddings to linear layers reach this
             raise UserError(
-                f"HiP-LoRA adapts torch.nn.Linear modules only, not {type(base).__name__}; "
+                f"HiP-LoRA adapts linear layers only, not {type(base).__name__}; "
                 "leave ensure_weight_tying out or choose other target_modules."
             )
         kwargs.pop("device_map", None)

@@ -15,6 +15,7 @@ from peft.mapping import (
     PEFT_TYPE_TO_TUNER_MAPPING,
 )
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from hiplora.tuner.config import HipConfig, HipPeftType
 from hiplora.tuner.layer import HipLinear
@@ -41,7 +42,7 @@ class HipLoraConfig(HipConfig):
         register()
         super().__post_init__()
         # A stock LoraModel that is given this then makes our layers, which refuse what its own would compute wrongly.
-        self._register_custom_module({nn.Linear: HipLinear})
+        self._register_custom_module({nn.Linear: HipLinear, Conv1D: HipLinear})
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> HipLoraConfig:

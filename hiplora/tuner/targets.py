@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from hiplora.errors import UserError
 from hiplora.spectral.stored import refuse_quantised_module
@@ -21,7 +22,7 @@ def find_targets(
     """Modules that the configuration (or, as in PEFT, a given state dict) selects, by name; all checked.
 
     ``config.target_modules`` must be resolved already. Raises UserError for a target that does not exist, is
-    not a plain nn.Linear, or is smaller than k.
+    not a plain linear layer, or is smaller than k.
     """
     visible = dict(_outside_adapters(model))
     if state_dict is None:
@@ -42,22 +43,30 @@ def base_of(module: nn.Module) -> nn.Module:
 
 def transposed(module: nn.Module) -> bool:
     """Whether a module's weight is (in, out): transformers' Conv1D, whatever an adapter's ``fan_in_fan_out`` says."""
-    from transformers.pytorch_utils import Conv1D
-
     return isinstance(base_of(module), Conv1D)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a possibly adapted module is a linear layer of one matrix: torch's, or transformers' Conv1D."""
+    return isinstance(base_of(module), nn.Linear | Conv1D)
+
+
+def matrix(module: nn.Module) -> Tensor:
+    """The weight (out, in) of a linear layer; a view of a Conv1D's."""
+    weight = cast(Tensor, module.weight)
+    return weight.mT if transposed(module) else weight
 
 
 def matrix_of(name: str, module: nn.Module) -> Tensor:
     """The weight (out, in) of the backbone's module behind a possibly adapted one. UserError if it is quantised."""
     base = base_of(module)
     refuse_quantised_module(name, base)
-    weight = cast(Tensor, base.weight).detach()
-    return weight.mT if transposed(base) else weight
+    return matrix(base).detach()
 
 
 def weights_of(targets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The backbone's weight (m, n) behind each target, detached."""
-    return {name: cast(Tensor, base_of(module).weight).detach() for name, module in targets.items()}
+    return {name: matrix(base_of(module)).detach() for name, module in targets.items()}
 
 
 def _outside_adapters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -81,7 +90,7 @@ def _check_every_target_exists(modules: Mapping[str, nn.Module], config: HipConf
     else:
         missing = [t for t in targets or () if not any(n == t or n.endswith(f".{t}") for n in modules)]
     if missing:
-        linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(base_of(m), nn.Linear)}
+        linear = {n.rpartition(".")[2] for n, m in modules.items() if is_linear(m)}
         raise UserError(
             f"target_modules names {', '.join(sorted(missing))}, which the model does not have; its linear "
             f"modules are called {', '.join(sorted(linear))}."
@@ -93,12 +102,11 @@ def _check(model: nn.Module, name: str, config: HipConfig) -> None:
     weight: Any = getattr(base, "weight", None)
     parent = model.get_submodule(name.rpartition(".")[0])
     refuse_quantised_module(f"the target {name}", base)
-    plain = isinstance(base, nn.Linear) and weight is not None and type(weight.data) is torch.Tensor
+    plain = is_linear(base) and weight is not None and type(weight.data) is torch.Tensor
     if not plain or isinstance(parent, nn.MultiheadAttention):
         kind = "part of nn.MultiheadAttention" if isinstance(base, nn.Linear) else type(base).__name__
         raise UserError(
-            f"the target {name} is {kind}, but HiP-LoRA adapts plain torch.nn.Linear modules only; "
-            "choose other target_modules."
+            f"the target {name} is {kind}, but HiP-LoRA adapts plain linear layers only; choose other target_modules."
         )
     if weight.device.type == "meta":
         raise UserError(

@@ -11,8 +11,8 @@ import torch
 from hiplora.errors import UserError
 from hiplora.evaluation import decode, scoring
 from hiplora.evaluation.engine import evaluate
-from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.lm import InMemoryLM
+from hiplora.packing.decoder import evaluating
 from hiplora.packing.rows import as_trees
 from hiplora.parts import Parts, key
 from hiplora.tasks import ORDER

@@ -14,9 +14,9 @@ from hiplora.evaluation.answers import Answers
 from hiplora.evaluation.decode import Wanted
 from hiplora.evaluation.editing import Probes, behind, replies
 from hiplora.evaluation.engine import evaluate
-from hiplora.evaluation.forward import evaluating
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored
+from hiplora.packing.decoder import evaluating
 from hiplora.packing.sequences import Encoded
 from hiplora.tasks.edit_items import EditItem
 from hiplora.tasks.source import Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -17,8 +18,10 @@ from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.options import Evaluation
 from hiplora.evaluation.sandbox import Verdict
 from hiplora.tasks import ORDER
-from hiplora.tasks.form import Example, render
+from hiplora.tasks.form import Example, render, shown_prompt
 from hiplora.tasks.source import Source
+from hiplora.tokens import speak_in_turns
+from tests.backbones import CHAT
 from tests.tiny import benchmark
 
 
@@ -50,6 +53,28 @@ def manual_nll(model, tokenizer, prompt, answer):
     with torch.inference_mode():
         logits = model(torch.tensor([[*ids, *continuation]])).logits[0].log_softmax(-1)
     return -logits[len(ids) - 1 : -1].gather(-1, torch.tensor(continuation)[:, None]).mean().item()
+
+
+def test_prompts_as_turns_of_a_chat(model, tokenizer, data, evaluation, executed):
+    """Asked and trained as turns; a program is run behind the prompt as it was."""
+    spoken = copy.deepcopy(tokenizer)
+    spoken.chat_template = CHAT
+    speak_in_turns(model, spoken)
+    found = scores(model, spoken, data, evaluation, execution="auto")
+    for name in ("gsm8k", "mmlu"):
+        task = benchmark(name)
+        item = task.test_items(Source(data))[0]
+        prompt = shown_prompt(spoken, task.prompt(item))
+        assert prompt.startswith("<s>user\n")
+        expected = manual_nll(model, spoken, prompt, task.answer(item).removeprefix(" "))
+        assert found[name].samples[0]["nll"] == pytest.approx(expected, rel=1e-4)
+    assert executed
+    assert not any("<s>" in check.prompt for check in executed)
+    task = benchmark("code")
+    for pair, each in zip(task.training_pairs(Source(data)), task.encoded_examples(Source(data), spoken), strict=True):
+        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.answer}]
+        whole = spoken.apply_chat_template(turns, tokenize=False)
+        assert spoken.decode([*each.prompt, *each.answer]) == whole.removesuffix("\n")
 
 
 @pytest.mark.parametrize("scoring", ["cloze", "letter"])

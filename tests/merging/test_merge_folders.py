@@ -449,7 +449,7 @@ def edited(folder: Path, out: Path, **config: object) -> Path:
         ({"some_variant_config": {"a": 1}}, "some_variant_config="),
         ({"enable_lora": [True, False]}, "enable_lora="),
         ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication="),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
     ],
 )
 def test_what_is_not_understood_is_refused(config, sentence, adapters, tmp_path):

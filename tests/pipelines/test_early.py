@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hiplora import models
+from hiplora import gguf, models
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.models import Model
@@ -16,8 +16,8 @@ from tests.tiny import tiny_llama_folder
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("load", "_convert"):
-        monkeypatch.setattr(models, name, lambda *_, **__: pytest.fail("loaded"))
+    for module, name in ((models, "load"), (gguf, "convert")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("loaded"))
 
 
 @pytest.mark.parametrize("option", ["evaluation.gsm8k_max_new_tokens", "evaluation.code_max_new_tokens"])

@@ -33,6 +33,14 @@ def test_the_group_task_does_not_tell_merges_apart():
     assert ids(compose([*MERGE, "task.target=solution"])) != first
 
 
+def test_members_are_in_every_instance() -> None:
+    words = ["pipeline.members=[code]", "merging.sizes=[2]", "merging.instances=20", "merging.training_seeds=[42]"]
+    merges = [w.stage.of.members for w in compose([*MERGE, *words]).stages() if w.stage.of.role == "merged"]  # type: ignore[union-attr]
+    assert [[task for task, _ in members] for members in merges] == [
+        ["code", other] for other in ("gsm8k", "mmlu", "scienceqa")
+    ]
+
+
 def test_full_rank_updates_are_refused_before_any_training():
     merge = compose([*MERGE, "method=dora", "merge=tsvm", "evaluation.code_execution=off"]).stages()[-1].stage
     with pytest.raises(UserError, match="merge=tsvm works on low-rank factors, but method=dora"):
@@ -48,6 +56,10 @@ def test_full_rank_updates_are_refused_before_any_training():
         ("merging.sizes=[]", "merging.sizes=.* must"),
         ("merging.sizes=[2,2]", "names a value twice"),
         ("merging.training_seeds=[-1]", "merging.training_seeds.0=-1 must be at least 0"),
+        ("pipeline.members=[cooking]", "pipeline.members names cooking; choose among mmlu"),
+        ("pipeline.members=[code,code]", "pipeline.members=.* names a value twice"),
+        ("pipeline.members=[code,mmlu,gsm8k]", "pipeline.members has 3 tasks"),
+        ("pipeline.members=[custom]", "type task.file=F or task.dataset=owner/name"),
         ("merging.instances=0", "merging.instances=0 must be at least 1"),
     ],
 )

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from hiplora import compose as composition
-from hiplora.compose import CONF_DIR, raw_composition
+from hiplora import conf as words
+from hiplora.compose import raw_composition
+from hiplora.conf import CONF_DIR
 from hiplora.errors import UserError
 from hiplora.report.stated import marks, stated
 from hiplora.report.table import latex
@@ -29,12 +30,13 @@ def test_every_setting_is_there_with_its_mark(table):
     for section in ("model", "svd", "training", "evaluation", "merging", "efficiency", *behind):
         for name in raw[section].keys() - {"name"}:
             assert rows[f"{behind.get(section, '')}{section}.{name}", "scale=paper"]
-    assert not any("pipeline=merge" in row for row, _ in rows)
+    assert not any("pipeline=backbone" in row for row, _ in rows)
     assert rows["training.rows_per_step", "scale=paper"] == "128 [paper]"
     assert rows["training.rows_per_step", "scale=mini"] == "2 [ours]"
     assert rows["method=proj method.side", "scale=mini"] == "outside [paper]"
     assert rows["pipeline=probe pipeline.count.zero", "scale=mini"] == "29 [paper]"
     assert rows["evaluation.limit", "scale=mini"] == "null [ours]"
+    assert rows["pipeline=evaluate pipeline.adapter", "scale=mini"] == "must be typed [ours]"
 
 
 def test_an_option_that_starts_from_another_shows_what_it_changes(table):
@@ -57,7 +59,7 @@ def test_what_was_selected_stands_behind_its_method(tmp_path, monkeypatch):
     for path in (conf / "selected/mini").glob("*.yaml"):
         path.unlink()
     (conf / "selected/mini/hip.yaml").write_text("training:\n  lr: 3e-3 # [ours] selected\n")
-    monkeypatch.setattr(composition, "CONF_DIR", conf)
+    monkeypatch.setattr(words, "CONF_DIR", conf)
     found = stated(["scale=mini", "method=hip"])
     assert (found["training.lr"].value, found["training.lr"].file) == (3e-3, "selected/mini/hip")
     assert table4._row("training.lr", "selected/mini/hip") == "method=hip training.lr"

@@ -15,6 +15,7 @@ from hiplora.methods import METHODS
 from hiplora.pipelines.base import frontier, scores, training
 from hiplora.stages.sources import Backbone
 from hiplora.tasks import TASKS
+from tests.tiny import NEEDS
 
 
 class Base(Options):
@@ -119,7 +120,7 @@ def all_ids() -> dict[str, str]:
     for name in OPERATORS:
         found[f"merge={name}"] = digest(compose([f"merge={name}"]).merge.identity())
     for name in TASKS:
-        found[f"task={name}"] = digest(compose([f"task={name}"]).task.identity())
+        found[f"task={name}"] = digest(compose([f"task={name}", *NEEDS.get(f"task={name}", [])]).task.identity())
     return found
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from hiplora.errors import UserError
 from hiplora.hub import commit
-from hiplora.tasks import TASKS
+from hiplora.tasks import TASKS, task_class
 from hiplora.tasks.files import digest
-from hiplora.tasks.source import ORIGINS, Data, Source, held_out
+from hiplora.tasks.origins import ORIGINS, held_out
+from hiplora.tasks.source import Data, Source, looked_up_once
 from tests.tiny import benchmark
 
+PROJECTS = [name for name in TASKS if hasattr(task_class(name), "training")]  # data sets that the project names
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -172,10 +174,22 @@ def test_a_file_is_hashed_and_read_once(tmp_path, monkeypatch):
     first.reads(("gsm8k", "train"))
     first.check(("gsm8k", "train"))
     monkeypatch.setattr("hiplora.tasks.files.hashlib.file_digest", None)
-    monkeypatch.setattr("hiplora.tasks.source.read_jsonl", None)
+    monkeypatch.setattr("hiplora.tasks.loading.read_jsonl", None)
     again = local(tmp_path)
     assert len(again.reads(("gsm8k", "train"), ("gsm8k", "validation"))) == 2
     assert len(again.load("gsm8k", "train")) + len(again.load("gsm8k", "validation")) == 100
+
+
+def test_a_table_looks_at_a_file_once_and_what_makes_stages_each_time(tmp_path):
+    write(tmp_path, "gsm8k/train", problems(3))
+    wanted = ("gsm8k", "validation")
+    before = local(tmp_path).reads(wanted)
+    with looked_up_once():
+        assert local(tmp_path).reads(wanted) == before
+        write(tmp_path, "gsm8k/validation", problems(4))
+        assert local(tmp_path).reads(wanted) == before
+        assert Source(Data(name="mini", root=None, revisions={})).reads(wanted) != before
+    assert local(tmp_path).reads(wanted).keys() == {"gsm8k/validation"} != before.keys()
 
 
 def test_check_names_a_broken_line_and_a_missing_file(tmp_path, hub):
@@ -193,7 +207,7 @@ def test_check_names_a_broken_line_and_a_missing_file(tmp_path, hub):
         hub.check(("gsm8k", "test"))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", PROJECTS)
 def test_a_task_names_what_it_reads(tmp_path, monkeypatch, name):
     task, loaded = benchmark(name), []
     source = local(tmp_path)
@@ -321,7 +335,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, hub):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real benchmarks are not beside the checkout")
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", PROJECTS)
 def test_the_real_benchmarks_read(name):
     task, source = benchmark(name), Source(Data(name="local", root=str(REAL), revisions={}))
     examples, items = task.training_examples(source), task.test_items(source)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from hiplora.errors import UserError
 from hiplora.packing.batches import micro_batch
+from hiplora.packing.decoder import check_head
 from hiplora.packing.rows import first_fit
 from hiplora.training import loss
 from tests.training.worker import examples
@@ -57,7 +58,7 @@ def test_a_trainable_head_gets_its_gradient() -> None:
 
 
 def test_models_that_scale_their_logits_are_refused(tiny: Path) -> None:
-    loss.check_head(AutoModelForCausalLM.from_pretrained(tiny))
+    check_head(AutoModelForCausalLM.from_pretrained(tiny))
     config = GraniteConfig(
         vocab_size=64,
         hidden_size=32,
@@ -70,4 +71,4 @@ def test_models_that_scale_their_logits_are_refused(tiny: Path) -> None:
         pad_token_id=0,
     )
     with pytest.raises(UserError, match="Granite"):
-        loss.check_head(GraniteForCausalLM(config))
+        check_head(GraniteForCausalLM(config))

@@ -109,7 +109,7 @@ def test_an_export_is_whole_or_as_it_was(tmp_path, capsys):
     assert stat.S_IMODE(weights.stat().st_mode) == 0o644
     for place, held in (
         (tmp_path / "other", []),
-        (out, ["adapter_config.json", "adapter_model.safetensors", "hiplora_output.json"]),
+        (out, ["README.md", "adapter_config.json", "adapter_model.safetensors", "hiplora_output.json"]),
     ):
         with small_files():
             assert main([arguments[0], str(place), *arguments[2:]]) == 2

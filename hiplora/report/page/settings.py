@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hiplora.compose import CONF_DIR, compose_cached
+from hiplora.compose import compose_cached
+from hiplora.conf import CONF_DIR
 from hiplora.errors import UserError
 from hiplora.pipelines.base import scores, training
 from hiplora.report.runs.fields import Fields, Value, asked, flat, shown

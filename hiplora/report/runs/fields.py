@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hiplora.errors import UserError
+from hiplora.report.scores import NORMAL_95
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Scores
 
@@ -34,11 +35,17 @@ def numbers(record: Record) -> Fields:
     """What came out: plain values as ``result.gsm8k.acc``, and how many there are of what stands in lists."""
     raw = record.result.model_dump()
     if isinstance(record.result, Scores):
-        raw |= raw.pop("benchmarks")
+        raw |= raw.pop("benchmarks") | {f"lm_eval.{name}": _shown_of(task) for name, task in raw.pop("lm_eval").items()}
     if isinstance(record.result, Adapter):
         raw |= raw.pop("measures")
     counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
     return {f"{RESULT}.{name}": value for name, value in flat(counted).items()}
+
+
+def _shown_of(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of an lm-eval task with half of a 95 % interval, and what a reader must know of them."""
+    halves = {f"{metric} ±": NORMAL_95 * error for metric, error in task["stderr"].items()}
+    return {**task["metrics"], **halves, **{key: task[key] for key in ("n", "shots", "version", "group")}}
 
 
 def flat(tree: Mapping[str, Any]) -> Fields:

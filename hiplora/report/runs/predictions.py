@@ -22,7 +22,7 @@ def score(sample: Sample) -> float | None:
     """1 for a right answer, 0 for a wrong one, the share that passed of several programs; None where none was asked."""
     if verdicts := sample.get("verdicts"):
         return sum(verdict == "passed" for verdict in verdicts) / len(verdicts)
-    value = sample.get("acc")
+    value = sample.get("acc", sample.get("exact_match"))
     return float(value) if isinstance(value, int | float) else None
 
 

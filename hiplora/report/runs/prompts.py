@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hiplora.compose import CONF_DIR, check_conf, compose_cached
+from hiplora.compose import compose_cached
+from hiplora.conf import CONF_DIR, check_conf
 from hiplora.errors import UserError
 from hiplora.report.find import NATURAL
 from hiplora.stages.record import Record, Sample
@@ -73,6 +74,8 @@ class Prompts:
         return self._asked[key]
 
     def _read(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+        if name.startswith("lm_eval/"):
+            raise UserError("lm-eval's tasks are not read here, so its text is not shown")
         if name not in self._tasks:
             raise UserError("this item is of none of the benchmarks of conf/, so its text is not read")
         task = self._tasks[name].but(**form)

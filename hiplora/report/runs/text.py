@@ -11,6 +11,7 @@ from hiplora.report.runs.fields import HEAD, RESULT, Fields, asked, numbers, sho
 from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import FIRST, Shelf
+from hiplora.report.scores import number
 from hiplora.stages.record import Record, Sample
 from hiplora.stages.results import Adapter, Frontier, Result, Scores
 from hiplora.tasks import TASKS, primary
@@ -43,6 +44,8 @@ def headline(result: Result) -> str:
         words = [
             f"{name} {_percent(scores, headline_metric(name, scores))}" for name, scores in result.benchmarks.items()
         ]
+        theirs = {name: task.metrics for name, task in result.lm_eval.items() if not task.group}
+        words += [f"{name} {number(scores[next(iter(scores))])}" for name, scores in theirs.items() if scores]
         return ", ".join(words)
     if isinstance(result, Adapter):
         return f"loss {result.final_loss:.3f}, {result.steps} steps, {duration(result.seconds)}"

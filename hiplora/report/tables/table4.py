@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from hiplora import compose
+from hiplora import conf
 from hiplora.errors import UserError
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import file_name
-from hiplora.report.stated import Stated, stated
+from hiplora.report.stated import TO_BE_GIVEN, Stated, stated
 from hiplora.report.table import Cell, Column, Table
 
 COLUMNS = tuple(Column(label=f"scale={scale}", spread="none") for scale in ("mini", "paper"))
@@ -83,7 +83,7 @@ def _compositions() -> Iterator[list[str]]:
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (compose.CONF_DIR / group).glob("*.yaml") if path.stem != SELECTION)
+    return sorted(path.stem for path in (conf.CONF_DIR / group).glob("*.yaml") if path.stem != SELECTION)
 
 
 def _row(name: str, file: str) -> str | None:
@@ -116,6 +116,8 @@ def _cell(row: str, column: Column, each: Stated) -> Cell:
 
 def _text(value: Any) -> str:
     """A value as it is typed."""
+    if value == TO_BE_GIVEN:
+        return "must be typed"
     if isinstance(value, list):
         return f"[{', '.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):

@@ -1,0 +1,147 @@
+"""Model cards: the README.md of an adapter's folder, or of folded weights, in the form of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.adapters.files import ADAPTER_CONFIG, HUB, read_config
+from hiplora.disk import write_atomically
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+CARD = "README.md"
+LICENCE = "# license: yours to choose before you publish this; https://huggingface.co/docs/hub/repositories-licenses"
+OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
+UNNAMED = "BACKBONE"  # in code to copy, where no backbone is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One score over ``n`` items, with its 95 % interval over them, and the backbone's beside it."""
+
+    benchmark: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    n: int
+    before: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a card says. ``base`` names the backbone on the Hub, where the adapter's own configuration does not."""
+
+    title: str
+    about: str
+    settings: Mapping[str, Any]
+    base: str | None = None
+    tags: Sequence[str] = ()
+    scores: Sequence[Scored] = ()
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of a folder that is otherwise complete, in the place of the one that is there."""
+    write_atomically(folder / CARD, render(folder, card).encode())
+
+
+def render(folder: Path, card: Card) -> str:
+    """The text of a card: metadata in YAML, what it is, settings, scores, how to load it, its licence."""
+    config = read_config(folder) if (folder / ADAPTER_CONFIG).is_file() else {}
+    named = _on_hub(card.base or config.get("base_model_name_or_path"))
+    sections = [
+        f"# {card.title}\n\n{card.about}",
+        _table("Settings", ("Setting", "Value"), [(name, str(value)) for name, value in card.settings.items()]),
+        _scores(card.scores),
+        _loading(folder, config, named or UNNAMED),
+        "## Licence\n\nNot chosen yet: whoever publishes this adds `license:` above. The backbone's licence and that "
+        "of the data may bind it.",
+    ]
+    return f"---\n{_metadata(card, config, named)}\n{LICENCE}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _on_hub(base: str | None) -> str | None:
+    """The name of a backbone on the Hub; None for a folder, whose place is nobody else's business."""
+    return base if base is not None and HUB.fullmatch(base) and not Path(base).exists() else None
+
+
+def _metadata(card: Card, config: Mapping[str, Any], named: str | None) -> str:
+    """The fields that the Hub itself reads."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        base_model=named,
+        library_name="peft" if config else "transformers",
+        pipeline_tag="text-generation",
+        model_name=card.title if card.scores else None,  # the Hub wants it beside results, and only there
+        tags=[*card.tags, *(["lora"] if config else [])],
+        eval_results=[_result(score) for score in card.scores] or None,
+    )
+    return data.to_yaml().rstrip()
+
+
+def _result(score: Scored) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=score.benchmark,
+        dataset_name=score.benchmark,
+        metric_type=score.metric,
+        metric_value=round(score.value, 6),
+    )
+
+
+def _scores(scores: Sequence[Scored]) -> str:
+    """Every score with its interval; "" without scores."""
+    heading = ("Benchmark", "Metric", "Backbone", "With this adapter", "95 % interval", "n")
+    rows = [
+        (
+            score.benchmark,
+            score.metric,
+            "" if score.before is None else f"{score.before:.3f}",
+            f"{score.value:.3f}",
+            "" if score.interval is None else f"[{score.interval[0]:.3f}, {score.interval[1]:.3f}]",
+            str(score.n),
+        )
+        for score in scores
+    ]
+    return _table("Scores", heading, rows)
+
+
+def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _loading(folder: Path, config: Mapping[str, Any], base: str) -> str:
+    """How to load what the folder holds, with hiplora and without."""
+    if not config:
+        return f"## How to load it\n\n{_code('transformers', ['AutoModelForCausalLM'], _from('model', 'FOLDER'))}"
+    stock = _code("peft", ["PeftModel"], 'model = PeftModel.from_pretrained(backbone, "{}")', base=base)
+    if config.get("peft_type") != OURS:
+        return f"## How to load it\n\nA stock PEFT adapter, which needs no hiplora:\n\n{stock.format('FOLDER')}"
+    ours = stock.format("FOLDER").replace("```python\n", "```python\nimport hiplora\n", 1)
+    ours = ours.replace("\nbackbone =", "\nhiplora.register()\nbackbone =", 1)
+    return (
+        f"## How to load it\n\nWith hiplora, which tells PEFT what HiP-LoRA is:\n\n{ours}\n\n"
+        "Without hiplora, once `hiplora-export FOLDER PLAIN` has written the same update as a stock LoRA:\n\n"
+        f"{stock.format('PLAIN')}"
+    )
+
+
+def _from(name: str, place: str) -> str:
+    return f'{name} = AutoModelForCausalLM.from_pretrained("{place}")'
+
+
+def _code(library: str, names: Sequence[str], *lines: str, base: str | None = None) -> str:
+    imports = [f"from {library} import {', '.join(names)}"]
+    if base is not None:
+        imports.append("from transformers import AutoModelForCausalLM")
+        lines = (_from("backbone", base), *lines)
+    return "\n".join(["```python", *imports, "", *lines, "```"])

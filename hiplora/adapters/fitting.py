@@ -1,0 +1,67 @@
+"""Whether an adapter belongs on a backbone, by the names and shapes of what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from hiplora.adapters.reading import Adapter
+from hiplora.errors import UserError
+from hiplora.tuner.targets import transposed
+
+
+def check_fits(adapter: Adapter, modules: Mapping[str, nn.Module], backbone: str) -> None:
+    """Refuse an adapter that changes a module which the backbone lacks or has in another shape.
+
+    Args:
+        modules: those of the loaded backbone, or of its skeleton.
+        backbone: what to call it.
+
+    Raises:
+        UserError: the sentence names the module, both shapes and the model that the adapter says it was trained on.
+    """
+    trained_on = f"; it says that it was trained on {adapter.base}" if adapter.base else ""
+    remedy = f"{trained_on}; choose that backbone with model=folder model.path=DIR."
+    for name, update in adapter.updates.items():
+        if name not in modules:
+            raise UserError(f"{adapter.label} adapts {name}, which the backbone {backbone} does not have{remedy}")
+        own = linear_shape(modules[name])
+        if own != update.shape:
+            kind = f"a {type(modules[name]).__name__}" if own is None else str(own)
+            raise UserError(
+                f"{adapter.label} changes {name} by a matrix of {update.shape}, which is {kind} in the backbone "
+                f"{backbone}{remedy}"
+            )
+    for key, tensor in adapter.trained.tensors.items():
+        _check_parameter(adapter, modules, key, tuple(tensor.shape), f"{backbone}{remedy}")
+    for name, rows in adapter.trained.tokens.items():
+        shape = (max(rows) + 1, *next(iter(rows.values())).shape)
+        _check_parameter(adapter, modules, f"{name}.weight", shape, f"{backbone}{remedy}", least=True)
+
+
+def linear_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """Shape (out, in) of a linear layer, a Conv1D too; None of any other module."""
+    if transposed(module):
+        return tuple(module.get_parameter("weight").shape)[::-1]
+    return tuple(module.weight.shape) if isinstance(module, nn.Linear) else None
+
+
+def _check_parameter(
+    adapter: Adapter,
+    modules: Mapping[str, nn.Module],
+    key: str,
+    shape: tuple[int, ...],
+    backbone: str,
+    *,
+    least: bool = False,
+) -> None:
+    """Refuse values for a parameter that is not there, or of another shape; ``least``: rows of one with as many."""
+    path, _, name = key.rpartition(".")
+    held = dict(modules[path].named_parameters(recurse=False)).get(name) if path in modules else None
+    own = None if held is None else tuple(held.shape)
+    if own is None or not (own == shape or (least and own[1:] == shape[1:] and own[0] >= shape[0])):
+        rows = " or more rows" if least else ""
+        raise UserError(
+            f"{adapter.label} holds {key} of {shape}{rows}, which is {own or 'absent'} in the backbone {backbone}"
+        )

@@ -1,0 +1,139 @@
+"""What Hydra composes of conf/, and what it refuses, in one sentence. Loads Hydra, which a kept composition does not.
+
+Hydra parses every file anew for each composition, which is half of its time; here each is parsed once per process.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from hiplora import conf
+from hiplora.conf import quoted_options
+from hiplora.errors import UserError
+
+# Parts of Hydra's own section, which only a run that Hydra starts has a use for: a quarter of a composition's time.
+UNUSED = ("hydra/job_logging=none", "hydra/hydra_logging=none", "~hydra/help", "~hydra/hydra_help")
+
+
+def composed(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """What overrides, quoted, compose to; ``with_hydra``: also Hydra's own section. Raises UserError."""
+    try:
+        with _ready():
+            words = [*overrides, *(() if with_hydra else UNUSED)]
+            return hydra_compose("config", overrides=words, return_hydra_config=with_hydra)
+    except HydraException as error:
+        raise one_sentence(error) from None
+
+
+def files(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """The files of conf/ that overrides compose, without their ending, each with the section that it fills.
+
+    The later ones count over the earlier. Raises as :func:`composed`.
+    """
+    try:
+        with _ready():
+            loader = GlobalHydra.instance().config_loader()
+            listed = loader.compute_defaults_list("config", quoted_options(overrides), RunMode.RUN).defaults
+    except HydraException as error:
+        raise one_sentence(error) from None
+    return [
+        (str(each.config_path), each.package or "") for each in listed if not str(each.config_path).startswith("hydra/")
+    ]
+
+
+@contextmanager
+def _ready() -> Iterator[None]:
+    """Inside, Hydra composes conf/."""
+    # A run that Hydra started and that composes another configuration has Hydra ready, for the same conf/.
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    with initialize_config_dir(str(conf.CONF_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        loader.repository = _Files(loader.config_search_path, _state())
+        yield
+
+
+class _Files(ConfigRepository):
+    """The files that Hydra composes; one that is known is not parsed again while nothing in conf/ changes."""
+
+    def __init__(self, search_path: ConfigSearchPath, state: tuple[object, ...]) -> None:
+        super().__init__(search_path)
+        self._state = state
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """See :class:`hydra._internal.config_repository.IConfigRepository`."""
+        known = _known(tuple(str(source.path) for source in self.sources), self._state)
+        if config_path not in known:
+            known[config_path] = super().load_config(config_path)
+        return copy.deepcopy(known[config_path])  # Hydra writes into what it is given
+
+
+@lru_cache(maxsize=1)
+def _known(sources: tuple[str, ...], state: tuple[object, ...]) -> dict[str, ConfigResult | None]:
+    return {}
+
+
+def _state() -> tuple[object, ...]:
+    """What a change of a file in conf/ changes."""
+    stats = ((path, path.stat()) for path in sorted(conf.CONF_DIR.rglob("*.yaml")))
+    return tuple((path, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def check_hydra(options: Sequence[str]) -> None:
+    """Refuse options of Hydra itself that it does not know, before many runs are started with them.
+
+    Raises:
+        UserError: an option, such as a launcher, that does not exist or is not installed.
+    """
+    try:
+        composed(options, with_hydra=True)
+    except UserError as error:
+        extras = "pip install -e '.[joblib]', '.[slurm]' or '.[ray]' adds a launcher"
+        raise UserError(f"{error}{f' ({extras})' if 'hydra/launcher' in str(error) else ''}") from None
+
+
+def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
+    """The first combination of a sweep that Hydra cannot compose: its swept values, and why; None if all compose."""
+    with initialize_config_dir(str(conf.CONF_DIR), version_base="1.3"):
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+        axes = {
+            each.get_key_element(): list(each.sweep_string_iterator()) for each in parsed if each.is_discrete_sweep()
+        }
+        fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
+        for values in itertools.product(*axes.values()):
+            chosen = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
+            try:
+                hydra_compose("config", overrides=[*fixed, *chosen])
+            except HydraException as error:
+                return " ".join(chosen), one_sentence(error)
+    return None
+
+
+def one_sentence(error: HydraException) -> UserError:
+    """What Hydra refuses to compose, in one sentence."""
+    sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
+    where, _, rest = sentence.partition(": ")
+    named = rest if where.startswith("In '") else sentence
+    absent = re.match(r"Could not override '(.*)'\. To append to your config use", named)
+    if absent:  # appended, it would be refused too
+        named = f"{absent[1]} is not a field of this configuration; conf/ explains those there are."
+    return UserError(named.replace("' Available", "'. Available"))

@@ -1,0 +1,102 @@
+"""Where conf/ lies, and the overrides that a user types for it as Hydra should read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiplora.disk import FOLDERS, check_folder, typed_path
+from hiplora.errors import UserError
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout: users edit it
+
+
+def check_conf() -> None:
+    """Refuse to go on where the package was installed without its checkout, and so without conf/.
+
+    Raises:
+        UserError: conf/ is not there.
+    """
+    if not CONF_DIR.is_dir():
+        raise UserError(
+            f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds the library alone, so "
+            "type `pip install -c constraints.txt -e '.[suite]'` in a checkout of the project and run it from there."
+        )
+
+
+def quoted_options(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra should read them: numbers among options of groups in quotes, ~ as the home folder.
+
+    Hydra takes a bare ``seed=42`` for a value.
+
+    Raises:
+        UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
+    """
+    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    overrides = _in_pipeline(overrides)
+    for text in overrides:
+        _check_choice(text, groups)
+    at_home = [_with_home(text) if text.partition("=")[0] in PATHS else text for text in overrides]
+    return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
+
+
+PATHS = (
+    *FOLDERS,
+    "model.path",
+    "evaluation.include_path",
+    "data.root",
+    "pipeline.adapter",
+    "task.file",
+    "task.validation_file",
+    "task.test_file",
+)
+SHORT = {
+    "adapter": "pipeline.adapter",
+    "adapter.revision": "pipeline.revision",
+}  # typed for fields of pipeline=evaluate
+
+
+def _in_pipeline(overrides: Sequence[str]) -> list[str]:
+    """Overrides with what is typed in short by its whole name. UserError where no pipeline has such a field."""
+    given = [text.partition("=")[0] for text in overrides]
+    short = next((field for field in given if field in SHORT), None)
+    if short is not None and not any(text.startswith("pipeline=") and "evaluate" in text for text in overrides):
+        raise UserError(f"{short}=… is read by pipeline=evaluate alone; type that beside it, or leave it out.")
+    return [SHORT.get(field, field) + text.removeprefix(field) for field, text in zip(given, overrides, strict=True)]
+
+
+def _check_choice(override: str, groups: set[str]) -> None:
+    """Refuse what chooses no option of a group, for which Hydra has an error that no user should read."""
+    group, sign, given = override.lstrip("+").partition("=")
+    if not sign or not (group in groups or group == "hydra" or "/" in group):
+        return
+    for value in given.split(","):
+        if value.strip() in ("", "null") or value.strip()[0] in "[{":
+            known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+            choose = f"choose one of {', '.join(known)}" if known else "name one"
+            raise UserError(f"{group}={given} chooses no option; leave it out, or {choose}.")
+
+
+def _with_home(override: str) -> str:
+    """A folder with its ~ replaced: Hydra makes a folder of its own in outputs_dir, and a shell replaces none there."""
+    field, _, value = override.partition("=")
+
+    def at_home(found: re.Match[str]) -> str:
+        check_folder(field, found[0])
+        return str(typed_path(found[0]))
+
+    return f"{field}=" + re.sub(r"(?<![^\[,'\"])~[^,\]'\"]*", at_home, value)  # each value of a list too
+
+
+def _quoted(override: str) -> str:
+    group, _, given = override.partition("=")
+    values = [value.strip(" '\"") for value in given.split(",")]
+    options = {path.stem for path in (CONF_DIR / "seed").glob("*.yaml")}
+    for value in values:
+        if group == "seed" and value not in options and value.lstrip("-").isdigit():
+            raise UserError(
+                f"seed={value} is not one of the paper's seeds 42, 100, 2024; type seed=custom seed.value={value}."
+            )
+    number = re.compile(r"-?[\d.]+")
+    return f"{group}=" + ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)

@@ -1,0 +1,214 @@
+"""How lm-eval's tasks are defined, read without lm-eval: names, YAML with what it includes, and the files behind it.
+
+lm-eval itself loads and scores the tasks; this is for what must be known before: what identifies a result, and what is
+refused.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hiplora.errors import UserError
+from hiplora.tasks.files import sha256, tree_sha256
+
+# A task's or group's own line; below `tag:` there may be a list. Members of a group are indented.
+NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
+TAGGED = re.compile(r"^[\"']?tag[\"']?:((?:[ \t]*[^\n#]+)|(?:[ \t]*\n[ \t]*-[^\n]+)+)", re.MULTILINE)
+INCLUDED = re.compile(r"^[\"']?include[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
+WORD = re.compile(r"\w[\w.+-]*")
+
+
+class Function(str):
+    """What a YAML names by ``!function``: a dotted name, of a Python file beside the YAML or of a package."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A task or group as its YAML says it, with what that includes; functions stay names."""
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def members(self) -> list[str]:
+        """The names of what a group holds; nothing of a task. What is defined inside the group is part of it."""
+        listed = self.config.get("task") if "group" in self.config else None
+        each = [listed] if isinstance(listed, str) else listed or []
+        names = (member if isinstance(member, str) else member.get("task", member.get("group")) for member in each)
+        return [name for name in names if isinstance(name, str) and name != self.name]
+
+    def reads(self) -> dict[str, str]:
+        """What identifies it: the digest of what the YAML says, functions by their files, and of each data file.
+
+        Paths do not enter: neither that of the YAML nor those of data files.
+        """
+        data = dict(_data_files(self.config))
+        asked = _plain({**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}, self.path)
+        text = json.dumps(asked, sort_keys=True, default=str)
+        own = {f"lm_eval/{self.name}": hashlib.sha256(text.encode()).hexdigest()}
+        return own | {
+            f"lm_eval/{self.name} ({part})": tree_sha256(path) if path.is_dir() else sha256(path)
+            for part, path in data.items()
+        }
+
+    def absent(self) -> str | None:
+        """A data file on this machine that the YAML names and that is not there."""
+        given = self.config.get("dataset_kwargs") or {}
+        files = [path for key in ("data_files", "data_dir") for _, path in _named(key, given.get(key))]
+        return next((path for path in files if "://" not in path and not Path(path).exists()), None)
+
+    def _settings(self) -> dict[str, Any]:
+        given = self.config.get("dataset_kwargs") or {}
+        return {key: value for key, value in given.items() if key not in ("data_files", "data_dir")} | {
+            key: sorted(label for label, _ in _named(key, given[key]))
+            for key in ("data_files", "data_dir")
+            if key in given
+        }
+
+    def _dataset(self) -> Any:
+        path = self.config.get("dataset_path")
+        return "folder" if isinstance(path, str) and Path(path).exists() else path
+
+
+def built_in() -> Path:
+    """The folder of lm-eval's own tasks; lm-eval is not imported."""
+    spec = find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("evaluation.tasks needs lm-eval; type `pip install -c constraints.txt -e '.[suite]'`.")
+    return Path(next(iter(spec.submodule_search_locations))) / "tasks"
+
+
+def own_mark(name: str) -> dict[str, str]:
+    """What identifies a task that comes with lm-eval: its name and lm-eval's version, which holds the task's."""
+    return {f"lm_eval/{name}": f"lm-eval {version('lm_eval')}"}
+
+
+@cache
+def names(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Every task, group and tag below a folder with the YAML files that name it, read once per process."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        text = _text(path)
+        tagged = [text, *(_text(path.parent / include) for include in INCLUDED.findall(text))]
+        tags = (word for each in tagged for line in TAGGED.findall(each) for word in WORD.findall(line))
+        for name in dict.fromkeys((*NAMED.findall(text), *tags)):
+            found.setdefault(name, []).append(path)
+    return {name: tuple(paths) for name, paths in found.items()}
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def definitions(name: str, folder: Path) -> list[Definition]:
+    """The task or group of a name below a folder, or the tasks with that tag. UserError where its YAML is broken."""
+    read = [_read(path) for path in names(folder).get(name, ())]
+    own = [each for each in read if each.name == name]
+    return own[:1] or [each for each in read if name in _tags(each.config)]
+
+
+def described(name: str, folder: Path) -> dict[str, str]:
+    """What identifies a task, group or tag below a folder: each task of it; those not below it are lm-eval's own."""
+    found: dict[str, str] = {}
+    for each in definitions(name, folder):
+        found |= each.reads()
+        for member in each.members:
+            found |= described(member, folder)
+    return found or own_mark(name)
+
+
+def all_definitions(name: str, folders: Sequence[Path]) -> list[Definition]:
+    """The definitions that a name stands for, with those of the members of groups; the first folder that has it."""
+    found = next((each for folder in folders if (each := definitions(name, folder))), [])
+    return [*found, *(inner for each in found for member in each.members for inner in all_definitions(member, folders))]
+
+
+def _read(path: Path) -> Definition:
+    config = _loaded(path, ())
+    name = config.get("group", config.get("task"))
+    return Definition(str(name), path, config)
+
+
+def _tags(config: Mapping[str, Any]) -> Sequence[str]:
+    tags = config.get("tag") or ()
+    return (tags,) if isinstance(tags, str) else tags
+
+
+def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The YAML of a file merged over what it includes, as lm-eval merges it."""
+    import yaml
+
+    if path in seen:
+        raise UserError(f"{path} includes itself; remove that include.")
+    try:
+        config = yaml.load(path.read_text(), Loader=_loader())  # a safe loader with one more tag
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); repair it.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a task; a task's YAML has keys such as task, dataset_path and output_type.")
+    includes = config.pop("include", [])
+    merged: dict[str, Any] = {}
+    for include in [includes] if isinstance(includes, str) else includes:
+        merged |= _loaded(path.parent / include, (*seen, path))
+    return merged | config
+
+
+@cache
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML with lm-eval's tag for functions."""
+
+    Loader.add_constructor("!function", lambda loader, node: Function(loader.construct_scalar(node)))
+    return Loader
+
+
+def _plain(value: Any, path: Path) -> Any:
+    """A configuration with each function as its name and the digest of its file, where that lies beside the YAML."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, path) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, path) for inner in value]
+    if isinstance(value, Function):
+        module, _, name = value.rpartition(".")
+        file = path.parent / f"{module.replace('.', '/')}.py"
+        return [name, sha256(file)] if file.is_file() else str(value)
+    return value
+
+
+def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Data on this machine that a task reads, each file under the split that it is of; what has an address is not.
+
+    Paths are taken as lm-eval takes them: from the folder in which the command runs.
+    """
+    given = config.get("dataset_kwargs") or {}
+    for key in ("data_files", "data_dir"):
+        yield from ((label, Path(path)) for label, path in _named(key, given.get(key)) if Path(path).exists())
+    dataset = config.get("dataset_path")
+    if isinstance(dataset, str) and Path(dataset).exists():
+        yield "folder", Path(dataset)
+
+
+def _named(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """(Split with a number where it has several, path) of what ``data_files`` or ``data_dir`` names."""
+    if value is None:
+        return
+    splits = value if isinstance(value, Mapping) else {"train" if key == "data_files" else key: value}
+    for split, files in splits.items():
+        each = [files] if isinstance(files, str) else list(files)
+        paths = [path for name in each for path in (sorted(glob.glob(name)) or [name])]
+        for number, path in enumerate(paths, start=1):
+            yield (split if len(paths) == 1 else f"{split} {number}"), path

@@ -1,0 +1,251 @@
+"""lm-eval's own tasks on the model in memory: loaded and scored by lm-eval, as its own command would.
+
+The model answers as lm-eval's ``HFLM`` does: a prompt and its continuation are encoded as one text, long texts are
+scored in rolling windows, and what is written is cut as there. Requests are batched and computed as all of ours are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.tasks import TaskManager
+
+from hiplora.errors import UserError
+from hiplora.evaluation.definitions import Definition
+from hiplora.evaluation.engine import quiet
+from hiplora.evaluation.harness_lm import HarnessLM, settings_of
+from hiplora.evaluation.lm_tasks import LmTasks, check_counted
+from hiplora.packing.decoder import evaluating
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from hiplora.evaluation.options import Evaluation
+    from hiplora.parts import Parts
+
+BOOTSTRAP = 1000  # resamples behind the standard error of a score that is no mean, such as a perplexity
+UNSAFE = "runs programs that a model wrote, without a sandbox; the benchmark code runs them in one, so leave it out"
+SEEN = "shows pictures or plays sound, which the backbone cannot take; leave it out"
+
+
+@dataclass(frozen=True)
+class LmScore:
+    """The scores of one of lm-eval's tasks, or of a group that has scores of its own.
+
+    ``metrics`` are lm-eval's, the main one first, under its names without ``,none``: None where they are no finite
+    number. ``stderr`` are its standard errors, ``better`` says of which metrics higher is better. ``group`` is the one
+    with scores of its own that it is part of.
+    """
+
+    metrics: dict[str, float | None]
+    stderr: dict[str, float]
+    better: dict[str, bool | None]
+    n: int
+    shots: int | None
+    version: str
+    group: str | None
+
+
+def check(asked: LmTasks, *, positions: int | None) -> None:
+    """Refuse, before anything is computed, tasks that could not be scored. Raises UserError."""
+    _checked(asked, positions, tuple(asked.reads().items()))
+
+
+@cache
+def _checked(asked: LmTasks, positions: int | None, reads: tuple[tuple[str, str], ...]) -> None:
+    """As :func:`check`; the same tasks are loaded once for all models that they are asked of."""
+    with _as_lm_eval():
+        loaded = load(asked)
+    for name, task in loaded["tasks"].items():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise UserError(f"evaluation.tasks: {name} {UNSAFE}.")
+        if getattr(task, "MULTIMODAL", False):
+            raise UserError(f"evaluation.tasks: {name} {SEEN}.")
+        if task.OUTPUT_TYPE == "generate_until":
+            settings = settings_of(task.config.generation_kwargs or {}, name=name)
+            if positions is not None and settings["max_gen_toks"] >= positions:
+                raise UserError(
+                    f"evaluation.tasks: {name} writes {settings['max_gen_toks']} tokens, which leaves no position for "
+                    f"a prompt: the backbone has {positions}; lower max_gen_toks in a copy of its YAML."
+                )
+    for each in asked.counted():
+        check_counted(*_metrics(loaded, each.name), each)
+
+
+def load(asked: LmTasks) -> dict[str, Any]:
+    """Tasks and groups as lm-eval's ``evaluate`` takes them.
+
+    Raises:
+        UserError: an unknown name, a data set out of reach, a definition that lm-eval does not take.
+    """
+    defined = asked.defined()
+    folders = dict.fromkeys(each.path.parent for found in defined.values() for each in found)
+    for found in defined.values():
+        for each in found:
+            _check_defined(each)
+    manager = TaskManager(include_path=[*folders, *filter(None, [asked.folder])], include_defaults=False)
+    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    for name, found in defined.items():
+        part = _loaded(manager, name, found)
+        if twice := next((each for each in part["tasks"] if each in loaded["tasks"]), None):
+            raise UserError(f"evaluation.tasks: {twice} is in two of the names; name it once.")
+        for kind in loaded:
+            loaded[kind] |= part.get(kind, {})
+    for task in loaded["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    return loaded
+
+
+def _check_defined(each: Definition) -> None:
+    """Refuse what a definition alone shows. Raises UserError."""
+    if each.config.get("unsafe_code"):
+        raise UserError(f"evaluation.tasks: {each.name} {UNSAFE}.")
+    if each.config.get("doc_to_image") or each.config.get("doc_to_audio"):
+        raise UserError(f"evaluation.tasks: {each.name} {SEEN}.")
+    if (absent := each.absent()) is not None:
+        raise UserError(
+            f"{each.path.name} names the data {absent}, which is not there; lm-eval takes such a path from the folder "
+            "in which the command runs, so give a whole path or run it from there."
+        )
+
+
+def _loaded(manager: TaskManager, name: str, found: Sequence[Definition]) -> Mapping[str, Any]:
+    try:
+        return manager.load([name])
+    except Exception as error:  # lm-eval's, the Hub's and those of a task's own functions have no common base
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        reads = dict.fromkeys(str(path) for each in found if (path := each.config.get("dataset_path")))
+        data = f" It reads {', '.join([*reads][:3])}: if that is on the Hub, connect to it once." if reads else ""
+        raise UserError(f"evaluation.tasks: lm-eval could not load {name} ({reason}).{data}") from error
+
+
+def score(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    asked: LmTasks,
+    evaluation: Evaluation,
+    progress: bool = True,
+    parts: Parts | None = None,
+) -> tuple[dict[str, LmScore], list[dict[str, Any]]]:
+    """Scores by task and group, and what the model answered to each document.
+
+    Global random states are set as lm-eval sets them, since a task may draw from them, and put back.
+    """
+    with evaluating(model), _as_lm_eval():
+        loaded = load(asked)
+        lm = HarnessLM(
+            model,
+            tokenizer,
+            batch_tokens=evaluation.batch_tokens,
+            seed=evaluation.seed,
+            progress=progress,
+            parts=parts,
+        )
+        results: Any = lm_evaluate(lm=lm, task_dict=loaded, limit=evaluation.limit, bootstrap_iters=BOOTSTRAP)
+    inside = _inside(loaded)
+    shown = [*loaded["tasks"], *(name for name, group in loaded["groups"].items() if group.has_aggregation)]
+    scores = {name: _score(name, loaded, results, inside.get(name)) for name in shown}
+    samples = [_sample(name, each) for name in loaded["tasks"] for each in results["samples"][name]]
+    return scores, samples
+
+
+def _score(name: str, loaded: Mapping[str, Any], results: Mapping[str, Any], group: str | None) -> LmScore:
+    found = results["results"][name]
+    order, better = _metrics(loaded, name)
+    numbers = {key.removesuffix(",none"): value for key, value in found.items() if "," in key}
+    scores = [key for key in numbers if not key.partition(",")[0].endswith("_stderr")]
+    scores.sort(key=lambda key: [*order, key.partition(",")[0]].index(key.partition(",")[0]))
+    errors = {key: _finite(numbers.get(_error_of(key))) for key in scores}
+    return LmScore(
+        metrics={key: _finite(numbers[key]) for key in scores},
+        stderr={key: error for key, error in errors.items() if error is not None},
+        better=dict(better),
+        n=found["sample_len"],
+        shots=results["n-shot"].get(name),
+        version=str(results["versions"].get(name)),
+        group=group,
+    )
+
+
+def _error_of(key: str) -> str:
+    """Where the standard error of a metric stands."""
+    metric, comma, filtered = key.partition(",")
+    return f"{metric}_stderr{comma}{filtered}"
+
+
+def _metrics(loaded: Mapping[str, Any], name: str) -> tuple[list[str], dict[str, bool | None]]:
+    """Metrics of a task or group in the order of its list, and whether higher is better."""
+    if name in loaded["tasks"]:
+        better = loaded["tasks"][name].higher_is_better()
+        return [*better], dict(better)
+    tasks = loaded["groups"][name].get_all_tasks() if name in loaded["groups"] else []
+    better = {metric: higher for task in tasks for metric, higher in task.higher_is_better().items()}
+    listed = [each.metric for each in loaded["groups"][name].aggregate_metric_list or []] if tasks else []
+    return listed, {metric: better.get(metric) for metric in listed}
+
+
+def _inside(loaded: Mapping[str, Any]) -> dict[str, str]:
+    """The outermost group with scores of its own that a task or group is part of."""
+    found: dict[str, str] = {}
+    for name, group in loaded["groups"].items():
+        members = [task.task_name for task in group.get_all_tasks()] + [each.name for each in group.get_all_groups()]
+        if group.has_aggregation and name not in found:
+            found |= dict.fromkeys(members, name)
+    return found
+
+
+def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a document: the model's outputs and scores, never its text."""
+    filtered = "" if entry["filter"] == "none" else f",{entry['filter']}"
+    values = {name: _finite(entry[name]) for name in entry["metrics"]}
+    kept = {name: value for name, value in values.items() if value is not None}
+    outputs = [answer for answers in entry["resps"] for answer in answers]
+    told = {"text": outputs[0]} if isinstance(outputs[0], str) else {"log_probs": [_log_prob(each) for each in outputs]}
+    hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
+    return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **told, **kept, **hashes}
+
+
+def _log_prob(answer: Any) -> float:
+    """Of a continuation, or of a whole text, in nats."""
+    return round(answer[0] if isinstance(answer, tuple) else answer, 4)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool | int | float | np.number) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+@contextmanager
+def _as_lm_eval() -> Iterator[None]:
+    """What lm-eval's command has around it: seeded random states; its notes go to stderr, and all is put back."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    alone = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"  # it would fork this process, model and all, to resample
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+    try:
+        with quiet(), redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.environ.pop("DISABLE_MULTIPROC") if alone is None else os.environ.update(DISABLE_MULTIPROC=alone)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

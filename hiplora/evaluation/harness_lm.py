@@ -1,0 +1,100 @@
+"""The model in memory with lm-eval's own conventions, those of its ``HFLM``, for tasks that are lm-eval's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from hiplora.errors import UserError
+from hiplora.evaluation.lm import Answer, InMemoryLM
+from hiplora.evaluation.sampling import Decoding
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+# What decides nothing at these values; at others this decoder does not do it.
+NEUTRAL = {
+    "top_k": (0, None), "num_beams": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
+    "min_p": (None, 0.0), "use_cache": (True,), "early_stopping": (True, False),
+}  # fmt: skip
+SAMPLED = ("temperature", "top_p", "top_k", "min_p")  # say nothing where the likeliest token is taken
+
+
+def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
+    """A task's ``generation_kwargs`` as lm-eval reads them, without what decides nothing.
+
+    Raises:
+        UserError: a setting that this decoder does not do.
+    """
+    read: dict[str, Any] = dict(normalize_gen_kwargs(given))
+    known = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
+    idle = SAMPLED if not read["do_sample"] else ()
+    other = {key: value for key, value in read.items() if key not in known and key not in idle}
+    for key, value in other.items():
+        if value not in NEUTRAL.get(key, ()):
+            raise UserError(
+                f"evaluation.tasks: {name} asks for {key}={value} in generation_kwargs, which this project's decoder "
+                "does not do; leave the task out, or remove that in a copy of its YAML."
+            )
+    return {key: value for key, value in read.items() if key in known}
+
+
+class HarnessLM(InMemoryLM):
+    """As ``HFLM`` answers: one encoding of prompt and continuation, rolling windows, completions cut at its stops.
+
+    Sampled completions are drawn by :mod:`hiplora.evaluation.sampling`, from all tokens where no nucleus is named.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """All windows of rolling likelihoods at once: they are batched by their tokens."""
+        return 2**31
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return TemplateLM._encode_pair(self, context, continuation)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[Answer]:
+        longest = max((len(continuation) for _, _, continuation in requests), default=0)
+        if longest > self.max_length:
+            raise UserError(
+                f"evaluation.tasks: an answer has {longest} tokens and the model reads {self.max_length}; leave the "
+                "task out, or shorten its answers."
+            )
+        return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        texts = super().generate_until(requests, disable_tqdm=disable_tqdm)
+        return [
+            postprocess_generated_text(text, self._stops(settings_of(request.args[1], name="a task")), None)
+            for text, request in zip(texts, requests, strict=True)
+        ]
+
+    def _decoding(self, settings: dict[str, Any]) -> Decoding:
+        read = settings_of(settings, name="a task")
+        sampled = bool(read["do_sample"])
+        return Decoding(
+            max_new_tokens=read["max_gen_toks"],
+            stops=tuple(stop for stop in self._stops(read) if stop),
+            temperature=read["temperature"] if sampled else 0.0,
+            top_p=read.get("top_p", 1.0) if sampled else 1.0,
+            seed=self.seed,
+            raw=True,
+        )
+
+    def _stops(self, settings: dict[str, Any]) -> list[str]:
+        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        return handle_stop_sequences([*settings["until"]], eos=end)
+
+    def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        return [self.tok_encode(prompt) for prompt in prompts]

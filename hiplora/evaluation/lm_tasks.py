@@ -1,0 +1,166 @@
+"""Tasks of lm-eval that are asked beside the benchmarks: which, where they are defined, which of them Retain counts.
+
+Light: lm-eval is loaded by whoever asks the tasks (:mod:`hiplora.evaluation.harness`), and only where there are some.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora.config import As, Options, Place
+from hiplora.disk import typed_path
+from hiplora.errors import UserError
+from hiplora.evaluation.definitions import Definition, all_definitions, built_in, described, names, own_mark
+from hiplora.tasks import ORDER
+
+FIELDS = ("tasks", "include_path", "retain")  # of the section evaluation, which are no part of how others are asked
+THEIRS = "lm_eval:"  # in front of a name in evaluation.retain that is a benchmark's too
+HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # lm-eval's metrics that are no shares of 1
+UNKNOWN = "has no direction: its definition does not say whether higher is better"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What Retain counts: a benchmark of ours by its headline score, or a task of lm-eval, maybe by a ``metric``."""
+
+    name: str
+    ours: bool
+    metric: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name among all scores of a model."""
+        return self.name if self.ours else f"lm_eval/{self.name}"
+
+
+class LmTasks(Options):
+    """``tasks`` are names of lm-eval's tasks, groups and tags; those below ``include_path`` come before its own.
+
+    Each is identified by what its definition says and by the files behind it (:meth:`reads`). ``retain`` names those
+    that Retain counts, with a metric behind a slash where it is not the task's main one; it changes no score.
+    """
+
+    group: ClassVar[str] = "evaluation"
+
+    tasks: Annotated[tuple[str, ...], Field(strict=False, min_length=1), As(sorted)]
+    include_path: Annotated[str | None, Place] = None
+    retain: Annotated[tuple[str, ...], Field(strict=False), Place] = ()
+
+    def check_options(self) -> None:
+        if twice := [name for name in self.tasks if self.tasks.count(name) > 1]:
+            raise UserError(f"evaluation.tasks names {twice[0]} twice; name each task once.")
+        if self.include_path is not None and not typed_path(self.include_path).is_dir():
+            raise UserError(
+                f"evaluation.include_path={self.include_path} is not a folder; give the one that holds the tasks' YAML."
+            )
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the user's own tasks are defined."""
+        return None if self.include_path is None else typed_path(self.include_path)
+
+    def reads(self) -> dict[str, str]:
+        """What identifies the tasks: name → digest of a definition or of data, or the version of lm-eval."""
+        found: dict[str, str] = {}
+        for name in self.tasks:
+            found |= own_mark(name) if self.folder is None else described(name, self.folder)
+        return dict(sorted(found.items()))
+
+    def defined(self) -> dict[str, list[Definition]]:
+        """The definitions that each name stands for, the user's own before lm-eval's; of a group, its members' too.
+
+        Raises:
+            UserError: a name that no definition has, or a YAML that is broken.
+        """
+        return {name: self._defined(name) for name in self.tasks}
+
+    def _defined(self, name: str) -> list[Definition]:
+        folders = [folder for folder in (self.folder, built_in()) if folder is not None]
+        if found := all_definitions(name, folders):
+            return found
+        known = [each for folder in folders for each in names(folder)]
+        close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
+        near = f"; near are {', '.join(dict.fromkeys(close))}" if close else ""
+        where = "is neither below evaluation.include_path nor" if self.folder is not None else "is not"
+        raise UserError(
+            f"evaluation.tasks names {name}, which {where} a task, group or tag of lm-eval{near}; type one of its "
+            "names, or the folder of your own definitions as evaluation.include_path=DIR."
+        )
+
+    def counted(self) -> list[Counted]:
+        """Those of lm-eval's tasks that Retain counts."""
+        return [each for each in counted(self.retain, self.tasks) if not each.ours]
+
+
+def counted(retain: Sequence[str], tasks: Collection[str]) -> list[Counted]:
+    """What ``evaluation.retain`` names; nothing where it is empty. UserError for what is not scored, or said twice."""
+    found = [_counted(word, tasks) for word in retain]
+    names = [(each.name, each.ours) for each in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"evaluation.retain names {twice[0]} twice; name each once.")
+    return found
+
+
+def _counted(word: str, tasks: Collection[str]) -> Counted:
+    name, _, metric = word.removeprefix(THEIRS).partition("/")
+    if not word.startswith(THEIRS) and name in ORDER:
+        if metric:
+            raise UserError(f"evaluation.retain={word}: {name} counts by its headline score; type {name}.")
+        return Counted(name, ours=True)
+    if name not in tasks:
+        scored = ", ".join([*ORDER, *tasks])
+        raise UserError(f"evaluation.retain names {word}, which is not scored; choose among {scored}, or add it to "
+                        "evaluation.tasks.")  # fmt: skip
+    return Counted(name, ours=False, metric=metric or None)
+
+
+def metric_of(metrics: Collection[str], asked: Counted) -> str | None:
+    """The metric by which Retain counts a task: the one that was typed, else the first; None where there is no such.
+
+    Args:
+        metrics: names of the task's scores, its main one first: ``acc``, or ``exact_match,strict-match`` with a filter.
+    """
+    wanted = None if asked.metric is None else asked.metric.replace("/", ",")
+    return next((each for each in metrics if wanted is None or wanted in (each, _bare(each))), None)
+
+
+def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted) -> None:
+    """Refuse a metric of which no fall in points can be taken: lower is better, or it is no share of 1.
+
+    ``better`` says of each metric whether higher is better, None where lm-eval does not know. Raises UserError.
+    """
+    if not metrics:
+        raise UserError(
+            f"evaluation.retain: {asked.name} has no score of its own; name its tasks one by one in evaluation.tasks."
+        )
+    chosen = metric_of(metrics, asked)
+    rising = [each.replace(",", "/") for each in metrics if better.get(_bare(each)) and _bare(each) not in HUNDREDS]
+    others = f"type {asked.name}/{rising[0]}" if rising else "leave it out"
+    if chosen is None:
+        raise UserError(f"evaluation.retain: {asked.name} has no metric {asked.metric or ''}; {others}.")
+    higher = better.get(_bare(chosen))
+    if higher and _bare(chosen) not in HUNDREDS:
+        return
+    why = {True: "goes up to 100", False: "is better when lower", None: UNKNOWN}[higher]
+    raise UserError(
+        f"evaluation.retain: {asked.name} counts by {chosen}, which {why}, and Retain is a fall of shares in points; "
+        f"{others}."
+    )
+
+
+def _bare(metric: str) -> str:
+    """The name of a metric without its filter."""
+    return metric.partition(",")[0]
+
+
+def parted(raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section ``evaluation`` without the fields of lm-eval's tasks, and these."""
+    return {key: value for key, value in raw.items() if key not in FIELDS}, {
+        key: raw[key] for key in FIELDS if key in raw
+    }

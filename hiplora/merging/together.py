@@ -1,0 +1,46 @@
+"""Adapter folders that are merged: on the same modules, and what they trained beside their updates as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hiplora.errors import UserError
+
+if TYPE_CHECKING:
+    from hiplora.adapters.reading import Adapter
+    from hiplora.adapters.trained import Trained
+    from hiplora.updates import Update
+
+
+def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, list[str]]]:
+    """The adapters' updates on all modules that any of them adapts, and by label which modules one leaves alone.
+
+    An adapter that does not adapt a module has the update 0 there, in every operator. Adapters without a common module
+    do not belong together.
+
+    Raises:
+        UserError: they have no adapted module in common.
+    """
+    from hiplora.updates import zero
+
+    every = {name: update.shape for adapter in adapters for name, update in adapter.updates.items()}
+    if not set.intersection(*(set(adapter.updates) for adapter in adapters)):
+        raise UserError("These adapters have no adapted module in common; merge adapters of one backbone.")
+    lacking = {a.label: sorted(set(every) - set(a.updates)) for a in adapters}
+    filled = [{name: a.updates.get(name) or zero(shape) for name, shape in sorted(every.items())} for a in adapters]
+    return filled, {label: names for label, names in lacking.items() if names}
+
+
+def trained_together(adapters: Sequence[Adapter]) -> tuple[Trained, list[str]]:
+    """What the adapters trained beside their updates, as one, and sentences on whose it is.
+
+    Raises:
+        UserError: it does not go together.
+    """
+    from hiplora.adapters.trained import check_apart, merge_trained
+
+    check_apart([(a.label, a.updates, a.trained) for a in adapters])
+    trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
+    words = {name: "the mean of those" if len(labels) > 1 else "that" for name, labels in sources.items()}
+    return trained, [f"{name} is {words[name]} of {', '.join(labels)}." for name, labels in sources.items()]

@@ -1,0 +1,69 @@
+"""What a run on adapters that were trained elsewhere prints: scores, what each forgot, where its update lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hiplora.report.scores import forgotten, number, tables
+from hiplora.stages.energy import TOP
+from hiplora.stages.folders import Folder, MergedFolders
+from hiplora.stages.results import Drifted, DriftPoint
+from hiplora.stages.score import Score
+
+if TYPE_CHECKING:
+    from hiplora.stages.make import Outcome
+
+
+def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> list[str]:
+    """The parts of the text; none where no adapter of the run was trained elsewhere. ``retain``: what Retain counts."""
+    scored: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.stage, Score)]
+    alone = [outcome for outcome in scored if isinstance(outcome.stage.of, Folder)]
+    if not alone:
+        return []
+    numbered = {outcome.stage.of.path: str(number) for number, outcome in enumerate(alone, start=1)}
+    several = len(alone) > 1
+    columns = {_title(outcome, numbered, several): outcome.record.result for outcome in scored}
+    legend = [f"{number} is {path}" for path, number in numbered.items()] if several else []
+    base = next(outcome for outcome in scored if outcome.stage.of.role == "backbone").record.result
+    lines = [tables(columns), *legend]
+    for outcome in alone:
+        of, after = outcome.stage.of, outcome.record.result
+        told = forgotten(base, after, trained_on=of.trained_on, retain=retain)
+        lines.append(_named(numbered[of.path], several) + told)
+    drifted: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.record.result, Drifted)]
+    return [*lines, *(_named(numbered[each.stage.of.path], several) + _lies(each.record.result) for each in drifted)]
+
+
+def _title(outcome: Any, numbered: dict[str, str], several: bool) -> str:
+    of = outcome.stage.of
+    if isinstance(of, Folder):
+        return numbered[of.path] if several else "adapted"
+    return "merged" if isinstance(of, MergedFolders) else "base"
+
+
+def _named(number: str, several: bool) -> str:
+    return f"{number}: " if several else ""
+
+
+def _lies(drifted: Drifted) -> str:
+    """Where an update lies, and how far it moves the leading directions; a random one of its size beside both."""
+    measures = drifted.measures
+    trained, random = (next(each for each in drifted.points if each.random is drawn) for drawn in (False, True))
+    shares = [measures.get(name) for name in ("top_share", "top_share_random")]
+    share, chance = (None if value is None else 100 * value for value in shares)
+    return (
+        f"Update of norm {number(measures.get('update_norm'))}: {number(share, '.1f')} % of its energy in the {TOP} "
+        f"leading directions (random {number(chance, '.1f')} %); of the {drifted.k} leading ones "
+        f"{_kept(trained)} % stay (random {_kept(random)} %), {_intruders(trained)} intruders in "
+        f"{len(trained.matrices)} matrices"
+    )
+
+
+def _kept(point: DriftPoint) -> str:
+    overlaps = [each.overlap for each in point.matrices.values()]
+    return f"{100 * sum(overlaps) / len(overlaps):.2f}"
+
+
+def _intruders(point: DriftPoint) -> int:
+    return sum(each.intruders for each in point.matrices.values())

@@ -1,0 +1,102 @@
+"""Scores as text: models side by side, and what one of them forgot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hiplora.evaluation.lm_tasks import Counted, check_counted, counted, metric_of
+from hiplora.evaluation.retention import retention
+from hiplora.stages.results import LmTask, Metrics, Scores
+
+NORMAL_95 = 1.96  # standard errors on either side
+
+
+def number(value: Any, pattern: str = ".3f") -> str:
+    """A number as it is printed; a dash where it was not measured."""
+    return "-" if value is None else format(value, pattern)
+
+
+def tables(columns: Mapping[str, Scores]) -> str:
+    """Every score of several models, one column each, and below it those of lm-eval's tasks."""
+    own = table({name: scores.benchmarks for name, scores in columns.items()})
+    return "\n".join(filter(None, [own, lm_eval_table(columns)]))
+
+
+def table(columns: Mapping[str, Mapping[str, Metrics]]) -> str:
+    """Every score of several models, one column each; "" without a column."""
+    if not columns:
+        return ""
+    lines = [f"{'benchmark':<14}{'metric':<12}" + "".join(f"{name:>9}" for name in columns)]
+    for benchmark, scores in next(iter(columns.values())).items():
+        for metric in scores:
+            if metric not in ("n", "tokens"):
+                numbers = [number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
+                lines.append(f"{benchmark:<14}{metric:<12}" + "".join(f"{each:>9}" for each in numbers))
+    return "\n".join(lines)
+
+
+def lm_eval_table(columns: Mapping[str, Scores]) -> str:
+    """The scores of lm-eval's tasks, with n and half of a 95 % interval; "" where none was asked.
+
+    What is inside a group with scores of its own is in the record alone.
+    """
+    names = dict.fromkeys(
+        name for scores in columns.values() for name, task in scores.lm_eval.items() if not task.group
+    )
+    if not names:
+        return ""
+    width = max(14, *(len(name) + 1 for name in names))
+    lines = [f"{'lm-eval':<{width}}{'metric':<26}{'n':>6}" + "".join(f"  {name:>16}" for name in columns)]
+    for name in names:
+        found = [scores.lm_eval.get(name) for scores in columns.values()]
+        first = next(task for task in found if task is not None)
+        for metric in first.metrics:
+            numbers = "".join(f"  {_with_interval(task, metric):>16}" for task in found)
+            lines.append(f"{name:<{width}}{metric:<26}{first.n:>6}{numbers}")
+    return "\n".join(lines)
+
+
+def _with_interval(task: LmTask | None, metric: str) -> str:
+    if task is None or task.metrics.get(metric) is None:
+        return number(None)
+    error = task.stderr.get(metric)
+    return _short(task.metrics[metric]) + ("" if error is None else f" ±{_short(NORMAL_95 * error)}")
+
+
+def _short(value: float | None) -> str:
+    """Three decimals; four digits of what is large, such as the perplexity of a model that has not learned the text."""
+    return number(value, ".3f" if value is None or abs(value) < 1000 else ".4g")
+
+
+def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: Sequence[str] = ()) -> str:
+    """Retain in its forms, in a sentence; where it was trained on none of the four, all count.
+
+    Raises:
+        UserError: ``retain`` names what no Retain can be taken of.
+    """
+    counts = counted_by(adapted, retain)
+    found = retention(base.every, adapted.every, trained_on=trained_on, counts=counts)
+    styled = found["retain_styled"]
+    beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
+    over = ", ".join(_counts(adapted, each) for each in counts if each.key != trained_on)
+    return (
+        f"Forgotten{f' outside {trained_on}' if trained_on else ''} (lower is better): "
+        f"Retain {number(found['retain_pp'], '+.2f')} pp{f' over {over}' if over else ''}, "
+        f"NLL {number(found['retain_nll'], '+.3f')}{beside}, "
+        f"general text {number(found['retain_text'], '+.3f')} nats per token"
+    )
+
+
+def counted_by(scores: Scores, retain: Sequence[str]) -> list[Counted]:
+    """What Retain counts of these scores. UserError for what was not scored, or is better when lower."""
+    found = counted(retain, scores.lm_eval)
+    for each in found:
+        if not each.ours:
+            task = scores.lm_eval[each.name]
+            check_counted(task.metrics, task.better, each)
+    return found
+
+
+def _counts(scores: Scores, each: Counted) -> str:
+    return each.name if each.ours else f"{each.name} {metric_of(scores.lm_eval[each.name].metrics, each)}"

@@ -1,0 +1,77 @@
+"""The model card of an adapter that was trained here: what it is, with the scores that are known by then."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiplora.adapters.card import Card, Scored
+from hiplora.stages.results import Adapter
+
+if TYPE_CHECKING:
+    from hiplora.methods.base import Method
+    from hiplora.models import Model
+    from hiplora.training.options import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training was made of: its tasks in their order, and the options that a reader of its card asks for."""
+
+    record: str
+    tasks: Sequence[str]
+    data: str
+    seed: int
+    targets: Sequence[str]
+    method: Method
+    training: Training
+    model: Model
+
+
+def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
+    """What the card of a trained adapter says; intervals are over the items of each benchmark."""
+    about = (
+        f"An adapter of the method `{made.method.name}`, trained by the hiplora suite on "
+        f"{' and then '.join(made.tasks)} (data `{made.data}`) with seed {made.seed}. It changes "
+        f"{', '.join(sorted(made.targets))} of every layer."
+    )
+    return Card(
+        title=f"{made.method.name} on {'+'.join(made.tasks)}, seed {made.seed}",
+        about=f"{about} {_of_scores(scores)}".rstrip(),
+        settings=_settings(made, result),
+        base=made.model.published_as,
+        tags=("hiplora", made.method.name),
+        scores=scores,
+    )
+
+
+def _of_scores(scores: Sequence[Scored]) -> str:
+    if not scores:
+        return ""
+    return (
+        "Scores were measured on the adapter as it is saved here; intervals hold for other items of the same "
+        "benchmark, not for other training seeds."
+    )
+
+
+def _settings(made: Trained, result: Adapter) -> dict[str, Any]:
+    """What one would need to train it again, and what came of it."""
+    model = made.model
+    found = Path(model.path).name if model.source == "folder" else model.path
+    return {
+        "Backbone": f"{model.name} (`{found}`), {model.dtype}",
+        "Method": _options(made.method.fields()),
+        "Training": _options(made.training.fields()),
+        "Examples": f"{result.examples:,}, {result.epochs:.2f} epochs, {result.tokens:,} tokens",
+        "Final loss": f"{result.final_loss:.4f} nats per label token, mean of the last tenth of the steps",
+        "Parameters": f"{result.trainable_parameters:,} trained, {result.deployed_parameters:,} stored",
+        "Record": f"`{made.record}`",
+        "Machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def _options(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())

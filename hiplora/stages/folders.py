@@ -1,0 +1,234 @@
+"""Sources that somebody else trained: an adapter folder, and several of them merged.
+
+A folder is identified by the content of the files that decide what it is, wherever it lies; the backbone that it goes
+on is checked by names and shapes before anything is computed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from hiplora import models
+from hiplora.adapters.files import HUB, adapter_files, locate, read_config
+from hiplora.config import Place, Seed, digest
+from hiplora.disk import typed_path
+from hiplora.errors import UserError
+from hiplora.hub import commit
+from hiplora.merging.base import DRAWS, Operator
+from hiplora.models import Model
+from hiplora.stages.base import Job, Loaded, Source
+
+if TYPE_CHECKING:
+    from hiplora.adapters.reading import Adapter
+    from hiplora.updates import Update
+
+LONGEST = 60  # letters of a name in a file name
+
+
+class Folder(Source):
+    """An adapter as PEFT or this project saves it: a folder, or ``owner/name[@revision][/folder]`` on the Hub.
+
+    ``trained_on`` is the benchmark that its Retain leaves out, where it was trained on one of the four.
+    """
+
+    kind: ClassVar[str] = "folder"
+
+    model: Model
+    path: Annotated[str, Place]
+    trained_on: Annotated[str | None, Place] = None
+
+    @property
+    def role(self) -> str:
+        return "adapter"
+
+    @property
+    def backbone(self) -> Model:
+        return self.model
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, fetched from the Hub where it is there."""
+        return _fetched(self.path)
+
+    def reads(self) -> dict[str, str]:
+        return {"backbone": models.identity(self.model), "adapter": self.content()}
+
+    def content(self) -> str:
+        """What the folder is: a digest over the names and contents of the files that decide it."""
+        return digest([[path.name, models.file_digest(path)] for path in adapter_files(self.folder)])
+
+    def name(self) -> str:
+        return f"folder-{_safe(self.label)}"
+
+    @property
+    def label(self) -> str:
+        """What to call it beside others: the last part of its path."""
+        return Path(self.path).name
+
+    def subject(self) -> tuple[str, str]:
+        return f"the adapter {self.path}", "it has diverged, or belongs to another backbone: name that with model="
+
+    def check(self) -> None:
+        """Also whether it fits the backbone, as far as that is here: by the configuration, before it is loaded."""
+        from hiplora.adapters.fitting import check_fits
+        from hiplora.adapters.skeleton import skeleton
+
+        folder = models.checkpoint(self.model)
+        if folder is None:
+            return
+        adapter, built = self.read(), skeleton(folder)
+        if built is not None:
+            check_fits(adapter, built.modules, self.model.name)
+
+    def read(self) -> Adapter:
+        """What lies in the folder, read once for all that is asked of it."""
+        return _read(self.path, self.content(), models.checkpoint(self.model))
+
+    def updates(self) -> dict[str, Update]:
+        """ΔW of every matrix."""
+        return self.read().updates
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The backbone with the update beside it and what was trained as a whole in place; no weight is changed."""
+        adapter = self.read()
+        with _on(backbone, self.model, [adapter], adapter.updates, adapter.trained):
+            yield Loaded(backbone.model, _report(adapter, self.trained_on))
+
+
+class MergedFolders(Source):
+    """Adapter folders of one backbone, merged. ``seed`` is of what the operator draws; None where it draws nothing."""
+
+    kind: ClassVar[str] = "merged_folders"
+
+    adapters: Annotated[tuple[Folder, ...], Field(strict=False, min_length=2)]
+    operator: Operator
+    seed: Seed | None
+
+    @property
+    def role(self) -> str:
+        return "merged"
+
+    @property
+    def backbone(self) -> Model:
+        return self.adapters[0].model
+
+    def reads(self) -> dict[str, str]:
+        contents = {f"adapter {number}": each.content() for number, each in enumerate(self.adapters, start=1)}
+        return {"backbone": models.identity(self.backbone), **contents}
+
+    def name(self) -> str:
+        calibration = [] if self.operator.calibration == "none" else [self.operator.calibration]
+        return "-".join(["folders", self.operator.name, *calibration, _safe("+".join(self._names()))])
+
+    def _names(self) -> list[str]:
+        return [each.label for each in self.adapters]
+
+    def subject(self) -> tuple[str, str]:
+        return f"the merge={self.operator.name} of {', '.join(self._names())}", "choose another operator"
+
+    def check(self) -> None:
+        from hiplora.merging.checks import refuse_dense
+
+        self.operator.check_adapters(len(self.adapters))
+        for each in self.adapters:
+            each.check()
+            if models.checkpoint(each.model) is not None:
+                for name, update in each.updates().items():
+                    refuse_dense(self.operator, each.path, name, update)
+
+    @contextmanager
+    def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
+        """The backbone with the merged update attached; what several trained as a whole is their mean."""
+        import torch
+
+        from hiplora.merging import apply
+        from hiplora.merging.together import complete, trained_together
+
+        started = time.perf_counter()
+        adapters = [each.read() for each in self.adapters]
+        drawn = digest({"draws": DRAWS, "seed": self.seed, "adapters": [each.content() for each in self.adapters]})
+        generator = None if self.seed is None else torch.Generator().manual_seed(int(drawn, 16))
+        updates, unadapted = complete(adapters)
+        trained, notes = trained_together(adapters)
+        merged = apply(self.operator, updates, generator=generator, labels=[each.path for each in self.adapters])
+        with _on(backbone, self.backbone, adapters, merged.updates, trained):
+            report = {**merged.report, "seconds": round(time.perf_counter() - started, 2)}
+            more = {"trained_beside": notes, "unadapted": {Path(label).name: n for label, n in unadapted.items()}}
+            yield Loaded(backbone.model, report | {name: value for name, value in more.items() if value})
+
+
+@contextmanager
+def _on(
+    backbone: models.Backbone, model: Model, adapters: Sequence[Adapter], updates: Any, trained: Any
+) -> Iterator[None]:
+    """Updates and trained values on the loaded backbone, after every adapter was checked against it."""
+    import torch
+
+    from hiplora.adapters.fitting import check_fits
+    from hiplora.merging.attached import attached, replaced
+
+    modules = dict(backbone.model.named_modules())
+    for adapter in adapters:
+        check_fits(adapter, modules, model.name)
+    with replaced(backbone.model, trained), attached(backbone.model, updates, dtype=torch.float32):
+        yield
+
+
+def _report(adapter: Adapter, trained_on: str | None) -> dict[str, Any]:
+    """What a record says of an adapter: how many matrices, what was trained beside them, what a reader must know."""
+    beside = [*adapter.trained.tensors, *(f"{module} (tokens)" for module in adapter.trained.tokens)]
+    notes = [note.replace(adapter.label, Path(adapter.label).name) for note in adapter.notes]  # no path of a machine
+    found = {"matrices": len(adapter.updates), "trained_on": trained_on, "trained_beside": beside, "notes": notes}
+    return {name: value for name, value in found.items() if value}
+
+
+def named_backbone(path: str) -> tuple[str, str | None]:
+    """The backbone that an adapter says it was trained on, with its revision.
+
+    Raises:
+        UserError: it names none.
+    """
+    config = read_config(_fetched(path))
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{path} names no backbone (base_model_name_or_path in its adapter_config.json); type model=folder "
+            "model.path=DIR, the folder of the model that it was trained on."
+        )
+    return name, revision if isinstance(revision, str) else None
+
+
+@cache
+def _fetched(path: str) -> Path:
+    """The folder of an adapter, downloaded where it is on the Hub."""
+    return locate(_pinned(path))
+
+
+def _pinned(path: str) -> str:
+    """The place of an adapter; of a branch on the Hub the commit that it is here, so that runs agree."""
+    hub = None if typed_path(path).is_dir() else HUB.fullmatch(path)
+    if hub is None:
+        return path
+    found = commit(hub["name"], hub["revision"], kind="model", field="adapter.revision")
+    return "/".join(filter(None, [f"{hub['name']}@{found}", hub["folder"]]))
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, content: str, backbone: Path | None) -> Adapter:
+    from hiplora.adapters.reading import read_adapter
+
+    return read_adapter(_pinned(path), backbone=backbone)
+
+
+def _safe(name: str) -> str:
+    """A name as a file name can hold it."""
+    return re.sub(r"[^\w.+-]+", "_", name)[:LONGEST]

@@ -1,0 +1,282 @@
+"""A user's own data: rows of a file or of a data set on the Hub, as :mod:`hiplora.tasks.own_items` describes them.
+
+A row, with task.columns.prompt=q and task.columns.answer=a:
+    {"q": "What is the capital of Peru?", "a": "Lima"}
+Its prompt:
+    Below is an instruction that … completes the request.\n\n### Instruction:
+    What is the capital of Peru?\n\n### Response:\n
+Its answer: "Lima". A conversation has the form of the tokenizer's chat template; options are asked for as in the other
+benchmarks (evaluation.scoring).
+
+The parts: ``held_out`` of the rows, by a hash of the prompt, are kept out of training, one half for validation and one
+for the test; a part that has a file of its own is that file. What is scored (``metric``):
+    exact_match  the model writes, greedily; all of it is the answer, but for white space
+    contains     it holds the answer, in whatever case
+    choice       the likeliest of the options is the right one
+    nll          nothing is written; as with every metric, the answer's negative log-likelihood per token
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+
+from hiplora.config import Generation, Length, Place
+from hiplora.disk import typed_path
+from hiplora.errors import UserError
+from hiplora.hub import commit
+from hiplora.tasks.base import GOLD, Item, Requests
+from hiplora.tasks.choice import ChoiceTask
+from hiplora.tasks.files import sha256
+from hiplora.tasks.form import Example, Pair, chat_pair, render
+from hiplora.tasks.own_items import Columns, items_of
+from hiplora.tasks.own_rows import Placed, file_rows, hub_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hiplora.evaluation.options import Evaluation
+    from hiplora.packing.sequences import Encoded
+    from hiplora.tasks.source import Source
+
+WRITTEN = ("exact_match", "contains")  # metrics for which the model writes
+STOPS = {"line": "\n", "paragraph": "\n\n"}
+
+
+def _typed(columns: Any) -> Any:
+    return Columns(**columns) if isinstance(columns, Mapping) else columns
+
+
+class Custom(ChoiceTask):
+    """A user's own data. ``layout`` auto goes by the first row's columns.
+
+    A written answer ends at the end token, at a line break or an empty line (``stop``), or after ``max_new_tokens``.
+    """
+
+    name = "custom"
+    metrics = ("acc", "nll")
+    scores = ("acc",)
+
+    file: Annotated[str | None, Place]
+    validation_file: Annotated[str | None, Place]
+    test_file: Annotated[str | None, Place]
+    dataset: Annotated[str | None, Place]
+    subset: Annotated[str | None, Place]
+    split: Annotated[str, Place]
+    revision: Annotated[str | None, Place]
+    columns: Annotated[Columns, BeforeValidator(_typed)]
+    layout: Literal["auto", "prompt", "instruction", "messages"]
+    metric: Literal["exact_match", "contains", "choice", "nll"]
+    held_out: Annotated[float, Field(ge=0.01, le=0.9, examples=[0.1])]
+    max_new_tokens: Annotated[Length, Generation]
+    stop: Annotated[Literal["line", "paragraph"], Generation]
+    _tokenizer: PreTrainedTokenizerBase | None = PrivateAttr(default=None)
+
+    @classmethod
+    def typed_as(cls, field: str) -> str:
+        return "evaluation.scoring" if field == "scoring" else f"task.{field}"
+
+    def check_options(self) -> None:
+        super().check_options()
+        if (self.file is None) == (self.dataset is None):
+            raise UserError("task=custom reads one file or one data set; type task.file=F or task.dataset=owner/name.")
+        if self.dataset is None and (self.revision is not None or self.subset is not None):
+            raise UserError("task.revision and task.subset are of a data set on the Hub; type task.dataset=owner/name.")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return ("nll",) if self.metric == "nll" else self.metrics
+
+    @property
+    def choosing(self) -> bool:
+        """Whether the right one of several options is asked for."""
+        return self.metric == "choice"
+
+    @property
+    def form(self) -> str:
+        return self.asked if self.choosing else super().form
+
+    def trained(self) -> dict[str, Any]:
+        """The form, the columns and which rows are kept out of training; the files enter by their digests."""
+        kept = [part for part, own in (("validation", self.validation_file), ("test", self.test_file)) if own is None]
+        told = {"columns": self.columns.identity(), "layout": self.layout, "held_out": self.held_out, "kept_out": kept}
+        return super().trained() | told | {"choosing": self.choosing, "end": self._end}
+
+    @property
+    def _end(self) -> str:
+        """What follows a trained answer in raw text, where no end token does: one that is written must stop too."""
+        return STOPS[self.stop] if self.metric in WRITTEN and not self.ends else ""
+
+    def as_trained(self) -> Self:
+        return self.in_form() if self.choosing else self
+
+    def written_tokens(self, source: Source, split: str) -> int:
+        return self.max_new_tokens if self.metric in WRITTEN else 0
+
+    def training_reads(self, source: Source) -> dict[str, str]:
+        return self._identified("train")
+
+    def check_training(self, source: Source) -> None:
+        self._items("train")
+
+    def asked_reads(self, source: Source, split: str = "test") -> dict[str, str]:
+        return self._identified(split)
+
+    def check_asked(self, source: Source, split: str = "test") -> None:
+        self._items(split)
+
+    def spoken_by(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        copy = self.model_copy()
+        copy._tokenizer = tokenizer
+        return copy
+
+    def in_turns(self, source: Source, split: str) -> bool:
+        return any("messages" in item for item in self._items(split))
+
+    def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
+        return self._items(split)
+
+    def training_examples(self, source: Source, split: str = "train") -> list[Example]:
+        return [_example(item) for item in self._items(split)]
+
+    def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
+        items = self._items(split)
+        return [Pair(item["id"], self.prompt(item), self.answer(item) + self._end) for item in items]
+
+    def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        if self._tokenizer is None:
+            return self.spoken_by(tokenizer).encoded_examples(source, tokenizer)
+        return super().encoded_examples(source, tokenizer)
+
+    def question(self, item: Item) -> str:
+        return f"{item['instruction']}\n{item['input']}" if item["input"] else item["instruction"]
+
+    def prompt(self, item: Item) -> str:
+        return super().prompt(item) if self.choosing else self._pair(item).prompt
+
+    def answer(self, item: Item) -> str:
+        return super().answer(item) if self.choosing else self._pair(item).answer
+
+    def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
+        items = self.limited(source, evaluation)
+        gold = self.gold(items, self.name + GOLD)
+        if self.metric == "nll":
+            return [gold]
+        if self.choosing:
+            yaml, overrides, documents = "custom_choice.yaml", {}, [self.document(item) for item in items]
+        else:
+            yaml, documents = "custom.yaml", [self._written(item) for item in items]
+            settings = {"do_sample": False, "max_gen_toks": self.max_new_tokens, "until": [STOPS[self.stop]]}
+            overrides = {"generation_kwargs": settings}
+        path = Path(__file__).with_name(yaml)
+        asked = Requests(name=self.name, yaml=path, overrides=overrides, documents=documents)
+        return [asked] if self.choosing else [asked, gold]
+
+    def _written(self, item: Item) -> dict[str, Any]:
+        """What lm-eval needs of an item whose answer is written."""
+        return {"id": item["id"], "prompt": self.prompt(item), "answer": _output(item), "metric": self.metric}
+
+    def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        if self.choosing:
+            return super().sample(logged)
+        gold = logged[self.name + GOLD]
+        if self.metric == "nll":
+            return {"id": gold["doc"]["id"], "nll": gold["nll"]}
+        entry = logged[self.name]
+        (text,) = entry["filtered_resps"]
+        return {"id": entry["doc"]["id"], "text": text, "acc": entry["acc"], "nll": gold["nll"]}
+
+    def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
+        return super().given(item, sample) if self.choosing else sample.get("text")
+
+    def _pair(self, item: Item) -> Pair:
+        if "messages" not in item:
+            return render(_example(item), self.form)
+        if self.template is not None:
+            raise UserError(
+                f"task.template={self.template} is not for messages, which have the form of the tokenizer's chat "
+                "template; leave it out."
+            )
+        assert self._tokenizer is not None  # whoever asks has one: spoken_by
+        return chat_pair(self._tokenizer, item["id"], item["messages"])
+
+    def _file(self, split: str) -> str | None:
+        """The file of its own that a part has; None where it is taken from the rows that are there for all."""
+        return {"validation": self.validation_file, "test": self.test_file}.get(split)
+
+    def _rows(self, split: str) -> tuple[Placed, ...]:
+        own = self._file(split) or self.file
+        if own is not None:
+            return file_rows(typed_path(own))
+        (revision,) = self._identified(split).values()
+        return hub_rows(str(self.dataset), self.subset, self.split, revision)
+
+    def _identified(self, split: str) -> dict[str, str]:
+        """Name and digest of what a part is read from, or the commit of a data set on the Hub."""
+        own = self._file(split)
+        if own is None and self.dataset is not None:
+            name = "/".join(filter(None, (self.dataset, self.subset, self.split)))
+            return {f"{name} ({split})": commit(self.dataset, self.revision, kind="dataset", field="task.revision")}
+        path = typed_path(own or str(self.file))
+        file_rows(path)  # says what is wrong with the path
+        return {f"custom/{split}" if own or split == "train" else f"custom/{split} held out of train": sha256(path)}
+
+    def _items(self, split: str) -> list[dict[str, Any]]:
+        """The items of one part. UserError where there is none, or a row is not what it should be."""
+        own = self._file(split)
+        name = split if own is not None else "train"
+        rows = self._rows(split)
+        found = items_of(rows, self.columns, layout=self.layout, choices=self.choosing, split=name)
+        items = [item for item in found if own is not None or self._part(item) == split]
+        if not items:
+            raise UserError(
+                f"None of the {len(found)} rows of {own or self.file or self.dataset} is in the {split} part at "
+                f"task.held_out={self.held_out:g}; type another number, give more rows, or name a file with "
+                "task.validation_file=F or task.test_file=F."
+            )
+        if self.metric in WRITTEN:
+            self._check_lines(own or self.file or str(self.dataset), items)
+        return items
+
+    def _check_lines(self, where: str, items: Sequence[Item]) -> None:
+        """Refuse an answer that generation would stop inside of."""
+        broken = next((item for item in items if STOPS[self.stop] in _output(item).strip()), None)
+        if broken is not None:
+            row = broken["id"].partition("/")[2]
+            more = "type task.stop=paragraph" if self.stop == "line" else "type task.metric=nll"
+            raise UserError(
+                f"{where} has an answer of several lines (row {row}), and writing stops at task.stop={self.stop}; "
+                f"{more}."
+            )
+
+    def _part(self, item: Item) -> str:
+        """Which part a row belongs to: by its prompt alone, so that no order matters and no prompt is in two."""
+        asked = item["messages"][:-1] if "messages" in item else [item["instruction"], item["input"]]
+        digest = hashlib.sha256(json.dumps(asked).encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        if place < self.held_out / 2:
+            return "test" if self.test_file is None else "train"
+        return "validation" if place < self.held_out and self.validation_file is None else "train"
+
+
+def _output(item: Item) -> str:
+    """The answer as text."""
+    return item["messages"][-1]["content"] if "messages" in item else item["output"]
+
+
+def _example(item: Item) -> Example:
+    """A row with its output, before any template."""
+    return Example(id=item["id"], instruction=item["instruction"], input=item["input"], output=item["output"])
+
+
+def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Whether the text that was written is the answer, or holds it, for lm-eval; white space counts as one space."""
+    written, wanted = (" ".join(text.split()) for text in (results[0], document["answer"]))
+    if document["metric"] == "contains":
+        return {"acc": float(wanted.casefold() in written.casefold())}
+    return {"acc": float(written == wanted)}

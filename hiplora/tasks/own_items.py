@@ -1,0 +1,175 @@
+"""What a row of a user's own data says: prompt and answer, instruction, or a conversation; and options to choose from.
+
+``prompt``       {"prompt": "What is 2 + 2?", "answer": "4"}
+``instruction``  {"instruction": "Add.", "input": "2 2", "output": "4"}; without input, or with an empty one
+``messages``     {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+
+The columns may have other names. Whatever the layout, an item has an id, ``instruction``, ``input`` and ``output``, or
+``messages``; with options also ``choices`` and, in ``answer``, the index of the right one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator
+
+from hiplora.config import Options
+from hiplora.errors import UserError
+from hiplora.tasks.columns import shown
+from hiplora.tasks.form import LETTERS
+from hiplora.tasks.own_rows import Placed
+
+LAYOUTS = {"messages": ("messages",), "instruction": ("instruction", "output"), "prompt": ("prompt", "answer")}
+
+
+class Columns(Options):
+    """Names of a data set's columns; ``choices`` is one that holds a list, or several that hold an option each."""
+
+    group: ClassVar[str] = "task.columns"
+
+    prompt: str
+    answer: str
+    instruction: str
+    input: str
+    output: str
+    messages: str
+    choices: Annotated[str | tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+
+def layout_of(rows: Sequence[Placed], columns: Columns, asked: str) -> str:
+    """The layout that was asked for, or for ``auto`` the one whose columns the first row has.
+
+    Raises:
+        UserError: it has the columns of none.
+    """
+    if asked != "auto":
+        return asked
+    place, first = rows[0]
+    for layout, names in LAYOUTS.items():
+        if all(getattr(columns, name) in first for name in names):
+            return layout
+    raise UserError(
+        f"{place} has the columns {', '.join(first) or 'of no name'}, and none of messages, instruction and output, "
+        f"prompt and answer; say which are yours: task.columns.prompt=NAME task.columns.answer=NAME."
+    )
+
+
+def items_of(
+    rows: Sequence[Placed], columns: Columns, *, layout: str, choices: bool, split: str
+) -> tuple[dict[str, Any], ...]:
+    """Every row as an item, checked; its id is ``<split>/<row>``.
+
+    Raises:
+        UserError: the sentence names the place, the column and what it must hold.
+    """
+    found = layout_of(rows, columns, layout)
+    read = _conversation if found == "messages" else _example
+    if choices and found == "messages":
+        raise UserError("task.metric=choice has no form for messages; give the columns prompt, choices and answer.")
+    items = []
+    for number, (place, row) in enumerate(rows):
+        item = read(place, row, columns, found, choices)
+        items.append({"id": f"{split}/{number}", **item})
+    return tuple(items)
+
+
+def _example(place: str, row: Mapping[str, Any], columns: Columns, layout: str, choices: bool) -> dict[str, Any]:
+    """Instruction, input and output of a row."""
+    first, last = ("instruction", "output") if layout == "instruction" else ("prompt", "answer")
+    instruction = _text(place, row, getattr(columns, first), first)
+    given = row.get(columns.input) if layout == "instruction" else None
+    if given is not None and not isinstance(given, str):
+        raise UserError(f"{place} has {columns.input}={shown(given)}, which must be a text or empty; repair it.")
+    item = {"instruction": instruction, "input": given or ""}
+    if not choices:
+        return {**item, "output": _text(place, row, getattr(columns, last), last)}
+    options = _options(place, row, columns.choices)
+    right = _right(place, _value(place, row, getattr(columns, last), last), options)
+    return {**item, "choices": options, "answer": right, "output": options[right]}
+
+
+def _conversation(place: str, row: Mapping[str, Any], columns: Columns, layout: str, choices: bool) -> dict[str, Any]:
+    """Messages of a row; the last one is the answer."""
+    messages = _value(place, row, columns.messages, "messages")
+    valid = isinstance(messages, list) and all(
+        isinstance(each, Mapping) and isinstance(each.get("role"), str) and isinstance(each.get("content"), str)
+        for each in messages
+    )
+    if not valid:
+        raise UserError(
+            f"{place} has {columns.messages}={shown(messages)}, which must be a list of messages with role and "
+            "content, both texts; repair or remove it."
+        )
+    plain = [{"role": each["role"], "content": each["content"]} for each in messages]
+    if len(plain) < 2 or plain[-1]["role"] != "assistant" or not plain[-1]["content"].strip():
+        raise UserError(
+            f"{place} has {len(plain)} messages, the last of which is no answer of the assistant that holds text; its "
+            "last message is what is trained and asked for."
+        )
+    return {"messages": plain}
+
+
+def _value(place: str, row: Mapping[str, Any], column: str, role: str) -> Any:
+    if column not in row:
+        raise UserError(
+            f"{place} has no column {column}; it has {', '.join(map(str, row)) or 'none'}: type "
+            f"task.columns.{role}=NAME."
+        )
+    return row[column]
+
+
+def _text(place: str, row: Mapping[str, Any], column: str, role: str) -> str:
+    """A text that is not blank; a number is taken as it is written."""
+    value = _value(place, row, column, role)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    if not isinstance(value, str):
+        raise UserError(f"{place} has {column}={shown(value)}, which must be a text or a number; repair or remove it.")
+    if not value.strip():
+        raise UserError(f"{place} has an empty {column}; fill it in or remove the row.")
+    return value
+
+
+def _options(place: str, row: Mapping[str, Any], columns: str | tuple[str, ...]) -> list[str]:
+    """The texts to choose from: a list in one column (in a csv as JSON), or one in each of several columns."""
+    if not isinstance(columns, str):
+        return [_text(place, row, column, "choices") for column in columns]
+    value = _value(place, row, columns, "choices")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(value)
+    texts = isinstance(value, list) and all(isinstance(each, str) and each.strip() for each in value)
+    if not texts or not 2 <= len(value) <= len(LETTERS):
+        raise UserError(
+            f"{place} has {columns}={shown(value)}, which must be a list of 2 to {len(LETTERS)} texts that are not "
+            "blank; or name several columns: task.columns.choices=[A,B]."
+        )
+    return list(value)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # refused as what it is
+
+
+def _right(place: str, answer: Any, options: Sequence[str]) -> int:
+    """Index of the right option: a whole number is it, a text is the option's own, else its letter or its index."""
+    if isinstance(answer, str):
+        text = answer.strip()
+        letters = LETTERS[: len(options)]
+        if text in options:
+            return options.index(text)
+        if len(text) == 1 and text.upper() in letters:
+            return letters.index(text.upper())
+        answer = int(text) if text.isdecimal() else answer
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
+        return answer
+    raise UserError(
+        f"{place} has the answer {shown(answer)}, which must be one of its {len(options)} options: its text, its "
+        f"letter, or its index from 0 to {len(options) - 1}."
+    )

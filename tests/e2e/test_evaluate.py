@@ -1,0 +1,82 @@
+"""Adapters that this project did not train, as a user types it: scored as PEFT puts them on, merged, never twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from tests.e2e.commands import forked
+
+pytestmark = pytest.mark.e2e
+OFF = "evaluation.code_execution=off"
+
+
+def records(results: Path, kind: str) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in (results / "mini/records" / kind).glob("*.json")]
+    return {record["name"]: record for record in found}
+
+
+@pytest.fixture
+def unnamed(arguments: list[str]) -> list[str]:
+    """The arguments of a small run without a word on the backbone: the adapter names it."""
+    said = ("model=", "model.name=", "model.path=")
+    return [word for word in arguments if not word.startswith(said)]
+
+
+def test_an_adapter_of_our_own_has_the_scores_that_its_run_gave_it(run, unnamed, environment, tmp_path: Path) -> None:
+    trained = run("method=lora", OFF)
+    assert trained.returncode == 0, trained.stderr
+    (folder,) = (tmp_path / "outputs/adapters").iterdir()
+    done = forked([*unnamed, "pipeline=evaluate", f"adapter={folder}", "pipeline.trained_on=gsm8k", OFF], environment)
+    assert done.returncode == 0, done.stderr
+    scores = records(tmp_path / "results", "score")
+    (own,) = (record for record in scores.values() if record["name"].startswith("lora-gsm8k"))
+    (again,) = (record for record in scores.values() if record["name"].startswith("folder-"))
+    assert again["result"]["benchmarks"] == own["result"]["benchmarks"]
+    told = [line for line in trained.stdout.splitlines() if line.startswith("Forgotten outside gsm8k")]
+    assert [line for line in done.stdout.splitlines() if line.startswith("Forgotten")] == told
+    assert "score backbone-" in done.stdout.split("Reused: ")[1], "the backbone is the one that the adapter names"
+    (drift,) = records(tmp_path / "results", "drift").values()
+    (training,) = records(tmp_path / "results", "train").values()
+    measured = {name: training["result"]["measures"][name] for name in drift["result"]["measures"]}
+    assert drift["result"]["measures"] == pytest.approx(measured, rel=1e-4)
+    assert str(tmp_path) not in json.dumps([again, drift])
+    card = ModelCard.load(folder / "README.md")
+    told = {(r.dataset_name, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert {key[0] for key in told} == own["result"]["benchmarks"].keys()
+    for (name, metric), value in told.items():
+        assert value == pytest.approx(own["result"]["benchmarks"][name][metric], abs=1e-6)
+    assert str(tmp_path) not in str(card)
+
+
+def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        torch.manual_seed(number)
+        options: dict[str, Any] = {"target_modules": ["q_proj", "up_proj"][: number + 1], "task_type": "CAUSAL_LM"}
+        model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(backbone), LoraConfig(r=4, **options))
+        for key, parameter in model.named_parameters():
+            if ".lora_B." in key:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        model.save_pretrained(tmp_path / name)
+    words = [*unnamed, "pipeline=evaluate", f"adapter=[{tmp_path}/a,{tmp_path}/b]", "merge=ties", OFF]
+    done = forked(words, environment)
+    assert done.returncode == 0, done.stderr
+    scores = records(tmp_path / "results", "score")
+    assert sum(name.startswith("folder") for name in scores) == 3
+    assert scores["folders-ties-a+b"]["result"]["report"]["operator"] == "ties"
+    header = done.stdout.splitlines()[0].split()
+    assert header == ["benchmark", "metric", "base", "1", "2", "merged"]
+    assert f"2 is {tmp_path}/b" in done.stdout
+    assert done.stdout.count("of its energy in the 32 leading directions") == 2
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    again = forked([*unnamed, "pipeline=evaluate", f"adapter={tmp_path}/c", OFF], environment)
+    assert again.returncode == 0, again.stderr
+    assert "[1/" not in again.stderr, "the same content under another name"

@@ -1,0 +1,73 @@
+"""lm-eval's tasks on our model in memory: the numbers of lm-eval's own command on the same exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hiplora.evaluation.harness import score
+from hiplora.evaluation.lm_tasks import LmTasks
+from tests.lm_tasks import TASKS, toy_tasks
+from tests.tiny import tiny_llama_folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose distributions are sharp, so that no choice and no token hangs on rounding."""
+    folder = tiny_llama_folder(tmp_path_factory.mktemp("exported"))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+def ours(exported: Path, evaluation, **asked: Any):
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    return score(model, tokenizer, asked=LmTasks(**asked), evaluation=evaluation, progress=False)
+
+
+def theirs(exported: Path, tasks: Path, names: list[str], limit: int | None = None) -> Any:
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    lm = HFLM(pretrained=str(exported), device="cpu", dtype="float32")
+    return simple_evaluate(lm, tasks=names, task_manager=manager, limit=limit, bootstrap_iters=1000)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_the_numbers_are_those_of_lm_eval(exported, tasks, evaluation, limit, monkeypatch) -> None:
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    found, samples = ours(exported, evaluation.but(limit=limit), tasks=TASKS, include_path=str(tasks))
+    reference = theirs(exported, tasks, [*TASKS], limit)
+    for name in TASKS:
+        wanted = {key.removesuffix(",none"): value for key, value in reference["results"][name].items() if "," in key}
+        scores = {key: value for key, value in wanted.items() if "_stderr" not in key}
+        assert found[name].metrics == pytest.approx(scores, rel=1e-4)
+        errors = {key.replace("_stderr", ""): value for key, value in wanted.items() if "_stderr" in key}
+        known = {key: value for key, value in errors.items() if value != "N/A"}
+        assert found[name].stderr == pytest.approx(known, rel=1e-3)
+        assert found[name].n == reference["n-samples"][name]["effective"] == (limit or 7)
+    assert [*found["toy_choice"].metrics] == ["acc", "acc_norm"]
+    assert [*found["toy_written"].metrics] == ["length,whole", "length,word"]
+    texts = [entry["resps"][0][0] for entry in reference["samples"]["toy_written"] if entry["filter"] == "whole"]
+    kept = [each["text"] for each in samples if each["benchmark"] == "lm_eval/toy_written" and "whole" in each["id"]]
+    assert kept == texts
+    assert len(set(texts)) > 1 or limit
+    hashes = [entry["prompt_hash"][:16] for entry in reference["samples"]["toy_choice"]]
+    assert [each["prompt_hash"] for each in samples if each["benchmark"] == "lm_eval/toy_choice"] == hashes
+    assert "Which colour" not in json.dumps(samples)

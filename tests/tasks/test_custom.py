@@ -1,0 +1,249 @@
+"""A user's own data: every layout as text, the parts, what is scored, and each mistake by file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hiplora.compose import compose
+from hiplora.errors import UserError
+from hiplora.tasks.custom import Custom, process_results
+from hiplora.tasks.source import Data, Source
+from tests.tiny import tiny_tokenizer
+
+MINI = Source(Data(name="mini", root=None, revisions={}))  # nothing of it is read
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def task(path: Path, *words: str) -> Custom:
+    found = compose(["task=custom", f"task.file={path}", *words]).task
+    assert isinstance(found, Custom)
+    return found
+
+
+def items(path: Path, *words: str) -> list[dict[str, Any]]:
+    """The items of a whole file."""
+    return task(path, *words, f"task.test_file={path}").test_items(MINI)
+
+
+def questions(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"prompt": f"What is {number} + 1?", "answer": number + 1, **more} for number in range(count)]
+
+
+def test_the_parts_share_no_prompt_and_depend_on_no_order(tmp_path: Path) -> None:
+    rows = questions(400)
+    path = lines(tmp_path / "a.jsonl", [*rows, *rows])
+    parts = {
+        part: [i["instruction"] for i in task(path).test_items(MINI, part)] for part in ("train", "validation", "test")
+    }
+    assert sum(map(len, parts.values())) == 800
+    assert not {*parts["train"]} & {*parts["validation"]} | {*parts["validation"]} & {*parts["test"]}
+    assert all(50 < len(parts[part]) < 110 for part in ("validation", "test"))
+    turned = lines(tmp_path / "b.jsonl", rows[::-1])
+    assert {i["instruction"] for i in task(turned).test_items(MINI, "test")} == {*parts["test"]}
+
+
+def test_a_part_with_a_file_of_its_own_is_that_file(tmp_path: Path) -> None:
+    path, own = lines(tmp_path / "a.jsonl", questions(100)), lines(tmp_path / "t.jsonl", questions(3))
+    asked = task(path, f"task.test_file={own}")
+    assert [item["id"] for item in asked.test_items(MINI)] == ["test/0", "test/1", "test/2"]
+    plain = task(path)
+    kept, more = (len(each.test_items(MINI, "train")) for each in (plain, asked))
+    assert more == kept + len(plain.test_items(MINI, "test")), "what was held out for the test is trained on"
+    assert asked.asked_reads(MINI).keys() == {"custom/test"}
+    assert plain.asked_reads(MINI).keys() == {"custom/test held out of train"}
+    assert asked.trained() != plain.trained()
+    assert task(path, "task.metric=nll", "task.max_new_tokens=5").trained() == plain.trained(), "asked otherwise alone"
+
+
+def test_every_format_and_layout_says_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Add {n}, please.", "input": "" if n % 2 else "to 1", "output": f"it's {n}"} for n in range(9)
+    ]
+    jsonl = lines(tmp_path / "a.jsonl", rows)
+    csv = tmp_path / "a.csv"
+    quoted = [",".join(f'"{value}"' for value in row.values()) for row in rows]
+    csv.write_text("\r\n".join(["instruction,input,output", *quoted, ""]), newline="")
+    parquet = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), parquet)
+    renamed = lines(tmp_path / "b.jsonl", [dict(zip("qca", row.values(), strict=True)) for row in rows])
+    names = [
+        f"task.columns.{role}={name}" for role, name in zip(("instruction", "input", "output"), "qca", strict=True)
+    ]
+    expected = items(jsonl)
+    assert len(expected) == 9
+    assert items(csv) == items(parquet) == items(renamed, *names, "task.layout=instruction") == expected
+    item = next(item for item in expected if item["input"])
+    assert (
+        task(jsonl)
+        .prompt(item)
+        .endswith(f"### Instruction:\n{item['instruction']}\n\n### Input:\nto 1\n\n### Response:\n")
+    )
+    assert task(jsonl, "task.template=plain").prompt(item) == f"{item['instruction']}\nto 1"
+
+
+def test_options_by_a_list_or_by_columns_and_the_right_one_by_text_letter_or_index(tmp_path: Path) -> None:
+    options = ["iron", "wool", "1"]
+    listed = [
+        {"prompt": f"Which {n}?", "choices": options, "answer": answer} for n, answer in enumerate(["wool", "b", 1])
+    ]
+    apart = [{"prompt": row["prompt"], **dict(zip("xyz", options, strict=True)), "answer": "wool"} for row in listed]
+    words = ["task.metric=choice", "evaluation.scoring=cloze"]
+    jsonl = lines(tmp_path / "a.jsonl", listed)
+    csv = tmp_path / "a.csv"
+    csv.write_text(
+        "prompt,choices,answer\n" + "".join(f'Which {n}?,"[""iron"",""wool"",""1""]",wool\n' for n in range(3))
+    )
+    columns = lines(tmp_path / "b.jsonl", apart)
+    every = [sorted(items(path, *words, *more), key=lambda item: item["id"])
+             for path, more in ((jsonl, []), (csv, []), (columns, ["task.columns.choices=[x,y,z]"]))]  # fmt: skip
+    assert every[0] == every[1] == every[2]
+    assert [(item["answer"], item["output"]) for item in every[0]] == [(1, "wool")] * 3
+    text_first = lines(tmp_path / "c.jsonl", [{**row, "answer": "1"} for row in listed])
+    assert {item["answer"] for item in items(text_first, *words)} == {2}
+    asked = task(jsonl, *words)
+    assert (asked.prompt(every[0][0]), asked.answer(every[0][0])) == ("Which 0?", " wool")
+    lettered = task(jsonl, "task.metric=choice", "evaluation.scoring=letter")
+    assert lettered.prompt(every[0][0]).endswith("Which 0?\nA. iron\nB. wool\nC. 1\n\n### Response:\n")
+    assert task(jsonl, *words).as_trained().trained() != lettered.as_trained().trained()
+
+
+@pytest.mark.parametrize("in_front", [None, "<s> $A"])
+def test_a_conversation_has_the_form_of_the_tokenizers_template(in_front: str | None, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(in_front)
+    tokenizer.chat_template = TEMPLATE
+    turns = [
+        ("system", "Be brief."),
+        ("user", "1 + 1?"),
+        ("assistant", "2"),
+        ("user", "And 3 + 3?"),
+        ("assistant", "6"),
+    ]
+    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    path = lines(
+        tmp_path / "a.jsonl",
+        [row, *({"messages": [{"role": "user", "content": str(n)}, row["messages"][-1]]} for n in range(20))],
+    )
+    asked = task(path)
+    encoded = asked.encoded_examples(MINI, tokenizer)
+    spoken = asked.spoken_by(tokenizer)
+    for item, each in zip(asked.test_items(MINI, "train"), encoded, strict=True):
+        whole = tokenizer.apply_chat_template(item["messages"], tokenize=False)
+        assert tokenizer.decode([*each.prompt, *each.answer]) == whole.rstrip("\n")
+        assert each.answer[-1] == tokenizer.eos_token_id
+        assert each.prompt.count(tokenizer.bos_token_id) == 1
+        assert spoken.answer(item) == "6", "what is scored ends before the end token"
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="has no chat template, which messages need"):
+        asked.encoded_examples(MINI, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("metric", "written", "right"),
+    [
+        ("exact_match", " New  York\n", 1.0),
+        ("exact_match", "new york", 0.0),
+        ("contains", "It is NEW YORK, of course", 1.0),
+        ("contains", "It is York", 0.0),
+    ],
+)
+def test_what_is_written_is_scored(metric: str, written: str, right: float) -> None:
+    assert process_results({"answer": "New York", "metric": metric}, [written]) == {"acc": right}
+
+
+PICK = "task.metric=choice"
+ROW = b'{"prompt": "p", "answer": "a"}\n'
+CHAT = '{"messages": [{"role": "user", "content": "q"}%s]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "said"),
+    [
+        ("a.jsonl", b"\xef\xbb\xbf" + ROW, [], r"a\.jsonl:1 begins with a byte order mark"),
+        ("a.csv", b"\xef\xbb\xbfprompt,answer\nx,y\n", [], r"a\.csv:1 begins with a byte order mark"),
+        ("a.jsonl", ROW + ROW.replace(b"\n", b"\r\n"), [], r"a\.jsonl:2 ends with CRLF"),
+        ("a.jsonl", ROW + b'{"prompt": "p", "ans', [], r"a\.jsonl:2 is not valid JSON"),
+        ("a.jsonl", ROW + b"[1]\n", [], r"a\.jsonl:2 is not a JSON object"),
+        ("a.jsonl", ROW + b'\n{"prompt": "p"}\n', [], ":3 has no column answer; it has prompt: type task"),
+        ("a.jsonl", b'{"q": "p", "a": "a"}\n', [], ":1 has the columns q, a, and none of messages"),
+        ("a.jsonl", ROW, ["task.columns.prompt=q", "task.layout=prompt"], ":1 has no column q"),
+        ("a.jsonl", ROW + b'{"prompt": "p", "answer": "  "}\n', [], r"a\.jsonl:2 has an empty answer"),
+        ("a.jsonl", b'{"prompt": "p", "answer": null}\n', [], ":1 has answer=None, which must be a text or a n"),
+        ("a.csv", b"prompt,answer\nx,y\nx,y,z\n", [], r"a\.csv:3 has 3 fields and the header 2"),
+        ("a.csv", b'prompt,answer\nx,"y\n', [], r"a\.csv:2 is not valid CSV"),
+        ("a.csv", b"prompt,answer\nx,\xff\n", [], r"a\.csv:2 is not UTF-8"),
+        ("a.csv", b"prompt,prompt\nx,y\n", [], r"a\.csv:1 names the column prompt twice"),
+        ("a.parquet", b"PAR1 no", [], r"a\.parquet is not valid parquet"),
+        ("a.txt", b"x", [], r"a\.txt ends in \.txt; give a file that ends in \.jsonl, \.csv, \.parquet"),
+        ("a.jsonl", b"\n", [], r"a\.jsonl holds no rows"),
+        ("a.jsonl", ROW, [], r"None of the 1 rows of .* is in the \w+ part at task"),
+        ("a.jsonl", (CHAT % "").encode(), [], ":1 has 1 messages, the last of which is no answer"),
+        ("a.jsonl", (CHAT % ', {"role": "assistant"}').encode(), [], ":1 has messages=.* with role and content"),
+        ("a.jsonl", b'{"prompt": "p", "choices": ["a"], "answer": 0}', [PICK], r":1 has choices=\['a'\], which"),
+        ("a.jsonl", b'{"prompt": "p", "choices": ["a", "b"], "answer": 2}', [PICK], ":1 has the answer 2, which"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_by_file_and_line(
+    tmp_path: Path, name: str, content: bytes, words: list[str], said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    asked = task(path, *words)
+    with pytest.raises(UserError, match=said) as caught:
+        [asked.check_asked(MINI, part) for part in ("train", "validation", "test")]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_writing_would_stop_inside_of_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"prompt": f"p{n}", "answer": "one\ntwo"} for n in range(20)])
+    with pytest.raises(UserError, match=r"has an answer of several lines \(row 0\).*type task.stop=paragraph"):
+        task(path).check_training(MINI)
+    task(path, "task.stop=paragraph").check_training(MINI)
+    task(path, "task.metric=nll").check_training(MINI)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "type task.file=F or task.dataset=owner/name"),
+        (["task.file=a.jsonl", "task.dataset=owner/name"], "type task.file=F or task.dataset=owner/name"),
+        (["task.file=a.jsonl", "task.revision=main"], "task.revision and task.subset are of a data set on the Hub"),
+        (["task.file=a.jsonl", "task.metric=f1"], "task.metric=f1 is not known; choose one of exact_match"),
+        (["task.file=a.jsonl", "task.columns.question=q"], "task.columns.question"),
+        (["task.file=a.jsonl", "task.held_out=0"], "task.held_out=0 must be at least 0.01"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        compose(["task=custom", *words])
+
+
+def test_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load(name: str, subset: str | None, **where: str) -> datasets.Dataset:
+        asked.append((name, subset, where))
+        return datasets.Dataset.from_list(questions(50))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    words = ["task.dataset=owner/name", "task.subset=main", f"task.revision={'a' * 40}"]
+    found = compose(["task=custom", *words]).task
+    assert found.training_reads(MINI) == {"owner/name/main/train (train)": "a" * 40}
+    assert len(found.test_items(MINI, "train")) > 30
+    assert asked == [("owner/name", "main", {"split": "train", "revision": "a" * 40})]
