@@ -29,28 +29,36 @@ def started(
     *,
     folder: Path | None = None,
     outputs: tuple[Path, Path] = NOWHERE,
+    module: str = MODULE,
 ) -> BaseProcess:
     """``python -m hiplora.run words``, started in a folder; ``outputs`` take what it prints and its errors."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.e2e.preload"])
-    process = context.Process(target=_command, args=([*words], dict(environment), folder or Path.cwd(), outputs))
+    process = context.Process(
+        target=_command, args=(module, [*words], dict(environment), folder or Path.cwd(), outputs)
+    )
     process.start()
     return process
 
 
 def forked(
-    words: Sequence[str], environment: Mapping[str, str], *, folder: Path | None = None, timeout: float = 300
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    timeout: float = 300,
+    module: str = MODULE,
 ) -> subprocess.CompletedProcess[str]:
     """The command when it has ended. Raises subprocess.TimeoutExpired."""
     with tempfile.TemporaryDirectory() as kept:
         outputs = (Path(kept, "stdout"), Path(kept, "stderr"))
-        process = started(words, environment, folder=folder, outputs=outputs)
+        process = started(words, environment, folder=folder, outputs=outputs, module=module)
         process.join(timeout)
         if process.exitcode is None:
             kill(process)
-            raise subprocess.TimeoutExpired([MODULE, *words], timeout)
+            raise subprocess.TimeoutExpired([module, *words], timeout)
         stdout, stderr = (path.read_text() for path in outputs)
-    return subprocess.CompletedProcess([MODULE, *words], process.exitcode, stdout, stderr)
+    return subprocess.CompletedProcess([module, *words], process.exitcode, stdout, stderr)
 
 
 def killed(words: Sequence[str], environment: Mapping[str, str], when: Callable[[], Any], *, delay: float = 0) -> None:
@@ -69,12 +77,14 @@ def kill(process: BaseProcess) -> None:
     process.join()
 
 
-def _command(words: list[str], environment: dict[str, str], folder: Path, outputs: tuple[Path, Path]) -> None:
+def _command(
+    module: str, words: list[str], environment: dict[str, str], folder: Path, outputs: tuple[Path, Path]
+) -> None:
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
-    sys.argv = [MODULE, *words]
-    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hiplora.report.experiment import Run, load, sweeps
+from hiplora.report.experiment import EXPERIMENTS, Run, load, sweeps
 from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.results import Scores
@@ -172,9 +172,11 @@ def probe(run: Run, keep: Keep) -> Iterator[Entry]:
     yield Entry(role="probe", record=record)
 
 
-def fixture_evidence(name: str, *, keep: Keep = everything, world: World = WORLD) -> Evidence:
+def fixture_evidence(
+    name: str, *, keep: Keep = everything, world: World = WORLD, folder: Path = EXPERIMENTS
+) -> Evidence:
     """Evidence of one experiment; ``keep`` says of the label of a fixture whether it is there."""
-    experiment = load(name)
+    experiment = load(name, folder)
     entries: dict[str, Any] = {
         "single": single,
         "merge": merged,
