@@ -104,10 +104,14 @@ def check() -> None:
         for name, expected in methods.items():
             if (found := _arguments(owner, name)) != expected.split():
                 what = "is not there" if found is None else f"takes ({', '.join(found)})"
-                raise refusal(f"{owner.__name__}.{name} {what}")
+                raise refusal(f"{_full(owner)}.{name} {what}")
     for owner, names in ATTRIBUTES.items():
         if absent := [name for name in names if not hasattr(owner, name)]:
-            raise refusal(f"{owner.__name__}.{absent[0]} is not there")
+            raise refusal(f"{_full(owner)}.{absent[0]} is not there")
+
+
+def _full(owner: type) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def _arguments(owner: type, name: str) -> list[str] | None:
