@@ -87,11 +87,10 @@ class Room:
         return [self.python, "-m", "pip", verb, *options, *rest]
 
     def test(self, tests: Sequence[str]) -> tuple[bool, str]:
-        """Whether the tests passed, and pytest's own last line."""
-        command = [self.python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests]
+        """Whether the tests passed, and pytest's own last line with the reasons of what was skipped."""
+        command = [self.python, "-m", "pytest", "-rfEs", "-p", "no:cacheprovider", *tests]
         done = self.run(command, cwd=self.folder / "beside")
-        lines = done.stdout.strip().splitlines()
-        return done.returncode == 0, lines[-1].strip("= ") if lines else f"pytest ended with {done.returncode}"
+        return done.returncode == 0, summary(done)
 
     def run(self, command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """The finished command; what it printed is added to the log."""
@@ -99,6 +98,16 @@ class Room:
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}\n")
         return done
+
+
+def summary(done: subprocess.CompletedProcess[str]) -> str:
+    """What pytest says in its last line, why it skipped tests, and the first sentence of ours that stopped it."""
+    lines = done.stdout.strip().splitlines()
+    told = lines[-1].strip("= ") if lines else f"pytest ended with {done.returncode} and said nothing"
+    reasons = sorted(set(re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", done.stdout, re.M)))
+    refused = re.search(r"^\S*UserError: (PEFT .*)$", f"{done.stdout}\n{done.stderr}", re.M)
+    because = [f"skipped: {reason}" for reason in reasons] + ([refused[1]] if refused else [])
+    return "; ".join([told, *because])
 
 
 def copy(source: Path, target: Path) -> None:

@@ -12,6 +12,10 @@ from hiplora.tuner.hooks import TESTED
 from scripts import check_versions
 from scripts.check_versions import CORNERS, Corner, Room, check, corner, main, older, releases, stated
 
+TESTED_IN_IT = """...s
+SKIPPED [1] tests/merging/test_merge_weights.py:114: needs the suite
+7 passed, 1 skipped in 2.00s
+"""
 LISTED = "peft (0.21.2)\nAvailable versions: 0.21.2, 0.21.1, 0.20.0\n  INSTALLED: 0.21.1\n"
 
 
@@ -41,8 +45,8 @@ def commands(monkeypatch):
 
     def run(command, cwd=None, env=None, **_):
         ran.append((command, cwd, env))
-        last = "7 passed, 1 skipped in 2.00s" if "pytest" in command else LISTED
-        return subprocess.CompletedProcess(command, 0, f"...\n{last}\n", "")
+        printed = TESTED_IN_IT if "pytest" in command else LISTED
+        return subprocess.CompletedProcess(command, 0, printed, "")
 
     monkeypatch.setattr(check_versions.subprocess, "run", run)
     return ran
@@ -52,7 +56,7 @@ def test_a_corner_is_installed_without_the_suite_and_tested_without_the_checkout
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     lines = [*check({"oldest": CORNERS["oldest"]}, tmp_path, ["tests/tuner"])]
     versions = "peft 0.21.0, transformers 5.0.0, torch 2.13.0"
-    assert lines == [(True, f"oldest ({versions}): 7 passed, 1 skipped in 2.00s")]
+    assert lines == [(True, f"oldest ({versions}): 7 passed, 1 skipped in 2.00s; skipped: needs the suite")]
     room = Room(tmp_path / "oldest")
     (made, *_), (installed, *_), (tested, folder, variables) = commands
     assert made[1:] == ["-m", "venv", str(tmp_path / "oldest" / "venv")]

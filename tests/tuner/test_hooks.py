@@ -47,11 +47,21 @@ def test_a_hook_that_takes_other_arguments_is_refused(monkeypatch):
         hooks.check()
 
 
-@pytest.mark.parametrize("imported", ["from hiplora import HipLoraConfig", "import hiplora; hiplora.register()"])
-def test_the_import_is_refused(imported):
+@pytest.mark.parametrize(
+    ("imported", "status", "start"),
+    [
+        ("from hiplora import HipLoraConfig", 1, "hiplora.errors.UserError: "),
+        ("from hiplora.tuner.export import main; exit(main(['adapter', 'out']))", 2, "error: "),
+        ("from hiplora.merging.__main__ import main; exit(main(['a', 'b', '--out', 'c']))", 2, "error: "),
+    ],
+)
+def test_the_import_is_refused(imported, status, start):
     script = f"import peft.mapping\ndel peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING\n{imported}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"hiplora.errors.UserError: PEFT {peft.__version__} is installed, where an internal that ")
+    assert done.returncode == status
+    assert last.startswith(
+        f"{start}PEFT {peft.__version__} is installed, where an internal that it needs is not there ("
+    )
     assert "PEFT_TYPE_TO_PREFIX_MAPPING" in last
     assert last.endswith(RANGE)
