@@ -56,7 +56,7 @@ def _linear(model: Skeleton) -> dict[str, nn.Module]:
 
 def _targeted(config: Mapping[str, Any], names: Collection[str]) -> set[str]:
     """Names that PEFT would adapt."""
-    from peft.tuners.tuners_utils import check_target_module_exists
+    from hiplora.tuner.hooks import check_target_module_exists
 
     options: Any = SimpleNamespace(**{name: config.get(name) for name in _FIELDS})
     saved = config.get("modules_to_save") or ()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hiplora.adapters.exporting import export_lora
 from hiplora.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0, or 2 after a mistake in the input."""
-    parser = argparse.ArgumentParser(prog="python -m hiplora.tuner.export", description=export_lora.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m hiplora.tuner.export", description=__doc__)
     parser.add_argument("adapter", metavar="ADAPTER", help="folder written by save_pretrained")
     parser.add_argument("out", metavar="OUT", help="folder for the LoRA; created if needed")
     parser.add_argument("--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone")
     options = parser.parse_args(arguments)
     try:
+        # Here: a PEFT that the tuner cannot work with is refused as this is imported.
+        from hiplora.adapters.exporting import export_lora
+
         out = export_lora(options.adapter, options.out, backbone=options.backbone)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

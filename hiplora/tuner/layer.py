@@ -6,13 +6,12 @@ import math
 from typing import Any, cast
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.lora.layer import VARIANT_KWARG_KEYS, LoraLayer, LoraVariant
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
+from hiplora.tuner.hooks import VARIANT_KWARG_KEYS, LoraLayer, LoraLinear, LoraVariant
 from hiplora.tuner.product import AdapterProduct, sample_dropout
 from hiplora.tuner.targets import matrix, transposed
 from hiplora.updates import LowRank, Principal

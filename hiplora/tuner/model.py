@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
 import torch
-from peft.tuners.lora import LoraModel
-from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
-from peft.utils import _freeze_adapter
-from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
 from hiplora.tuner.basis import SingularBasis, found_bases
 from hiplora.tuner.combine import check_one_basis, combine, combined_config
 from hiplora.tuner.config import HipConfig
+from hiplora.tuner.hooks import DUMMY_TARGET_MODULES, LoraModel, _freeze_adapter, _maybe_include_all_linear_layers
 from hiplora.tuner.identity import (
     IDENTITY,
     PREFIX,

@@ -1,7 +1,7 @@
 """What makes PEFT know the method: nothing on import, one call, or the first configuration that is constructed.
 
 PEFT keeps its methods in dictionaries keyed by the string in ``adapter_config.json``. They are not public,
-hence the pinned PEFT version and the tests of every operation that PEFT offers.
+hence ``hiplora.tuner.hooks`` and the tests of every operation that PEFT offers.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from peft.mapping import (
-    PEFT_TYPE_TO_CONFIG_MAPPING,
-    PEFT_TYPE_TO_PREFIX_MAPPING,
-    PEFT_TYPE_TO_TUNER_MAPPING,
-)
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hiplora.tuner.config import HipConfig, HipPeftType
+from hiplora.tuner.hooks import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
+)
 from hiplora.tuner.layer import HipLinear
 from hiplora.tuner.model import HipLoraModel
 

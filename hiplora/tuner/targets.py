@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hiplora.errors import UserError
 from hiplora.spectral.stored import refuse_quantised_module
 from hiplora.tuner.config import HipConfig
+from hiplora.tuner.hooks import BaseTunerLayer, check_target_module_exists
 
 
 def find_targets(

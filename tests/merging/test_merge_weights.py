@@ -111,6 +111,7 @@ def test_no_weights_leave_the_identity_as_it_was(name):
 
 
 def test_the_suite_refuses_weights_that_are_not_one_for_each_adapter_of_an_instance():
+    pytest.importorskip("hydra", reason="needs the suite")
     config = compose(["pipeline=merge", "merge=ties", "merge.weights=[1,-0.5]"])
     assert config.merge.weights == (1.0, -0.5)
     train = next(iter(compose(["method=lora"]).stages())).stage

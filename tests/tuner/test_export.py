@@ -12,8 +12,9 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
+from hiplora.adapters.exporting import export_lora
 from hiplora.errors import UserError
-from hiplora.tuner.export import export_lora, main
+from hiplora.tuner.export import main
 from tests.limits import small_files
 from tests.tuner.helpers import K, R, config, logits, make_llama, make_mlp, mlp_config, perturb, trained
 

@@ -1,0 +1,201 @@
+"""Whether the library part works with the ends of its range: python scripts/check_versions.py [--only oldest].
+
+For each corner it makes an empty virtual environment, installs the library without the suite at those versions, runs
+the tests of the tuner and of merging against what was installed, and prints one line. With --find it walks PEFT's
+releases downwards from the newest corner's until the tests of the tuner fail: so the lower end of the range was found.
+What a corner printed lies in WORK/<corner>/log.txt. An environment takes about 1.5 GB, and minutes to make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALLED = ("hiplora", "pyproject.toml", "README.md", "LICENSE")
+BESIDE = ("tests", "conf", "docs", "pyproject.toml")  # what the tests read; without hiplora/, so that they import it
+TESTS = ("tests/tuner", "tests/merging")
+QUICK = ("tests/tuner/test_layer.py", "tests/tuner/test_saving.py", "tests/tuner/test_peft_operations.py")
+NEEDED = ("pytest>=8", "pyyaml")
+
+
+@dataclass(frozen=True)
+class Corner:
+    """One version of each package whose versions are a range."""
+
+    peft: str
+    transformers: str
+    torch: str = "2.13.0"
+
+    @property
+    def pins(self) -> list[str]:
+        """What pip is asked for."""
+        return [f"{each.name}=={getattr(self, each.name)}" for each in fields(self)]
+
+    def __str__(self) -> str:
+        return ", ".join(pin.replace("==", " ") for pin in self.pins)
+
+
+CORNERS = {
+    "oldest": Corner(peft="0.21.0", transformers="5.0.0"),
+    "newest": Corner(peft="0.21.2", transformers="5.24.0"),
+}
+
+
+def corner(words: str) -> Corner:
+    """The corner of ``peft=0.21.0,transformers=5.0.0[,torch=2.13.0]``."""
+    known = [each.name for each in fields(Corner)]
+    given = dict(word.partition("=")[::2] for word in words.split(","))
+    if not given.keys() <= {*known} or not {"peft", "transformers"} <= given.keys() or not all(given.values()):
+        raise argparse.ArgumentTypeError(f"{words!r} is no corner; write peft=0.21.0,transformers=5.0.0 (,torch=…)")
+    return Corner(**given)
+
+
+class Room:
+    """A folder with a virtual environment and the tests, but no checkout of the package."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.python = folder, str(folder / "venv" / "bin" / "python")
+
+    def fill(self, pins: Sequence[str]) -> None:
+        """Make the environment and install the library in it. Raises CalledProcessError where pip fails."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for place, names in (("source", INSTALLED), ("beside", BESIDE)):
+            for name in names:
+                copy(ROOT / name, self.folder / place / name)
+        for command in self.making(pins):
+            self.run(command).check_returncode()
+
+    def making(self, pins: Sequence[str]) -> list[list[str]]:
+        """The commands that make the environment, in their order."""
+        install = [str(self.folder / "source"), *pins, *NEEDED]
+        return [[sys.executable, "-m", "venv", str(self.folder / "venv")], self.pip("install", *install)]
+
+    def pip(self, *words: str) -> list[str]:
+        """A command line of the environment's pip; modules are compiled when they are imported."""
+        verb, *rest = words
+        options = ["--quiet", "--no-compile", "--disable-pip-version-check"] if verb == "install" else []
+        return [self.python, "-m", "pip", verb, *options, *rest]
+
+    def test(self, tests: Sequence[str]) -> tuple[bool, str]:
+        """Whether the tests passed, and pytest's own last line with the reasons of what was skipped."""
+        command = [self.python, "-m", "pytest", "-rfEs", "-p", "no:cacheprovider", *tests]
+        done = self.run(command, cwd=self.folder / "beside")
+        return done.returncode == 0, summary(done)
+
+    def run(self, command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """The finished command; what it printed is added to the log."""
+        done = subprocess.run(command, cwd=cwd, env=environment(self.folder), capture_output=True, text=True)
+        with (self.folder / "log.txt").open("a") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}\n")
+        return done
+
+
+def summary(done: subprocess.CompletedProcess[str]) -> str:
+    """What pytest says in its last line, why it skipped tests, and the first sentence of ours that stopped it."""
+    lines = done.stdout.strip().splitlines()
+    told = lines[-1].strip("= ") if lines else f"pytest ended with {done.returncode} and said nothing"
+    reasons = sorted(set(re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", done.stdout, re.M)))
+    refused = re.search(r"^\S*UserError: (PEFT .*)$", f"{done.stdout}\n{done.stderr}", re.M)
+    because = [f"skipped: {reason}" for reason in reasons] + ([refused[1]] if refused else [])
+    return "; ".join([told, *because])
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, without what Python compiled."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+def environment(folder: Path) -> Mapping[str, str]:
+    """Variables of every command: nothing of this checkout or of another environment is imported, no Hub is asked."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    return kept | {"HF_HUB_OFFLINE": "1", "HIPLORA_CACHE": str(folder / "cache")}
+
+
+def check(chosen: Mapping[str, Corner], work: Path, tests: Sequence[str]) -> Iterator[tuple[bool, str]]:
+    """Whether each corner's tests passed, and its line."""
+    for name, each in chosen.items():
+        room = Room(work / name)
+        try:
+            room.fill(each.pins)
+        except subprocess.CalledProcessError:
+            yield False, f"{name} ({each}): not installed, see {room.folder / 'log.txt'}"
+            continue
+        passed, told = room.test(tests)
+        yield passed, f"{name} ({each}): {told}"
+
+
+def find(newest: Corner, work: Path, tests: Sequence[str]) -> Iterator[tuple[bool, str]]:
+    """The lines of PEFT's releases from the newest corner's downwards, in one environment; ends with one that fails."""
+    room = Room(work / "find")
+    room.fill(newest.pins)
+    listed = room.run(room.pip("index", "versions", "peft")).stdout
+    for version in older(releases(listed), newest.peft):
+        each = replace(newest, peft=version)
+        # Without its dependencies: pyproject.toml's own range would refuse what is tried here.
+        room.run(room.pip("install", "--no-deps", f"peft=={version}")).check_returncode()
+        passed, told = room.test(tests)
+        yield passed, f"{each}: {told}"
+        if not passed:
+            return
+
+
+def releases(listed: str) -> list[str]:
+    """The versions that ``pip index versions`` lists, newest first."""
+    found = re.search(r"^Available versions: (.*)$", listed, re.M)
+    if found is None:
+        sys.exit(f"pip index versions lists nothing: {listed.strip()}")
+    return found[1].split(", ")
+
+
+def older(versions: Sequence[str], newest: str) -> list[str]:
+    """The versions from ``newest`` on, in the order that is given: newest first."""
+    if newest not in versions:
+        sys.exit(f"PEFT {newest} is no release; choose among {', '.join(versions[:5])}, …")
+    return [*versions[versions.index(newest) :]]
+
+
+def stated(package: str) -> str:
+    """The range that pyproject.toml states for the library."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return next(line for line in project["dependencies"] if re.match(rf"{package}\b", line))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, make, test; 1 where a corner failed."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("tests", nargs="*", help=f"default: {' '.join(TESTS)}; with --find a part of the tuner's")
+    p.add_argument("--only", choices=[*CORNERS], help="one of the two corners")
+    p.add_argument("--corner", type=corner, help="another: peft=0.21.0,transformers=5.0.0")
+    p.add_argument("--find", action="store_true", help="walk PEFT's releases downwards until the tests fail")
+    p.add_argument("--work", type=Path, help="folder for the environments (default: a temporary one)")
+    args = p.parse_args(arguments)
+    work = (args.work or Path(tempfile.mkdtemp(prefix="check_versions."))).resolve()
+    print(f"pyproject.toml: {', '.join(stated(each.name) for each in fields(Corner))}. Environments are in {work}.")
+    if args.find:
+        lines = find(args.corner or CORNERS["newest"], work, args.tests or QUICK)
+    else:
+        chosen = {name: each for name, each in CORNERS.items() if args.only in (None, name)}
+        lines = check({"corner": args.corner} if args.corner else chosen, work, args.tests or TESTS)
+    failed = 0
+    for passed, line in lines:
+        print(line, flush=True)
+        failed += not passed
+    return int(failed > 0 and not args.find)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
