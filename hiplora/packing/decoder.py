@@ -106,7 +106,7 @@ def check_head(model: nn.Module) -> None:
     model.train(was_training)
     if not same or getattr(lm.get_decoder().config, "final_logit_softcapping", None):
         raise UserError(
-            f"{type(lm).__name__} changes its logits after the output layer, which the loss at label positions "
-            "would leave out: choose a model without logit scaling or soft-capping, such as a Llama"
+            f"{type(lm).__name__} changes its logits after the output layer, which losses and scores here would leave "
+            "out: choose a model without logit scaling or soft-capping, such as a Llama"
         )
     _PLAIN_HEADS.add(lm)

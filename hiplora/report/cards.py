@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiplora.adapters.card import Scored, write_card
+from hiplora.errors import UserError
 from hiplora.report.runs.predictions import by_benchmark, score
 from hiplora.stages.record import Record, Sample
 from hiplora.stages.results import Metrics
@@ -18,28 +20,32 @@ if TYPE_CHECKING:
     from hiplora.stages.make import Outcome
     from hiplora.stages.store import Store
 
-TEXTS = ("text", "text_sampled")  # one number each, over tokens of a few documents: no items to take an interval over
-
 
 def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
-    """Write the scores of a run into the cards of its adapters, where these are here and are the ones scored."""
-    scored = [outcome for outcome in outcomes if isinstance(outcome.stage, Score)]
-    bare = next((each.record for each in scored if isinstance(_of(each), Backbone)), None)
-    before: Mapping[str, Metrics] = {} if bare is None else bare.result.benchmarks  # type: ignore[attr-defined]
-    for outcome in scored:
-        of = _of(outcome)
-        if not isinstance(of, Adapted):
+    """Write the scores of a run into the cards of its adapters, where these are here and are the ones scored.
+
+    Scores on validation are not among them. A card that cannot be written is told and stops nothing.
+    """
+    for outcome in outcomes:
+        if not isinstance(outcome.stage, Score) or not isinstance(outcome.stage.of, Adapted):
             continue
-        training = store.current((of.train.id, outcome.record.where))
-        folder = None if training is None else store.artefact(training)
-        if training is not None and folder is not None and training.digest == outcome.record.needs.get(training.id):
-            result: Any = training.result
-            numbers = [*_scores(outcome.record, before, store.samples(outcome.record))]
-            write_card(folder, of.train.card(result, numbers))
+        try:
+            _fill(outcome.stage.without_tasks, outcome.stage.of, outcome.record.where, store)
+        except (OSError, UserError) as error:
+            print(f"note: the model card of {outcome.record.name} was not written ({error})", file=sys.stderr)
 
 
-def _of(outcome: Outcome) -> Any:
-    return outcome.stage.of  # type: ignore[attr-defined]
+def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
+    """The card of one adapter; the backbone's scores are those of the same benchmarks, where they are known."""
+    record, training = (store.current((each.id, where)) for each in (stage, of.train))
+    folder = None if training is None else store.artefact(training)
+    if record is None or training is None or folder is None or stage.evaluation.splits != "test":
+        return
+    if training.digest == record.needs.get(training.id):
+        bare = store.current((stage.but(of=Backbone(model=of.backbone)).id, where))
+        before: Mapping[str, Metrics] = {} if bare is None else bare.result.benchmarks  # type: ignore[attr-defined]
+        result: Any = training.result
+        write_card(folder, of.train.card(result, [*_scores(record, before, store.samples(record))]))
 
 
 def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sample]) -> Iterator[Scored]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +35,13 @@ def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) 
     about = (
         f"An adapter of the method `{made.method.name}`, trained by the hiplora suite on "
         f"{' and then '.join(made.tasks)} (data `{made.data}`) with seed {made.seed}. It changes "
-        f"{', '.join(sorted(made.targets))} of every layer."
+        f"{', '.join(sorted(result.targets or made.targets))} of every layer."
     )
     return Card(
         title=f"{made.method.name} on {'+'.join(made.tasks)}, seed {made.seed}",
         about=f"{about} {_of_scores(scores)}".rstrip(),
         settings=_settings(made, result),
-        base=made.model.published_as,
+        base=made.model.published_as if made.model.source == "packaged" else None,
         tags=("hiplora", made.method.name),
         scores=scores,
     )
@@ -69,7 +68,6 @@ def _settings(made: Trained, result: Adapter) -> dict[str, Any]:
         "Final loss": f"{result.final_loss:.4f} nats per label token, mean of the last tenth of the steps",
         "Parameters": f"{result.trainable_parameters:,} trained, {result.deployed_parameters:,} stored",
         "Record": f"`{made.record}`",
-        "Machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
 
 

@@ -40,8 +40,8 @@ def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) ->
         )
     if not fitted.examples:
         raise UserError(
-            f"none of the {len(encoded)} training examples fits training.row_tokens={training.row_tokens}: "
-            "give longer rows"
+            f"none of the {len(encoded)} training examples fits {name}={longest}: give longer rows, or a backbone that "
+            "reads as much"
         )
     return fitted.examples
 

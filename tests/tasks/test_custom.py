@@ -51,7 +51,7 @@ def test_the_parts_share_no_prompt_and_depend_on_no_order(tmp_path: Path) -> Non
         part: [i["instruction"] for i in task(path).test_items(MINI, part)] for part in ("train", "validation", "test")
     }
     assert sum(map(len, parts.values())) == 800
-    assert not {*parts["train"]} & {*parts["validation"]} | {*parts["validation"]} & {*parts["test"]}
+    assert len({text for part in parts.values() for text in {*part}}) == sum(len({*part}) for part in parts.values())
     assert all(50 < len(parts[part]) < 110 for part in ("validation", "test"))
     turned = lines(tmp_path / "b.jsonl", rows[::-1])
     assert {i["instruction"] for i in task(turned).test_items(MINI, "test")} == {*parts["test"]}
