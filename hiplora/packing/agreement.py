@@ -47,6 +47,8 @@ def reads_rows(model: nn.Module) -> bool:
 def _known(model: nn.Module, known: _Known, agree: Callable[[Any, list[Encoded]], bool], what: str) -> bool:
     lm = causal_lm(model)
     if lm not in known:
+        if not _finite(lm):
+            return True  # a diverged adapter is on it, which says nothing about the architecture
         known[lm] = _asked(lm, agree, what)
     return known[lm]
 
@@ -59,11 +61,19 @@ def _asked(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> b
         with evaluating(lm), _short_window(lm):
             try:
                 reason = None if agree(lm, _sequences(lm)) else "its outputs would differ"
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # a model that takes no masks, positions or cache fails in ways of its own
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     if reason is not None:
         logger.warning("%s cannot compute %s (%s): sequences are read one by one", type(lm).__name__, what, reason)
     return reason is None
+
+
+def _finite(lm: Any) -> bool:
+    with evaluating(lm):
+        ids = torch.tensor([_sequences(lm)[0].prompt], device=next(lm.parameters()).device)
+        return bool(torch.isfinite(hidden_states(lm, ids)).all())
 
 
 def _sequences(lm: Any) -> list[Encoded]:

@@ -164,7 +164,8 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
     for key, name in store.tracked.names().items():
         if key[0] not in stages and name in by_name and (other := store.tracked.get(key)) is not None:
             alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
-            reasons[min((difference(other.asked, asked) for asked in alike), key=len)] += 1
+            closest = min(alike, key=lambda asked: len([*_apart(other.asked, asked)]))
+            reasons[difference(other.asked, closest)] += 1
     if reasons:
         often = reasons.most_common(MOST)
         rest = reasons.total() - sum(count for _, count in often)

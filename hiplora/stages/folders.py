@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -101,7 +102,7 @@ class Folder(Source):
         """The backbone with the update beside it and what was trained as a whole in place; no weight is changed."""
         adapter = self.read()
         with _on(backbone, self.model, [adapter], adapter.updates, adapter.trained):
-            yield Loaded(backbone.model, _report(adapter, self.trained_on))
+            yield Loaded(backbone.model, _report(adapter))
 
 
 class MergedFolders(Source):
@@ -154,16 +155,24 @@ class MergedFolders(Source):
         from hiplora.merging.together import complete, trained_together
 
         started = time.perf_counter()
-        adapters = [each.read() for each in self.adapters]
+        adapters = [_numbered(number, each) for number, each in enumerate(self.adapters, start=1)]
         drawn = digest({"draws": DRAWS, "seed": self.seed, "adapters": [each.content() for each in self.adapters]})
         generator = None if self.seed is None else torch.Generator().manual_seed(int(drawn, 16))
         updates, unadapted = complete(adapters)
         trained, notes = trained_together(adapters)
-        merged = apply(self.operator, updates, generator=generator, labels=[each.path for each in self.adapters])
+        merged = apply(self.operator, updates, generator=generator, labels=[each.label for each in adapters])
         with _on(backbone, self.backbone, adapters, merged.updates, trained):
             report = {**merged.report, "seconds": round(time.perf_counter() - started, 2)}
-            more = {"trained_beside": notes, "unadapted": {Path(label).name: n for label, n in unadapted.items()}}
+            own = [note for each in adapters for note in each.notes]
+            more = {"trained_beside": notes, "unadapted": unadapted, "notes": own}
             yield Loaded(backbone.model, report | {name: value for name, value in more.items() if value})
+
+
+def _numbered(number: int, folder: Folder) -> Adapter:
+    """An adapter under a label without the path of this machine, in its notes too; folders may have one name."""
+    adapter = folder.read()
+    label = f"{number} ({Path(adapter.label).name})"
+    return replace(adapter, label=label, notes=tuple(note.replace(adapter.label, label) for note in adapter.notes))
 
 
 @contextmanager
@@ -183,11 +192,11 @@ def _on(
         yield
 
 
-def _report(adapter: Adapter, trained_on: str | None) -> dict[str, Any]:
+def _report(adapter: Adapter) -> dict[str, Any]:
     """What a record says of an adapter: how many matrices, what was trained beside them, what a reader must know."""
     beside = [*adapter.trained.tensors, *(f"{module} (tokens)" for module in adapter.trained.tokens)]
     notes = [note.replace(adapter.label, Path(adapter.label).name) for note in adapter.notes]  # no path of a machine
-    found = {"matrices": len(adapter.updates), "trained_on": trained_on, "trained_beside": beside, "notes": notes}
+    found = {"matrices": len(adapter.updates), "trained_beside": beside, "notes": notes}
     return {name: value for name, value in found.items() if value}
 
 
