@@ -34,7 +34,7 @@ class Function(str):
 
 @dataclass(frozen=True)
 class Definition:
-    """A task or group as its YAML says it, with what that includes; functions stay names."""
+    """A task or group as its YAML says it, with what that includes; functions are names and digests of their files."""
 
     name: str
     path: Path
@@ -54,7 +54,7 @@ class Definition:
         Paths do not enter: neither that of the YAML nor those of data files.
         """
         data = dict(_data_files(self.config))
-        asked = _plain({**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}, self.path)
+        asked = {**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}
         text = json.dumps(asked, sort_keys=True, default=str)
         own = {f"lm_eval/{self.name}": hashlib.sha256(text.encode()).hexdigest()}
         return own | {
@@ -162,7 +162,7 @@ def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for include in [includes] if isinstance(includes, str) else includes:
         merged |= _loaded(path.parent / include, (*seen, path))
-    return merged | config
+    return merged | _plain(config, path)
 
 
 @cache
@@ -177,7 +177,7 @@ def _loader() -> Any:
 
 
 def _plain(value: Any, path: Path) -> Any:
-    """A configuration with each function as its name and the digest of its file, where that lies beside the YAML."""
+    """A YAML's content with each function as its name and the digest of its file, where that lies beside the YAML."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner, path) for key, inner in value.items()}
     if isinstance(value, list | tuple):

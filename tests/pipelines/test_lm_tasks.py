@@ -73,6 +73,20 @@ def test_a_task_is_what_its_definition_and_its_files_say(folder: Path, tmp_path:
         path.write_text(kept)
 
 
+def test_functions_of_an_included_definition_lie_beside_it(folder: Path) -> None:
+    common = folder / "common"
+    common.mkdir()
+    scores = (folder / "toy_scores.py").rename(common / "toy_scores.py")
+    yaml = folder / "toy_written.yaml"
+    name, _, rest = yaml.read_text().partition("\n")
+    (common / "base.yaml").write_text(rest)
+    yaml.write_text(f"{name}\ninclude: common/base.yaml\n")
+    before = identified(folder, "toy_written")
+    scores.write_text(scores.read_text().replace("100", "10"))
+    after = identified(folder, "toy_written")
+    assert {key for key in before if after[key] != before[key]} == {"lm_eval/toy_written"}
+
+
 def test_mistakes_are_refused_in_one_sentence(folder: Path) -> None:
     here = f"evaluation.include_path={folder}"
     cases = {
