@@ -43,10 +43,8 @@ class Definition:
     @property
     def members(self) -> list[str]:
         """The names of what a group holds; nothing of a task. What is defined inside the group is part of it."""
-        listed = self.config.get("task") if "group" in self.config else None
-        each = [listed] if isinstance(listed, str) else listed or []
-        names = (member if isinstance(member, str) else member.get("task", member.get("group")) for member in each)
-        return [name for name in names if isinstance(name, str) and name != self.name]
+        found = _members(self.config.get("task")) if "group" in self.config else ()
+        return [name for name in found if name != self.name]
 
     def reads(self) -> dict[str, str]:
         """What identifies it: the digest of what the YAML says, functions by their files, and of each data file.
@@ -139,6 +137,17 @@ def _read(path: Path) -> Definition:
     config = _loaded(path, ())
     name = config.get("group", config.get("task"))
     return Definition(str(name), path, config)
+
+
+def _members(listed: Any) -> Iterator[str]:
+    """The names in a group's list, and in those of the groups that are defined inside it."""
+    for member in [listed] if isinstance(listed, str) else listed or ():
+        if isinstance(member, str):
+            yield member
+        elif isinstance(listing := member.get("task", member.get("group")), str):
+            yield listing
+        else:
+            yield from _members(listing)
 
 
 def _tags(config: Mapping[str, Any]) -> Sequence[str]:

@@ -87,6 +87,18 @@ def test_functions_of_an_included_definition_lie_beside_it(folder: Path) -> None
     assert {key for key in before if after[key] != before[key]} == {"lm_eval/toy_written"}
 
 
+def test_members_of_a_group_inside_a_group_count(folder: Path) -> None:
+    inner = "{group: inner, task: [toy_choice, {group: innermost, task: [{task: toy_last, num_fewshot: 1}]}]}"
+    (folder / "outer.yaml").write_text(f"group: outer\ntask:\n  - {inner}\n")
+    before = identified(folder, "outer")
+    rows = folder / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("brown", "red"))
+    after = identified(folder, "outer")
+    moving = {key for key in before if after[key] != before[key]}
+    assert moving == {"lm_eval/toy_choice (test)", "lm_eval/toy_last (test)"}
+    check(LmTasks(tasks=("outer",), include_path=str(folder)), positions=512)
+
+
 def test_mistakes_are_refused_in_one_sentence(folder: Path) -> None:
     here = f"evaluation.include_path={folder}"
     cases = {
