@@ -25,6 +25,8 @@ from hiplora.tasks.files import sha256, tree_sha256
 NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
 TAGGED = re.compile(r"^[\"']?tag[\"']?:((?:[ \t]*[^\n#]+)|(?:[ \t]*\n[ \t]*-[^\n]+)+)", re.MULTILINE)
 INCLUDED = re.compile(r"^[\"']?include[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
+# What a dataset_path says for data in files of that format; what is neither one of these nor on the disk is the Hub's.
+FORMATS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "pandas", "parquet", "text", "webdataset", "xml")
 WORD = re.compile(r"\w[\w.+-]*")
 
 
@@ -62,12 +64,16 @@ class Definition:
 
     def absent(self) -> str | None:
         """A data file on this machine that the YAML names and that is not there."""
+        if _on_hub(self.config):
+            return None
         given = self.config.get("dataset_kwargs") or {}
         files = [path for key in ("data_files", "data_dir") for _, path in _named(key, given.get(key))]
         return next((path for path in files if "://" not in path and not Path(path).exists()), None)
 
     def _settings(self) -> dict[str, Any]:
         given = self.config.get("dataset_kwargs") or {}
+        if _on_hub(self.config):
+            return dict(given)
         return {key: value for key, value in given.items() if key not in ("data_files", "data_dir")} | {
             key: sorted(label for label, _ in _named(key, given[key]))
             for key in ("data_files", "data_dir")
@@ -198,11 +204,19 @@ def _plain(value: Any, path: Path) -> Any:
     return value
 
 
+def _on_hub(config: Mapping[str, Any]) -> bool:
+    """Whether its data are a repository of the Hub, whose files are named from there."""
+    path = config.get("dataset_path")
+    return isinstance(path, str) and path not in FORMATS and not Path(path).exists()
+
+
 def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Data on this machine that a task reads, each file under the split that it is of; what has an address is not.
 
     Paths are taken as lm-eval takes them: from the folder in which the command runs.
     """
+    if _on_hub(config):
+        return
     given = config.get("dataset_kwargs") or {}
     for key in ("data_files", "data_dir"):
         yield from ((label, Path(path)) for label, path in _named(key, given.get(key)) if Path(path).exists())

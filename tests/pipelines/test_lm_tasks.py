@@ -12,7 +12,7 @@ import pytest
 
 from hiplora.compose import compose
 from hiplora.errors import UserError
-from hiplora.evaluation.definitions import built_in
+from hiplora.evaluation.definitions import built_in, definitions
 from hiplora.evaluation.harness import check
 from hiplora.evaluation.lm_tasks import LmTasks, check_counted, counted
 from hiplora.evaluation.retention import retention
@@ -97,6 +97,17 @@ def test_members_of_a_group_inside_a_group_count(folder: Path) -> None:
     moving = {key for key in before if after[key] != before[key]}
     assert moving == {"lm_eval/toy_choice (test)", "lm_eval/toy_last (test)"}
     check(LmTasks(tasks=("outer",), include_path=str(folder)), positions=512)
+
+
+def test_files_of_a_repository_on_the_hub_are_not_looked_for_here(folder: Path) -> None:
+    yaml = folder / "toy_choice.yaml"
+    yaml.write_text(yaml.read_text().replace("dataset_path: json", "dataset_path: owner/name"))
+    before = identified(folder, "toy_choice")
+    assert [*before] == ["lm_eval/toy_choice"]
+    yaml.write_text(yaml.read_text().replace("rows.jsonl", "other.jsonl"))
+    (definition,) = definitions("toy_choice", folder)
+    assert definition.absent() is None
+    assert identified(folder, "toy_choice") != before
 
 
 def test_mistakes_are_refused_in_one_sentence(folder: Path) -> None:
