@@ -25,6 +25,8 @@ from hiplora.tasks.files import sha256, tree_sha256
 NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
 TAGGED = re.compile(r"^[\"']?tag[\"']?:((?:[ \t]*[^\n#]+)|(?:[ \t]*\n[ \t]*-[^\n]+)+)", re.MULTILINE)
 INCLUDED = re.compile(r"^[\"']?include[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
+# What a dataset_path says for data in files of that format; what is neither one of these nor on the disk is the Hub's.
+FORMATS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "pandas", "parquet", "text", "webdataset", "xml")
 WORD = re.compile(r"\w[\w.+-]*")
 
 
@@ -34,7 +36,7 @@ class Function(str):
 
 @dataclass(frozen=True)
 class Definition:
-    """A task or group as its YAML says it, with what that includes; functions stay names."""
+    """A task or group as its YAML says it, with what that includes; functions are names and digests of their files."""
 
     name: str
     path: Path
@@ -43,10 +45,8 @@ class Definition:
     @property
     def members(self) -> list[str]:
         """The names of what a group holds; nothing of a task. What is defined inside the group is part of it."""
-        listed = self.config.get("task") if "group" in self.config else None
-        each = [listed] if isinstance(listed, str) else listed or []
-        names = (member if isinstance(member, str) else member.get("task", member.get("group")) for member in each)
-        return [name for name in names if isinstance(name, str) and name != self.name]
+        found = _members(self.config.get("task")) if "group" in self.config else ()
+        return [name for name in found if name != self.name]
 
     def reads(self) -> dict[str, str]:
         """What identifies it: the digest of what the YAML says, functions by their files, and of each data file.
@@ -54,7 +54,7 @@ class Definition:
         Paths do not enter: neither that of the YAML nor those of data files.
         """
         data = dict(_data_files(self.config))
-        asked = _plain({**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}, self.path)
+        asked = {**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}
         text = json.dumps(asked, sort_keys=True, default=str)
         own = {f"lm_eval/{self.name}": hashlib.sha256(text.encode()).hexdigest()}
         return own | {
@@ -64,12 +64,16 @@ class Definition:
 
     def absent(self) -> str | None:
         """A data file on this machine that the YAML names and that is not there."""
+        if _on_hub(self.config):
+            return None
         given = self.config.get("dataset_kwargs") or {}
         files = [path for key in ("data_files", "data_dir") for _, path in _named(key, given.get(key))]
         return next((path for path in files if "://" not in path and not Path(path).exists()), None)
 
     def _settings(self) -> dict[str, Any]:
         given = self.config.get("dataset_kwargs") or {}
+        if _on_hub(self.config):
+            return dict(given)
         return {key: value for key, value in given.items() if key not in ("data_files", "data_dir")} | {
             key: sorted(label for label, _ in _named(key, given[key]))
             for key in ("data_files", "data_dir")
@@ -141,6 +145,17 @@ def _read(path: Path) -> Definition:
     return Definition(str(name), path, config)
 
 
+def _members(listed: Any) -> Iterator[str]:
+    """The names in a group's list, and in those of the groups that are defined inside it."""
+    for member in [listed] if isinstance(listed, str) else listed or ():
+        if isinstance(member, str):
+            yield member
+        elif isinstance(listing := member.get("task", member.get("group")), str):
+            yield listing
+        else:
+            yield from _members(listing)
+
+
 def _tags(config: Mapping[str, Any]) -> Sequence[str]:
     tags = config.get("tag") or ()
     return (tags,) if isinstance(tags, str) else tags
@@ -162,7 +177,7 @@ def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for include in [includes] if isinstance(includes, str) else includes:
         merged |= _loaded(path.parent / include, (*seen, path))
-    return merged | config
+    return merged | _plain(config, path)
 
 
 @cache
@@ -177,7 +192,7 @@ def _loader() -> Any:
 
 
 def _plain(value: Any, path: Path) -> Any:
-    """A configuration with each function as its name and the digest of its file, where that lies beside the YAML."""
+    """A YAML's content with each function as its name and the digest of its file, where that lies beside the YAML."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner, path) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -189,11 +204,19 @@ def _plain(value: Any, path: Path) -> Any:
     return value
 
 
+def _on_hub(config: Mapping[str, Any]) -> bool:
+    """Whether its data are a repository of the Hub, whose files are named from there."""
+    path = config.get("dataset_path")
+    return isinstance(path, str) and path not in FORMATS and not Path(path).exists()
+
+
 def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Data on this machine that a task reads, each file under the split that it is of; what has an address is not.
 
     Paths are taken as lm-eval takes them: from the folder in which the command runs.
     """
+    if _on_hub(config):
+        return
     given = config.get("dataset_kwargs") or {}
     for key in ("data_files", "data_dir"):
         yield from ((label, Path(path)) for label, path in _named(key, given.get(key)) if Path(path).exists())

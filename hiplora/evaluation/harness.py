@@ -235,17 +235,16 @@ def _finite(value: Any) -> float | None:
 @contextmanager
 def _as_lm_eval() -> Iterator[None]:
     """What lm-eval's command has around it: seeded random states; its notes go to stderr, and all is put back."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state()
     alone = os.environ.get("DISABLE_MULTIPROC")
     os.environ["DISABLE_MULTIPROC"] = "1"  # it would fork this process, model and all, to resample
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)
-    torch.manual_seed(DEFAULT_OTHER_SEED)
     try:
-        with quiet(), redirect_stdout(sys.stderr):
+        with quiet(), torch.random.fork_rng(), redirect_stdout(sys.stderr):
+            torch.manual_seed(DEFAULT_OTHER_SEED)
             yield
     finally:
         os.environ.pop("DISABLE_MULTIPROC") if alone is None else os.environ.update(DISABLE_MULTIPROC=alone)
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

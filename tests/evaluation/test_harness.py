@@ -71,3 +71,10 @@ def test_the_numbers_are_those_of_lm_eval(exported, tasks, evaluation, limit, mo
     hashes = [entry["prompt_hash"][:16] for entry in reference["samples"]["toy_choice"]]
     assert [each["prompt_hash"] for each in samples if each["benchmark"] == "lm_eval/toy_choice"] == hashes
     assert "Which colour" not in json.dumps(samples)
+
+
+def test_the_random_states_are_put_back(exported, tasks, evaluation) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    ours(exported, evaluation.but(limit=1), tasks=["toy_choice"], include_path=str(tasks))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -12,7 +12,7 @@ import pytest
 
 from hiplora.compose import compose
 from hiplora.errors import UserError
-from hiplora.evaluation.definitions import built_in
+from hiplora.evaluation.definitions import built_in, definitions
 from hiplora.evaluation.harness import check
 from hiplora.evaluation.lm_tasks import LmTasks, check_counted, counted
 from hiplora.evaluation.retention import retention
@@ -71,6 +71,43 @@ def test_a_task_is_what_its_definition_and_its_files_say(folder: Path, tmp_path:
         after = identified(moved, "toy_written")
         assert {key for key in before if after[key] != before[key]} == moving
         path.write_text(kept)
+
+
+def test_functions_of_an_included_definition_lie_beside_it(folder: Path) -> None:
+    common = folder / "common"
+    common.mkdir()
+    scores = (folder / "toy_scores.py").rename(common / "toy_scores.py")
+    yaml = folder / "toy_written.yaml"
+    name, _, rest = yaml.read_text().partition("\n")
+    (common / "base.yaml").write_text(rest)
+    yaml.write_text(f"{name}\ninclude: common/base.yaml\n")
+    before = identified(folder, "toy_written")
+    scores.write_text(scores.read_text().replace("100", "10"))
+    after = identified(folder, "toy_written")
+    assert {key for key in before if after[key] != before[key]} == {"lm_eval/toy_written"}
+
+
+def test_members_of_a_group_inside_a_group_count(folder: Path) -> None:
+    inner = "{group: inner, task: [toy_choice, {group: innermost, task: [{task: toy_last, num_fewshot: 1}]}]}"
+    (folder / "outer.yaml").write_text(f"group: outer\ntask:\n  - {inner}\n")
+    before = identified(folder, "outer")
+    rows = folder / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("brown", "red"))
+    after = identified(folder, "outer")
+    moving = {key for key in before if after[key] != before[key]}
+    assert moving == {"lm_eval/toy_choice (test)", "lm_eval/toy_last (test)"}
+    check(LmTasks(tasks=("outer",), include_path=str(folder)), positions=512)
+
+
+def test_files_of_a_repository_on_the_hub_are_not_looked_for_here(folder: Path) -> None:
+    yaml = folder / "toy_choice.yaml"
+    yaml.write_text(yaml.read_text().replace("dataset_path: json", "dataset_path: owner/name"))
+    before = identified(folder, "toy_choice")
+    assert [*before] == ["lm_eval/toy_choice"]
+    yaml.write_text(yaml.read_text().replace("rows.jsonl", "other.jsonl"))
+    (definition,) = definitions("toy_choice", folder)
+    assert definition.absent() is None
+    assert identified(folder, "toy_choice") != before
 
 
 def test_mistakes_are_refused_in_one_sentence(folder: Path) -> None:
