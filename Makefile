@@ -44,7 +44,7 @@ demo test test-unit test-slow: export HF_HUB_OFFLINE ?= 1
 PYTEST := $(PY) -m pytest -n auto --dist loadfile
 test test-unit: export OMP_NUM_THREADS ?= 1
 
-demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting (about 5 minutes)
+demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting
 	$(PY) -m hiplora.run method=hip task=gsm8k seed=42
 
 select: $(READY) ## Choose every method's settings on validation, and fix the levels of learning (hours; two terminals share it)
@@ -53,7 +53,7 @@ select: $(READY) ## Choose every method's settings on validation, and fix the le
 test: $(READY) ## Unit and end-to-end tests, offline
 	$(PYTEST) -m "not slow"
 
-test-unit: $(READY) ## Unit tests only (about 2 minutes)
+test-unit: $(READY) ## Unit tests only (three quarters of the time)
 	$(PYTEST) -m "not slow and not e2e"
 
 test-slow: $(READY) ## The tests that take minutes
