@@ -148,6 +148,25 @@ def positions(model: Model) -> int | None:
     return found[0] if found else None
 
 
+def begins(model: Model) -> bool | None:
+    """Whether its tokenizer has a token to put before a text; None where that cannot be told yet."""
+    folder = checkpoint(model)
+    return None if folder is None else _begins(folder, identity(model))
+
+
+@cache
+def _begins(folder: Path, what: str) -> bool | None:
+    from transformers import AutoTokenizer
+
+    settings = folder / "generation_config.json"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ends = json_object(settings if settings.is_file() else folder / "config.json").get("eos_token_id")
+    except Exception:  # as in loading, which says what is wrong with it
+        return None
+    return tokens.begins(tokenizer, ends)
+
+
 def checkpoint(model: Model) -> Path | None:
     """The folder of the backbone's configuration and weights; None before it was converted or downloaded."""
     if model.source == "folder":

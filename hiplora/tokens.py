@@ -68,6 +68,12 @@ def speak_in_turns(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         model.generation_config.eos_token_id = list(dict.fromkeys([*known, ids[ends]]))
 
 
+def begins(tokenizer: PreTrainedTokenizerBase, ends: Any) -> bool:
+    """Whether a token can stand before a text: the beginning or end token, or a special one of the model's ``ends``."""
+    named = tokenizer.bos_token is not None or tokenizer.eos_token is not None
+    return named or any(_is_special(tokenizer, token) for token in _listed(ends))
+
+
 def in_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether prompts are turns of a chat."""
     return hasattr(tokenizer, _TURN_END)

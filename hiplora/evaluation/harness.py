@@ -59,13 +59,18 @@ class LmScore:
     group: str | None
 
 
-def check(asked: LmTasks, *, positions: int | None) -> None:
-    """Refuse, before anything is computed, tasks that could not be scored. Raises UserError."""
-    _checked(asked, positions, tuple(asked.reads().items()))
+def check(asked: LmTasks, *, positions: int | None, begins: bool | None = None) -> None:
+    """Refuse, before anything is computed, tasks that could not be scored. Raises UserError.
+
+    Args:
+        positions: tokens that the backbone reads; None where that is not known.
+        begins: whether its tokenizer has a token to put before a text; None where that is not known.
+    """
+    _checked(asked, positions, begins, tuple(asked.reads().items()))
 
 
 @cache
-def _checked(asked: LmTasks, positions: int | None, reads: tuple[tuple[str, str], ...]) -> None:
+def _checked(asked: LmTasks, positions: int | None, begins: bool | None, reads: tuple[tuple[str, str], ...]) -> None:
     """As :func:`check`; the same tasks are loaded once for all models that they are asked of."""
     with _as_lm_eval():
         loaded = load(asked)
@@ -74,6 +79,11 @@ def _checked(asked: LmTasks, positions: int | None, reads: tuple[tuple[str, str]
             raise UserError(f"evaluation.tasks: {name} {UNSAFE}.")
         if getattr(task, "MULTIMODAL", False):
             raise UserError(f"evaluation.tasks: {name} {SEEN}.")
+        if begins is False and _begins_with_nothing(task):
+            raise UserError(
+                f"evaluation.tasks: {name} scores a text from its first token on, and the backbone's tokenizer has "
+                "neither a beginning nor an end token to put before it; leave the task out."
+            )
         if task.OUTPUT_TYPE == "generate_until":
             settings = settings_of(task.config.generation_kwargs or {}, name=name)
             if positions is not None and settings["max_gen_toks"] >= positions:
@@ -83,6 +93,14 @@ def _checked(asked: LmTasks, positions: int | None, reads: tuple[tuple[str, str]
                 )
     for each in asked.counted():
         check_counted(*_metrics(loaded, each.name), each)
+
+
+def _begins_with_nothing(task: Any) -> bool:
+    """Whether nothing stands before what is scored, so that a special token must."""
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return True
+    asks = task.config.doc_to_text != "" or task.config.description or task.config.num_fewshot
+    return task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood") and not asks
 
 
 def load(asked: LmTasks) -> dict[str, Any]:

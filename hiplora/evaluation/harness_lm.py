@@ -53,6 +53,11 @@ class HarnessLM(InMemoryLM):
         """All windows of rolling likelihoods at once: they are batched by their tokens."""
         return 2**31
 
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        if self.prefix_token_id is None and add_special_tokens is None:
+            return super().tok_encode(string, add_special_tokens=True, **kwargs)  # the default, where none can be seen
+        return super().tok_encode(string, add_special_tokens, **kwargs)
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return TemplateLM._encode_pair(self, context, continuation)
 
@@ -93,7 +98,8 @@ class HarnessLM(InMemoryLM):
         )
 
     def _stops(self, settings: dict[str, Any]) -> list[str]:
-        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        token = self.eot_token_id
+        end = None if token is None else self.tok_decode(token, skip_special_tokens=False)
         return handle_stop_sequences([*settings["until"]], eos=end)
 
     def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:

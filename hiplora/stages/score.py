@@ -91,7 +91,8 @@ class Score(Stage):
         if self.lm_tasks is not None:
             from hiplora.evaluation.harness import check
 
-            check(self.lm_tasks, positions=models.positions(self.of.backbone))
+            backbone = self.of.backbone
+            check(self.lm_tasks, positions=models.positions(backbone), begins=models.begins(backbone))
 
     def _check_lengths(self) -> None:
         """Refuse an answer so long that the backbone has no position left for the prompt."""

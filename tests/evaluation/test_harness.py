@@ -78,3 +78,13 @@ def test_the_random_states_are_put_back(exported, tasks, evaluation) -> None:
     before = torch.get_rng_state()
     ours(exported, evaluation.but(limit=1), tasks=["toy_choice"], include_path=str(tasks))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_tokenizer_without_special_tokens_writes_and_chooses(exported, tasks, evaluation) -> None:
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    asked = LmTasks(tasks=("toy_written", "toy_choice"), include_path=str(tasks))
+    found, _ = score(model, tokenizer, asked=asked, evaluation=evaluation.but(limit=2), progress=False)
+    assert found["toy_written"].n == found["toy_choice"].n == 2

@@ -148,6 +148,9 @@ def test_a_task_that_could_not_be_scored_is_refused_before_anything_is_computed(
     assert "toys has no score of its own" in refused(folder, "toys", retain=("toys",))
     assert "is better when lower" in refused(folder, "toy_text", retain=("toy_text",))
     assert "toy_choice is in two of the names" in refused(folder, "toy_choice", "toys")
+    with pytest.raises(UserError, match="toy_text scores a text from its first token on"):
+        check(LmTasks(tasks=("toy_text",), include_path=str(folder)), positions=512, begins=False)
+    check(LmTasks(tasks=("toy_choice", "toy_last"), include_path=str(folder)), positions=512, begins=False)
     yaml = folder / "toy_written.yaml"
     text = yaml.read_text()
     yaml.write_text(text.replace("do_sample: false", "num_beams: 4"))
