@@ -103,9 +103,9 @@ class Room:
 def summary(done: subprocess.CompletedProcess[str]) -> str:
     """What pytest says in its last line, why it skipped tests, and the first sentence of ours that stopped it."""
     lines = done.stdout.strip().splitlines()
-    told = lines[-1].strip("= ") if lines else f"pytest ended with {done.returncode} and said nothing"
+    told = lines[-1].strip("= ") if lines else f"pytest ended with {done.returncode} before the first test"
     reasons = sorted(set(re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", done.stdout, re.M)))
-    refused = re.search(r"^\S*UserError: (PEFT .*)$", f"{done.stdout}\n{done.stderr}", re.M)
+    refused = re.search(r"UserError: (PEFT .*)$", f"{done.stdout}\n{done.stderr}", re.M)
     because = [f"skipped: {reason}" for reason in reasons] + ([refused[1]] if refused else [])
     return "; ".join([told, *because])
 

@@ -10,7 +10,7 @@ import pytest
 
 from hiplora.tuner.hooks import TESTED
 from scripts import check_versions
-from scripts.check_versions import CORNERS, Corner, Room, check, corner, main, older, releases, stated
+from scripts.check_versions import CORNERS, Corner, Room, check, corner, main, older, releases, stated, summary
 
 TESTED_IN_IT = """...s
 SKIPPED [1] tests/merging/test_merge_weights.py:114: needs the suite
@@ -75,3 +75,9 @@ def test_find_replaces_peft_alone(tmp_path: Path, commands, capsys):
     ]
     assert asked == ["peft==0.21.2", "peft==0.21.1", "peft==0.20.0"]
     assert "peft 0.20.0, transformers" in capsys.readouterr().out
+
+
+def test_a_refusal_is_told():
+    stderr = "ImportError while loading conftest\nE   hiplora.errors.UserError: PEFT 0.20.0 is installed, where …\n"
+    done = subprocess.CompletedProcess([], 4, "", stderr)
+    assert summary(done) == "pytest ended with 4 before the first test; PEFT 0.20.0 is installed, where …"
