@@ -10,6 +10,20 @@ from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.errors import UserError
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout: users edit it
+PATHS = (  # fields that hold a path, in which ~ is the home folder
+    *FOLDERS,
+    "model.path",
+    "evaluation.include_path",
+    "data.root",
+    "pipeline.adapter",
+    "task.file",
+    "task.validation_file",
+    "task.test_file",
+)
+SHORT = {
+    "adapter": "pipeline.adapter",
+    "adapter.revision": "pipeline.revision",
+}  # typed for fields of pipeline=evaluate
 
 
 def check_conf() -> None:
@@ -39,22 +53,6 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
         _check_choice(text, groups)
     at_home = [_with_home(text) if text.partition("=")[0] in PATHS else text for text in overrides]
     return [_quoted(text) if text.partition("=")[0] in groups else text for text in at_home]
-
-
-PATHS = (
-    *FOLDERS,
-    "model.path",
-    "evaluation.include_path",
-    "data.root",
-    "pipeline.adapter",
-    "task.file",
-    "task.validation_file",
-    "task.test_file",
-)
-SHORT = {
-    "adapter": "pipeline.adapter",
-    "adapter.revision": "pipeline.revision",
-}  # typed for fields of pipeline=evaluate
 
 
 def _in_pipeline(overrides: Sequence[str]) -> list[str]:

@@ -258,8 +258,7 @@ def test_auto_needs_attention(folders: dict[str, Path]) -> None:
         resolved(model, ("auto",))
 
 
-def test_a_loss_is_the_same_apart() -> None:
-    """What a micro-batch counts and labels does not depend on the layout."""
+def test_a_micro_batch_counts_and_labels_the_same_apart() -> None:
     lines = first_fit(SEQUENCES, row_tokens=96, order=range(len(SEQUENCES)))
     one, other = (micro_batch(lines, pad_id=0, apart=apart) for apart in (False, True))
     for name in ("tokens", "examples"):
@@ -268,4 +267,4 @@ def test_a_loss_is_the_same_apart() -> None:
     assert other["position_ids"] is None
     assert len(other["input_ids"]) == len(SEQUENCES)
     read = [F.pad(torch.tensor(each.path), (0, other["input_ids"].shape[1] - each.inputs)) for each in SEQUENCES]
-    assert torch.equal(other["input_ids"][:2], torch.stack(read)[:2])
+    assert sorted(other["input_ids"].tolist()) == sorted(row.tolist() for row in read), "whatever their order"

@@ -51,7 +51,7 @@ def write_card(folder: Path, card: Card) -> None:
 def render(folder: Path, card: Card) -> str:
     """The text of a card: metadata in YAML, what it is, settings, scores, how to load it, its licence."""
     config = read_config(folder) if (folder / ADAPTER_CONFIG).is_file() else {}
-    named = _on_hub(card.base or config.get("base_model_name_or_path"))
+    named = _hub_name(card.base or config.get("base_model_name_or_path"))
     sections = [
         f"# {card.title}\n\n{card.about}",
         _table("Settings", ("Setting", "Value"), [(name, str(value)) for name, value in card.settings.items()]),
@@ -63,7 +63,7 @@ def render(folder: Path, card: Card) -> str:
     return f"---\n{_metadata(card, config, named)}\n{LICENCE}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _on_hub(base: str | None) -> str | None:
+def _hub_name(base: str | None) -> str | None:
     """The name of a backbone on the Hub; None for a folder, whose place is nobody else's business."""
     return base if base is not None and HUB.fullmatch(base) and not Path(base).exists() else None
 

@@ -223,18 +223,18 @@ class _Batch:
     def _settle(self, children: list[tuple[int, Branch]]) -> None:
         """Give each branch a slot, without gaps: the first child stays in its parent's, the others move or copy."""
         placed: dict[int, Branch] = {}
-        homeless = []
+        moved = []
         for slot, branch in children:
             if slot < len(children) and slot not in placed:
                 placed[slot] = branch
             else:
-                homeless.append((slot, branch))
+                moved.append((slot, branch))
         free = [slot for slot in range(len(children)) if slot not in placed]
         if self.cached:
             self.cache.copy(
-                [(slot, target) for (slot, _), target in zip(homeless, free, strict=True)], columns=self.written
+                [(slot, target) for (slot, _), target in zip(moved, free, strict=True)], columns=self.written
             )
-        placed.update({target: branch for (_, branch), target in zip(homeless, free, strict=True)})
+        placed.update({target: branch for (_, branch), target in zip(moved, free, strict=True)})
         self.live = [placed[slot] for slot in range(len(children))]
 
     def _forward(self) -> None:

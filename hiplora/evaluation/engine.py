@@ -78,7 +78,9 @@ def evaluate(
             progress=progress,
             parts=parts,
         )
-        wrapped = [task for task in tasks if in_turns(tokenizer) and not task.in_turns(source, evaluation.splits)]
+        wrapped = [
+            task for task in tasks if in_turns(tokenizer) and not task.already_in_turns(source, evaluation.splits)
+        ]
         shown = {task.name: [_shown(each, tokenizer) for each in asked[task.name]] for task in wrapped}
         results = _run(lm, [requests for group in (asked | shown).values() for requests in group])
     return {task.name: _score(task, asked[task.name], results, only=only, progress=progress) for task in tasks}

@@ -12,7 +12,6 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
 from hiplora.evaluation.harness_lm import HarnessLM, settings_of
-from hiplora.evaluation.lm_tasks import LmTasks, check_counted
+from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted
 from hiplora.packing.decoder import evaluating
 
 if TYPE_CHECKING:
@@ -39,24 +38,6 @@ if TYPE_CHECKING:
 BOOTSTRAP = 1000  # resamples behind the standard error of a score that is no mean, such as a perplexity
 UNSAFE = "runs programs that a model wrote, without a sandbox; the benchmark code runs them in one, so leave it out"
 SEEN = "shows pictures or plays sound, which the backbone cannot take; leave it out"
-
-
-@dataclass(frozen=True)
-class LmScore:
-    """The scores of one of lm-eval's tasks, or of a group that has scores of its own.
-
-    ``metrics`` are lm-eval's, the main one first, under its names without ``,none``: None where they are no finite
-    number. ``stderr`` are its standard errors, ``better`` says of which metrics higher is better. ``group`` is the one
-    with scores of its own that it is part of.
-    """
-
-    metrics: dict[str, float | None]
-    stderr: dict[str, float]
-    better: dict[str, bool | None]
-    n: int
-    shots: int | None
-    version: str
-    group: str | None
 
 
 def check(asked: LmTasks, *, positions: int | None, begins: bool | None = None) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from hiplora.config import As, Options, Place
 from hiplora.disk import typed_path
@@ -37,6 +37,25 @@ class Counted:
     def key(self) -> str:
         """Its name among all scores of a model."""
         return self.name if self.ours else f"lm_eval/{self.name}"
+
+
+class LmScore(BaseModel):
+    """The scores of one of lm-eval's tasks, or of a group that has scores of its own; part of a record.
+
+    ``metrics`` are lm-eval's, the main one first, under its names without ``,none``: None where they are no finite
+    number. ``stderr`` are its standard errors, ``better`` says of which metrics higher is better. ``group`` is the one
+    with scores of its own that it is part of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metrics: dict[str, float | None]
+    stderr: dict[str, float]
+    better: dict[str, bool | None]
+    n: int
+    shots: int | None
+    version: str
+    group: str | None
 
 
 class LmTasks(Options):

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hiplora.adapters.fitting import linear_shape
 from hiplora.adapters.trained import Trained
 from hiplora.errors import UserError
-from hiplora.tuner.targets import transposed
 from hiplora.updates import Dense, Update
 
 
@@ -81,19 +81,16 @@ def _linear(model: nn.Module, name: str, shape: tuple[int, int]) -> nn.Module:
         raise UserError(
             f"The backbone has no module {name}; give the backbone these adapters were trained on."
         ) from None
-    turned = transposed(module)
-    own = tuple(module.get_parameter("weight").shape) if turned or isinstance(module, nn.Linear) else None
-    if own != (tuple(shape)[::-1] if turned else tuple(shape)):
+    if linear_shape(module) != tuple(shape):
         raise UserError(f"{name} is no linear layer of shape {tuple(shape)}; give the adapters' own backbone.")
     return module
 
 
 def _hook(model: nn.Module, update: Update, dtype: torch.dtype | None):
     weight = next(model.parameters())
-    factors = None if isinstance(update, Dense) else update.factors()
+    factors, wide = None if isinstance(update, Dense) else update.factors(), dtype or weight.dtype
     if factors is not None and 2 * factors.rank < min(update.shape):
-        wide = dtype or weight.dtype
         B, A = (part.to(weight.device, wide) for part in (factors.B, factors.A))
         return lambda module, inputs, output: (output + (inputs[0].to(wide) @ A.mT) @ B.mT).to(output.dtype)
-    dense: Tensor = update.dense().to(weight.device, weight.dtype)
-    return lambda module, inputs, output: torch.add(output, inputs[0] @ dense.mT)
+    dense: Tensor = update.dense().to(weight.device, wide)
+    return lambda module, inputs, output: (output + inputs[0].to(wide) @ dense.mT).to(output.dtype)

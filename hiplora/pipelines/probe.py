@@ -30,7 +30,7 @@ class ProbeBackbone(Pipeline):
     items: Positive
 
     def stages(self, config: Config) -> Stages:
-        tasks = {task.name: task for task in config.benchmarks if isinstance(task, ChoiceTask)}
+        tasks = {task.name: task for task in config.benchmarks if isinstance(task, ChoiceTask) and task.choosing}
         if unknown := [name for name in self.benchmarks if name not in tasks]:
             raise UserError(
                 f"pipeline.benchmarks names {', '.join(unknown)}, where nothing is chosen among options; "

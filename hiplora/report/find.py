@@ -170,7 +170,8 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
         often = reasons.most_common(MOST)
         rest = reasons.total() - sum(count for _, count in often)
         shown = [*(f"{reason} ({count})" for reason, count in often), *([f"in other ways ({rest})"] if rest else [])]
-        folder = shlex.join(["--results", str(store.places.results)])
+        results = store.places.results  # a published table names no place of one machine
+        folder = shlex.join(["--results", "DIR" if results.is_absolute() else str(results)])
         yield (
             f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
             f"under other settings: {'; '.join(shown)}. `python -m hiplora.runs {folder}` lists every record; with "

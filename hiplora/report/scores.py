@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiplora.evaluation.lm_tasks import Counted, check_counted, counted, metric_of
+from hiplora.evaluation.lm_tasks import Counted, LmScore, check_counted, counted, metric_of
 from hiplora.evaluation.retention import retention
-from hiplora.stages.results import LmTask, Metrics, Scores
+from hiplora.stages.results import Metrics, Scores
 
 NORMAL_95 = 1.96  # standard errors on either side
 
@@ -57,7 +57,7 @@ def lm_eval_table(columns: Mapping[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def _with_interval(task: LmTask | None, metric: str) -> str:
+def _with_interval(task: LmScore | None, metric: str) -> str:
     if task is None or task.metrics.get(metric) is None:
         return number(None)
     error = task.stderr.get(metric)

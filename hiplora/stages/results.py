@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from hiplora.evaluation.lm_tasks import LmScore
+
 Metrics = dict[str, float | None]
 
 
@@ -71,20 +73,6 @@ class Adapter(Result):
         return self.tensors
 
 
-class LmTask(BaseModel):
-    """The scores of one of lm-eval's tasks, or of a group: fields as :class:`hiplora.evaluation.harness.LmScore`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    metrics: Metrics
-    stderr: dict[str, float]
-    better: dict[str, bool | None]
-    n: int
-    shots: int | None
-    version: str
-    group: str | None
-
-
 class Scores(Result):
     """Scores of one model (kind ``score``): benchmark → metric → value, general text among them as ``text``.
 
@@ -97,7 +85,7 @@ class Scores(Result):
     sandbox: str
     seconds: float
     report: dict[str, Any] = {}
-    lm_eval: dict[str, LmTask] = {}
+    lm_eval: dict[str, LmScore] = {}
 
     @property
     def every(self) -> dict[str, Metrics]:

@@ -14,7 +14,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.lm_tasks import LmTasks
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
-from hiplora.stages.results import LmTask, Metrics, Scores
+from hiplora.stages.results import Metrics, Scores
 from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
@@ -137,7 +137,7 @@ class Score(Stage):
         plain: Any = job.needs[self.without_tasks.id].result
         found, samples = score(model, tokenizer, asked=asked, evaluation=self.evaluation, parts=job.parts)
         kept = {"benchmarks": plain.benchmarks, "sandbox": plain.sandbox, "report": plain.report}
-        return {**kept, "lm_eval": {name: LmTask(**vars(each)) for name, each in found.items()}}, samples
+        return {**kept, "lm_eval": found}, samples
 
     def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
         """Metrics by benchmark, and per-sample predictions; what an earlier run had answered is not asked again."""

@@ -130,7 +130,7 @@ class Task(Corpus):
         """This task as a model with this tokenizer is asked; only a conversation depends on it."""
         return self
 
-    def in_turns(self, source: Source, split: str) -> bool:
+    def already_in_turns(self, source: Source, split: str) -> bool:
         """Whether prompts have the form of the chat template already, so that ``model.chat_template`` adds nothing."""
         return False
 
@@ -214,8 +214,9 @@ class Task(Corpus):
         from hiplora.packing.sequences import Encoded
 
         pairs = self.training_pairs(source)
-        if in_turns(tokenizer) and not self.in_turns(source, "train"):
-            pairs, end = [as_shown(tokenizer, pair) for pair in pairs], end_of_shown(tokenizer)
+        if in_turns(tokenizer):
+            wrapped = not self.already_in_turns(source, "train")
+            pairs, end = [as_shown(tokenizer, pair) if wrapped else pair for pair in pairs], end_of_shown(tokenizer)
         else:
             end = end_of_answer(tokenizer) if self.ends else []
         encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)

@@ -28,6 +28,11 @@ class ChoiceTask(Task):
         """The question with what belongs to it, without the options."""
 
     @property
+    def choosing(self) -> bool:
+        """Whether these options ask for the right one of several."""
+        return True
+
+    @property
     def asked(self) -> str:
         """Template of the benchmark's prompts."""
         return "alpaca" if self.scoring == "letter" else "plain"

@@ -135,7 +135,7 @@ class Custom(ChoiceTask):
         copy._tokenizer = tokenizer
         return copy
 
-    def in_turns(self, source: Source, split: str) -> bool:
+    def already_in_turns(self, source: Source, split: str) -> bool:
         return any("messages" in item for item in self._items(split))
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
@@ -197,12 +197,10 @@ class Custom(ChoiceTask):
     def _pair(self, item: Item) -> Pair:
         if "messages" not in item:
             return render(_example(item), self.form)
-        if self.template is not None:
+        if self._tokenizer is None:
             raise UserError(
-                f"task.template={self.template} is not for messages, which have the form of the tokenizer's chat "
-                "template; leave it out."
+                "the words of a conversation depend on the tokenizer's chat template, which is not read here"
             )
-        assert self._tokenizer is not None  # whoever asks has one: spoken_by
         return chat_pair(self._tokenizer, item["id"], item["messages"])
 
     def _file(self, split: str) -> str | None:
@@ -238,6 +236,11 @@ class Custom(ChoiceTask):
                 f"None of the {len(found)} rows of {own or self.file or self.dataset} is in the {split} part at "
                 f"task.held_out={self.held_out:g}; type another number, give more rows, or name a file with "
                 "task.validation_file=F or task.test_file=F."
+            )
+        if self.template is not None and any("messages" in item for item in items):
+            raise UserError(
+                f"task.template={self.template} is not for messages, which have the form of the tokenizer's chat "
+                "template; leave it out."
             )
         if self.metric in WRITTEN:
             self._check_lines(own or self.file or str(self.dataset), items)

@@ -66,11 +66,12 @@ def render(example: Example, template: str) -> Pair:
 def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Mapping[str, str]]) -> Pair:
     """Prompt and answer of a conversation by the tokenizer's chat template; the last message is the answer.
 
-    The answer goes up to the end token, which training puts behind it. Tokens that the tokenizer itself puts in front
-    of a text are not in the prompt twice.
+    The answer goes up to what training puts behind it: the end token, or with ``model.chat_template`` the template's
+    own end of a turn. Tokens that the tokenizer itself puts in front of a text are not in the prompt twice.
 
     Raises:
-        UserError: the tokenizer has no template, or one that does not put the answer behind the prompt.
+        UserError: the tokenizer has no template, or one that does not put the answer behind the prompt, or ends it in
+            something else than the end token.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -88,10 +89,19 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Ma
             f"The chat template of {tokenizer.name_or_path} does not put an answer behind its own prompt ({id}); give "
             "the columns prompt and answer instead."
         )
-    answer = whole[len(prompt) :]
-    if tokenizer.eos_token is not None:
-        answer = answer.rpartition(str(tokenizer.eos_token))[0] or answer
-    return Pair(id, _without_front(tokenizer, prompt), answer)
+    return Pair(id, _without_front(tokenizer, prompt), _without_end(tokenizer, whole[len(prompt) :]))
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
+    """An answer as the chat template writes it, up to what training puts behind it."""
+    end = turn_end(tokenizer) or ([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+    before, found, _ = answer.rpartition(str(tokenizer.decode(end))) if end else (answer, "", "")
+    if not found and not in_turns(tokenizer):
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path} does not end an answer with the tokenizer's end token "
+            f"({tokenizer.eos_token}); type model.chat_template=true, which takes the template's own end of a turn."
+        )
+    return before if found else answer
 
 
 def as_shown(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Pair:

@@ -26,7 +26,7 @@ def records(results: Path, kind: str) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def unnamed(arguments: list[str]) -> list[str]:
-    """The arguments of a small run without a word on the backbone: the adapter names it."""
+    """The arguments of a small run that leave out the backbone, which the adapter's own configuration names."""
     said = ("model=", "model.name=", "model.path=")
     return [word for word in arguments if not word.startswith(said)]
 

@@ -41,3 +41,13 @@ def test_a_foreign_update_is_refused_and_leaves_nothing(name: str) -> None:
     with pytest.raises(UserError), attached(model, wrong):
         pytest.fail("a foreign update was attached")
     assert torch.equal(model(x), plain)
+
+
+@pytest.mark.parametrize("rank", [1, 15])
+def test_an_update_wider_than_the_backbone_is_not_rounded_to_it(rank: int) -> None:
+    """As PEFT computes adapters in float32 on a backbone in bf16: also where a full matrix is the quicker way."""
+    model, x = small()[:1].to(torch.bfloat16), torch.randn(5, 24).to(torch.bfloat16)
+    update = LowRank(torch.randn(20, rank), torch.randn(rank, 24))
+    expected = (model(x) + x.float() @ update.dense().mT).to(torch.bfloat16)
+    with attached(model, {"0": update}, dtype=torch.float32):
+        torch.testing.assert_close(model(x), expected, rtol=2**-7, atol=0)

@@ -14,11 +14,11 @@ from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.evaluation.definitions import built_in, definitions
 from hiplora.evaluation.harness import check
-from hiplora.evaluation.lm_tasks import LmTasks, check_counted, counted
+from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted, counted
 from hiplora.evaluation.retention import retention
 from hiplora.report.scores import lm_eval_table
 from hiplora.stages.base import Stage
-from hiplora.stages.results import LmTask, Scores
+from hiplora.stages.results import Scores
 from tests.lm_tasks import toy_tasks
 
 OFF = "evaluation.code_execution=off"
@@ -174,7 +174,7 @@ def test_every_task_and_group_of_lm_eval_is_found_without_loading_it() -> None:
 
 def scores(acc: float, norm: float, perplexity: float) -> Scores:
     benchmarks = {name: {"acc": acc, "pass@1": acc, "nll": 1.0} for name in ("mmlu", "scienceqa", "gsm8k", "code")}
-    task = LmTask(
+    task = LmScore(
         metrics={"acc": acc, "acc_norm": norm, "perplexity": perplexity},
         stderr={}, better={"acc": True, "acc_norm": True, "perplexity": False},
         n=4, shots=0, version="1", group=None,

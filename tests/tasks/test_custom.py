@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.tasks.custom import Custom, process_results
 from hiplora.tasks.source import Data, Source
+from hiplora.tokens import speak_in_turns
 from tests.tiny import tiny_tokenizer
 
 MINI = Source(Data(name="mini", root=None, revisions={}))  # nothing of it is read
@@ -150,6 +152,25 @@ def test_a_conversation_has_the_form_of_the_tokenizers_template(in_front: str | 
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="has no chat template, which messages need"):
         asked.encoded_examples(MINI, tokenizer)
+    with pytest.raises(UserError, match="is not for messages"):
+        task(path, "task.template=plain").check_asked(MINI)
+
+
+def test_a_turn_that_ends_in_a_token_of_its_own_needs_the_template(tmp_path: Path) -> None:
+    """Else the model would learn to write that token as a part of the answer."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = TEMPLATE.replace("{{ eos_token }}", "<|turn|>")
+    turns = [{"role": "user", "content": "3 + 3?"}, {"role": "assistant", "content": "6"}]
+    path = lines(tmp_path / "a.jsonl", [{"messages": turns}])
+    asked = task(path, f"task.test_file={path}", f"task.validation_file={path}")
+    with pytest.raises(UserError, match=r"does not end an answer with the tokenizer's end token.*chat_template=true"):
+        asked.encoded_examples(MINI, tokenizer)
+    speak_in_turns(SimpleNamespace(generation_config=None), tokenizer)  # type: ignore[arg-type]
+    (encoded,) = asked.encoded_examples(MINI, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(encoded.answer[-1]) == "<|turn|>"
+    (item,) = asked.test_items(MINI, "train")
+    assert asked.spoken_by(tokenizer).answer(item) == "6"
 
 
 @pytest.mark.parametrize(

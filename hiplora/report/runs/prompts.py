@@ -51,9 +51,12 @@ class Prompts:
         except UserError as error:
             return Shown(None, None, _written(sample), str(error))
         item = items.get(str(sample.get("id")))
-        if item is None or not _same(task.prompt(item), sample):
-            return Shown(None, None, _written(sample), OTHER)
-        return Shown(task.prompt(item), task.answer(item), task.given(item, sample))
+        try:
+            if item is None or not _same(task.prompt(item), sample):
+                return Shown(None, None, _written(sample), OTHER)
+            return Shown(task.prompt(item), task.answer(item), task.given(item, sample))
+        except UserError as error:  # a conversation, whose words are the tokenizer's
+            return Shown(None, None, _written(sample), str(error))
 
     def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
         """A benchmark as a record asked it, and its items. Raises UserError where they are not here."""
