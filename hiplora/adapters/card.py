@@ -17,6 +17,16 @@ CARD = "README.md"
 LICENCE = "# license: yours to choose before you publish this; https://huggingface.co/docs/hub/repositories-licenses"
 OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
 UNNAMED = "BACKBONE"  # in code to copy, where no backbone is named
+FOLDED = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
+_IMPORTS = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+"""
+_LOADED = """backbone = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(backbone, "{folder}")"""
+STOCK = f"{_IMPORTS}\n{_LOADED}"
+REGISTERED = f"import hiplora\n{_IMPORTS}\nhiplora.register()\n{_LOADED}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,26 +132,17 @@ def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def _loading(folder: Path, config: Mapping[str, Any], base: str) -> str:
     """How to load what the folder holds, with hiplora and without."""
     if not config:
-        return f"## How to load it\n\n{_code('transformers', ['AutoModelForCausalLM'], _from('model', 'FOLDER'))}"
-    stock = _code("peft", ["PeftModel"], 'model = PeftModel.from_pretrained(backbone, "{}")', base=base)
+        return f"## How to load it\n\n{_code(FOLDED)}"
     if config.get("peft_type") != OURS:
-        return f"## How to load it\n\nA stock PEFT adapter, which needs no hiplora:\n\n{stock.format('FOLDER')}"
-    ours = stock.format("FOLDER").replace("```python\n", "```python\nimport hiplora\n", 1)
-    ours = ours.replace("\nbackbone =", "\nhiplora.register()\nbackbone =", 1)
+        stock = _code(STOCK, base=base, folder="FOLDER")
+        return f"## How to load it\n\nA stock PEFT adapter, which needs no hiplora:\n\n{stock}"
     return (
-        f"## How to load it\n\nWith hiplora, which tells PEFT what HiP-LoRA is:\n\n{ours}\n\n"
+        "## How to load it\n\nWith hiplora, which tells PEFT what HiP-LoRA is:\n\n"
+        f"{_code(REGISTERED, base=base, folder='FOLDER')}\n\n"
         "Without hiplora, once `hiplora-export FOLDER PLAIN` has written the same update as a stock LoRA:\n\n"
-        f"{stock.format('PLAIN')}"
+        f"{_code(STOCK, base=base, folder='PLAIN')}"
     )
 
 
-def _from(name: str, place: str) -> str:
-    return f'{name} = AutoModelForCausalLM.from_pretrained("{place}")'
-
-
-def _code(library: str, names: Sequence[str], *lines: str, base: str | None = None) -> str:
-    imports = [f"from {library} import {', '.join(names)}"]
-    if base is not None:
-        imports.append("from transformers import AutoModelForCausalLM")
-        lines = (_from("backbone", base), *lines)
-    return "\n".join(["```python", *imports, "", *lines, "```"])
+def _code(template: str, **words: str) -> str:
+    return f"```python\n{template.format(**words)}\n```"
