@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +12,27 @@ import pytest
 
 from tests.tiny import tiny_llama_folder
 
-
-def pytest_collection_finish() -> None:
-    """Keep imported modules out of garbage collection: Accelerate collects at every training, 0.3 s each with them."""
-    gc.collect()
-    gc.freeze()
+SLOW = 0.1  # seconds
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_fsync() -> Iterator[None]:
-    """No test cuts the power, and a sync takes 10 ms. Kills and full disks, which are tested, need none."""
+def _quick() -> Iterator[None]:
+    """Two things that cost a third of the time and test nothing.
+
+    Accelerate collects garbage at every training, 0.3 s each over all imported modules: what survives a slow collection
+    is left out of later ones. A sync of the disk takes 10 ms: no test cuts the power, and kills need none.
+    """
+    collect = gc.collect
+
+    def collected(*generation: int) -> int:
+        started = time.perf_counter()
+        found = collect(*generation)
+        if time.perf_counter() - started > SLOW:
+            gc.freeze()
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", collected)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 

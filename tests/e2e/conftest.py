@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import forked
+from tests.commands import forked
 from tests.tiny import SMALL, tiny_llama_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
