@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.tiny import tiny_llama_folder
+
+SLOW = 0.1  # seconds
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> Iterator[None]:
+    """Two things that cost a third of the time and test nothing.
+
+    Accelerate collects garbage at every training, 0.3 s each over all imported modules: what survives a slow collection
+    is left out of later ones. A sync of the disk takes 10 ms: no test cuts the power, and kills need none.
+    """
+    collect = gc.collect
+
+    def collected(*generation: int) -> int:
+        started = time.perf_counter()
+        found = collect(*generation)
+        if time.perf_counter() - started > SLOW:
+            gc.freeze()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", collected)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of every test that needs none of its own: one for all test processes, as users have one."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -50,9 +50,9 @@ LOGGER = "hiplora.packing.agreement"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache(shared_cache: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIPLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HIPLORA_CACHE", str(shared_cache))
         yield
     models.forget()
 

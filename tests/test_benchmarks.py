@@ -20,8 +20,8 @@ FACTS = Path(build_facts.__file__).resolve().parent.parent / "hiplora" / "mini" 
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+def cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
     yield
     models.forget()
 

@@ -28,9 +28,9 @@ def test_an_unknown_condition_is_refused(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.e2e
 def test_every_condition_is_told_with_its_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
     monkeypatch.setattr(check_mini, "AA_SEEDS", (7, 8))  # the fewest that have a spread
     monkeypatch.setattr(check_mini, "AA_TASKS", ("gsm8k",))
     backbone = tiny_llama_folder(tmp_path / "backbone")

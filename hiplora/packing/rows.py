@@ -40,17 +40,17 @@ def first_fit(encoded: Sequence[Encoded], *, row_tokens: int, order: Sequence[in
     room: list[int] = []
     first_open = 0
     for index in order:
-        example = encoded[index]
-        if example.inputs > row_tokens:
-            raise ValueError(f"an example of {example.inputs} positions does not fit {row_tokens}")
-        place = next((i for i in range(first_open, len(rows)) if room[i] >= example.inputs), None)
+        example, needed = encoded[index], encoded[index].inputs
+        if needed > row_tokens:
+            raise ValueError(f"an example of {needed} positions does not fit {row_tokens}")
+        place = next((i for i in range(first_open, len(rows)) if room[i] >= needed), None)
         if place is None:
             place = len(rows)
             rows.append([])
             room.append(row_tokens)
             first_open = max(first_open, len(rows) - OPEN_ROWS)
         rows[place].append(example)
-        room[place] -= example.inputs
+        room[place] -= needed
     return [Line(tuple(row), row_tokens - left) for row, left in zip(rows, room, strict=True)]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hiplora.config import Options
 from hiplora.errors import UserError
-from hiplora.tasks.form import Example, Pair, as_shown, encode_pair, end_of_answer, end_of_shown, render
+from hiplora.tasks.form import Example, Pair, as_shown, encode_pairs, end_of_answer, end_of_shown, render
 from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ class Task(Corpus):
             pairs, end = [as_shown(tokenizer, pair) if wrapped else pair for pair in pairs], end_of_shown(tokenizer)
         else:
             end = end_of_answer(tokenizer) if self.ends else []
-        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs)
-        return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
+        return [Encoded(prompt, [*answer, *end]) for prompt, answer in encode_pairs(tokenizer, pairs)]
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
         """The benchmark's items in the Hub's schema, each with its ``id``."""

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from hiplora.config import As, Generation, Length
 from hiplora.tasks.base import GOLD, Item, Programs, Requests, Task, instruction_examples
-from hiplora.tasks.form import Example, Pair, encode_pair, render
+from hiplora.tasks.form import Example, Pair, encode_pairs, render
 from hiplora.tokens import in_turns
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Code(Task):
         from hiplora.packing.sequences import Encoded
 
         ending = tokenizer.encode(ENDING, add_special_tokens=False)
-        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in self.training_pairs(source))
+        encoded = encode_pairs(tokenizer, self.training_pairs(source))
         return [Encoded(prompt, [*answer, *ending]) for prompt, answer in encoded]
 
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from hiplora.hub import commit
 from hiplora.tasks.base import Corpus
 from hiplora.tasks.edit_items import COLUMNS, ITEMS, EditItem, Schema, Target, following, normalised, problem
 from hiplora.tasks.files import Stamp, checked, placed_array, placed_jsonl, sha256, stamp
-from hiplora.tasks.form import Pair, as_shown, encode_pair, end_of_shown
+from hiplora.tasks.form import Pair, as_shown, encode_pairs, end_of_shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,8 +119,7 @@ class EditBatch(Corpus):
 
         end = end_of_shown(tokenizer)
         pairs = (Pair(item.id, item.prompt, following(item.new)) for item in self.items())
-        shown = (as_shown(tokenizer, pair) for pair in pairs)
-        encoded = (encode_pair(tokenizer, pair.prompt, pair.answer) for pair in shown)
+        encoded = encode_pairs(tokenizer, [as_shown(tokenizer, pair) for pair in pairs])
         return [Encoded(prompt, [*answer, *end]) for prompt, answer in encoded]
 
     def items(self) -> list[EditItem]:

@@ -168,6 +168,16 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) ->
     return encode_prompt(tokenizer, prompt), tokenizer.encode(answer, add_special_tokens=False)
 
 
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    """What :func:`encode_pair` gives for each pair, several times faster: the tokenizer is called once for all."""
+    if not pairs:
+        return []
+    front = _in_front(tokenizer)
+    texts = [pair.prompt for pair in pairs] + [pair.answer for pair in pairs]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return [([*front, *prompt], answer) for prompt, answer in zip(ids[: len(pairs)], ids[len(pairs) :], strict=True)]
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Token ids of a prompt with the special tokens that the tokenizer puts in front, and none behind.
 

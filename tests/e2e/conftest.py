@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import forked
+from tests.commands import forked
 from tests.tiny import SMALL, tiny_llama_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(shared_cache: Path) -> Path:
+    return shared_cache
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commands import forked, killed
+from tests.commands import forked, killed
 
 pytestmark = pytest.mark.e2e
 WORDS = ["method=lora", "pipeline=continual", "pipeline.order=[mmlu,gsm8k]", "evaluation.code_execution=off"]

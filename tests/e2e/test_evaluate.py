@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from tests.e2e.commands import forked
+from tests.commands import forked
 
 pytestmark = pytest.mark.e2e
 OFF = "evaluation.code_execution=off"

@@ -15,7 +15,7 @@ import torch
 from hiplora.merging import apply
 from hiplora.mini import materialise
 from hiplora.updates import Dense
-from tests.e2e.commands import forked
+from tests.commands import forked
 from tests.merging.makers import adapter, dense
 from tests.report.evidence import fixture_evidence
 

@@ -14,7 +14,7 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from tests.e2e.commands import forked
+from tests.commands import forked
 from tests.lm_tasks import toy_tasks
 
 pytestmark = pytest.mark.e2e

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.commands import forked, killed
+from tests.commands import forked, killed
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
-from tests.e2e.commands import forked, killed
+from tests.commands import forked, killed
 
 pytestmark = pytest.mark.e2e
 TRACKED = ["logging=wandb", "evaluation.code_execution=off", "method.k=8"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -43,8 +42,7 @@ def versions(name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_numbers_move_only_with_a_version(tiny: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
+def test_numbers_move_only_with_a_version(tiny: Path, tmp_path: Path, name: str) -> None:
     found = {"versions": versions(name), **numbers(tiny, name, tmp_path / "checkpoints")}
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
     if os.environ.get("HIPLORA_WRITE_GOLDEN"):

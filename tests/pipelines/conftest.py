@@ -60,9 +60,9 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Scores:
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, Path]:
     """Backbone and cache."""
-    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), tmp_path_factory.mktemp("cache")
+    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), shared_cache
 
 
 @pytest.fixture

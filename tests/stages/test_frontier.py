@@ -33,9 +33,9 @@ EIGHT = ["training.steps=8", "training.snapshots=[0.5]", "training.warmup_ratio=
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, Path]:
     """Backbone and cache."""
-    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), tmp_path_factory.mktemp("cache")
+    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), shared_cache
 
 
 @pytest.fixture

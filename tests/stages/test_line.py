@@ -32,17 +32,12 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama_folder(tmp_path_factory.mktemp("backbone"))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def configured(
-    backbone: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Config]]:
     """The configuration of a small run whose outputs and results go to the test's own folder."""
-    monkeypatch.setenv("HIPLORA_CACHE", str(cache))
+    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
     places = [f"model.path={backbone}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
     small = [word for word in SMALL if word != "method.r=4"]
     yield lambda *words: compose([*small, *places, *words])

@@ -11,7 +11,7 @@ from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.tasks import ORDER, TASKS, primary, task_class
 from hiplora.tasks.columns import solution
-from hiplora.tasks.form import Example, encode_pair, encode_prompt, render
+from hiplora.tasks.form import Example, Pair, encode_pair, encode_pairs, encode_prompt, render
 from hiplora.tasks.gsm8k import process_results
 from hiplora.tasks.mmlu import mean_over_subjects
 from hiplora.tasks.numbers import last_number
@@ -29,6 +29,9 @@ class Characters:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return [*([-2] if add_special_tokens else []), *map(ord, text)]
+
+    def __call__(self, texts: list[str], add_special_tokens: bool, **options: bool) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self.encode(text, add_special_tokens) for text in texts]}
 
 
 def test_registry_is_whole():
@@ -204,6 +207,9 @@ def test_pairs_are_encoded_as_they_are_meant_whatever_the_post_processor_adds(na
     prompt, answer = encode_pair(tokenizer, "Name the colour.", " blue")
     assert (prompt, answer) == ([*begin, *bare], tokenizer.encode(" blue", add_special_tokens=False))
     assert encode_prompt(tokenizer, "") == begin
+    pairs = [Pair("1", "Name the colour.", " blue"), Pair("2", "", "B"), Pair("3", "def add(a, b):\n", "    return a")]
+    assert encode_pairs(tokenizer, pairs) == [encode_pair(tokenizer, pair.prompt, pair.answer) for pair in pairs]
+    assert encode_pairs(tokenizer, []) == []
 
 
 def test_a_post_processor_that_changes_the_prompt_is_refused():

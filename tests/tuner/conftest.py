@@ -1,4 +1,4 @@
-"""Fixtures of the tuner's tests: own SVD cache, no network, tiny models."""
+"""Fixtures of the tuner's tests: no network, tiny models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ torch.set_num_threads(1)  # on matrices this small a second thread only waits
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def _isolated(shared_cache, monkeypatch):
+    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     torch.manual_seed(0)
 

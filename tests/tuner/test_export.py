@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -15,6 +13,7 @@ from peft import PeftModel, get_peft_model
 from hiplora.adapters.exporting import export_lora
 from hiplora.errors import UserError
 from hiplora.tuner.export import main
+from tests.commands import scripted
 from tests.limits import small_files
 from tests.tuner.helpers import K, R, config, logits, make_llama, make_mlp, mlp_config, perturb, trained
 
@@ -76,7 +75,7 @@ def test_command_line_then_a_python_without_this_project(tmp_path, ids, capsys):
             logits = model(expected["ids"]).logits
         torch.testing.assert_close(logits, expected["logits"], rtol=1e-5, atol=2e-5)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    done = scripted(textwrap.dedent(script))
     assert done.returncode == 0, done.stderr
     assert main([str(tmp_path / "lora"), str(tmp_path / "again")]) == 2
     assert "holds a LORA adapter" in capsys.readouterr().err

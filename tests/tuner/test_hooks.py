@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from hiplora.errors import UserError
 from hiplora.tuner import hooks
 from hiplora.tuner.layer import HipLinear, HipVariant
 from hiplora.tuner.model import HipLoraModel
+from tests.commands import scripted
 
 RANGE = f"HiP-LoRA was tested with PEFT {' to '.join(hooks.TESTED)}: pip install '{hooks.REQUIREMENT}'."
 
@@ -57,7 +56,7 @@ def test_a_hook_that_takes_other_arguments_is_refused(monkeypatch):
 )
 def test_the_import_is_refused(imported, status, start):
     script = f"import peft.mapping\ndel peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING\n{imported}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = scripted(script)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == status
     assert last.startswith(

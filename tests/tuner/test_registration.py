@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
+from tests.commands import scripted
 from tests.tuner.helpers import make_llama, trained
 
 LIBRARY = ("hiplora", "hiplora.updates", "hiplora.spectral", "hiplora.tuner", "hiplora.adapters", "hiplora.merging")
@@ -21,7 +20,7 @@ def fresh(script: str) -> str:
             return ["HIPLORA" in mapping for mapping in MAPPINGS]
     """
     code = textwrap.dedent(head) + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = scripted(code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

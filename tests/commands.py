@@ -31,9 +31,12 @@ def started(
     outputs: tuple[Path, Path] = NOWHERE,
     module: str = MODULE,
 ) -> BaseProcess:
-    """``python -m hiplora.run words``, started in a folder; ``outputs`` take what it prints and its errors."""
+    """``python -m module words``, started in a folder; ``outputs`` take what it prints and its errors.
+
+    A module may also be the path of a script.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.e2e.preload"])
+    context.set_forkserver_preload(["tests.preload"])
     process = context.Process(
         target=_command, args=(module, [*words], dict(environment), folder or Path.cwd(), outputs)
     )
@@ -59,6 +62,14 @@ def forked(
             raise subprocess.TimeoutExpired([module, *words], timeout)
         stdout, stderr = (path.read_text() for path in outputs)
     return subprocess.CompletedProcess([module, *words], process.exitcode, stdout, stderr)
+
+
+def scripted(code: str) -> subprocess.CompletedProcess[str]:
+    """A script in such a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "script.py")
+        path.write_text(code)
+        return forked([], os.environ, module=str(path))
 
 
 def killed(words: Sequence[str], environment: Mapping[str, str], when: Callable[[], Any], *, delay: float = 0) -> None:
@@ -87,4 +98,7 @@ def _command(
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module.endswith(".py"):
+        runpy.run_path(module, run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -3,6 +3,7 @@
 # ruff: noqa: F401
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # as hiplora.run does, before the Hub's client reads it
@@ -16,3 +17,6 @@ import peft
 import torch
 import transformers.models.llama.modeling_llama
 import transformers.trainer
+
+gc.collect()
+gc.freeze()  # as in conftest.py; it also leaves the pages shared with the processes that are forked
