@@ -123,7 +123,7 @@ def test_what_has_no_sense_together_is_refused_by_name_and_can_be_left_out(base,
     assert "leaves nothing out" in capsys.readouterr().err
     arguments = (tmp_path / "wider", "--operator", "addition", "--fold", "--backbone", base)
     assert run(*arguments, "--out", tmp_path / "fold") == 2
-    assert "so that it cannot be folded in; write an adapter, or add --without lm_head" in capsys.readouterr().err
+    assert "so it cannot be folded in; write an adapter, or add --without lm_head" in capsys.readouterr().err
 
 
 def test_something_promised_that_is_not_there_is_refused(base, tmp_path, capsys):
