@@ -373,7 +373,7 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     (full / "notes.txt").write_text("mine")
     before = (copy / "adapter_model.safetensors").read_bytes()
     addition = (copy, rslora, "--operator", "addition")
-    for place, sentence in ((copy, "is one of the inputs"), (full, "something else"), (full / "notes.txt", "a file")):
+    for place, sentence in ((copy, "is one of the inputs"), (full, "something other"), (full / "notes.txt", "a file")):
         assert run(*addition, "--out", place) == 2
         assert sentence in capsys.readouterr().err
     assert (copy / "adapter_model.safetensors").read_bytes() == before
