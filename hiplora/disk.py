@@ -85,8 +85,8 @@ def _error_number(error: Exception) -> int | None:
         return error.errno
     safetensors = sys.modules.get("safetensors")  # if it raised the error, it is loaded
     if safetensors is not None and isinstance(error, safetensors.SafetensorError):
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        return int(told[1]) if told else None
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        return int(number[1]) if number else None
     return None
 
 

@@ -153,7 +153,7 @@ def positions(model: Model) -> int | None:
 
 
 def begins(model: Model) -> bool | None:
-    """Whether its tokenizer puts a token before a text; None if it is not converted or downloaded yet, or broken."""
+    """Whether its tokenizer has a token to put before a text; None if it is not converted or downloaded, or broken."""
     folder = checkpoint(model)
     return None if folder is None else _begins(folder, identity(model))
 
@@ -215,7 +215,7 @@ def forget() -> None:
 def device_type(model: Model) -> str:
     """``cpu`` or ``cuda``, resolved from ``model.device`` on this machine. UserError for cuda without a GPU.
 
-    It loads torch only if ``model.device`` is not cpu and the machine may have a GPU.
+    It loads torch unless ``model.device`` is cpu, or is auto on a Linux machine without a GPU.
     """
     if model.device == "cpu":
         return "cpu"

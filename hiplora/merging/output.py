@@ -73,7 +73,7 @@ def write_folded(
             shutil.copy2(path, out / path.name)
     edits.finish(out)
     if dtype is not None:
-        _say_dtype(out, dtype)
+        _write_dtype(out, dtype)
     return {"folded": len(updates), **({"untied": edits.untied} if edits.untied else {})}
 
 
@@ -170,7 +170,7 @@ def _sum(weight: Tensor, update: Update, turned: bool, dtype: torch.dtype) -> Te
     return (wide + (change.mT if turned else change)).to(dtype).contiguous()
 
 
-def _say_dtype(out: Path, dtype: torch.dtype) -> None:
+def _write_dtype(out: Path, dtype: torch.dtype) -> None:
     """Write the dtype into config.json, and the size of the weights into their index."""
     config, index = out / "config.json", out / INDEX
     if config.is_file():

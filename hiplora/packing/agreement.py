@@ -48,11 +48,11 @@ def _known(model: nn.Module, known: _Known, agree: Callable[[Any, list[Encoded]]
     if lm not in known:
         if not _finite(lm):
             return True  # a diverged adapter is attached, which says nothing about the architecture
-        known[lm] = _asked(lm, agree, what)
+        known[lm] = _tested(lm, agree, what)
     return known[lm]
 
 
-def _asked(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> bool:
+def _tested(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> bool:
     reason = other_attention(lm.get_decoder().config)
     if reason is None and lm.config._attn_implementation != "sdpa":
         reason = f"attn_implementation={lm.config._attn_implementation}"

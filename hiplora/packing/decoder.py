@@ -77,8 +77,8 @@ def hidden_states(
         "position_ids": positions,
         "past_key_values": cache,
     }
-    asked = {name: value for name, value in given.items() if value is not None}  # not every model takes all of them
-    return decoder(input_ids=ids, use_cache=cache is not None, **asked).last_hidden_state
+    arguments = {name: value for name, value in given.items() if value is not None}  # not every model takes all of them
+    return decoder(input_ids=ids, use_cache=cache is not None, **arguments).last_hidden_state
 
 
 def logits(model: nn.Module, hidden: Tensor) -> Tensor:

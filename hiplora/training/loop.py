@@ -137,11 +137,11 @@ class AdapterTrainer(Trainer):
         """Clip the gradients, after a check that they are finite: clipping by a nan norm would hide where it arose."""
         gradients = {p: p.grad for p in model.parameters() if p.grad is not None}
         norm = get_total_norm(gradients.values())
-        self._take_down(norm)
+        self._record_step(norm)
         clip_grads_with_norm_(gradients, self.args.max_grad_norm, norm)
         return norm
 
-    def _take_down(self, norm: torch.Tensor) -> None:
+    def _record_step(self, norm: torch.Tensor) -> None:
         """Fill ``entry`` with plain numbers, the step's only transfer from the device; stop if one is not finite."""
         numbers = torch.stack([*self._losses, *self._extras, norm.float()]).tolist()
         losses, extras = numbers[: len(self._losses)], numbers[len(self._losses) : -1]
