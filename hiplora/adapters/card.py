@@ -43,7 +43,7 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The content of a card. ``base`` is the backbone's name on the Hub if the adapter's configuration has none."""
+    """The content of a card. ``base``, the backbone's name on the Hub, replaces the adapter configuration's."""
 
     title: str
     about: str
