@@ -1,4 +1,4 @@
-"""Files that are complete or absent, locks between processes, what a disk refuses in one sentence. A leaf."""
+"""Atomic writing of files and folders, locks between processes, and disk errors as one sentence. A leaf."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hiplora.errors import UserError
 
 
 def typed_path(text: str) -> Path:
-    """The path that a user typed: no shell replaces a ``~`` that stands behind an equals sign."""
-    return Path(os.path.expanduser(text))  # as it is where there is no such home, which Path's own raises an error for
+    """The path that a user typed, with ``~`` expanded: no shell expands one after an equals sign."""
+    return Path(os.path.expanduser(text))  # leaves an unknown home unchanged, for which Path.expanduser raises
 
 
 def check_folder(field: str, value: Any) -> None:
-    """Refuse what names no folder, such as an empty text; whether it is there is not asked. Raises UserError."""
+    """Refuse a value that is no folder name, such as an empty text; the folder need not exist. Raises UserError."""
     if not isinstance(value, str):
         wrong = f"{field}={'null' if value is None else value} names no folder"
     elif not value.strip():
@@ -39,33 +39,33 @@ def check_folder(field: str, value: Any) -> None:
 
 
 def default_cache_dir() -> Path:
-    """Folder of what can be recomputed (models, SVDs, mini-benchmarks): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
+    """The folder for what can be recomputed (models, SVDs, mini data): ``$HIPLORA_CACHE``, else ``outputs/cache``."""
     return typed_path(os.environ.get("HIPLORA_CACHE") or "outputs/cache")
 
 
-A_DAY = 86400.0  # seconds: nothing is being written for so long
-SEAL = "sha256.json"  # inside a sealed folder
+A_DAY = 86400.0  # seconds; no write takes that long
+SEAL = "sha256.json"  # file of digests in a sealed folder
 _INTACT: set[tuple[int, int, int]] = set()
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
-FOLDERS = ("outputs_dir", "results_dir")  # a run writes nowhere else, but for the cache
+FOLDERS = ("outputs_dir", "results_dir")  # a run writes to these and to the cache only
 ELSEWHERE = "outputs_dir=…, results_dir=… or, for the cache, HIPLORA_CACHE=…"
 _REFUSED = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EFBIG: "the file is larger than is allowed here; raise the limit (ulimit -f)",
+    errno.EFBIG: "the file exceeds the limit on file sizes; raise the limit (ulimit -f)",
     errno.EACCES: "permission denied; choose another folder ({elsewhere})",
     errno.EPERM: "permission denied; choose another folder ({elsewhere})",
     errno.EROFS: "the file system is read-only; choose another folder ({elsewhere})",
-    errno.ENOTDIR: "a part of this path is a file, no folder; choose another folder ({elsewhere})",
-    errno.EEXIST: "a part of this path is a file, no folder; choose another folder ({elsewhere})",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder ({elsewhere})",
+    errno.EEXIST: "a part of this path is a file, not a folder; choose another folder ({elsewhere})",
 }
 
 
 @contextmanager
 def disk_errors(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[None]:
-    """Turn what the disk refuses (no room, no permission, a file in the way) into one sentence that names the target.
+    """A context that turns disk errors (full, no permission, a file in the way) into a UserError about ``target``.
 
-    ``elsewhere`` says how another folder is chosen. What no disk said passes as it is.
+    ``elsewhere`` says which option chooses another folder. Other exceptions pass unchanged.
     """
     try:
         yield
@@ -80,23 +80,23 @@ def disk_errors(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[None]:
 
 
 def _error_number(error: Exception) -> int | None:
-    """The system's number of a failure, also where safetensors tells it, in the words of an exception of its own."""
+    """The errno of an OSError, or the one in the text of a safetensors error; None for any other exception."""
     if isinstance(error, OSError):
         return error.errno
-    safetensors = sys.modules.get("safetensors")  # not imported: whoever raised its error has done so
+    safetensors = sys.modules.get("safetensors")  # if it raised the error, it is loaded
     if safetensors is not None and isinstance(error, safetensors.SafetensorError):
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        return int(told[1]) if told else None
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        return int(number[1]) if number else None
     return None
 
 
 def seal(folder: Path) -> None:
-    """Note the SHA-256 of every file below a folder in it, for :func:`intact` to compare."""
+    """Write the SHA-256 of every file below a folder into it, for :func:`intact` to compare."""
     write_json(folder / SEAL, {"files": {name: sha256(folder / name) for name in _names(folder)}})
 
 
 def intact(folder: Path) -> bool:
-    """Whether a folder holds the files that it was sealed with and no others; the disk is asked once per process."""
+    """Whether a folder holds exactly the files that it was sealed with; files are read once per process."""
     if not folder.is_dir():
         return False
     state = folder.stat()
@@ -113,30 +113,31 @@ def intact(folder: Path) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """Relative paths of the files below a folder, without hidden ones: systems put their own beside them."""
+    """Relative paths of the files below a folder, without hidden ones, which operating systems add."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / SEAL)
     return sorted(path.as_posix() for path in files if not any(part.startswith(".") for part in path.parts))
 
 
 def clear_leftovers(target: Path, *, age: float = 0.0) -> None:
-    """Remove what processes that were killed have left of writing ``target``, where it is ``age`` seconds old or more.
+    """Remove temporary files of ``target`` that killed processes left, if they are at least ``age`` seconds old.
 
-    Without an age, only whoever holds the lock of the target may do this: another process may be writing.
+    With age 0, the caller must hold the target's lock: another process may be writing.
     """
-    name = re.compile(re.escape(f".{target.name}.") + "[a-z0-9_]{8}")  # as tempfile calls them
+    name = re.compile(re.escape(f".{target.name}.") + "[a-z0-9_]{8}")  # tempfile's naming
     if not target.parent.is_dir():
         return
     for path in target.parent.iterdir():
-        with suppress(OSError):  # its owner was quicker, or another user's
+        with suppress(OSError):  # already removed, or owned by another user
             if name.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
 def new_folder(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
-    """A folder to write to that takes the place of ``target`` when the block ends without an error, and else vanishes.
+    """A temporary folder that replaces ``target`` when the block ends without an error, and else is removed.
 
-    So ``target`` is either complete or as it was. Everybody may read what is in it: safetensors lets only its owner.
+    So an error in the block leaves ``target`` unchanged. All users may read the files; safetensors alone would allow
+    only the owner.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -156,10 +157,10 @@ def new_folder(target: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse, before anything is computed for it, a folder that cannot be made or written to; makes nothing.
+    """Refuse a folder that cannot be created or written to, before a result is computed for it; creates nothing.
 
     Raises:
-        UserError: a file is in the way, or it may not be written there.
+        UserError: a file is in the way, or there is no permission to write.
     """
     with disk_errors(folder):
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -170,7 +171,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or as it was) or complete, also through a crash.
+    """Write a file atomically: even after a crash it is complete, or unchanged (or absent, if it was).
 
     Raises:
         UserError: the disk is full or not writable.
@@ -192,15 +193,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN is refused, since no reader would agree on what it means."""
+    """Write JSON atomically. Raises ValueError for NaN and infinity, which JSON does not define."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of ours.
+    """The object in a JSON file that this project wrote.
 
     Raises:
-        UserError: the file is not valid JSON.
+        UserError: the file holds no valid JSON object.
     """
     try:
         return json_object(path)
@@ -209,28 +210,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, whoever wrote it. Raises ValueError where it holds none."""
+    """The object in any JSON file. Raises ValueError if it holds none."""
     value = json.loads(path.read_text())
     if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, no object")
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
     return value
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content, read now."""
+    """SHA-256 (hex) of a file's content; not cached."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Busy(Exception):
-    """Another process holds a lock that was not to be waited for."""
+    """Another process holds the lock, and the caller does not wait."""
 
 
 @contextmanager
 def lock(path: Path, *, target: Path | None = None, wait: bool = True) -> Iterator[None]:
-    """Hold a lock between processes; a second process that wants the same result waits for the first.
+    """Hold a lock between processes; a second process that needs the same result waits for the first.
 
-    What a killed process has left of writing ``target`` (``path``, where it is not given) is removed.
+    The lock's holder removes temporary files that killed processes left of ``target`` (``path`` if not given).
 
     Raises:
         UserError: the file system has no locks, or the lock's file cannot be written.
@@ -257,16 +258,16 @@ def lock(path: Path, *, target: Path | None = None, wait: bool = True) -> Iterat
 
 @contextmanager
 def _lock_errors(path: Path) -> Iterator[None]:
-    """Turn what filelock raises on a file system without locks, or falls back to there, into one sentence."""
+    """A context that turns filelock's errors and its fallback on a file system without locks into a UserError."""
     try:
         with warnings.catch_warnings():
-            # Its other lock is a file that a killed process leaves behind, for which everybody would wait for ever.
+            # Its fallback lock is a file; if its process is killed, the file stays, and all others wait for ever.
             warnings.filterwarnings("error", message=".*flock", category=UserWarning)
             yield
     except (NotImplementedError, UserWarning, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         raise UserError(
-            f"The file system of {path.parent} has no file locks (flock), by which runs beside each other agree; "
+            f"The file system of {path.parent} has no file locks (flock), which parallel runs need; "
             "choose a folder on another one: outputs_dir=… or, for the cache, HIPLORA_CACHE=…."
         ) from error

@@ -1,6 +1,6 @@
-"""The frozen backbone and its tokenizer: from the GGUF of a Python package, from the Hub, or from a folder.
+"""Loads the frozen backbone and its tokenizer: from a GGUF file in a Python package, from the Hub, or from a folder.
 
-Nothing heavy is imported until a model is loaded, so that a finished run is recognised without torch.
+Nothing heavy is imported before a model is loaded, so that a finished run is recognised without torch.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What decides a folder's behaviour: weights, architecture, and the tokenizer with its templates.
+# The files that determine a folder's behaviour: weights, architecture, and the tokenizer with its templates.
 _IDENTITY_FILES = ("*.safetensors", "pytorch_model*.bin", "*.json", "tokenizer.model", "*.jinja", "merges.txt")
-AUTO, ALL_LINEAR = "auto", "all-linear"  # words for target modules that the structure of a backbone tells
-_POSITIONS = ("max_position_embeddings", "n_positions")  # what configurations call the number of positions
+AUTO, ALL_LINEAR = "auto", "all-linear"  # words for target modules that follow from the backbone's structure
+_POSITIONS = ("max_position_embeddings", "n_positions")  # names of the number of positions in configurations
 _GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
 
 
 def _targets(typed: Any) -> Any:
-    """A word as a list of itself."""
+    """One of the two words as a tuple of itself; other values unchanged."""
     return (typed,) if typed in (AUTO, ALL_LINEAR) else typed
 
 
 class Model(Options):
     """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
 
-    A result is identified by the digest of the backbone's files (:func:`identity`), by ``dtype``, and a training by
-    its ``target_modules``; the device is told by ``where``. Of target modules the words ``auto`` and ``all-linear``
-    stand for those that the files tell (:mod:`hiplora.stages.targets`). ``chat_template`` makes every prompt of a
-    benchmark a turn of the tokenizer's chat. ``published_as`` names the backbone in model cards, where ``path`` is no
+    A result's identity contains the digest of the backbone's files (:func:`identity`), ``dtype`` and, for a training,
+    the target modules. The device is in ``where``. ``target_modules`` may be ``auto`` or ``all-linear``, which
+    :mod:`hiplora.stages.targets` resolves from the files. ``chat_template`` makes every prompt of a benchmark a turn in
+    the tokenizer's chat template. ``published_as`` is the backbone's name in model cards if ``path`` is not a
     repository on the Hub.
     """
 
@@ -75,15 +75,15 @@ class Model(Options):
             raise UserError(f"model.target_modules={word} stands for a whole list; type it alone.")
 
     def where(self) -> str:
-        """Device type and arithmetic, such as ``cpu-bfloat16``: what a result is recorded under."""
+        """Device type and arithmetic, such as ``cpu-bfloat16``, under which a result is recorded."""
         return f"{device_type(self)}-{arithmetic(self)}"
 
 
 @dataclass
 class Backbone:
-    """A loaded model in evaluation mode, its tokenizer (:mod:`hiplora.tokens`), and what both are.
+    """A loaded model in evaluation mode, its tokenizer (:mod:`hiplora.tokens`), its identity and its device.
 
-    The weights are those of ``model.dtype``; the model's own dtype is that of :func:`arithmetic`.
+    The weights are rounded to ``model.dtype`` and held in the dtype of :func:`arithmetic`.
     """
 
     model: PreTrainedModel
@@ -93,10 +93,12 @@ class Backbone:
 
 
 def identity(model: Model) -> str:
-    """What the backbone is: SHA-256 (hex) of its files, or ``repository@commit`` for the Hub; no torch.
+    """The backbone's identity: SHA-256 (hex) of its files, or ``repository@commit`` for the Hub. Loads no torch.
 
-    Digests are kept in the cache by path, size and time of change. Raises UserError where files are missing, or where
-    the commit of ``model.revision`` cannot be found out.
+    Digests are cached by path, size and modification time.
+
+    Raises:
+        UserError: files are missing, or the commit of ``model.revision`` cannot be determined.
     """
     if model.source == "hub":
         return f"{model.path}@{commit(model.path, model.revision, kind='model', field='model.revision')}"
@@ -110,8 +112,10 @@ def identity(model: Model) -> str:
 def load(model: Model) -> Backbone:
     """The backbone in its dtype on its device; the last one stays in memory, so that a sweep loads it once.
 
-    Whoever adapts ``Backbone.model`` in place gives it back unadapted. Raises UserError, in one sentence, where
-    the package, file, folder, Hub or GPU asked for is not there.
+    A caller that adapts ``Backbone.model`` in place must remove the adapter again.
+
+    Raises:
+        UserError: the package, file, folder, repository or GPU does not exist, or the model cannot be loaded.
     """
     what = identity(model)
     wanted = (what, model.dtype, arithmetic(model), device_type(model), model.chat_template)
@@ -122,10 +126,10 @@ def load(model: Model) -> Backbone:
 
 
 def check(model: Model) -> None:
-    """Refuse a backbone that cannot be loaded here, as far as files tell: nothing is loaded or downloaded.
+    """Refuse a backbone that certainly cannot be loaded here; it loads and downloads nothing.
 
     Raises:
-        UserError: it is not in the Hub's cache, and this machine is offline; or as :func:`identity`.
+        UserError: the backbone is not in the Hub's cache, and this machine is offline; or as :func:`identity`.
     """
     what = identity(model)
     if model.source == "hub" and offline() and cached_file(model.path, "config.json", revision=_commit(what)) is None:
@@ -136,20 +140,20 @@ def check(model: Model) -> None:
 
 
 def positions(model: Model) -> int | None:
-    """How many tokens the backbone was made for, by its configuration alone; None where that cannot be told yet."""
+    """The number of positions in the backbone's configuration; None if it is missing or not downloaded yet."""
     folder = checkpoint(model)
     if folder is None:
         return gguf.positions(_packaged_file(model)) if model.source == "packaged" else None
     try:
         config = json_object(folder / "config.json")
     except ValueError:
-        return None  # loading says what is wrong with it
+        return None  # loading the model reports what is wrong with it
     found = [config[name] for name in _POSITIONS if isinstance(config.get(name), int)]
     return found[0] if found else None
 
 
 def begins(model: Model) -> bool | None:
-    """Whether its tokenizer has a token to put before a text; None where that cannot be told yet."""
+    """Whether its tokenizer has a token to put before a text; None if it is not converted or downloaded, or broken."""
     folder = checkpoint(model)
     return None if folder is None else _begins(folder, identity(model))
 
@@ -162,13 +166,13 @@ def _begins(folder: Path, what: str) -> bool | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         ends = json_object(settings if settings.is_file() else folder / "config.json").get("eos_token_id")
-    except Exception:  # as in loading, which says what is wrong with it
+    except Exception:  # loading the model reports what is wrong with it
         return None
     return tokens.begins(tokenizer, ends)
 
 
 def checkpoint(model: Model) -> Path | None:
-    """The folder of the backbone's configuration and weights; None before it was converted or downloaded."""
+    """The folder of the backbone's configuration and weights; None before it is converted or downloaded."""
     if model.source == "folder":
         return _folder(model)
     what = identity(model)
@@ -180,16 +184,16 @@ def checkpoint(model: Model) -> Path | None:
 
 
 def based_on(model: Model, name: str, revision: str | None) -> Model:
-    """The backbone that an adapter names, as its ``base_model_name_or_path`` and ``revision``.
+    """The backbone that an adapter's ``base_model_name_or_path`` and ``revision`` name.
 
-    That is ``model`` where the name means it; else the same options with another folder or repository.
+    It is ``model`` if they name that one, else the same options with another folder or repository.
 
     Raises:
-        UserError: the name is neither a folder here nor a repository's.
+        UserError: the name is neither a local folder nor a repository.
     """
     if model.source == "packaged":
         if Path(name).name.startswith(Path(model.path).stem) and Path(name).name == _converted_name(model):
-            return model  # from another machine's cache too
+            return model  # the name is that of a conversion, possibly in another machine's cache
     elif name == model.path:
         return model if model.source == "folder" or revision is None else model.but(revision=revision)
     label = re.sub(r"[^\w.-]+", "_", Path(name).name)
@@ -198,18 +202,21 @@ def based_on(model: Model, name: str, revision: str | None) -> Model:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return model.but(name=label, source="hub", path=name, revision=revision)
     raise UserError(
-        f"The adapter names the backbone {name}, which is no folder here and no repository; type model=folder "
-        "model.path=DIR, the folder of that backbone."
+        f"The adapter names the backbone {name}, which is neither a local folder nor a repository; type model=folder "
+        "model.path=DIR with the folder of that backbone."
     )
 
 
 def forget() -> None:
-    """Let go of the backbone that ``load`` keeps."""
+    """Free the backbone that ``load`` keeps in memory."""
     _LOADED.clear()
 
 
 def device_type(model: Model) -> str:
-    """``cpu`` or ``cuda``: what ``model.device`` stands for here. Loads torch only on a machine with a GPU."""
+    """``cpu`` or ``cuda``, resolved from ``model.device`` on this machine. UserError for cuda without a GPU.
+
+    It loads torch unless ``model.device`` is cpu, or is auto on a Linux machine without a GPU.
+    """
     if model.device == "cpu":
         return "cpu"
     if model.device == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_NODES)):
@@ -224,18 +231,17 @@ def device_type(model: Model) -> str:
 
 
 def device_of(model: Model) -> torch.device:
-    """The device that ``model.device`` stands for here."""
+    """The torch device of :func:`device_type`."""
     import torch
 
     return torch.device(device_type(model))
 
 
 def arithmetic(model: Model) -> str:
-    """The dtype the backbone computes in: ``model.dtype``, or ``float32`` on a CPU that cannot multiply bfloat16.
+    """The dtype in which the backbone computes: ``model.dtype``, or ``float32`` on a CPU without bfloat16 products.
 
-    There torch multiplies bf16 several times slower than fp32. fp32 holds every bf16 weight exactly, so the frozen
-    weights and their singular directions are the same; only the rounding of activations differs. Loads no torch on
-    a machine without a GPU.
+    On such a CPU torch multiplies bf16 several times slower than fp32. fp32 holds every bf16 weight exactly, so the
+    frozen weights and their singular directions are the same; only the rounding of activations differs.
     """
     slow = model.dtype == "bfloat16" and device_type(model) == "cpu" and not _cpu_multiplies_bfloat16()
     return "float32" if slow else model.dtype
@@ -253,7 +259,7 @@ def describe(backbone: Backbone) -> str:
 
 @cache
 def _cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has products of bfloat16, by the flags that Linux lists; elsewhere False."""
+    """Whether this CPU has bfloat16 products, by the flags that Linux lists; False on other systems."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -275,19 +281,19 @@ def _load(model: Model, what: str) -> Backbone:
         loaded = AutoModelForCausalLM.from_pretrained(
             where, dtype=getattr(torch, model.dtype), attn_implementation=_attention(where, options), **options
         )
-    except Exception as error:  # each of its libraries has exceptions of its own for a file that is not what it says
+    except Exception as error:  # the libraries behind it raise their own exceptions for a damaged file
         raise UserError(_not_loadable(model, where, error)) from error
-    loaded.to(getattr(torch, arithmetic(model)))  # after model.dtype has rounded them, so that weights stay its
+    loaded.to(getattr(torch, arithmetic(model)))  # after loading has rounded the weights to model.dtype
     device = device_of(model)
     tokens.complete(loaded, tokenizer)
     if model.chat_template:
         tokens.speak_in_turns(loaded, tokenizer)
-    torch.nn.Module.to(loaded, device)  # transformers' own wrapper of it has no usable signature
+    torch.nn.Module.to(loaded, device)  # transformers' wrapper of ``to`` has no usable signature
     return Backbone(loaded.eval(), tokenizer, what, device)
 
 
 def _attention(where: str, options: dict[str, Any]) -> str:
-    """``sdpa``, or ``eager`` for an architecture that has no other."""
+    """``sdpa``, or ``eager`` for an architecture without it."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(where, **options))]
@@ -295,9 +301,9 @@ def _attention(where: str, options: dict[str, Any]) -> str:
 
 
 def _location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
-    """Where transformers finds the backbone, and its keyword arguments."""
+    """The name or folder from which transformers loads the backbone, and further keyword arguments."""
     if model.source == "hub":
-        return model.path, {"revision": _commit(what)}  # the commit, also where a branch was asked for
+        return model.path, {"revision": _commit(what)}  # the commit, even if a branch was given
     if model.source == "folder":
         return str(_folder(model)), {}
     return str(gguf.converted(_packaged_file(model), what, model.dtype)), {}
@@ -347,7 +353,7 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     if model.source == "hub":
         return (
-            f"The backbone {model.path} cannot be had from the Hub ({reason}); if it is gated, accept its licence "
+            f"The backbone {model.path} cannot be loaded from the Hub ({reason}); if it is gated, accept its licence "
             "and type `hf auth login`; offline, download it first or use model=folder model.path=DIR."
         )
     remedy = "save it again with transformers" if model.source == "folder" else "delete that folder and try again"
@@ -355,12 +361,12 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
 
 
 def _converted_name(model: Model) -> str:
-    """What the folder of a packaged backbone's conversion is called, in whatever cache."""
+    """The folder name of a packaged backbone's conversion, the same in every cache."""
     return gguf.conversion(_packaged_file(model), identity(model), model.dtype).name
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file, remembered by its path, size and time of change."""
+    """SHA-256 (hex) of a file, cached by its path, size and modification time."""
     state = path.stat()
     return _remembered_digest(path.resolve(), state.st_size, state.st_mtime_ns)
 
@@ -379,7 +385,7 @@ def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _noted_digest(memo: Path) -> str | None:
-    """The digest in a memo; None where there is none, or the file is not what was written."""
+    """The digest in a cache file; None if the file does not exist or is damaged."""
     try:
         noted = str(json_object(memo).get("sha256"))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 """Means, bootstraps and tests behind the tables.
 
-A leaf: numpy only (scipy and statsmodels are imported when asked for). Every random function takes an explicit
-``numpy.random.Generator``. The bootstraps are expressed as weights: one matrix of shape
-(replicates, instances), drawn once and shared by every method and metric, so that comparisons stay paired.
+A leaf: it needs numpy, and imports scipy and statsmodels only in the functions that use them. Every random function
+takes an explicit ``numpy.random.Generator``. A bootstrap is a matrix of weights (replicates, instances), drawn once and
+shared by every method and metric, so that comparisons stay paired.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Summary:
 
 
 def summarize(values: ArrayLike) -> Summary:
-    """Mean, standard deviation and count of a non-empty one-dimensional sample."""
+    """Mean, standard deviation and count of a one-dimensional sample. ValueError if it is empty or not finite."""
     array = _sample(values)
     std = float(array.std(ddof=1)) if array.size > 1 else None
     return Summary(mean=float(array.mean()), std=std, n=int(array.size))
 
 
 def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
-    """Student-t confidence interval of the mean of at least two independent values."""
+    """Student-t confidence interval (low, high) of the mean of independent values. ValueError for fewer than two."""
     from scipy.special import stdtrit
 
     array = _sample(values)
@@ -49,10 +49,10 @@ def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]
 
 
 def proportion_interval(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's confidence interval of a share of ``n`` independent items.
+    """Wilson's confidence interval (low, high) of a share of ``n`` independent items.
 
-    Items that count in part (some of several programs passed) vary less than right and wrong ones do, so that it is
-    then too wide rather than too narrow.
+    Items with fractional scores (some of several programs passed) vary less than items that are right or wrong, so for
+    them the interval is too wide rather than too narrow.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -63,11 +63,10 @@ def proportion_interval(share: float, n: int, *, level: float = 0.95) -> tuple[f
 def hierarchical_weights(
     seeds: Sequence[Hashable], *, rng: np.random.Generator, replicates: int = REPLICATES
 ) -> Floats:
-    """Weights of the hierarchical bootstrap: seeds with replacement, then instances within each.
+    """Weights (replicates, instances) of the hierarchical bootstrap: seeds with replacement, then instances of each.
 
-    ``seeds[i]`` is the seed that instance i belongs to; seeds may have different numbers of instances.
-    A seed drawn c times has its n instances resampled c times over, which is one multinomial of c·n draws.
-    Returns (replicates, len(seeds)).
+    ``seeds[i]`` is the seed of instance i; seeds may have different numbers of instances. For a seed drawn c times,
+    its n instances are resampled c times, which is one multinomial of c·n draws. Raises ValueError without instances.
     """
     levels, code = _codes(seeds)
     drawn = rng.multinomial(levels, np.full(levels, 1 / levels), size=replicates)
@@ -82,12 +81,12 @@ def hierarchical_weights(
 def adapter_weights(
     adapters: Sequence[Mapping[str, Hashable]], *, rng: np.random.Generator, replicates: int = REPLICATES
 ) -> Floats:
-    """Weights of the adapter-level (pigeonhole) bootstrap (Owen 2007, doi:10.1214/07-AOAS122).
+    """Weights (replicates, instances) of the adapter-level (pigeonhole) bootstrap (Owen 2007, doi:10.1214/07-AOAS122).
 
-    ``adapters[i]`` maps each merged task of instance i to the training seed of its adapter. Per task the
-    adapters are resampled with replacement; an instance weighs the product of the counts of its adapters,
-    so that instances which share an adapter rise and fall together. A replicate in which every instance
-    weighs nothing has no mean and is drawn again. Returns (replicates, len(adapters)).
+    ``adapters[i]`` maps each merged task of instance i to the training seed of its adapter. Per task, adapters are
+    resampled with replacement. The weight of an instance is the product of its adapters' counts, so that instances with
+    a common adapter are correlated. A replicate in which all weights are 0 has no mean and is drawn again. Raises
+    ValueError without instances.
     """
     if not adapters:
         raise ValueError("no instances to resample")
@@ -109,7 +108,11 @@ def _adapter_draw(adapters: Sequence[Mapping[str, Hashable]], *, rng: np.random.
 
 
 def weighted_means(values: ArrayLike, weights: Floats) -> Floats:
-    """Bootstrap means: values (..., instances), weights (replicates, instances) -> (..., replicates)."""
+    """Bootstrap means (..., replicates) of values (..., instances) under weights (replicates, instances).
+
+    Raises:
+        ValueError: the numbers of instances differ, or a value is not finite.
+    """
     array = np.asarray(values, dtype=float)
     if array.shape[-1:] != weights.shape[-1:]:
         raise ValueError(f"values have {array.shape[-1:]} instances, the weights {weights.shape[-1:]}")
@@ -119,7 +122,7 @@ def weighted_means(values: ArrayLike, weights: Floats) -> Floats:
 
 
 def percentile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Percentile interval over the last axis: arrays (low, high)."""
+    """Percentile interval over the last axis of (..., replicates): two arrays, low and high."""
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(replicates, dtype=float), [tail, 1 - tail], axis=-1)
     return low, high
@@ -133,24 +136,27 @@ def bootstrap_p(differences: ArrayLike) -> float:
 
 
 def sign_flip_p(differences: ArrayLike) -> float:
-    """Exact two-sided sign-flip p of the mean of per-seed differences (all 2^n sign patterns, n <= 20).
+    """Exact two-sided sign-flip p of the mean of per-seed differences, over all 2^n sign patterns.
 
-    The observed pattern is one of them, hence no further correction; with three seeds p is at least 0.25.
+    The observed pattern is one of them, so there is no +1 correction; with three seeds p is at least 0.25.
+
+    Raises:
+        ValueError: there are more than 20 differences, or none.
     """
     array = _sample(differences)
     if array.size > 20:
         raise ValueError(f"the exact sign-flip test takes at most 20 seeds, got {array.size}")
     patterns = 1 - 2 * ((np.arange(2**array.size)[:, None] >> np.arange(array.size)) & 1)
     flipped = np.abs(patterns @ array)
-    # Equal sums in another order differ in the last bits; they must count as equal.
+    # Sums that are equal up to the order of terms may differ in their last bits; they must count as equal.
     return float(np.mean(flipped >= abs(array.sum()) * (1 - 1e-12)))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Student-t of ``n`` paired differences: mean, 95 % and 90 % intervals, two-sided p of a mean of zero.
+    """Paired Student-t test of ``n`` differences: two-sided p of a zero mean, 95 % ``interval``, 90 % ``narrow``.
 
-    The 90 % interval lies inside a margin where two one-sided tests at 5 % (TOST) say so.
+    The 90 % interval lies inside a margin exactly if two one-sided tests at 5 % (TOST) show equivalence.
     """
 
     mean: float
@@ -162,28 +168,32 @@ class Paired:
 
 
 def paired_t(differences: ArrayLike) -> Paired:
-    """The test of at least two differences, one per independent seed."""
+    """The paired t test of differences, one per independent seed. Raises ValueError for fewer than two."""
     from statsmodels.stats.weightstats import DescrStatsW
 
     array = _sample(differences)
     if array.size < 2:
         raise ValueError(f"a paired test needs at least 2 differences, got {array.size}")
     described, mean, std = DescrStatsW(array), float(array.mean()), float(array.std(ddof=1))
-    # Differences without any spread leave nothing to divide by.
+    # Without any spread t would divide by 0.
     p = float(described.ttest_mean(0)[1]) if std > 0 else float(mean == 0)
     (low, high), (inner_low, inner_high) = (map(float, described.tconfint_mean(alpha=alpha)) for alpha in (0.05, 0.1))
     return Paired(mean=mean, std=std, n=int(array.size), interval=(low, high), narrow=(inner_low, inner_high), p=p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of one family of comparisons, corrected by Holm's step-down rule."""
+    """The p values of one family of comparisons after Holm's step-down correction, in the same order."""
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
 
 def smallest_detectable(std: float, n: int, *, alpha: float = SIGNIFICANT, power: float = 0.8) -> float:
-    """The difference that a paired t test of ``n`` seeds with this spread would find with the given power."""
+    """The mean difference that a paired t test of ``n`` seeds with this ``std`` detects with the given power.
+
+    Raises:
+        ValueError: n is less than 2.
+    """
     if n < 2:
         raise ValueError(f"a paired test needs at least 2 differences, got {n}")
     return _effect_size(n, alpha, power) * std
@@ -191,7 +201,7 @@ def smallest_detectable(std: float, n: int, *, alpha: float = SIGNIFICANT, power
 
 @lru_cache
 def _effect_size(n: int, alpha: float, power: float) -> float:
-    """Kept, as it takes a while and the contrasts of a table share it."""
+    """The standardised effect that the test detects; cached because solving is slow and contrasts share it."""
     from statsmodels.stats.power import TTestPower
 
     effect = TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided")
@@ -199,11 +209,13 @@ def _effect_size(n: int, alpha: float, power: float) -> float:
 
 
 def verdict(paired: Paired, *, corrected: float, margin: float, better: Literal["up", "down"] = "down") -> Verdict:
-    """What a contrast says of the claim that its first side is better than its second.
+    """The verdict on the claim that a contrast's first side is better than its second.
 
-    *Supported*: significant under the ``corrected`` p, and the mean beyond the margin on the better side. *Not
-    supported*: the 90 % interval lies inside the margin, or the contrast is significant on the worse side. Else
-    *undecidable*.
+    - supported: the ``corrected`` p is significant, and the mean is beyond ``margin`` on the better side.
+    - not supported: the 90 % interval lies inside the margin, or the contrast is significant on the worse side.
+    - undecidable: neither.
+
+    ``better`` is the direction in which the metric improves.
     """
     sign = 1 if better == "up" else -1
     gain, significant = sign * paired.mean, corrected < SIGNIFICANT
@@ -214,12 +226,12 @@ def verdict(paired: Paired, *, corrected: float, margin: float, better: Literal[
     return "undecidable"
 
 
-TIE = 1e-9  # beyond the rounding of a product of fractions, short of any item that could make a difference
+TIE = 1e-9  # above the rounding of a product of fractions, below the share of one item
 
 
 @dataclass(frozen=True)
 class MergeOutcome:
-    """``failed`` is None where no task could be judged; ``excluded`` names the tasks with before = 0."""
+    """``failed`` is None if no task could be judged; ``excluded`` names the tasks with before = 0."""
 
     failed: bool | None
     excluded: tuple[str, ...]
@@ -228,7 +240,10 @@ class MergeOutcome:
 def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, tau: float = 0.9) -> MergeOutcome:
     """MergeFail of one merge: any task with ``after < tau * before``; before = 0 cannot fall and is excluded.
 
-    Scores are shares of items, so a task can end exactly at the threshold, which is not below it.
+    Scores are shares of items, so a score can be exactly at the threshold, which is no failure.
+
+    Raises:
+        ValueError: the tasks differ, or there are none.
     """
     if before.keys() != after.keys() or not before:
         raise ValueError(f"before has tasks {sorted(before)}, after has {sorted(after)}")
@@ -241,7 +256,7 @@ def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, ta
 def kept_share(*, base: float, own: float, merged: float) -> float | None:
     """Share of an adapter's gain in NLL that a merge keeps, ``(base − merged) / (base − own)``, clipped to ±1.
 
-    None where the adapter alone has gained nothing.
+    None if the adapter alone gained nothing.
     """
     return max(-1.0, min(1.0, (base - merged) / (base - own))) if own < base else None
 
@@ -256,7 +271,7 @@ def _sample(values: ArrayLike) -> Floats:
 
 
 def _codes(labels: Sequence[Hashable]) -> tuple[int, NDArray[np.intp]]:
-    """Number of distinct labels, and the position of each label among them in order of appearance."""
+    """The number of distinct labels, and each label's index among them in order of appearance."""
     if not labels:
         raise ValueError("no instances to resample")
     order = {label: position for position, label in enumerate(dict.fromkeys(labels))}

@@ -1,9 +1,9 @@
-"""What a trained adapter is to the rest of the suite: one update ΔW (m, n) per adapted matrix.
+"""The update of a trained adapter: one ΔW (m, n) per adapted matrix, in factors where possible.
 
 Three forms, all immutable: :class:`LowRank` (a product of thin factors), :class:`Principal` (HiP-LoRA's
 diagonal on a singular basis, plus a low-rank residual) and :class:`Dense`. An adapter's update is a
 ``dict[str, Update]`` keyed by the module's name in the backbone. Shapes follow ``nn.Linear``:
-m = out_features, n = in_features. Nothing dense is formed unless ``dense()`` is called or a summand is dense.
+m = out_features, n = in_features. No dense matrix is formed unless ``dense()`` is called or a summand is dense.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LowRank:
         return LowRank(self.B * factor, self.A)
 
     def norm(self) -> float:
-        """‖ΔW‖_F through the r × r core of the QR-factored product."""
+        """‖ΔW‖_F from the r × r core between the QR factors of B and A."""
         return float(torch.linalg.matrix_norm(_core(self)[1]))
 
     def to(self, *args, **kwargs) -> LowRank:
@@ -106,7 +106,7 @@ class Principal:
         return Principal(self.U, self.phi * factor, self.V, residual)
 
     def norm(self) -> float:
-        """‖ΔW‖_F through the (k + r) × (k + r) core; exact also where the residual is not projected."""
+        """‖ΔW‖_F from the (k + r) × (k + r) core; exact for a residual that is not projected, too."""
         return self.factors().norm()
 
     def to(self, *args, **kwargs) -> Principal:
@@ -149,10 +149,9 @@ class Dense:
 
 
 class Deferred(Dense):
-    """A full matrix that is formed anew each time it is asked for and never kept.
+    """A full matrix that ``make`` forms anew on every access, of the given shape (m, n); it is never kept.
 
-    For updates that depend on the backbone's weights: several adapters' worth of them need not fit into memory.
-    ``make`` gives ΔW of the given shape (m, n).
+    It is for updates that depend on the backbone's weights, so that those of several adapters need not fit in memory.
     """
 
     def __init__(self, make: Callable[[], Tensor], shape: tuple[int, int]) -> None:
@@ -166,7 +165,7 @@ class Deferred(Dense):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, n), without forming anything."""
+        """(m, n), without forming the matrix."""
         return self._shape  # type: ignore[attr-defined]
 
     def scaled(self, factor: float) -> Deferred:
@@ -174,7 +173,7 @@ class Deferred(Dense):
         return Deferred(lambda: self.weight * factor, self.shape)
 
     def to(self, *args, **kwargs) -> Deferred:
-        """Tensor.to on whatever will be formed."""
+        """Tensor.to on the matrix whenever it is formed."""
         return Deferred(lambda: self.weight.to(*args, **kwargs), self.shape)
 
 
@@ -184,8 +183,11 @@ Update: TypeAlias = LowRank | Principal | Dense
 def add(updates: Sequence[Update]) -> Update:
     """Σ_t ΔW_t in the tightest exact form.
 
-    All :class:`Principal` on one basis: phi adds, residuals concatenate. Factored otherwise: factors
-    concatenate. Any :class:`Dense` among them: dense. Raises ValueError for no updates or unlike shapes.
+    If all are :class:`Principal` on one basis, phi adds and residuals concatenate. If any is :class:`Dense`, the sum
+    is. Otherwise factors concatenate.
+
+    Raises:
+        ValueError: there is no update, or shapes differ.
     """
     if not updates:
         raise ValueError("add needs at least one update.")
@@ -203,9 +205,9 @@ def add(updates: Sequence[Update]) -> Update:
 
 
 def inside(update: Update, U: Tensor, V: Tensor) -> float:
-    """‖ΔW‖_F² − ‖(I − UUᵀ) ΔW (I − VVᵀ)‖_F²: the energy that the columns of U (m, k) or of V (n, l) see.
+    """‖ΔW‖_F² − ‖(I − UUᵀ) ΔW (I − VVᵀ)‖_F²: the energy in the columns' span of U (m, k) or of V (n, l).
 
-    U and V have orthonormal columns. It is taken as ‖UᵀΔW‖² + ‖(I − UUᵀ) ΔW V‖², so that nothing cancels.
+    U and V have orthonormal columns. Computed as ‖UᵀΔW‖² + ‖(I − UUᵀ) ΔW V‖², which avoids cancellation.
     """
     if isinstance(update, Dense):
         weight = update.dense()
@@ -218,7 +220,7 @@ def inside(update: Update, U: Tensor, V: Tensor) -> float:
 
 
 def zero(shape: tuple[int, int]) -> LowRank:
-    """The update 0 of shape (m, n), of rank 0: beside others it adds nothing to theirs."""
+    """The update 0 of shape (m, n), of rank 0, so that it adds no rank to a sum."""
     return LowRank(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]))
 
 
@@ -229,9 +231,9 @@ def dora(weight: Tensor, product: LowRank, magnitude: Tensor) -> Tensor:
 
 
 def thin_svd(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of B A through QR of both factors: U (m, q), S (q,) descending, V (n, q), fp32 or better.
+    """Thin SVD of B A from the QR of both factors: U (m, q), S (q,) descending, V (n, q), fp32 or better.
 
-    q = min(r, m, n). Directions whose singular value is zero are arbitrary, as in any SVD.
+    q = min(r, m, n). Directions of a zero singular value are arbitrary, as in any SVD.
     """
     q_left, core, q_right = _core(update)
     u, s, vh = torch.linalg.svd(core, full_matrices=False)
@@ -239,10 +241,10 @@ def thin_svd(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def difference(one: LowRank, other: LowRank) -> LowRank:
-    """``B₁A₁ − B₂A₂`` as U Σ · Vᵀ of its thin SVD, in fp32.
+    """``B₁A₁ − B₂A₂`` with B = U Σ and A = Vᵀ of its thin SVD, in fp32.
 
-    Where two products all but cancel, factors left side by side would lose digits in bf16; and what depends on the
-    factorisation (Pico, Core Space) would see what both have in common.
+    Concatenated factors of two products that nearly cancel would lose digits in bf16. They would also contain the
+    part that cancels, which changes merges that depend on the factorisation (Pico, Core Space).
     """
     both = LowRank(torch.cat([one.B, -other.B], dim=1), torch.cat([one.A, other.A], dim=0))
     u, s, v = thin_svd(both.to(torch.float64))
@@ -250,7 +252,7 @@ def difference(one: LowRank, other: LowRank) -> LowRank:
 
 
 def _core(update: LowRank) -> tuple[Tensor, Tensor, Tensor]:
-    """B A = Q_B (R_B R_Aᵀ) Q_Aᵀ: both orthonormal sides and the small matrix between them."""
+    """B A = Q_B (R_B R_Aᵀ) Q_Aᵀ as (Q_B (m, q), the core R_B R_Aᵀ, Q_A (n, q))."""
     precise: Callable[[Tensor], Tensor] = lambda x: x if x.dtype == torch.float64 else x.float()  # noqa: E731
     q_left, r_left = torch.linalg.qr(precise(update.B))
     q_right, r_right = torch.linalg.qr(precise(update.A).mT)

@@ -80,7 +80,7 @@ def test_what_safetensors_says_of_a_full_disk_is_one_sentence_and_leaves_nothing
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Cannot write" in done.stdout
-    assert "larger than is allowed" in done.stdout
+    assert "exceeds the limit on file sizes" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LICENCE = "# license: yours to choose before you publish this; https://huggingface.co/docs/hub/repositories-licenses"
 OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
-UNNAMED = "BACKBONE"  # in code to copy, where no backbone is named
+UNNAMED = "BACKBONE"  # placeholder in the card's code where no backbone is named
 FOLDED = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
@@ -31,7 +31,7 @@ REGISTERED = f"import hiplora\n{_IMPORTS}\nhiplora.register()\n{_LOADED}"
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One score over ``n`` items, with its 95 % interval over them, and the backbone's beside it."""
+    """One score over ``n`` items with its 95 % interval over items; ``before`` is the backbone's score."""
 
     benchmark: str
     metric: str
@@ -43,7 +43,7 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a card says. ``base`` names the backbone on the Hub, where the adapter's own configuration does not."""
+    """The content of a card. ``base``, the backbone's name on the Hub, replaces the adapter configuration's."""
 
     title: str
     about: str
@@ -54,12 +54,12 @@ class Card:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Write the card of a folder that is otherwise complete, in the place of the one that is there."""
+    """Write the card of a folder whose other files are complete; replaces a card that exists."""
     write_atomically(folder / CARD, render(folder, card).encode())
 
 
 def render(folder: Path, card: Card) -> str:
-    """The text of a card: metadata in YAML, what it is, settings, scores, how to load it, its licence."""
+    """The text of a card: metadata in YAML, description, settings, scores, how to load it, licence."""
     config = read_config(folder) if (folder / ADAPTER_CONFIG).is_file() else {}
     named = _hub_name(card.base or config.get("base_model_name_or_path"))
     sections = [
@@ -74,7 +74,7 @@ def render(folder: Path, card: Card) -> str:
 
 
 def _hub_name(base: str | None) -> str | None:
-    """The name of a backbone on the Hub; None for a folder, whose place is nobody else's business."""
+    """The name of a backbone on the Hub; None for a folder, because a card must not publish a local path."""
     return base if base is not None and HUB.fullmatch(base) and not Path(base).exists() else None
 
 
@@ -86,7 +86,7 @@ def _metadata(card: Card, config: Mapping[str, Any], named: str | None) -> str:
         base_model=named,
         library_name="peft" if config else "transformers",
         pipeline_tag="text-generation",
-        model_name=card.title if card.scores else None,  # the Hub wants it beside results, and only there
+        model_name=card.title if card.scores else None,  # the Hub requires it with results, and only then
         tags=[*card.tags, *(["lora"] if config else [])],
         eval_results=[_result(score) for score in card.scores] or None,
     )
@@ -106,7 +106,7 @@ def _result(score: Scored) -> EvalResult:
 
 
 def _scores(scores: Sequence[Scored]) -> str:
-    """Every score with its interval; "" without scores."""
+    """The section with every score and its interval; "" without scores."""
     heading = ("Benchmark", "Metric", "Backbone", "With this adapter", "95 % interval", "n")
     rows = [
         (
@@ -130,7 +130,7 @@ def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _loading(folder: Path, config: Mapping[str, Any], base: str) -> str:
-    """How to load what the folder holds, with hiplora and without."""
+    """The section on loading the folder, with hiplora and without."""
     if not config:
         return f"## How to load it\n\n{_code(FOLDED)}"
     if config.get("peft_type") != OURS:

@@ -1,6 +1,6 @@
-"""A HiP-LoRA folder as a stock PEFT LoRA folder.
+"""Exports a HiP-LoRA folder as a stock PEFT LoRA folder.
 
-The update is exactly a LoRA of rank k + r (``Principal.factors``), so nothing is lost or approximated.
+The update is exactly a LoRA of rank k + r (``Principal.factors``), so there is no approximation.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def export_lora(
 ) -> Path:
     """Write the adapter in ``adapter_dir`` to ``out_dir`` as a stock PEFT LoRA of rank k + r with scaling 1.
 
-    B' = [U diag(φ), s B], A' = [Vᵀ; A], in fp32; ``modules_to_save`` and whatever else was saved go along.
-    U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these
-    two, ``backbone`` is a loaded model, a folder, or, if None, the adapter's ``base_model_name_or_path``.
-    Returns ``out_dir``, which is complete or as it was. UserError where the folder holds no HiP-LoRA adapter, the
-    backbone is another, ``out_dir`` holds something else than an untouched earlier export, or the disk is full.
+    B' (m, k + r) = [U diag(φ), s B], A' (k + r, n) = [Vᵀ; A], in fp32. ``modules_to_save`` and other saved tensors are
+    copied. ``out_dir`` is returned; it is complete, or unchanged after an error.
+
+    Args:
+        backbone: a loaded model or a folder; None for the adapter's ``base_model_name_or_path``. It is used only if
+            the adapter has no U and V (``save_basis``); these then come from the SVD cache or are computed.
+
+    Raises:
+        UserError: ``adapter_dir`` holds no HiP-LoRA adapter, the backbone is not the adapter's, ``out_dir`` holds
+            anything but an unchanged earlier export, or the disk is full.
     """
     source, out = Path(adapter_dir), Path(out_dir)
     inputs = [source] if isinstance(backbone, nn.Module) or backbone is None else [source, Path(backbone)]
@@ -54,7 +59,7 @@ def export_lora(
 
 
 def _card(source: Path, config: HipConfig) -> Card:
-    """The card of an export: the update is that of the source, so what the source's card measured holds for it."""
+    """The card of an export; it refers to the source's card for scores, as the update is the same."""
     return Card(
         title=f"{source.resolve().name} as a stock LoRA",
         about=(

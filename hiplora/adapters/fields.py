@@ -1,4 +1,4 @@
-"""adapter_config.json of PEFT's LoRA and AdaLoRA, checked: PEFT's defaults, or a sentence that names the field."""
+"""Reads and checks adapter_config.json of PEFT's LoRA and AdaLoRA, with PEFT's defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from hiplora.adapters.files import ADAPTER_CONFIG
 from hiplora.errors import UserError
 
-# Fields that either leave ΔW alone or are handled by the readers; any other one of PEFT's must be empty.
+# Fields that do not change ΔW, or that the readers handle; any other field of PEFT's must be empty.
 UNDERSTOOD = (
     *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version", "auto_mapping"),
     *("inference_mode", "runtime_config", "ensure_weight_tying", "lora_dropout", "fan_in_fan_out", "bias"),
@@ -21,24 +21,24 @@ UNDERSTOOD = (
     *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     *("modules_to_save", "trainable_token_indices"),
 )
-KINDS = {  # fields of PEFT's other LoRA-like types that leave ΔW alone or are handled by the readers
+KINDS = {  # readable peft_types, each with its further fields of that sort
     "LORA": (),
     "ADALORA": (
         *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"),
     ),
 }
-# Fields of other libraries that change what the factors mean, and how PEFT calls such fields of its own to come.
+# Other libraries' fields that change the update, and the naming pattern of such fields in PEFT, for future versions.
 CHANGING = ("enable_lora", "lora_scaling", "scaling", "scale", "mora_type", "block_size", "shared_factors")
 CHANGING_NAMES = re.compile(r"use_.+|.+_config")
-# Initialisations that leave the backbone as it is; the others (pissa, olora, corda, loftq, …) move weight out
+# Initialisations that do not change the backbone; the others (pissa, olora, corda, loftq, …) move weight out
 # of the backbone into the adapter, so that s·BA is not the update.
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
-PISSA = "pissa"  # the exact SVD, which can be computed again; its randomised form cannot
+PISSA = "pissa"  # from the exact SVD, which can be reproduced; the randomised form cannot
 
 
 @dataclass(frozen=True)
 class LoraFields:
-    """What the factors mean: scaling and ranks, by module where there are patterns."""
+    """The fields that determine ΔW from the factors: ranks and scalings, by module, and the kind of adapter."""
 
     kind: str
     rank: int  # init_r for AdaLoRA
@@ -51,25 +51,25 @@ class LoraFields:
     notes: tuple[str, ...]
 
     def rank_of(self, module: str) -> int:
-        """The rank that PEFT gives a module."""
+        """The rank that PEFT assigns to a module."""
         return matched(self.rank_pattern, module, self.rank)
 
     def scaling(self, module: str, rank: int) -> float:
-        """s = α / r, or α / √r."""
+        """s = α / r, or α / √r with rsLoRA."""
         return matched(self.alpha_pattern, module, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
 
 
 def matched(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """The value of the first pattern that ends the module's name, as PEFT matches it."""
+    """The value of the first pattern that matches the end of the module's name, as in PEFT; else the default."""
     own = (value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", module))
     return next(own, default)
 
 
 def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
-    """The fields of a configuration of one of the KINDS; a missing one is PEFT's default.
+    """The fields of a configuration of one of the KINDS; a missing field has PEFT's default.
 
     Raises:
-        UserError: a value that PEFT could not use, or one that makes more than a low-rank update.
+        UserError: a value that PEFT could not use, or one that makes ΔW more than a low-rank update.
     """
     check = Checker(source, config)
     kind = config["peft_type"]
@@ -86,7 +86,7 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
         kind=kind,
         rank=check.value("init_r", 12, whole, WHOLE) if ada else check.value("r", 8, whole, WHOLE),
         alpha=check.value("lora_alpha", 8, number, NUMBER),
-        rank_pattern={} if ada else check.pattern("rank_pattern", whole, WHOLE),  # AdaLoRA's is which triplets are left
+        rank_pattern={} if ada else check.pattern("rank_pattern", whole, WHOLE),  # AdaLoRA's is a mask of triplets
         alpha_pattern={} if ada else check.pattern("alpha_pattern", number, NUMBER),
         rslora=bool(check.value("use_rslora", False, flag, FLAG)),
         pissa=init == PISSA,
@@ -98,7 +98,7 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
 
 
 def _refuse_changing(source: str, config: Mapping[str, Any]) -> list[str]:
-    """Fields that PEFT does not know, after a refusal of those that can change the update."""
+    """Names of fields that PEFT does not know. Raises UserError for unsupported fields that can change the update."""
     from peft import AdaLoraConfig
 
     known = {field.name for field in fields(AdaLoraConfig)}
@@ -131,20 +131,20 @@ def flag(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Checker:
-    """Reads fields of one configuration and refuses what they cannot be."""
+    """Reads fields of one configuration and refuses invalid values."""
 
     source: str
     config: Mapping[str, Any]
 
     def value(self, name: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
-        """A field, or its default where the configuration has none."""
+        """A field's value, or the default if it is missing. Raises UserError if the value does not fit."""
         value = self.config.get(name, default)
         if not fits(value):
             raise self.wrong(name, value, wanted)
         return value
 
     def pattern(self, name: str, fits: Callable[[Any], bool], wanted: str) -> dict[str, Any]:
-        """A field that maps regular expressions on the ends of module names to values."""
+        """A field that maps regular expressions for the ends of module names to values. Raises UserError."""
         pattern = self.value(name, {}, lambda v: v is None or isinstance(v, dict), "a table of names and values")
         for key, value in (pattern or {}).items():
             try:
@@ -156,5 +156,5 @@ class Checker:
         return pattern or {}
 
     def wrong(self, name: str, value: Any, wanted: str) -> UserError:
-        """The refusal of a field."""
+        """The error for a field with an invalid value."""
         return UserError(f"{self.source} has {name}={json.dumps(value)} in its {ADAPTER_CONFIG}; it must be {wanted}.")

@@ -1,4 +1,4 @@
-"""The files of an adapter folder: their names, the configuration, and whether they are complete."""
+"""The files of an adapter folder: their names, their configuration, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from hiplora.errors import UserError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_INDEX = "adapter_model.safetensors.index.json"  # of an adapter in several files
-ADAPTER_PICKLE = "adapter_model.bin"  # what PEFT wrote in its first year
+ADAPTER_PICKLE = "adapter_model.bin"  # of PEFT's first year
 
 
-# owner/name, owner/name@revision, and a folder in it; revisions of pull requests have slashes themselves.
+# owner/name, owner/name@revision, and a folder in it; revisions of pull requests (refs/pr/1) contain slashes.
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?:/(?P<folder>[^@]+))?")
 
 
 def locate(source: str) -> Path:
-    """The local folder of an adapter, downloaded from the Hub where ``source`` is no folder.
+    """The local folder of an adapter, downloaded from the Hub if ``source`` is not a folder.
 
-    On the Hub it is ``owner/name``, ``owner/name@revision``, or either with ``/a/folder`` behind it.
+    A source on the Hub is ``owner/name`` or ``owner/name@revision``, either one optionally followed by ``/a/folder``.
+
+    Raises:
+        UserError: ``source`` is neither, or cannot be downloaded.
     """
     folder = typed_path(source)
     if folder.is_dir():
@@ -39,13 +42,13 @@ def locate(source: str) -> Path:
         return Path(snapshot_download(hub["name"], revision=hub["revision"], allow_patterns=patterns)) / inside
     except Exception as error:
         raise UserError(
-            f"{source} is no folder here and could not be fetched from the Hub ({type(error).__name__}); "
+            f"{source} is not a local folder and could not be fetched from the Hub ({type(error).__name__}); "
             "check the path, or the network."
         ) from error
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """The files that decide what an adapter is: its configuration and its tensors, one file or several.
+    """The files that determine an adapter: its configuration and its tensors, in one file or several.
 
     Raises:
         UserError: one of them is missing.
@@ -63,10 +66,10 @@ def adapter_files(folder: Path) -> list[Path]:
 
 
 def no_weights(folder: Path) -> UserError:
-    """The refusal of a folder without an adapter's tensors."""
+    """The error for a folder without an adapter's tensors."""
     return UserError(
         f"{folder} holds neither {ADAPTER_WEIGHTS} (or its index) nor {ADAPTER_PICKLE}; give the folder "
-        "save_pretrained wrote."
+        "that save_pretrained wrote."
     )
 
 
@@ -82,14 +85,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())  # bytes: UTF-8 with or without a byte order mark, whatever the locale
         if not isinstance(value, dict):
-            raise ValueError(f"it holds a {type(value).__name__}, no object")
+            raise ValueError(f"it holds a {type(value).__name__}, not an object")
         return value
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); save the adapter again.") from None
 
 
 def check_complete(folder: Path) -> None:
-    """Refuse a folder that lacks a file or holds a torn one, which each library would tell in its own way."""
+    """Refuse a trained adapter's folder that lacks a file or holds a truncated one. Raises UserError."""
     from safetensors import SafetensorError, safe_open
 
     configuration, weights = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
@@ -98,10 +101,10 @@ def check_complete(folder: Path) -> None:
         if lacking:
             raise ValueError(f"it has no {' and no '.join(lacking)}")
         json_object(configuration)
-        with safe_open(weights, framework="np"):  # reads the header, and whether the file is as long as it says
+        with safe_open(weights, framework="np"):  # reads the header and checks the file's length against it
             pass
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"The adapter {folder} is not complete ({error}); delete this folder and type the command again, which "
-            "trains it anew."
+            f"The adapter {folder} is not complete ({error}); delete this folder and run the command again, which "
+            "trains it again."
         ) from error

@@ -1,4 +1,4 @@
-"""Whether an adapter belongs on a backbone, by the names and shapes of what it changes."""
+"""Checks that an adapter fits a backbone, by the names and shapes of the modules it changes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Module], backbone: str
     """Refuse an adapter that changes a module which the backbone lacks or has in another shape.
 
     Args:
-        modules: those of the loaded backbone, or of its skeleton.
-        backbone: what to call it.
+        modules: the modules of the loaded backbone, or of its skeleton, by name.
+        backbone: its name in messages.
 
     Raises:
-        UserError: the sentence names the module, both shapes and the model that the adapter says it was trained on.
+        UserError: the adapter does not fit. The sentence names the module, both shapes, and the backbone in the
+            adapter's configuration.
     """
-    trained_on = f"; it says that it was trained on {adapter.base}" if adapter.base else ""
+    trained_on = f"; its configuration says that it was trained on {adapter.base}" if adapter.base else ""
     remedy = f"{trained_on}; choose that backbone with model=folder model.path=DIR."
     for name, update in adapter.updates.items():
         if name not in modules:
@@ -41,7 +42,7 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Module], backbone: str
 
 
 def linear_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """Shape (out, in) of a linear layer, a Conv1D too; None of any other module."""
+    """The shape (out, in) of a linear layer or Conv1D; None for any other module."""
     if transposed(module):
         return tuple(module.get_parameter("weight").shape)[::-1]
     return tuple(module.weight.shape) if isinstance(module, nn.Linear) else None
@@ -56,7 +57,7 @@ def _check_parameter(
     *,
     least: bool = False,
 ) -> None:
-    """Refuse values for a parameter that is not there, or of another shape; ``least``: rows of one with as many."""
+    """Refuse values for a parameter that is missing or has another shape; ``least``: it may have more rows."""
     path, _, name = key.rpartition(".")
     held = dict(modules[path].named_parameters(recurse=False)).get(name) if path in modules else None
     own = None if held is None else tuple(held.shape)

@@ -30,12 +30,16 @@ Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
 def read_hiplora(
     source: Path, *, backbone: Backbone = None, tensors: Mapping[str, Tensor] | None = None
 ) -> tuple[HipConfig, dict[str, LowRank | Principal], dict[str, Tensor]]:
-    """Configuration, update by module name, and whatever else was saved with them, of a HiP-LoRA adapter folder.
+    """The configuration, the updates by module name and the other saved tensors of a HiP-LoRA adapter folder.
 
-    U and V come from the adapter (``save_basis``), else from the SVD cache, else they are computed; for these two,
-    ``backbone`` is a loaded model, a folder, the weights by module name, which then need not fit into memory together,
-    or, if None, the adapter's ``base_model_name_or_path``. ``tensors`` are those of the folder, if they have been read.
-    UserError where the folder holds no complete HiP-LoRA adapter or the backbone is another.
+    Args:
+        backbone: a loaded model, a folder, or a mapping from module names to weights (m, n), which are looked up one at
+            a time; None for the adapter's ``base_model_name_or_path``. It is used only if the adapter has no U and V
+            (``save_basis``); these then come from the SVD cache or are computed.
+        tensors: the folder's tensors, if they have been read already.
+
+    Raises:
+        UserError: the folder holds no complete HiP-LoRA adapter, or the backbone is not the adapter's.
     """
     config = _read_config(source)
     held = read_tensors(str(source), source) if tensors is None else tensors
@@ -65,7 +69,7 @@ def _read_config(folder: Path) -> HipConfig:
 
 
 def _check_complete(folder: Path, name: str, tensors: Mapping[str, Tensor], config: HipConfig) -> None:
-    """Refuse a module that lacks a part, holds one of another kind of adapter, or parts that do not fit each other."""
+    """Refuse a module that lacks a tensor, has one of another kind of adapter, or has tensors that do not fit."""
     basis = ("lora_U", "lora_V") if config.save_basis else ()
     gains = (phi_name(config),) if config.principal else ()
     parts = ("lora_A.weight", "lora_B.weight", *gains, "lora_sigma", "lora_sketch", *basis)
@@ -74,9 +78,7 @@ def _check_complete(folder: Path, name: str, tensors: Mapping[str, Tensor], conf
         if part not in held:
             raise UserError(f"{folder} holds no {part} for {name}; the file is incomplete, save or fetch it again.")
     for part in sorted(set(held) - set(parts)):
-        raise UserError(
-            f"{folder} holds {part} for {name}, which its {ADAPTER_CONFIG} does not speak of; save it again."
-        )
+        raise UserError(f"{folder} holds {part} for {name}, which its {ADAPTER_CONFIG} does not allow; save it again.")
     (rank, n), (m, columns), k = held["lora_A.weight"].shape, held["lora_B.weight"].shape, config.k
     sizes = {"lora_sigma": (k,), phi_name(config): (k,), "lora_sketch": (2, k), "lora_U": (m, k), "lora_V": (n, k)}
     odd = [
@@ -97,7 +99,7 @@ def _updates(
     config: HipConfig,
     backbone: Backbone,
 ) -> dict[str, LowRank | Principal]:
-    """The update of every matrix, scaling folded into B; fp32."""
+    """The update (m, n) of every matrix, with the scaling folded into B; fp32."""
     bases: Mapping[str, tuple[Tensor, Tensor]] = {}
     if config.principal:
         bases = _carried(names, tensors) if config.save_basis else _recomputed(names, tensors, config, backbone)
@@ -126,7 +128,7 @@ def _recomputed(
     config: HipConfig,
     backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """U (m, k) and V (n, k) of the backbone's weights, checked against what the adapter says of its own."""
+    """U (m, k) and V (n, k) of the backbone's weights, checked against the adapter's σ and sketches."""
     weights = _weights(names, config, backbone)
     found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
@@ -139,7 +141,7 @@ def _recomputed(
 
 
 def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
-    """The weights of the adapted modules, of a mapping given as such one at a time, when asked for."""
+    """The weights of the adapted modules; those of a mapping are looked up one at a time, on access."""
     if isinstance(backbone, Mapping):
         return _Some(backbone, modules)
     model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
@@ -151,7 +153,7 @@ def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mappi
 
 
 class _Some(Mapping[str, Tensor]):
-    """Some entries of a mapping, looked up when asked for."""
+    """A view of some entries of a mapping, looked up on access."""
 
     def __init__(self, every: Mapping[str, Tensor], names: list[str]) -> None:
         self._every, self._names = every, names
@@ -199,5 +201,5 @@ _AUTO = {
 
 
 def _scaling(name: str, rank: int, config: HipConfig) -> float:
-    alpha = matched(config.alpha_pattern, name, cast(float, config.lora_alpha))  # set where it was None
+    alpha = matched(config.alpha_pattern, name, cast(float, config.lora_alpha))  # the configuration has replaced None
     return alpha / (math.sqrt(rank) if config.use_rslora else rank)

@@ -1,6 +1,6 @@
-"""PEFT's own LoRA, DoRA and AdaLoRA folders as exact updates.
+"""PEFT's LoRA, DoRA and AdaLoRA folders as exact updates.
 
-Whatever changes ΔW in a way that is not handled here is refused: a merge must not guess.
+Anything that changes ΔW in a way not handled here is refused: a merge must not guess.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<part>A|B|E|magnitude_vector)(?:\.we
 def lora_updates(
     source: str, tensors: Mapping[str, Tensor], fields: LoraFields, *, weights: Weights | None
 ) -> dict[str, Update]:
-    """The updates of the factors in an adapter folder, by module, in float32.
+    """The updates (m, n) of the factors in an adapter folder, by module, in float32.
 
     Args:
-        source: what to call the adapter in messages.
+        source: the adapter's name in messages.
         tensors: the factors, by the names that ``read_tensors`` gives them.
         weights: the backbone's; needed by DoRA and PiSSA.
 
     Raises:
-        UserError: factors that are incomplete, or whose update is not understood.
+        UserError: the factors are incomplete or do not fit the configuration, or ``weights`` are needed.
     """
     modules = _modules(source, tensors)
     for name, part in modules.items():
@@ -43,7 +43,7 @@ def lora_updates(
 
 
 def beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
-    """The refusal of a tensor that is no part of a low-rank update."""
+    """The error for a tensor that is not part of a low-rank update."""
     return UserError(
         f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
         "such an adapter cannot be merged."
@@ -51,7 +51,7 @@ def beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
 
 
 def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors by module and part; every tensor must be a 2-D LoRA factor or a DoRA magnitude."""
+    """Tensors by module and part, in float32. Raises UserError for one that is no LoRA factor or DoRA magnitude."""
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = KEY.match(key)
@@ -62,7 +62,7 @@ def _modules(source: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, 
 
 
 def _check_complete(source: str, name: str, part: Mapping[str, Tensor], fields: LoraFields) -> None:
-    """Refuse a module that lacks a part, or whose parts do not fit each other or the configuration."""
+    """Refuse a module that lacks a tensor, or whose tensors do not fit each other or the configuration."""
     wanted = (
         {"A", "B"} | ({"E"} if fields.kind == "ADALORA" else set()) | ({"magnitude_vector"} if fields.dora else set())
     )
@@ -82,7 +82,7 @@ def _check_complete(source: str, name: str, part: Mapping[str, Tensor], fields: 
     if fields.kind == "LORA" and A.shape[0] != fields.rank_of(name):
         raise UserError(
             f"{source} holds rank {A.shape[0]} for {name}, but r or rank_pattern in its {ADAPTER_CONFIG} says "
-            f"{fields.rank_of(name)}, so that its scaling is not known; correct the one that is wrong."
+            f"{fields.rank_of(name)}, so its scaling is not known; correct the one that is wrong."
         )
 
 
@@ -104,13 +104,13 @@ def _update(source: str, name: str, part: Mapping[str, Tensor], fields: LoraFiel
 
 
 def _taken_out(weight: Tensor, rank: int) -> LowRank:
-    """What PEFT's PiSSA takes out of a weight (m, n) to start with: its best approximation of this rank."""
+    """What PEFT's PiSSA subtracts from a weight (m, n) at the start: its best approximation of this rank."""
     basis = truncated_svd(weight.float(), k=min(rank, *weight.shape), recipe="exact")
     return LowRank(basis.U * basis.S, basis.V.mT)
 
 
 def _adalora(part: Mapping[str, Tensor], fields: LoraFields) -> LowRank:
-    """α / init_r · P diag(Λ) Q; PEFT keeps the scaling of the initial rank after pruning, and that of α ≤ 0 is 1."""
+    """α / init_r · P diag(Λ) Q: PEFT keeps the initial rank's scaling after pruning; for α ≤ 0 it is 1."""
     A, B = part["A"], part["B"]
     scaling = (fields.alpha if fields.alpha > 0 else fields.rank) / (fields.rank + 1e-5)
     if not A.numel():  # every triplet of this matrix was pruned

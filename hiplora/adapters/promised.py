@@ -1,4 +1,4 @@
-"""Which modules an adapter's configuration promises, as far as that can be known, and which of them its file lacks."""
+"""Checks that an adapter's file has every module that its configuration targets, as far as that can be known."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_p
 def check_promised(
     source: str, config: Mapping[str, Any], adapted: Collection[str], model: Skeleton | None
 ) -> tuple[str, ...]:
-    """Refuse a file that lacks a module which its configuration puts an adapter on.
+    """Notes on targets without a module in the file; UserError if the file certainly lacks one.
 
-    The modules of the backbone tell. Without a backbone, or with one that names its modules otherwise, a target of
-    which the file holds nothing may be one that the model does not have: that is a note, which is returned.
+    Only the backbone's modules make it certain. Without a backbone, or with one that names its modules differently, the
+    model may not have the target: then the result holds a note.
 
     Raises:
-        UserError: a module is missing from the file.
+        UserError: the file lacks a module of the backbone that the configuration targets.
     """
     check = Checker(source, config)
     for field in _FIELDS:
@@ -55,7 +55,7 @@ def _linear(model: Skeleton) -> dict[str, nn.Module]:
 
 
 def _targeted(config: Mapping[str, Any], names: Collection[str]) -> set[str]:
-    """Names that PEFT would adapt."""
+    """Those of ``names`` that PEFT would adapt with this configuration."""
     from hiplora.tuner.hooks import check_target_module_exists
 
     options: Any = SimpleNamespace(**{name: config.get(name) for name in _FIELDS})

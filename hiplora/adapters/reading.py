@@ -1,4 +1,4 @@
-"""Adapter folders in: PEFT's LoRA, DoRA and AdaLoRA, from disk or the Hub, and HiP-LoRA, as exact updates."""
+"""Reads adapters as exact updates: PEFT's LoRA, DoRA and AdaLoRA, and HiP-LoRA, from disk or the Hub."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from hiplora.updates import Update
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder: its update per module, what it trained beside them, and what a merged adapter inherits.
+    """An adapter folder: its update per module, its other trained tensors, and the fields that a merge inherits.
 
-    ``notes`` are sentences for whoever reads it; ``dropped`` says which of the asked things were left out.
+    ``notes`` are sentences for the user; ``dropped`` holds the names in ``drop`` that applied.
     """
 
     label: str
@@ -40,17 +40,17 @@ class Adapter:
 
 
 def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[str] = ()) -> Adapter:
-    """Read an adapter folder (or the Hub's ``owner/name``) as updates in float32.
+    """An adapter, from a folder or the Hub, with its updates in float32.
 
     Args:
-        source: folder with adapter_config.json and adapter_model.safetensors, or what :func:`locate` takes.
-        backbone: folder of the backbone's weights, by default the one that the adapter names where that is a folder;
-            needed by DoRA, whose updates are formed from them when asked for, by HiP-LoRA without a saved basis, and
-            where the adapter holds weights of the backbone.
-        drop: names of modules to leave out, or of DROPPABLE kinds.
+        source: a folder, or a repository as :func:`locate` takes it.
+        backbone: folder of the backbone's weights; by default the one that the adapter names, if that is a folder.
+            It is needed by DoRA (whose updates are formed from the weights on access) and PiSSA, by HiP-LoRA without a
+            saved basis, and if the adapter holds weights of the backbone.
+        drop: names of modules to leave out, or names in DROPPABLE.
 
     Raises:
-        UserError: no adapter there, an incomplete one, or one whose update is not understood.
+        UserError: there is no adapter, it is incomplete, or its update is not supported.
     """
     folder = locate(source)
     config = read_config(folder)
@@ -85,7 +85,7 @@ def _unknown_kind(source: str, kind: object) -> str:
 
 
 def _weights(config: Mapping[str, Any], backbone: Path | None) -> Weights | None:
-    """The backbone's checkpoint, read matrix by matrix: that of the folder given, or of the one the adapter names."""
+    """The backbone's checkpoint, from the folder given or the one that the adapter names; None if there is none."""
     if backbone is not None and config.get("peft_type") != "HIPLORA":
         return Weights(backbone)
     named = config.get("base_model_name_or_path")

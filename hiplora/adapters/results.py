@@ -1,7 +1,7 @@
-"""Folders that our commands write: replaced only where it is sure that a command of ours wrote what they hold.
+"""Output folders of commands, replaced only if they hold an unchanged result of the same command.
 
-Every result carries ``hiplora_output.json``: the command, and the SHA-256 of each file. A folder whose files are still
-those may be replaced by the same command. Any other folder that holds something is refused.
+Every result holds ``hiplora_output.json`` with the command and the SHA-256 of each file. The same command may replace a
+folder whose files still match. Any other folder that is not empty is refused.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from hiplora.disk import disk_errors, json_object, sha256
 from hiplora.errors import UserError
 
 MARKER = "hiplora_output.json"
-_PARTIAL = ".hiplora-partial-"  # what a killed command leaves behind under this name is in nobody's way
+_PARTIAL = ".hiplora-partial-"  # leftovers of a killed command under this name are ignored
 
 
 @contextmanager
 def result_folder(target: Path, *, command: str, option: str, inputs: Sequence[Path] = ()) -> Iterator[Path]:
-    """A folder to write to, whose files are those of ``target`` when the block ends without an error.
+    """A temporary folder to write to; its files move to ``target`` when the block ends without an error.
 
-    So ``target`` is either complete or as it was. A link is followed, and a folder that is there stays the same folder
-    (it may be the current one, or a mount). Raises UserError as :func:`check_result`, and where the disk refuses.
+    So after an error in the block, ``target`` is unchanged. A link is followed, and an existing folder stays the same
+    directory (it may be the current one, or a mount).
+
+    Raises:
+        UserError: as :func:`check_result`, or the disk cannot be written.
     """
     check_result(target, command=command, option=option, inputs=inputs)
     place = target.resolve()
@@ -37,23 +40,23 @@ def result_folder(target: Path, *, command: str, option: str, inputs: Sequence[P
         try:
             yield temporary
             _mark(temporary, command)
-            check_result(target, command=command, option=option, inputs=inputs)  # hours may have passed
+            check_result(target, command=command, option=option, inputs=inputs)  # the block may have taken hours
             _install(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_result(target: Path, *, command: str, option: str, inputs: Sequence[Path] = ()) -> None:
-    """Refuse a place where writing would lose something.
+    """Refuse an output folder if writing there could lose files.
 
     Raises:
-        UserError: ``target`` is a file, one of the inputs, or holds what this command cannot be sure to have written.
+        UserError: ``target`` is a file or one of the inputs, or holds anything but an unchanged result of ``command``.
     """
     place = _resolved(target, option)
     if any(place == folder.resolve() for folder in inputs):
         raise UserError(f"{option} {target} is one of the inputs; write the result to another folder.")
     if place.exists() and not place.is_dir():
-        raise UserError(f"{option} {target} is a file; give a folder, which is created where there is none.")
+        raise UserError(f"{option} {target} is a file; give a folder, which is created if it does not exist.")
     foreign = _foreign(place, command) if place.is_dir() else None
     if foreign:
         raise UserError(f"{option} {target} {foreign}; give another folder or an empty one, or delete it first.")
@@ -62,12 +65,12 @@ def check_result(target: Path, *, command: str, option: str, inputs: Sequence[Pa
 def _resolved(target: Path, option: str) -> Path:
     try:
         return target.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError is what a circle of links gives
+    except (OSError, RuntimeError) as error:  # a loop of links raises RuntimeError
         raise UserError(f"{option} {target} is a link that leads nowhere ({error}); give another folder.") from None
 
 
 def _foreign(place: Path, command: str) -> str | None:
-    """What in a folder this command did not write, as the middle of a sentence; None where there is nothing."""
+    """What this command did not write in a folder, as the middle of a sentence; None if there is nothing."""
     held = sorted(path for path in place.iterdir() if not path.name.startswith(_PARTIAL))
     if not held:
         return None
@@ -75,16 +78,16 @@ def _foreign(place: Path, command: str) -> str | None:
         marker = json_object(place / MARKER)
         author, files = marker["command"], dict(marker["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        return f"holds something else than a result of {command} ({held[0].name})"
+        return f"holds something other than a result of {command} ({held[0].name})"
     if author != command:
         return f"holds a result of {author}, not of {command}"
     for path in held:
         if path.name == MARKER:
             continue
         if path.name not in files:
-            return f"holds something else beside a result of {command} ({path.name})"
+            return f"holds another file beside a result of {command} ({path.name})"
         if path.is_symlink() or not path.is_file() or sha256(path) != files[path.name]:
-            return f"holds something else than what {command} wrote: {path.name} was changed since"
+            return f"holds a result of {command} in which {path.name} was changed since"
     return None
 
 
@@ -97,9 +100,9 @@ def _mark(folder: Path, command: str) -> None:
 
 
 def _install(folder: Path, place: Path) -> None:
-    """Move the files to their place; the marker goes first of the old ones and comes last of the new ones."""
+    """Move the files to their place. The old marker is deleted first, and the new one arrives last."""
     if folder.parent == place.parent:
-        folder.rename(place)  # fails where somebody else has filled a folder of that name meanwhile
+        folder.rename(place)  # fails if another process has filled a folder of that name meanwhile
         return
     (place / MARKER).unlink(missing_ok=True)
     for path in place.iterdir():

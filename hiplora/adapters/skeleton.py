@@ -1,4 +1,4 @@
-"""The modules of a backbone without its weights: what transformers builds from its config.json on the meta device."""
+"""The modules of a backbone without weights, built by transformers from its config.json on the meta device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import nn
 class Skeleton:
     """A model on the meta device.
 
-    ``tied`` maps a parameter to the one that it shares; ``prefix`` is what a head's model puts before the names of
-    the model without one, as ``transformer`` of GPT-2.
+    ``tied`` maps a parameter to the one that it is tied to. ``prefix`` is the part that a model with a head puts before
+    the names of the model without one, such as ``transformer`` in GPT-2.
     """
 
     model: nn.Module
@@ -26,25 +26,25 @@ class Skeleton:
     prefix: str
 
     def names(self, name: str) -> tuple[str, ...]:
-        """A module's or parameter's name, and the same with the prefix taken off or put on."""
+        """A module's or parameter's name, and the same name with the prefix removed or added."""
         start = f"{self.prefix}."
         if not self.prefix:
             return (name,)
         return name, name.removeprefix(start) if name.startswith(start) else start + name
 
     def transposed(self, module: str) -> bool | None:
-        """Whether a module's weight is (in, out), as Conv1D's; None where the model does not tell."""
+        """Whether a module's weight is (in, out), as in Conv1D; None if the model does not show it."""
         from transformers.pytorch_utils import Conv1D
 
         found = next((self.modules[name] for name in self.names(module) if name in self.modules), None)
         if found is not None:
             return isinstance(found, Conv1D)
-        # Checkpoints name some modules otherwise than the model does; where none is a Conv1D, this one is not either.
+        # A checkpoint may name this module differently from the model; if no module is a Conv1D, this one is not.
         return None if any(isinstance(each, Conv1D) for each in self.modules.values()) else False
 
 
 def skeleton(folder: Path) -> Skeleton | None:
-    """The skeleton of the model in a folder; None without a config.json, or where transformers has no class for it."""
+    """The skeleton of the model in a folder; None without a config.json, or if transformers cannot build the model."""
     path = folder.resolve() / "config.json"
     return _built(path.parent, path.stat().st_mtime_ns) if path.is_file() else None
 
@@ -60,7 +60,7 @@ def _built(folder: Path, changed: int) -> Skeleton | None:
         model: Any = _model_class(config)
         with torch.device("meta"):
             built = model(config)
-    except Exception:  # whatever a constructor raises: what this model is cannot be told, and callers say what follows
+    except Exception:  # constructors raise anything; None says that the model is unknown, and callers act on it
         return None
     finally:
         transformers.logging.set_verbosity(before)

@@ -1,4 +1,4 @@
-"""The tensors in an adapter folder, by names that do not depend on who saved them."""
+"""The tensors in an adapter folder, by names that do not depend on the library that saved them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hiplora.adapters.weights import weight_map
 from hiplora.errors import UserError
 from hiplora.spectral.stored import FLOATING
 
-# Wrappers of torch.compile, FSDP, activation checkpointing and DDP, and PEFT's own, maybe several times.
+# Prefixes of torch.compile, FSDP, activation checkpointing, DDP and PEFT; each may occur several times.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PREFIX = re.compile(r"^(?:module\.)*base_model\.model\.")
-# lora_A.weight, or lora_A.default.weight where the state was saved without taking the adapter's name out.
+# lora_A.weight, or lora_A.default.weight in a state dict that still has the adapter's name.
 _NAMED = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_\w+|token_adapter\.trainable_tokens_delta)"
     r"\.(?P<name>(?!weight$|bias$)[^.]+)(?P<end>\.weight|\.bias)?$"
@@ -26,16 +26,17 @@ _SAVED = re.compile(r"^(?P<module>.+)\.modules_to_save\.(?P<name>[^.]+)\.(?P<end
 
 
 def read_tensors(source: str, folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder: ``model.layers.0.self_attn.q_proj.lora_A.weight``, without prefix and adapter name.
+    """The tensors of a folder by plain names, such as ``model.layers.0.self_attn.q_proj.lora_A.weight``.
 
     Raises:
-        UserError: no file, a torn one, several adapters in one, or values that are not finite.
+        UserError: no file, a damaged one, several adapters in one file, quantised values, or values that are not
+            finite.
     """
     tensors: dict[str, Tensor] = {}
     names: set[str] = set()
     for key, tensor in _load(folder).items():
         plain, name = normalised(key)
-        if ".original_module." in plain:  # the backbone's own, beside a module of modules_to_save
+        if ".original_module." in plain:  # the backbone's own copy of a module in modules_to_save
             continue
         if plain in tensors:
             raise UserError(f"{source} holds {plain} twice ({key} is one of them); save the adapter again.")
@@ -48,7 +49,7 @@ def read_tensors(source: str, folder: Path) -> dict[str, Tensor]:
 
 
 def normalised(key: str) -> tuple[str, str | None]:
-    """A key without the prefixes of wrappers and without the adapter's name, and that name if there was one."""
+    """A key without wrappers' prefixes and the adapter's name, and that name if there was one."""
     key = _WRAPPERS.sub("", key)
     while match := _PREFIX.match(key):
         key = key[match.end() :]
@@ -79,7 +80,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # each format has exceptions of its own for a file that is not what it says
+    except Exception as error:  # each format raises its own exceptions for a damaged file
         raise UserError(f"{path} cannot be read ({_why(path, error)}); fetch or save it again.") from error
 
 

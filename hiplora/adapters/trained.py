@@ -1,4 +1,4 @@
-"""What an adapter trained beside its low-rank updates: whole modules, embeddings, rows of single tokens."""
+"""The tensors that an adapter trained besides its low-rank updates: whole modules, embeddings, rows of tokens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DROPPABLE = ("modules_to_save", "trainable_token_indices", "embeddings")
 
 @dataclass(frozen=True)
 class Trained:
-    """Values that take the place of the backbone's.
+    """Values that replace the backbone's.
 
     ``tensors``: by parameter. ``tokens``: rows by module and token. ``modules``: those of modules_to_save.
-    ``tying``: a head that is tied to the embedding follows it (PEFT's ensure_weight_tying).
+    ``tying``: a head tied to the embedding gets the same values (PEFT's ensure_weight_tying).
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -35,16 +35,16 @@ class Trained:
     tying: bool = False
 
     def shared(self, parameter: str) -> bool:
-        """Whether what is tied to a parameter follows it: PEFT trains a module of modules_to_save on its own."""
+        """Whether parameters tied to this one get its values too; not in modules_to_save, which PEFT trains apart."""
         return self.tying or not _of(parameter, self.modules)
 
     def beside(self) -> dict[str, Tensor]:
-        """The tensors as PEFT saves them, without its prefix."""
+        """All tensors by the names under which PEFT saves them, without its prefix."""
         rows = {f"{module}{_TOKENS}": torch.stack([*rows.values()]) for module, rows in self.tokens.items()}
         return {**self.tensors, **rows}
 
     def config(self) -> dict[str, Any]:
-        """The fields of the configuration that PEFT loads them by."""
+        """The configuration fields that make PEFT load these tensors."""
         tokens = {module: list(rows) for module, rows in self.tokens.items()}
         own = {"modules_to_save": list(self.modules) or None, "trainable_token_indices": tokens or None}
         return {**own, "ensure_weight_tying": self.tying} if self.tying else own
@@ -58,13 +58,13 @@ def split(
     weights: Weights | None,
     drop: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], Trained, set[str]]:
-    """The factors of an adapter, what it trained beside them, and which of ``drop`` it had.
+    """The factors of an adapter, its other trained tensors, and the names in ``drop`` that applied.
 
-    The backbone's own weights, which PEFT saves along where lm_head or embeddings are adapted, are left out.
+    The backbone's own weights, which PEFT also saves if lm_head or embeddings are adapted, are left out.
 
     Raises:
-        UserError: a tensor that is neither, a copy of the backbone's that differs from it or cannot be compared, or
-            something trained that the configuration promises and the file lacks.
+        UserError: a tensor is of no known kind, a copy of the backbone's weight differs from it or cannot be compared,
+            or the file lacks a trained tensor that the configuration names.
     """
     saved = _modules_to_save(source, config)
     dropped: set[str] = set()
@@ -104,7 +104,7 @@ def _modules_to_save(source: str, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _left_out(key: str, saved: Sequence[str], drop: Collection[str]) -> set[str]:
-    """Which words of --without leave a tensor out."""
+    """The words in ``drop`` (--without) that leave a tensor out."""
     words = {word for word in drop if word not in DROPPABLE and f".{word}." in f".{key}."}
     plain = ".lora_" not in key and ".token_adapter." not in key and ".base_layer." not in key
     kinds = {
@@ -116,8 +116,10 @@ def _left_out(key: str, saved: Sequence[str], drop: Collection[str]) -> set[str]
 
 
 def _of(key: str, modules: Sequence[str]) -> bool:
-    """Whether a parameter lies in one of the modules, given by the end of their names as PEFT takes them: "norm" is
-    the end of "layernorm" too."""
+    """Whether a parameter lies in one of the modules, given by the ends of their names.
+
+    As in PEFT, an end need not start at a dot: "norm" matches "layernorm" too.
+    """
     return any(f"{module}." in key for module in modules)
 
 
@@ -142,7 +144,7 @@ def _is_copy(tensor: Tensor, parameter: str, weights: Weights) -> bool:
 def _tokens(
     source: str, config: Mapping[str, Any], rows: Mapping[str, Tensor], dropped: Collection[str]
 ) -> dict[str, dict[int, Tensor]]:
-    """Rows by module and token."""
+    """The rows by module and token. Raises UserError if they do not match trainable_token_indices."""
     given = config.get("trainable_token_indices")
     if given and not rows and not dropped:
         raise UserError(
@@ -162,10 +164,10 @@ def _tokens(
 
 
 def merge_trained(labels: Sequence[str], trained: Sequence[Trained]) -> tuple[Trained, dict[str, list[str]]]:
-    """What adapters trained beside their updates as one: the mean over those that have it; and who has what.
+    """The mean of adapters' other trained tensors, each over the adapters that have it, and these adapters' labels.
 
     Raises:
-        UserError: unlike shapes.
+        UserError: the shapes of a tensor differ.
     """
     pairs = list(zip(labels, trained, strict=True))
     tensors: dict[str, Tensor] = {}
@@ -199,10 +201,13 @@ def _mean(key: str, held: Sequence[tuple[str, Tensor]]) -> Tensor:
 
 
 def check_apart(adapters: Sequence[tuple[str, Collection[str], Trained]]) -> None:
-    """Refuse a module that one adapter changes by an update and another by values of its own.
+    """Refuse a module that one adapter changes by an update or rows and another replaces as a whole.
 
     Args:
-        adapters: label, modules with an update, and what was trained beside them.
+        adapters: label, modules with an update, and other trained tensors, of each adapter.
+
+    Raises:
+        UserError: there is such a module.
     """
     changed = {module: label for label, updated, trained in adapters for module in (*updated, *trained.tokens)}
     for label, _, trained in adapters:
@@ -210,6 +215,6 @@ def check_apart(adapters: Sequence[tuple[str, Collection[str], Trained]]) -> Non
             module = key.rpartition(".")[0]
             if module in changed:
                 raise UserError(
-                    f"{label} has {module} trained as a whole, and {changed[module]} a change of it, which cannot be "
-                    f"merged; add --without {module} to leave it out of both."
+                    f"{label} has {module} trained as a whole, and {changed[module]} has an update of it, which cannot "
+                    f"be merged; add --without {module} to leave it out of both."
                 )

@@ -24,7 +24,7 @@ def files(folder: Path) -> dict[str, Path]:
     """Tensor name → safetensors file.
 
     Raises:
-        UserError: the folder holds no safetensors checkpoint, or a torn one.
+        UserError: the folder holds no safetensors checkpoint, or a damaged one.
     """
     if (folder / INDEX).is_file():
         return {name: folder / file for name, file in weight_map(folder / INDEX).items()}
@@ -37,20 +37,20 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Tensor name → file name, of the index of a sharded checkpoint. Raises UserError where a file is missing."""
+    """Tensor name → file name, from the index of a sharded checkpoint. Raises UserError if a file is missing."""
     try:
         table = dict(json_object(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is no index of a sharded checkpoint ({error}); fetch it again.") from None
+        raise UserError(f"{index} is not an index of a sharded checkpoint ({error}); fetch it again.") from None
     absent = sorted(file for file in set(table.values()) if not (index.parent / file).is_file())
     if absent:
-        raise UserError(f"{index.parent} has no {absent[0]}, which its {index.name} names; give all files of it.")
+        raise UserError(f"{index.parent} has no {absent[0]}, which its {index.name} names; add the missing files.")
     return table
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file. Raises UserError where it is torn."""
+    """An open safetensors file. Raises UserError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -61,10 +61,10 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 class Weights(Mapping[str, Tensor]):
-    """A checkpoint by module: ``weights["model.layers.0.self_attn.q_proj"]`` is its weight, read when asked for.
+    """A checkpoint by module: ``weights["model.layers.0.self_attn.q_proj"]`` is that module's weight, read on access.
 
-    A weight that is tied to another (``lm_head`` to the embedding) is found under that one's name, and a model without
-    a head under the names that its checkpoint has. Quantised weights are refused.
+    A tied weight (``lm_head`` to the embedding) is found under the other's name, and names are found with or without
+    the prefix of a model with a head. Quantised weights raise UserError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +75,7 @@ class Weights(Mapping[str, Tensor]):
         self._beside: dict[str, set[str]] = {}
         for name in self.files:
             parts = name.split(".")
-            for i in range(1, len(parts)):  # "weight.absmax" is beside a module's weight, under a name of two parts
+            for i in range(1, len(parts)):  # a companion's name has one or two parts: "SCB", "weight.absmax"
                 if len(parts) - i <= 2:
                     self._beside.setdefault(".".join(parts[:i]), set()).add(".".join(parts[i:]))
 
@@ -87,20 +87,20 @@ class Weights(Mapping[str, Tensor]):
 
     @property
     def skeleton(self) -> Skeleton | None:
-        """The model without its weights, None where transformers has no class for it."""
+        """The model without its weights; None if transformers cannot build it."""
         return skeleton(self.folder)
 
     def __getitem__(self, module: str) -> Tensor:
         """The weight of one module as it is stored.
 
         Raises:
-            UserError: the checkpoint has no such module, or a quantised one.
+            UserError: the checkpoint lacks the module, or has it quantised.
         """
         with self._open(module) as (handle, name):
             return handle.get_tensor(name)
 
     def parameter(self, name: str) -> Tensor | None:
-        """A parameter as it is stored, None where the checkpoint has none of that name. UserError if quantised."""
+        """A parameter as it is stored; None if the checkpoint lacks it. Raises UserError if it is quantised."""
         stored = self.stored_name(name)
         if name.endswith(".weight") and stored:
             return self[name.removesuffix(".weight")]
@@ -110,23 +110,23 @@ class Weights(Mapping[str, Tensor]):
             return handle.get_tensor(stored)
 
     def matrix(self, module: str, shape: tuple[int, int]) -> Tensor:
-        """The weight (out, in), whichever way it is stored. Raises as :meth:`transposed`."""
+        """The weight (out, in), however it is stored. Raises as :meth:`transposed`."""
         return self[module].mT if self.transposed(module, shape) else self[module]
 
     def transposed(self, module: str, shape: tuple[int, int]) -> bool:
-        """Whether the checkpoint holds the transpose of a weight (out, in) of this shape.
+        """Whether the checkpoint holds the transpose of a weight of this shape (out, in).
 
-        The class of the module tells, and without one the shape; what an adapter says of it (``fan_in_fan_out``) is
-        that of the last module that PEFT has come to.
+        The module's class decides and, if the model cannot be built, the stored shape. An adapter's ``fan_in_fan_out``
+        does not: it only describes the last module that PEFT processed.
 
         Raises:
-            UserError: it is of another shape, or square and the model's class is not known.
+            UserError: the stored shape is neither, or the weight is square and the model's class is unknown.
         """
         stored = self.shape(module)
         known = self.skeleton.transposed(module) if self.skeleton else None
         if known is None and stored == shape[::-1] and shape[0] == shape[1]:
             raise UserError(
-                f"{module} is square, and config.json in {self.folder} names no model class of transformers that tells "
+                f"{module} is square, and config.json in {self.folder} names no model class of transformers that shows "
                 "whether its weight is stored transposed (Conv1D); give a folder that does, or write an adapter."
             )
         turned = known if known is not None else stored == shape[::-1]
@@ -138,12 +138,12 @@ class Weights(Mapping[str, Tensor]):
         return turned
 
     def shape(self, module: str) -> tuple[int, ...]:
-        """Its shape as it is stored, without reading it. Raises as the weight itself."""
+        """The stored shape of a module's weight, without reading it. Raises as ``weights[module]``."""
         with self._open(module) as (handle, name):
             return tuple(handle.get_slice(name).get_shape())
 
     def stored_name(self, parameter: str) -> str | None:
-        """The name under which the checkpoint holds a parameter, maybe that of the one it is tied to."""
+        """The name under which the checkpoint holds a parameter or the one it is tied to; None if it has neither."""
         model = self.skeleton if parameter not in self.files else None
         own = (parameter,) if model is None else model.names(parameter)
         shared = [] if model is None else [name for each in own for name in model.names(model.tied.get(each, each))]

@@ -1,4 +1,4 @@
-"""Adapter folders out: updates as a stock PEFT LoRA, exact where the rank allows."""
+"""Writes updates as a stock PEFT LoRA folder, exactly unless the rank is capped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float3
 SAFETENSORS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 PREFIX_OF_FACTORS = ".lora_"
 ROUNDING = 1e-6
-"""Share of ‖B‖ ‖A‖ below which ‖B A‖ is rounding of float32."""
+"""Share of ‖B‖ ‖A‖ below which ‖B A‖ is float32 rounding."""
 
 
 def write_lora(
@@ -42,21 +42,21 @@ def write_lora(
     """Write ``out`` as an adapter that stock PEFT loads: scaling 1, one rank for all modules.
 
     Args:
-        updates: walked once, so a streamed mapping never holds more than one dense matrix.
-        rank: cap on every matrix's rank; None keeps all factors as they are.
-        ranks: ``one`` fills the factors of smaller rank with zeros, which changes no update: tools that divide the one
-            ``lora_alpha`` by the rank of each tensor scale all of them alike. ``own`` writes each rank as it is.
+        updates: ΔW (m, n) by module; iterated over once, so a streamed mapping never holds two dense matrices.
+        rank: cap on every matrix's rank; None keeps all factors unchanged.
+        ranks: ``one`` pads factors of smaller rank with zeros, which changes no update. Tools that divide the one
+            ``lora_alpha`` by each tensor's rank then scale all modules equally. ``own`` keeps each rank.
         dtype: of the factors in the file; they are rounded to it once, at the end.
-        beside: tensors that are saved along under their own names, such as those of ``modules_to_save``.
-        **fields: of LoraConfig, where they are not what the updates say: ``base_model_name_or_path``, ``task_type``, …
+        beside: other tensors to save under their names, such as those of ``modules_to_save``.
+        **fields: of LoraConfig that do not follow from the updates: ``base_model_name_or_path``, ``task_type``, …
 
     Returns:
-        ranks as written, the smallest before zeros were added and to how many modules they were, and the relative
-        Frobenius error of the truncation: over all matrices and the worst one; that of rounding to ``dtype``, where it
-        is not float32; ``zero: true`` where nothing is left.
+        A report: ``rank`` as written, ``min_rank`` before padding, the numbers of ``modules`` and of ``padded`` ones;
+        the truncation's relative Frobenius error over all matrices and of the worst one; the rounding error unless
+        ``dtype`` is float32; ``zero: true`` if all updates are 0.
 
     Raises:
-        UserError: a full-rank update and no rank to cut it to, or numbers too large for ``dtype``.
+        UserError: a full-rank update without ``rank``, or numbers too large for ``dtype``.
     """
     held: dict[str, LowRank] = {}
     truncation, rounding, zero = Truncation(), Truncation(), True
@@ -83,10 +83,10 @@ def write_lora(
 
 
 def rounded(name: str, factors: LowRank, dtype: torch.dtype) -> tuple[LowRank, float]:
-    """Factors in a dtype, and the Frobenius norm of the difference that this makes to the update.
+    """Factors in a dtype, and the Frobenius norm of the rounding error of the update.
 
     Raises:
-        UserError: numbers too large for the dtype.
+        UserError: numbers are too large for the dtype.
     """
     cast = factors.to(dtype)
     if dtype == torch.float32 or not factors.rank:
@@ -99,7 +99,7 @@ def rounded(name: str, factors: LowRank, dtype: torch.dtype) -> tuple[LowRank, f
 
 
 def refuse_overflow(name: str, stored: Tensor) -> None:
-    """Refuse a tensor that its dtype has no finite numbers for. Raises UserError."""
+    """Refuse a tensor that overflowed in its dtype. Raises UserError."""
     if not torch.isfinite(stored).all():
         wider = "bfloat16 or float32" if stored.dtype == torch.float16 else "a smaller scale"
         raise UserError(f"The merged {name} holds numbers too large for {dtype_name(stored.dtype)}; try {wider}.")
@@ -111,17 +111,16 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def common_dtype(folders: Iterable[Path]) -> torch.dtype:
-    """The dtype in which all factors of all these adapter folders are stored; float32 where they differ.
+    """The dtype in which all factors of all these adapter folders are stored; float32 if they differ.
 
-    Only the headers of the files are read. What is stored in another format than float16, bfloat16 or float32 counts
-    as float32.
+    Only the files' headers are read. Dtypes other than float16, bfloat16 and float32 count as float32.
     """
     found = {dtype for folder in folders for dtype in _stored(folder)}
     return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32
 
 
 def _stored(folder: Path) -> set[torch.dtype]:
-    """The dtypes of the factors in a folder, of one file or several."""
+    """The dtypes of the factors in a folder, in one file or several."""
     parts = sorted(folder.glob("adapter_model*.safetensors"))
     if not parts:
         tensors = torch.load(folder / ADAPTER_PICKLE, weights_only=True, map_location="meta")
@@ -135,7 +134,7 @@ def _stored(folder: Path) -> set[torch.dtype]:
 
 
 def vanishes(update: Update, norm: float) -> bool:
-    """Whether an update of this norm is 0, or what rounding leaves of factors that cancel each other."""
+    """Whether an update of this norm is 0, or only the rounding error of factors that cancel."""
     if isinstance(update, Dense):
         return norm == 0
     factors = update.factors()
@@ -143,13 +142,13 @@ def vanishes(update: Update, norm: float) -> bool:
 
 
 def padded(factors: LowRank, rank: int) -> tuple[Tensor, Tensor]:
-    """B (m, rank) and A (rank, n) of the same update, zeros added."""
+    """B (m, rank) and A (rank, n) of the same update, padded with zeros."""
     more = rank - factors.rank
     return pad(factors.B, (0, more)).contiguous(), pad(factors.A, (0, 0, 0, more)).contiguous()
 
 
 def lora_config(ranks: Mapping[str, int], **fields: Any) -> LoraConfig:
-    """LoraConfig with scaling α / r = 1 everywhere; patterns are anchored, so that none matches another's suffix."""
+    """A LoraConfig with α / r = 1 in every module; patterns are anchored, so that none matches another's suffix."""
     common = max(ranks.values(), key=lambda r: (list(ranks.values()).count(r), r))
     odd = {f"^{re.escape(name)}": r for name, r in ranks.items() if r != common}
     derived: dict[str, Any] = {"r": common, "lora_alpha": common, "rank_pattern": odd, "alpha_pattern": dict(odd)}
@@ -157,7 +156,11 @@ def lora_config(ranks: Mapping[str, int], **fields: Any) -> LoraConfig:
 
 
 def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float, float]:
-    """Factors of an update within a rank, the Frobenius norm of what was cut, and the update's own norm."""
+    """Factors of an update, cut to a rank; the Frobenius norms of what was cut and of the update.
+
+    Raises:
+        UserError: the update has full rank, and there is no rank to cut it to.
+    """
     if isinstance(update, Dense):
         if rank is None:
             raise UserError(
@@ -168,7 +171,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
     if rank is None or factors.rank <= rank:
         return factors, 0.0, factors.norm()
     u, s, v = thin_svd(factors.to(torch.float64))
-    # More factors than numerical rank (repeated adapters) are no loss: only what is cut counts.
+    # Factors beyond the numerical rank (repeated adapters) are no loss: only cut singular values count.
     cut = LowRank(u[:, :rank] * s[:rank], v[:, :rank].mT).to(torch.float32)
     return cut, float(s[rank:].norm()), float(s.norm())
 
@@ -183,19 +186,19 @@ def _cut_dense(weight: Tensor, rank: int) -> tuple[LowRank, float, float]:
 
 
 class Truncation:
-    """Relative Frobenius error of cutting updates to a rank, gathered matrix by matrix."""
+    """Sums up the relative Frobenius errors of updates that are cut or rounded, matrix by matrix."""
 
     def __init__(self) -> None:
         self._lost = self._whole = self._worst = 0.0
         self._name: str | None = None
 
     def add(self, name: str, lost: float, norm: float) -> None:
-        """Account for one matrix."""
+        """Add one matrix: the norms of its error and of its update."""
         self._lost, self._whole = self._lost + lost**2, self._whole + norm**2
         if norm and lost / norm > self._worst:
             self._worst, self._name = lost / norm, name
 
     def report(self) -> dict[str, Any]:
-        """Overall and worst relative error; 0 where nothing was cut."""
+        """The overall relative error, the worst one and its matrix; errors are 0 if nothing was lost."""
         total = math.sqrt(self._lost / self._whole) if self._whole else 0.0
         return {"relative_error": total, "worst_relative_error": self._worst, "worst_matrix": self._name}

@@ -1,7 +1,7 @@
-"""Merging adapters: operators on updates, and calibrations in front of them.
+"""Merging adapters: operators on updates, and calibrations that run before them.
 
 ``merge(updates, "ties", density=0.2)`` takes one mapping ``{module name: Update}`` per adapter, of any
-method and rank, and gives the merged mapping. ``python -m hiplora.merging --help`` does the same on folders.
+method and rank, and returns the merged mapping. ``python -m hiplora.merging`` does the same on adapter folders.
 Importing this package loads neither torch nor PEFT.
 """
 
@@ -36,12 +36,11 @@ OPERATORS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A merged update and what is worth recording about it.
+    """The merged updates and a report on them.
 
     ``updates`` maps every module name to its merged update. Operators that work on factors fill a dict;
-    the dense ones give a :class:`Streamed` mapping, which computes a matrix when it is asked for and
-    keeps none. ``report`` is JSON-serialisable; once every matrix was asked for it says ``zero: true`` where all
-    of them are 0.
+    the dense ones return a :class:`Streamed` mapping, which computes a matrix on access and keeps none.
+    ``report`` is JSON-serialisable. It gets ``zero: true`` after the last matrix was computed, if all are 0.
     """
 
     updates: Mapping[str, Update]
@@ -49,7 +48,7 @@ class MergeResult:
 
 
 class Streamed(Mapping[str, "Update"]):
-    """Merged updates computed on access, never stored: iterate once and use each matrix as it comes."""
+    """Merged updates, computed on every access and never stored: iterate over them once."""
 
     def __init__(self, plan: Plan, names: Sequence[str]) -> None:
         self._plan = plan
@@ -68,10 +67,10 @@ class Streamed(Mapping[str, "Update"]):
 
 
 def operator_class(name: str) -> type[Operator]:
-    """Operator class by its name in OPERATORS; its fields are its options.
+    """The operator class of a name in OPERATORS; its fields are its options.
 
     Raises:
-        UserError: no operator of that name.
+        UserError: no operator has this name.
     """
     if name not in OPERATORS:
         raise UserError(f"{typed('operator', name)} is not known; choose one of {', '.join(OPERATORS)}.")
@@ -80,10 +79,10 @@ def operator_class(name: str) -> type[Operator]:
 
 
 def configured(name: str, *, calibration: str = "none", **options: Any) -> Operator:
-    """An operator with its options, checked.
+    """An operator with checked options.
 
     Raises:
-        UserError: an unknown name, or an option that the operator does not have or that is out of its range.
+        UserError: the name is unknown, or the operator lacks an option, or a value is out of range.
     """
     cls = operator_class(name)
     known = sorted(set(cls.model_fields) - {"name", "calibration"})
@@ -98,7 +97,7 @@ def configured(name: str, *, calibration: str = "none", **options: Any) -> Opera
 
 
 def spelt(option: str) -> str:
-    """An option by its name alone, or as the command has it."""
+    """An option's plain name in Python, ``--name`` on the command line."""
     return typed_as(option) if on_command_line() else option
 
 
@@ -116,15 +115,15 @@ def merge(
     Args:
         updates: one mapping per adapter, all with the same names and shapes.
         operator: a key of OPERATORS.
-        calibration: none | pico | rescale | random, applied in front of the operator.
-        generator: required where something is drawn (dare, della, calibration=random).
-        labels: what to call the adapters in messages; default "adapter 1", "adapter 2", …
+        calibration: none | pico | rescale | random, applied before the operator.
+        generator: required by whatever draws at random: dare, della, calibration=random.
+        labels: names of the adapters in messages; default "adapter 1", "adapter 2", …
         **options: fields of the operator's class, e.g. ``density=0.2``.
 
     Raises:
         UserError: unknown names or options, adapters that do not match, a full-rank update given to an
-            operator that works on factors, no generator where one is needed; a merged update that is not finite,
-            when it is asked for.
+            operator that works on factors, or a missing generator. A merged update that is not finite raises it
+            when it is computed.
     """
     instance = configured(operator, calibration=calibration, **options)
     return apply(instance, updates, generator=generator, labels=labels)
@@ -137,7 +136,7 @@ def apply(
     generator: torch.Generator | None = None,
     labels: Sequence[str] | None = None,
 ) -> MergeResult:
-    """:func:`merge` with the operator and its options given as one object, as a configuration holds them."""
+    """:func:`merge` with the operator and its options as one object."""
     from hiplora.merging.calibration import calibrate
     from hiplora.merging.checks import checked, watched
 

@@ -1,8 +1,8 @@
 """``python -m hiplora.merging ADAPTER ADAPTER … --operator ties --density 0.2 --rank 64 --out DIR``.
 
-Merges adapter folders (or repositories on the Hub) of any stock PEFT LoRA and of HiP-LoRA into one stock
-LoRA adapter, or with --fold into the backbone's weights. ``ADAPTER --scale 0.75 --out DIR`` writes one adapter, or the
-sum of several, with its update scaled.
+Merges adapters (folders, or repositories on the Hub) of any PEFT LoRA and of HiP-LoRA into one stock PEFT LoRA, or with
+--fold into the backbone's weights. ``ADAPTER --scale 0.75 --out DIR`` writes one adapter, or the sum of several, with
+its update scaled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Read, merge, write; the report."""
+    """Read, merge and write; return the report."""
     import torch
 
     from hiplora.adapters.reading import read_adapter
@@ -52,15 +52,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen(args: argparse.Namespace) -> Operator:
-    """The operator with its options, refused before anything is read.
+    """The operator with its options, checked before anything is read.
 
     Raises:
-        UserError: an option that the operator does not have or that is out of its range, no seed for what draws, or no
-            rank to cut full matrices to.
+        UserError: no operator and no scale, an option that the operator lacks or that is out of range, no seed for an
+            operator that draws, or no rank to which full-rank updates are cut.
     """
     if args.operator is None and args.scale is None:
         raise UserError(
-            f"Nothing says what to write: give --operator with one of {', '.join(OPERATORS)}, or --scale C for C times "
+            f"The operator is missing: give --operator with one of {', '.join(OPERATORS)}, or --scale C for C times "
             "the update of one adapter or the sum of several."
         )
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
@@ -77,10 +77,10 @@ def chosen(args: argparse.Namespace) -> Operator:
 
 
 def refuse(args: argparse.Namespace) -> None:
-    """Refuse what could only fail after everything has been read and merged.
+    """Refuse arguments that would otherwise fail only after everything has been read and merged.
 
     Raises:
-        UserError: options that do not go together, a device that is not there, a folder that must be kept.
+        UserError: options that exclude each other, a missing device, an --out folder that must not be replaced.
     """
     import torch
 
@@ -92,7 +92,7 @@ def refuse(args: argparse.Namespace) -> None:
     for option in ("rank", "ranks"):
         if args.fold and getattr(args, option) is not None:
             raise UserError(
-                f"--{option} is of the adapter that is written; with --fold, which writes weights, leave it out."
+                f"--{option} applies to a written adapter, but --fold writes the backbone's weights; leave it out."
             )
     try:
         torch.empty(0, device=args.device)
@@ -114,7 +114,7 @@ def write(
     heritage: dict[str, Any],
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the adapter or the folded backbone with its report; the report."""
+    """Write the adapter or the folded backbone with its report and card; return the report."""
     from hiplora.adapters.files import locate
     from hiplora.adapters.results import result_folder
     from hiplora.adapters.writing import DTYPES, common_dtype, write_lora
@@ -136,7 +136,7 @@ def write(
                 **heritage,
                 **trained.config(),
             )
-        # The operator's own report is complete only now: it says whether every matrix was 0.
+        # result.report is complete only after the last matrix was computed: only then it has "zero".
         report = {**about, **result.report, **written}
         write_report(report, folder)
         write_merge_card(report, folder)
@@ -144,14 +144,16 @@ def write(
 
 
 def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, dict[str, Any]]:
-    """What the adapters trained beside their updates, merged; the notes of all go to stderr, and into the report.
+    """The merged tensors that the adapters trained besides their updates, and the notes for the report.
+
+    The notes also go to stderr.
 
     Raises:
-        UserError: it does not go together, or --without names what none of them has.
+        UserError: these tensors cannot be merged, or --without names a module that no adapter has.
     """
     unused = sorted(set(drop) - {name for adapter in adapters for name in adapter.dropped})
     if unused:
-        raise UserError(f"--without {unused[0]} leaves nothing out, as none of the adapters has it; leave it off.")
+        raise UserError(f"--without {unused[0]} has no effect: none of the adapters has it; drop it.")
     trained, whose = together.trained_together(adapters)
     notes = [note for adapter in adapters for note in adapter.notes]
     notes += [f"{a.label} is merged without its {', '.join(sorted(a.dropped))}." for a in adapters if a.dropped]
@@ -162,9 +164,9 @@ def beside(adapters: Sequence[Adapter], drop: Sequence[str]) -> tuple[Trained, d
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, Any]]:
-    """The adapters' updates on all modules that any of them adapts, and for the report which ones each leaves alone.
+    """The adapters' updates on the union of their modules and, for the report, the modules that each one lacks.
 
-    That is told, as it can also be a sign of adapters that do not belong together.
+    The lacking modules also go to stderr: they may mean that the adapters do not belong together.
     """
     filled, lacking = together.complete(adapters)
     for label, names in lacking.items():
@@ -173,10 +175,10 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
 
 
 def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:
-    """What the merged adapter says of its backbone: the name and revision that all adapters name, the task.
+    """The merged adapter's configuration fields that come from its inputs: backbone, revision, task type, layout.
 
     Raises:
-        UserError: they name different ones, and --base does not say that they are the same.
+        UserError: the adapters name different backbones or revisions, and there is no --base.
     """
     bases = {(a.base, a.revision or "main"): a for a in adapters if a.base}
     if base is None and len(bases) > 1:
@@ -190,7 +192,7 @@ def inherited(adapters: Sequence[Adapter], base: str | None) -> dict[str, Any]:
         "base_model_name_or_path": base or (named.base if named else None),
         "revision": named.revision if named else None,
         "task_type": next((a.task_type for a in adapters if a.task_type), None),
-        "fan_in_fan_out": any(a.fan_in_fan_out for a in adapters),  # PEFT goes by the class of each module
+        "fan_in_fan_out": any(a.fan_in_fan_out for a in adapters),  # PEFT corrects the flag by each module's class
     }
 
 
@@ -199,7 +201,7 @@ def _named(adapter: Adapter) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0, or 2 with one sentence on stderr."""
+    """Run the command line; return 0, or 2 after a UserError."""
     try:
         with command_line():
             args = parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
@@ -208,13 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if report.get("zero"):
-        print("Every merged update is 0: these options leave nothing of these adapters.", file=sys.stderr)
+        print("Every merged update is 0: nothing of these adapters is left with these options.", file=sys.stderr)
     print(f"{args.out}: {summary(report)}")
     return 0
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """What was written, in one line."""
+    """One line on what was written: ranks, errors, padding."""
     if "folded" in report:
         return f"backbone with {report['folded']} matrices updated"
     own = report["min_rank"] < report["rank"] and not report["padded"]
@@ -225,7 +227,7 @@ def summary(report: Mapping[str, Any]) -> str:
     if report["padded"]:
         line += (
             f"; {report['padded']} of {report['modules']} modules have a smaller rank, from {report['min_rank']} on, "
-            "and are filled up with zeros (--ranks own keeps each rank)"
+            "and are padded with zeros (--ranks own keeps each rank)"
         )
     return line
 

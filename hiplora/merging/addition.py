@@ -1,4 +1,4 @@
-"""Addition: ΔW = Σ_t w_t ΔW_t. Factors are concatenated and, on one singular basis, φ adds; nothing is dense.
+"""Addition: ΔW = Σ_t w_t ΔW_t. Factors are concatenated and, on one singular basis, φ adds; no dense matrix is formed.
 
 Variant: the sum of the products B_t A_t, as PEFT's ``cat``; PEFT's ``linear`` is (Σ B_t)(Σ A_t), another matrix.
 """
@@ -27,7 +27,7 @@ class Addition(Operator):
 
 
 def plan_sum(tasks: Tasks, *, scale: float, weights: Sequence[float] | None) -> Plan:
-    """scale · Σ_t w_t ΔW_t; dense only where a summand is. An adapter of weight 0 adds no rank."""
+    """scale · Σ_t w_t ΔW_t; dense only if a summand is. An adapter of weight 0 adds no rank."""
     from hiplora.updates import Dense, Update, add
 
     pairs = [(weight, task) for weight, task in zip(weights or [1.0] * len(tasks), tasks, strict=True) if weight]

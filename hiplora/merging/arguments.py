@@ -11,18 +11,18 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from hiplora.errors import UserError
 from hiplora.merging import CALIBRATIONS, OPERATORS, operator_class
 
-SCALING = "task_arithmetic"  # what a scale without an operator means
+SCALING = "task_arithmetic"  # the operator of --scale without --operator
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, as the rest of the command does, without the usage before it."""
+    """Raises UserError for a wrong argument: one sentence like the command's other errors, without argparse's usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the arguments).")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Arguments; the options of all operators are gathered from their classes."""
+    """The parser of the command."""
     p = Parser(
         prog="python -m hiplora.merging",
         description="Merge LoRA adapters of one backbone into one adapter, or into its weights.",
@@ -33,23 +33,23 @@ def parser() -> argparse.ArgumentParser:
         choices=list(OPERATORS),
         help=f"how to merge; with --scale C alone, C times the sum ({SCALING})",
     )
-    p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied in front of the operator")
+    p.add_argument("--calibration", default="none", choices=CALIBRATIONS, help="applied before the operator")
     p.add_argument("--out", required=True, type=Path, help="folder to write")
     p.add_argument("--rank", type=whole(1), help="cap on the rank of the result; needed by the dense operators")
     p.add_argument(
         "--ranks",
         choices=("one", "own"),
-        help="one (default): zeros bring all modules to one rank, which other tools need; own: ranks as they are",
+        help="one (default): pad all modules with zeros to one rank, which other tools need; own: keep each rank",
     )
     p.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
-        help="of what is written; default: the adapters' own where they have one, else float32; with --fold, as stored",
+        help="of the output; default: the adapters' common dtype, else float32; with --fold, each tensor's own",
     )
     p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
     p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
-    p.add_argument("--base", help="name of the backbone to write; also says that differently named ones are the same")
+    p.add_argument("--base", help="backbone to name in the output, where the adapters name it differently")
     p.add_argument(
         "--without",
         metavar="NAME,…",
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
-    """Option name → how it is read and, with their defaults, the operators that have it."""
+    """Option name → the function that reads its value, and the operators that have it with their defaults."""
     table: dict[str, tuple[Callable[[str], Any], list[str]]] = {}
     for operator in OPERATORS:
         for name, field in operator_class(operator).model_fields.items():
@@ -73,7 +73,7 @@ def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
 
 
 def kind(annotation: Any) -> Callable[[str], Any]:
-    """How the value of a field is read; which values have a sense is for the operator to say."""
+    """The function that reads a field's value from the command line; the operator checks its range."""
     if get_origin(annotation) is Literal:
         return str
     if any(get_origin(inner) is tuple for inner in get_args(annotation)):
@@ -82,15 +82,15 @@ def kind(annotation: Any) -> Callable[[str], Any]:
 
 
 def number(text: str) -> float:
-    """A number."""
+    """The text as a float; argparse.ArgumentTypeError if it is not one."""
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
 
 
 def whole(least: int, below: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number of at least ``least``."""
+    """A function that reads a whole number of at least ``least`` and less than ``below``."""
     wanted = f"a whole number of at least {least}" + (f" and below {below}" if below is not None else "")
 
     def read(text: str) -> int:
@@ -102,7 +102,7 @@ def whole(least: int, below: int | None = None) -> Callable[[str], int]:
 
 
 def joined(argv: Sequence[str]) -> list[str]:
-    """The arguments with a value such as -1e-3 attached to its option, for which argparse would else take it."""
+    """The arguments with a value such as -1e-3 joined to its option by "="; argparse would take it for an option."""
     result: list[str] = []
     for word in argv:
         if result and re.match(r"-([\d.]|inf|nan)", word) and re.fullmatch(r"--[a-z-]+", result[-1]):

@@ -1,4 +1,4 @@
-"""A merged update on a backbone for as long as it is evaluated, without a change to a single weight."""
+"""Attaches a merged update to a backbone while it is evaluated, without changing a weight."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ def attached(model: nn.Module, updates: Mapping[str, Update], *, dtype: torch.dt
     """Add ΔW x to the output of every named linear layer inside the ``with`` block.
 
     Nothing is folded: rounding W + ΔW to bf16 would lose most of a small update, and the backbone's weights would
-    have to be restored. A factored update costs its rank, a full-rank one a second product.
+    have to be restored. A factored update costs two thin products per layer; a full-rank one, or one whose rank is at
+    least half of min(out, in), costs one dense product.
 
     Args:
-        updates: module name to ΔW of shape (out, in); walked once.
-        dtype: of factors and of their products, the model's own by default; PEFT computes in float32.
+        updates: module name to ΔW of shape (out, in); iterated over once.
+        dtype: of the update and its product with x; default: the model's. PEFT computes in float32.
 
     Raises:
-        UserError: a name that is no linear layer of the model, or another shape.
+        UserError: the model has no linear layer of this name and shape.
     """
     handles = []
     try:
@@ -40,10 +41,10 @@ def attached(model: nn.Module, updates: Mapping[str, Update], *, dtype: torch.dt
 
 @contextmanager
 def replaced(model: nn.Module, trained: Trained) -> Iterator[None]:
-    """Have trained values take the place of the backbone's inside the ``with`` block.
+    """Replace the backbone's parameters by trained ones inside the ``with`` block.
 
     Parameters are exchanged, not overwritten, so that the model's own come back bit for bit, shared ones too.
-    ``trained`` fits the model: :func:`hiplora.adapters.fitting.check_fits`.
+    ``trained`` must fit the model: :func:`hiplora.adapters.fitting.check_fits`.
     """
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
@@ -65,7 +66,7 @@ def replaced(model: nn.Module, trained: Trained) -> Iterator[None]:
 
 
 def _values(model: nn.Module, trained: Trained) -> dict[str, Tensor]:
-    """Every parameter that was trained as a whole, or of which some rows were."""
+    """The new values of every parameter that was trained as a whole or in some rows."""
     found = dict(trained.tensors)
     for name, rows in trained.tokens.items():
         own = model.get_submodule(name).get_parameter("weight").detach()
@@ -82,7 +83,7 @@ def _linear(model: nn.Module, name: str, shape: tuple[int, int]) -> nn.Module:
             f"The backbone has no module {name}; give the backbone these adapters were trained on."
         ) from None
     if linear_shape(module) != tuple(shape):
-        raise UserError(f"{name} is no linear layer of shape {tuple(shape)}; give the adapters' own backbone.")
+        raise UserError(f"{name} is not a linear layer of shape {tuple(shape)}; give the adapters' own backbone.")
     return module
 
 

@@ -1,4 +1,4 @@
-"""What a merge operator is: options as fields, and a plan that merges one matrix at a time."""
+"""The base of merge operators: options as fields, and a plan that merges one matrix at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hiplora.updates import Update
 
-DRAWS = 3  # raised when operators draw in another way; results of the others stay
+DRAWS = 3  # part of the identity of operators that draw: raised when they draw differently
 CALIBRATIONS = ("none", "pico", "rescale", "random")
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 Density = Annotated[float, Field(gt=0, le=1, examples=[0.2])]
@@ -31,7 +31,7 @@ _command: ContextVar[bool] = ContextVar("command", default=False)
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Inside, messages name options as the command has them, ``--density 0``; elsewhere ``merge.density=0``."""
+    """A context in which messages name options as ``--density 0``; elsewhere as ``merge.density=0``."""
     token = _command.set(True)
     try:
         yield
@@ -40,7 +40,7 @@ def command_line() -> Iterator[None]:
 
 
 def on_command_line() -> bool:
-    """Whether options were typed as arguments of the command rather than fields of a configuration."""
+    """Whether the options are arguments of the command rather than fields of a configuration."""
     return _command.get()
 
 
@@ -52,7 +52,7 @@ def typed_as(option: str) -> str:
 
 
 def typed(option: str, value: Any) -> str:
-    """An option with its value as they are typed: ``--density 0`` or ``merge.density=0``."""
+    """An option with its value as it is typed: ``--density 0`` or ``merge.density=0``."""
     if isinstance(value, list | tuple):
         numbers = ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in value)
         value = numbers if on_command_line() else f"[{numbers}]"
@@ -64,9 +64,9 @@ def typed(option: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge whose global quantities are known: ``matrix(name)`` gives the merged update of one matrix.
+    """A merge whose global quantities are known: ``matrix(name)`` returns the merged update (m, n) of one matrix.
 
-    ``factored`` says that ``matrix`` forms nothing dense, so that all results may be held at once.
+    ``factored`` says that ``matrix`` forms no dense matrix, so that all results fit in memory at once.
     """
 
     matrix: Callable[[str], Update]
@@ -80,10 +80,10 @@ class Plan:
 
 
 def streams(generator: torch.Generator) -> Callable[..., torch.Generator]:
-    """Generators of their own, on the CPU, for whatever they are asked for by: ``streams(g)(task, "name")``.
+    """A function from a key to its own CPU generator: ``streams(g)(task, "name")``.
 
-    One number is drawn from ``generator``; so what is drawn for a matrix does not depend on when it is asked for,
-    on which others there are, or on the device.
+    It takes one number from ``generator`` and seeds each generator with that number and the key. So the draws for a
+    matrix do not depend on the order of the matrices, on which others there are, or on the device.
     """
     import hashlib
 
@@ -101,8 +101,7 @@ def streams(generator: torch.Generator) -> Callable[..., torch.Generator]:
 class Operator(Options):
     """Base of all operators; a subclass adds its options as fields and implements :meth:`plan`.
 
-    ``accepts_dense``: full-rank updates are welcome. ``full_rank``: the result is one. ``draws``: a generator
-    is needed.
+    ``accepts_dense``: it takes full-rank updates. ``full_rank``: its result is one. ``draws``: it needs a generator.
     """
 
     group: ClassVar[str] = "merge"
@@ -122,16 +121,19 @@ class Operator(Options):
         return typed(field, value)
 
     def check_options(self) -> None:
-        """Refuse a scale that removes the update or that the calibration would undo. Subclasses call this too."""
+        """Refuse a scale or weights that remove the update, and a scale that the calibration would undo.
+
+        Subclasses that override this call it too. Raises UserError.
+        """
         field = type(self).model_fields.get("scale")
         scale = getattr(self, "scale", None)
         if scale == 0:
             raise UserError(f"{typed('scale', scale)} merges to nothing; give another number{self.without_scale()}.")
         if scale is not None and not 1e-4 <= abs(scale) <= 1e4:
-            raise UserError(f"{typed('scale', scale)} must be from 1e-4 to 1e4, or below 0 by as much, e.g. 1.0.")
+            raise UserError(f"{typed('scale', scale)} must be from 1e-4 to 1e4 in magnitude, e.g. 1.0.")
         if self.calibration != "none" and field is not None and scale != field.default:
             raise UserError(
-                f"{typed('calibration', self.calibration)} brings the merged update to the mean norm of the adapters, "
+                f"{typed('calibration', self.calibration)} rescales the merged update to the adapters' mean norm, "
                 f"whatever {typed_as('scale')} is; leave one of them out."
             )
         weights = getattr(self, "weights", None)
@@ -139,7 +141,7 @@ class Operator(Options):
             raise UserError(f"{typed('weights', weights)} merges to nothing; give a number other than 0 to an adapter.")
 
     def check_adapters(self, number: int) -> None:
-        """Refuse weights that are not one for each of so many adapters. Raises UserError."""
+        """Refuse weights unless there is one for each of ``number`` adapters. Raises UserError."""
         weights = getattr(self, "weights", None)
         if weights is not None and len(weights) != number:
             raise UserError(
@@ -148,23 +150,23 @@ class Operator(Options):
             )
 
     def without_scale(self) -> str:
-        """What else than a number the scale may be, to end a sentence with."""
+        """The end of a sentence with the alternatives to giving a scale, such as ", or null for the average"."""
         return ""
 
     @property
     def random(self) -> bool:
-        """Whether a generator is needed, by the operator or by its calibration."""
+        """Whether the operator or its calibration needs a generator."""
         return self.draws or self.calibration == "random"
 
     def what_draws(self) -> str:
-        """The option that makes a generator necessary, as it is typed."""
+        """The option that needs a generator, as it is typed."""
         return typed("operator", self.name) if self.draws else typed("calibration", self.calibration)
 
     def more_identity(self) -> dict[str, Any]:
         return {"draws": DRAWS} if self.random else {}
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """Whatever needs all matrices at once is done here, streaming; the rest is left to ``Plan.matrix``."""
+        """The plan of a merge. It computes here, streaming, what needs all matrices; ``Plan.matrix`` does the rest."""
         raise NotImplementedError
 
     def resolved(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Updates as streams of row blocks: a dense ΔW is never laid out for a task.
+"""Updates as streams of row blocks, so that no dense ΔW_t is held.
 
-Blocks of rows are formed from the factors, used and dropped, on all cores: each of torch's threads takes blocks of its
-own and computes them alone, because an operation on a block is too small to be shared.
+Blocks of rows are formed from the factors, used and dropped, on all cores. Each of torch's threads computes its own
+blocks, because an operation on one block is too small to be split over threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from hiplora.updates import Dense, Update
 
 BLOCK_ENTRIES = 1 << 17
-"""Entries per block: enough for an operation to be worth its call, few enough to stay in the cache."""
+"""Entries per block: enough to outweigh the overhead of a call, few enough to stay in the CPU's cache."""
 CHUNKS = 4
 """Parts per thread into which a matrix is cut, so that no thread waits long for the slowest."""
 P = TypeVar("P")
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class Rows:
-    """ΔW (m, n) of an update, some rows at a time; a full matrix is formed once for all of them."""
+    """Reads ΔW (m, n) of an update some rows at a time; the matrix of a ``Dense`` is formed once for all rows."""
 
     def __init__(self, update: Update) -> None:
         self.shape = update.shape
@@ -42,12 +42,12 @@ class Rows:
         return [slice(start, min(start + step, m)) for start in range(0, m, step)]
 
     def buffer(self, *first: int) -> Tensor:
-        """(…, rows, n) float32 for one block."""
+        """An empty float32 tensor (…, rows, n) that holds one block."""
         blocks = self.blocks()
         return torch.empty(*first, blocks[0].stop if blocks else 0, self.shape[1], device=self.device)
 
     def read(self, rows: slice, buffer: Tensor) -> Tensor:
-        """The rows in float32, written into a buffer."""
+        """The rows of ΔW in float32, written into ``buffer``."""
         out = buffer[: rows.stop - rows.start]
         if self._factors is None:
             return out.copy_(self._dense[rows].detach())  # type: ignore[index]
@@ -56,14 +56,14 @@ class Rows:
 
 
 def row_blocks(update: Update) -> Iterator[tuple[slice, Tensor]]:
-    """ΔW (m, n) of an update as consecutive (rows, block) in float32; a block lasts until the next one comes."""
+    """ΔW (m, n) as consecutive pairs (rows, block) in float32; the next block overwrites the last one."""
     source = Rows(update)
     buffer = source.buffer()
     return ((rows, source.read(rows, buffer)) for rows in source.blocks())
 
 
 def every_block(updates: Sequence[Update], action: Callable[[Tensor], R]) -> Iterator[R]:
-    """The action's results on every block (rows, n) of every update; it may overwrite the block."""
+    """The results of ``action`` on every block (rows, n) of every update; it may overwrite the block."""
     for update in updates:
         source = Rows(update)
 
@@ -76,9 +76,9 @@ def every_block(updates: Sequence[Update], action: Callable[[Tensor], R]) -> Ite
 
 
 def fuse_blocks(updates: Sequence[Update], rule: Callable[[Tensor], Tensor], *, in_order: bool = False) -> Tensor:
-    """One merged matrix (m, n): ``rule`` takes the same block of all T updates, (T, rows, n), and may overwrite it.
+    """One merged matrix (m, n): ``rule`` maps a block of all updates (T, rows, n) to (rows, n) and may overwrite it.
 
-    ``in_order`` for rules that draw: block after block, from the first row on.
+    ``in_order`` is for rules that draw: one block after another, from the first row on.
     """
     sources = [Rows(update) for update in updates]
     merged = torch.empty(sources[0].shape, device=sources[0].device)
@@ -98,9 +98,9 @@ def fuse_blocks(updates: Sequence[Update], rule: Callable[[Tensor], Tensor], *, 
 
 
 def on_all_cores(action: Callable[[Sequence[P]], R], parts: Sequence[P], *, device: torch.device) -> list[R]:
-    """Results of the action on consecutive parts, as many at a time as torch has threads, in order.
+    """Results of ``action`` on consecutive chunks of ``parts``, in order; as many run at once as torch has threads.
 
-    While they run torch computes each with one thread. On a GPU there is one chunk of all parts.
+    While they run, torch computes each with one thread. On a GPU one chunk holds all parts.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1 or len(parts) == 1:

@@ -1,8 +1,8 @@
-"""Calibrations in front of an operator: Pico (Tang and Yang, arXiv 2604.16826) and its two controls.
+"""Calibrations before an operator: Pico (Tang and Yang, arXiv 2604.16826) and its two controls.
 
 Pico, per matrix, on B with the scaling folded in: [B_1 … B_T] = U S Xᵀ, collision degree c_i = S_i² / Σ_j S_j²,
 a_i = 1 / (1 + (T − 1) c_i), B_t ← B_t + U diag(a − 1) Uᵀ B_t. After the merge the update is rescaled to the
-mean of the original ‖ΔW_t‖_F. Controls: ``rescale`` only rescales; ``random`` spends the same coefficients on
+mean of the original ‖ΔW_t‖_F. Controls: ``rescale`` only rescales; ``random`` applies the same coefficients to
 random orthonormal directions instead of U. Variant: α/r is folded into B first, and norms are restored after the merge.
 """
 
@@ -22,7 +22,7 @@ from hiplora.updates import Dense, LowRank, Update, thin_svd
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Adapters to merge, what to do with each merged matrix, and notes for the report."""
+    """Calibrated adapters, the function to apply to each merged matrix, and notes for the report."""
 
     tasks: Sequence[Mapping[str, Update]]
     finish: Callable[[str, Update], Update]
@@ -30,7 +30,7 @@ class Calibrated:
 
 
 def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Calibrated:
-    """Apply one of CALIBRATIONS to all adapters."""
+    """All adapters after one of CALIBRATIONS; ``random`` needs the generator."""
     if kind == "none":
         return Calibrated(tasks, lambda name, merged: merged)
     targets = {name: sum(task[name].norm() for task in tasks) / len(tasks) for name in tasks[0]}
@@ -52,9 +52,9 @@ def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Cal
 
 
 def shrink(updates: Sequence[Update], generator: torch.Generator | None = None) -> tuple[list[LowRank], Tensor]:
-    """Updates of one matrix with the crowded directions of B shrunk, and the collision degrees c.
+    """T updates of one matrix with the shared directions of B shrunk, and the collision degrees c (q,).
 
-    With a generator, the coefficients act on random orthonormal directions instead: the control.
+    With a generator, the coefficients act on random orthonormal directions instead: the control ``random``.
     """
     factors = [factorisation(update) for update in updates]
     stack = torch.cat([f.B for f in factors], dim=1).double()
@@ -62,7 +62,7 @@ def shrink(updates: Sequence[Update], generator: torch.Generator | None = None) 
     energy = s.square()
     collision = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
     if generator is not None:
-        # As many columns are drawn as the stack has: whether its last direction counts must not move the others.
+        # Draw as many columns as the stack has, so that the others do not depend on whether its last direction counts.
         noise = torch.randn(stack.shape, generator=generator, dtype=torch.float64).to(directions.device)
         directions = torch.linalg.qr(noise)[0][:, : directions.shape[1]]
     loss = 1 / (1 + (len(updates) - 1) * collision) - 1
@@ -71,7 +71,7 @@ def shrink(updates: Sequence[Update], generator: torch.Generator | None = None) 
 
 
 def factorisation(update: Update) -> LowRank:
-    """B A of an update. The result depends on it, so anything but a plain LoRA takes B = U Σ of its thin SVD."""
+    """B A of an update. Pico depends on the factorisation, so all forms but LowRank take B = U Σ of their thin SVD."""
     if isinstance(update, LowRank):
         return update
     if isinstance(update, Dense):

@@ -1,4 +1,4 @@
-"""Adapters are checked once, before anything is computed, and brought to float32."""
+"""The checks of adapters before a merge and of every merged update after it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def checked(
     generator: torch.Generator | None,
     labels: Sequence[str] | None,
 ) -> list[dict[str, Update]]:
-    """The adapters in float32 and one order of names.
+    """The adapters in float32, all with the same order of names.
 
     Raises:
-        UserError: nothing to merge, unlike names or shapes, another number of weights, values that are not finite,
+        UserError: nothing to merge, different names or shapes, a wrong number of weights, values that are not finite,
             a full-rank update where the operator needs factors, or a missing generator.
     """
     if not updates or not updates[0]:
@@ -51,7 +51,7 @@ def _same_modules(label: str, adapter: Mapping[str, Update], first: str, referen
     if odd:
         raise UserError(
             f"{label} and {first} adapt different modules ({odd[0]} is in only one of them, {len(odd)} such in all); "
-            "give the update 0 (hiplora.updates.zero) where an adapter has none, if that is what is meant."
+            "if these adapters belong together, give hiplora.updates.zero where one has no update."
         )
     for name, update in adapter.items():
         if update.shape != reference[name].shape:
@@ -77,9 +77,10 @@ def _usable(operator: Operator, label: str, name: str, update: Update) -> None:
 
 
 def watched(names: Sequence[str], report: dict[str, Any]) -> Callable[[str, Update], Update]:
-    """A look at every merged update as it comes, for :meth:`Plan.then`: it gives back what it was given.
+    """A function for :meth:`Plan.then` that checks every merged update and returns it unchanged.
 
-    Refuses by name what is not finite, and writes ``zero: true`` into the report once all were seen and all are 0.
+    It raises UserError for an update that is not finite, and writes ``zero: true`` into the report once all names were
+    seen and all updates are 0.
     """
     left, some = set(names), False
 
@@ -89,7 +90,7 @@ def watched(names: Sequence[str], report: dict[str, Any]) -> Callable[[str, Upda
         if not finite:
             raise UserError(
                 f"The merged update of {name} is not finite: its numbers are too large for float32; lower the scale "
-                "or the weights, or leave out an adapter whose values are beyond reason."
+                "or the weights, or leave out an adapter with huge values."
             )
         left.discard(name)
         some = some or not zero
@@ -101,13 +102,14 @@ def watched(names: Sequence[str], report: dict[str, Any]) -> Callable[[str, Upda
 
 
 def _judged(update: Update) -> tuple[bool, bool]:
-    """Whether ΔW is finite, and whether it is 0 (as a matrix, or one of its factors is)."""
+    """Whether ΔW is finite, and whether it is 0 (the dense matrix, or one of its factors)."""
     if isinstance(update, Dense):
         ends = [float(end) for end in update.weight.aminmax()] if update.weight.numel() else [0.0]  # one pass for both
         return all(map(math.isfinite, ends)), not any(ends)
     factors = update.factors()
     bound = float(factors.B.norm()) * float(factors.A.norm())
-    # A product is formed only where the norms leave a doubt; squares of tiny entries vanish before these do.
+    # The product is formed only if the norms do not prove it finite. A norm of 0 does not prove a factor 0, as squares
+    # of tiny entries underflow: hence the extremes.
     finite = bound < torch.finfo(torch.float32).max or _finite(factors.dense())
     return finite, bound == 0 and 0 in (_extreme(factors.B), _extreme(factors.A))
 
@@ -117,12 +119,12 @@ def _extreme(x: torch.Tensor) -> float:
 
 
 def _finite(x: torch.Tensor) -> bool:
-    # Extremes carry NaN and infinity along and need no mask of the tensor's size.
+    # The extremes are NaN or infinite if any entry is, and need no mask of the tensor's size.
     return x.numel() == 0 or bool(torch.isfinite(torch.stack(x.aminmax())).all())
 
 
 def parts(update: Update) -> list[torch.Tensor]:
-    """The tensors an update is made of."""
+    """The tensors that an update consists of."""
     if isinstance(update, Dense):
         return [update.weight]
     if isinstance(update, LowRank):

@@ -1,10 +1,10 @@
 """Core Space merging (Panariello et al., arXiv 2509.17786): merge small cores instead of matrices, without loss.
 
 U_B (left singular vectors of [B_1 … B_T]) and V_A (right ones of [A_1; …; A_T]) span all updates, so
-ΔW_t = U_B M_t V_Aᵀ with M_t = U_Bᵀ ΔW_t V_A of size Σr × Σr. The cores are merged and mapped back. Core +
-addition is addition, core + TSV is TSV-M; TIES on cores is another merge than TIES on ΔW, and depends on the basis.
+ΔW_t = U_B M_t V_Aᵀ with M_t = U_Bᵀ ΔW_t V_A of size Σr × Σr at most. The cores are merged and mapped back. Core +
+addition is addition, core + TSV is TSV-M; TIES on cores differs from TIES on ΔW and depends on the basis.
 
-Variant: columns that are parallel up to float32 count once, and with unlike ranks TSV is cut as the full matrix is (the
+Variant: columns that are parallel up to float32 count once, and with different ranks TSV has the full matrix's k_t (the
 official code keeps all Σr columns and cuts at the mean rank); α/r is folded into B.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CoreSpace(Operator):
-    """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global) are of TIES; ``scale``: λ."""
+    """``rule``: ties | tsvm | addition; ``density``, ``threshold`` (matrix | global): of TIES alone; ``scale``: λ."""
 
     version: ClassVar[int] = 2  # 1: bases of columns brought to length 1
     rule: Literal["ties", "tsvm", "addition"] = "ties"
@@ -31,7 +31,7 @@ class CoreSpace(Operator):
     scale: float = 1.0
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """All cores first (Σr × Σr each), then the rule on them."""
+        """The plan: all cores (Σr × Σr each) are computed now, merged matrices on demand."""
         from hiplora.updates import LowRank
 
         spaces = {name: core_space([task[name] for task in tasks]) for name in tasks[0]}
@@ -47,7 +47,7 @@ class CoreSpace(Operator):
     def _rule(
         self, cores: Sequence[Mapping[str, torch.Tensor]], sizes: Mapping[str, int]
     ) -> tuple[Callable[[str], torch.Tensor], dict[str, Any]]:
-        """The merged core by name, and notes; ``sizes`` holds min(m, n) of every full matrix."""
+        """A function from a name to its merged core (p, q), and notes; ``sizes`` is min(m, n) of every full matrix."""
         import torch
 
         from hiplora.merging.elementwise import plan_ties
@@ -61,7 +61,7 @@ class CoreSpace(Operator):
             return (lambda name: torch.stack([task[name] for task in cores]).sum(dim=0)), {}
 
         def tsv(name: str) -> torch.Tensor:
-            # The cap on k_t is that of the full matrix, so that mixed ranks give TSV-M too.
+            # The cap on k_t is that of the full matrix, so that adapters of different ranks give TSV-M too.
             p, q = cores[0][name].shape
             factors = [LowRank(task[name], torch.eye(q).to(task[name])) for task in cores]
             return orthogonalised_sum([triplets(f, sizes[name] // len(cores)) for f in factors], (p, q)).dense()
@@ -72,9 +72,10 @@ class CoreSpace(Operator):
 def core_space(updates: Sequence[Update]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
     """U_B (m, p), the cores M_t (p, q) of all updates, and V_A (n, q); float64.
 
-    U_B and V_A are the singular vectors of the raw stacks, of columns as long as they are. The factors were float32.
-    What adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) comes out of it parallel up to rounding;
-    kept as directions of their own, these roundings would fill the cores with zeros and change what a density means.
+    U_B and V_A are the singular vectors of the raw stacks, without normalised columns. The factors were rounded to
+    float32, so columns that adapters share exactly (HiP-LoRA's directions, scaled by each one's φ) are parallel only
+    up to rounding. Counting the rounding errors as directions would fill the cores with near-zeros and change the share
+    that a density keeps.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """DARE (Yu et al., arXiv 2311.03099): drop entries of every ΔW_t at random, rescale the rest by 1/(1 − p), fuse.
 
-The rescaling is the paper's, which keeps the expectation of every entry; it does not restore a norm.
+The paper's rescaling keeps the expectation of every entry; it does not restore a norm.
 
 Variant: 1/(1 − p), where mergekit restores the L1 norm of each tensor; with TIES nothing is trimmed again by magnitude,
 as in PEFT and mergekit. docs/merging.md compares the public codes.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Dare(Operator):
     """``drop``: p; ``rule``: linear (sum) | ties (sign election and disjoint mean, no trimming); ``scale``: λ.
 
-    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    ``weights``: w_t, applied after the drop and before the rule; 1 each.
     """
 
     drop: Drop = 0.8
@@ -31,7 +31,7 @@ class Dare(Operator):
     draws: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """One matrix at a time; no global quantity."""
+        """The plan; there is no global quantity."""
         from hiplora.merging.drops import plan_drop, uniform
 
         assert generator is not None

@@ -1,4 +1,4 @@
-"""DELLA (Deep et al., arXiv 2406.11617): drop entries at random, small ones more often, rescale by 1/(1 − p_i), fuse.
+"""DELLA (Deep et al., arXiv 2406.11617): drop entries at random, small ones more often; rescale by 1/(1 − p_i), fuse.
 
 Within each row of ΔW (one output neuron) the drop probability falls linearly with the rank of the magnitude,
 from drop + window/2 at the smallest entry to drop − window/2 at the largest.
@@ -25,7 +25,7 @@ LARGEST = 1 - 2**-23  # the largest probability whose 1 − p is not 0 in float3
 class Della(Operator):
     """``drop``: mean probability; ``window``: spread of it; ``rule``: ties | linear; ``scale``: λ.
 
-    ``weights``: w_t on what is left of ΔW_t, before it is fused; 1 each.
+    ``weights``: w_t, applied after the drop and before the rule; 1 each.
     """
 
     drop: Drop = 0.8
@@ -38,7 +38,7 @@ class Della(Operator):
     draws: ClassVar[bool] = True
 
     def check_options(self) -> None:
-        """Every probability must lie in [0, 1), in float32 too."""
+        """Refuse a drop and window whose probabilities leave [0, 1), in float32 too. Raises UserError."""
         super().check_options()
         if self.drop - self.window / 2 < 0 or self.drop + self.window / 2 > LARGEST:
             raise UserError(
@@ -47,7 +47,7 @@ class Della(Operator):
             )
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """One matrix at a time; no global quantity."""
+        """The plan; there is no global quantity."""
         from hiplora.merging.drops import plan_drop, uniform
 
         assert generator is not None
@@ -60,7 +60,7 @@ class Della(Operator):
 
 
 def drop_probabilities(x: torch.Tensor, drop: float, window: float) -> torch.Tensor:
-    """(m, n) probabilities: linear in the rank of the magnitude within its row, mean ``drop``."""
+    """The drop probability of every entry (m, n): linear in its rank by magnitude within the row, mean ``drop``."""
     import torch
 
     n = x.shape[1]

@@ -1,4 +1,4 @@
-"""What DARE and DELLA share: seeded masks per adapter and matrix, and the rule that fuses what is left."""
+"""The shared part of DARE and DELLA: seeded masks per adapter and matrix, and the rule that fuses the kept entries."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def plan_drop(
     scale: float,
     weights: Sequence[float] | None,
 ) -> Plan:
-    """Apply ``drop`` to blocks of rows of every ΔW_t, then add (rule linear) or elect signs and average (ties).
+    """A plan that applies ``drop`` to blocks of rows of every ΔW_t, then adds (linear) or elects and averages (ties).
 
-    ``weights`` multiply what is left, before it is fused.
+    ``weights`` multiply the kept entries before they are fused.
 
-    Each adapter, by its position, and each matrix, by its name, has a stream of its own: a matrix is the same however
-    often and in whatever order it is asked for, and adapters in another order meet other masks.
+    Every pair of an adapter's position and a matrix's name has its own random stream. So a matrix does not depend on
+    how often and in which order matrices are computed, but adapters in another order get other masks.
     """
     stream = streams(generator)
     fuse: Callable[[Tensor], Tensor] = disjoint_mean if rule == "ties" else (lambda x: x.sum(dim=0))
@@ -47,5 +47,5 @@ def plan_drop(
 
 
 def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1) of a tensor's shape; drawn on the CPU, so that devices agree."""
+    """Uniform numbers in [0, 1) of a tensor's shape; drawn on the CPU, so that they are the same on every device."""
     return torch.rand(like.shape, generator=generator).to(like.device)

@@ -1,4 +1,4 @@
-"""Element-wise merge rules: trimming by magnitude, sign election, disjoint mean; and TIES, which is made of them."""
+"""Element-wise merge rules: trimming by magnitude, sign election, disjoint mean; and TIES, which combines them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from hiplora.merging.thresholds import threshold
 def disjoint_mean(x: Tensor) -> Tensor:
     """(T, …) → (…): elect the sign of the sum, entry by entry; average the non-zero entries of that sign.
 
-    Where the sum is exactly zero no sign is elected and the entry is 0: unlike a majority vote over the
-    vector, this commutes with flipping the sign of rows and columns. Overwrites x: a copy would leave the cache.
+    If the sum is exactly 0, no sign is elected and the entry is 0. Unlike a majority vote over the vector, this
+    commutes with flipping the sign of rows and columns. Overwrites x, because a copy would not fit in the CPU's cache.
     """
     sign = x.sum(dim=0).sign_()
-    agreeing = x.mul_(sign).clamp_(min=0)  # as magnitudes; the others are 0
+    agreeing = x.mul_(sign).clamp_(min=0)  # magnitudes of the entries that agree; the others are 0
     total = agreeing.sum(dim=0).mul_(sign)
     return total.div_(agreeing.sign_().sum(dim=0).clamp_(min=1))
 
 
 def trimmed(x: Tensor, cut: float, *, out: Tensor | None = None) -> Tensor:
-    """The entries whose magnitude is at least ``cut``, the others 0.
+    """x with the entries of magnitude below ``cut`` set to 0.
 
-    Entries equal to the threshold stay, all of them: which ones would be arbitrary. hardshrink keeps what is above its
-    bound, so that is the float32 just below.
+    All entries equal to the threshold stay, since choosing among them would be arbitrary. hardshrink keeps entries
+    above its bound, so the bound is the next smaller float32.
     """
     below = float(torch.tensor(cut).nextafter(torch.tensor(-1.0)))
     if out is None:
@@ -39,18 +39,18 @@ def trimmed(x: Tensor, cut: float, *, out: Tensor | None = None) -> Tensor:
 
 
 def weighted(x: Tensor, weights: Sequence[float] | None) -> Tensor:
-    """(T, …) with every task's entries multiplied by its weight; x itself where there are none."""
+    """x (T, …) with each task's entries multiplied by its weight; x itself if there are no weights."""
     return x if weights is None else x * torch.tensor(weights).to(x).view(-1, *[1] * (x.ndim - 1))
 
 
 def plan_ties(
     tasks: Tasks, *, density: float, scope: str, weights: Sequence[float] | None = None, scale: float = 1.0
 ) -> tuple[Callable[[str], Tensor], dict[str, Any]]:
-    """TIES on task vectors: the merged dense matrix by name, and notes with the thresholds where global.
+    """TIES on task vectors: a function from a name to the merged dense matrix, and notes with global thresholds.
 
     ``scope`` global: one threshold per task over all its matrices; matrix: one per task and matrix. ``weights``
-    multiply what is left of every task vector, before the sign is elected, ``scale`` the result; thresholds are of the
-    updates themselves.
+    multiply the trimmed task vectors before the sign is elected, so thresholds do not depend on them. ``scale``
+    multiplies the result.
     """
     cuts = [threshold(task.values(), density) for task in tasks] if scope == "global" else None
 

@@ -16,7 +16,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 
 def factored(update: Update) -> LowRank:
-    """The exact factors of an update. Full-rank ones have been refused before."""
+    """The exact factors of an update; ``checked`` has refused full-rank ones before."""
     assert not isinstance(update, Dense)
     return update.factors()
 
@@ -27,7 +27,7 @@ def thin(update: Update) -> LowRank:
 
 
 def column_basis(stack: Tensor) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (m, q) and values (q,) of a tall stack (m, R); q is its numerical rank, at least 1 of R."""
+    """Left singular vectors (m, q) and values (q,) of a stack (m, R); q is its numerical rank, but at least 1."""
     q, r = torch.linalg.qr(stack)
     u, s, _ = torch.linalg.svd(r, full_matrices=False)
     keep = max(1, _count(s, RANK_TOLERANCE))
@@ -35,20 +35,20 @@ def column_basis(stack: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def span(stack: Tensor) -> Tensor:
-    """Orthonormal basis (m, q) of the columns of a stack (m, R), however different their lengths are.
+    """Orthonormal basis (m, q) of the columns of a stack (m, R), whatever their lengths.
 
-    Columns are brought to length 1 first, so that a short one counts as much as a long one, and two that were
-    parallel before float32 rounded them count once.
+    Columns are normalised first, so that a short one counts as much as a long one, and two that were parallel before
+    they were rounded to float32 count once.
     """
     lengths = stack.norm(dim=0)
     return column_basis(stack / lengths.where(lengths > 0, 1))[0]
 
 
 def left_vectors(stack: Tensor) -> Tensor:
-    """Left singular vectors (m, q) of a stack (m, R) as it is, one for every direction that :func:`span` counts.
+    """Left singular vectors (m, q) of the raw stack (m, R), within the space that :func:`span` finds.
 
-    The vectors and their order are those of the raw stack, so that an element-wise rule meets the method's own basis;
-    only which directions there are is decided on columns of length 1.
+    The vectors and their order are those of the raw stack, so that an element-wise rule works in the method's own
+    basis. Normalised columns only decide which directions count.
     """
     basis = span(stack)
     return basis @ torch.linalg.svd(basis.mT @ stack, full_matrices=False)[0]
@@ -70,9 +70,9 @@ def orthogonalised_sum(tasks: Sequence[Triplets], shape: tuple[int, int]) -> Low
 
 
 def polar(x: Tensor) -> Tensor:
-    """The matrix (m, K) with orthonormal columns nearest to x: X (XᵀX)^(−1/2).
+    """The polar factor (m, K) of x: X (XᵀX)^(−1/2), the nearest matrix with orthonormal columns if x has full rank.
 
-    Where columns repeat, the pseudo-inverse root is taken: the part of x outside its numerical range stays
+    If columns depend on each other, the root is a pseudo-inverse: directions outside the numerical range of x stay
     0 instead of being filled with arbitrary vectors, so that the result is unique.
     """
     q, r = torch.linalg.qr(x)

@@ -1,11 +1,11 @@
 """KnOTS (Stoica et al., arXiv 2410.19735): align the updates in one basis, merge them there.
 
 [ΔW_1 … ΔW_T] side by side = U S [V_1 … V_T]; the task vectors are S V_t = Uᵀ ΔW_t = (Uᵀ B_t) A_t, merged
-element by element (trim and sign over all matrices at once) and mapped back by U. Through factors: the wide
-matrix is [B_1 … B_T] times a block diagonal of the A_t, whose QR is block-wise, so its SVD is a small one.
+element by element (with a global threshold per task) and mapped back by U. Through factors: the wide matrix is
+[B_1 … B_T] times a block diagonal of the A_t. The QR of that is block-wise, which leaves a small SVD.
 
-Variant: directions count above 10⁻⁶ of the largest singular value; the official code's bound is 10⁻⁵ whatever the size
-of the updates, and it leaves α/r out of them.
+Variant: directions count if their singular value is above 10⁻⁶ of the largest; the official code's bound is an absolute
+10⁻⁵, and its updates leave α/r out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Knots(Operator):
-    """``rule``: ties | addition; ``density`` and ``threshold`` (global | matrix) are of TIES; ``scale``: λ."""
+    """``rule``: ties | addition; ``density`` and ``threshold`` (global | matrix): of TIES alone; ``scale``: λ."""
 
     rule: Literal["ties", "addition"] = "ties"
     density: Density = 0.2
@@ -30,7 +30,7 @@ class Knots(Operator):
     scale: float = 1.0
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """All bases first (as large as the adapters); then rows of S V_t, one matrix at a time."""
+        """The plan: all bases (as large as the adapters) are computed now, the merged S V on demand."""
         from hiplora.updates import LowRank
 
         basis = {name: shared_basis([task[name] for task in tasks]) for name in tasks[0]}
@@ -43,7 +43,7 @@ class Knots(Operator):
         return Plan(matrix, factored=True, notes=notes)
 
     def _rule(self, rows: Tasks) -> tuple[Callable[[str], torch.Tensor], dict[str, Any]]:
-        """The merged S V (q, n) by name, and notes."""
+        """A function from a name to the merged S V (q, n), and notes."""
         from hiplora.merging.blocks import fuse_blocks
         from hiplora.merging.elementwise import plan_ties
 
@@ -62,7 +62,7 @@ def in_basis(basis: torch.Tensor, update: Update) -> LowRank:
 
 
 def shared_basis(updates: Sequence[Update]) -> torch.Tensor:
-    """U (m, q) of the SVD of [ΔW_1 … ΔW_T], numerically zero directions dropped."""
+    """U (m, q) of the SVD of [ΔW_1 … ΔW_T], without numerically zero directions; float32."""
     import torch
 
     from hiplora.merging.factors import column_basis, thin

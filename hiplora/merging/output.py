@@ -1,4 +1,4 @@
-"""Where a merge is written: the folder and its report, and a backbone with the merged updates folded in."""
+"""Writes a merge: its report and card, and a backbone with the merged updates folded in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from hiplora.errors import UserError
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")  # not those of the result
+WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+)  # a backbone's other weight files, not copied
 COMMAND = "hiplora-merge"
 
 
@@ -35,13 +44,17 @@ def write_folded(
 ) -> dict[str, Any]:
     """Copy a backbone folder to ``out`` with W + ΔW in place of W, one file at a time.
 
-    Every tensor keeps the dtype in which it is stored, or all get ``dtype``, and config.json says so.
+    Every tensor keeps the dtype in which it is stored; with ``dtype`` all floating-point tensors get that one, and
+    config.json names it.
 
-    ΔW goes in the way in which W is stored. A head that is tied to the embedding becomes a weight of its own where the
-    two differ from now on. ``trained`` values take the place of the backbone's.
+    ΔW is transposed if W is stored so. A head tied to the embedding becomes a weight of its own if the two now differ.
+    ``trained`` values replace the backbone's.
+
+    Returns:
+        The number of updates as ``folded`` and the untied heads, if any, as ``untied``; for the report.
 
     Raises:
-        UserError: a module that the backbone lacks, of another shape or quantised, or sums too large for the dtype.
+        UserError: the backbone lacks a module, or has it quantised or in another shape; a sum overflows the dtype.
     """
     weights, trained = Weights(backbone), trained or Trained()
     edits = _Edits(weights, dtype)
@@ -60,12 +73,12 @@ def write_folded(
             shutil.copy2(path, out / path.name)
     edits.finish(out)
     if dtype is not None:
-        _say_dtype(out, dtype)
+        _write_dtype(out, dtype)
     return {"folded": len(updates), **({"untied": edits.untied} if edits.untied else {})}
 
 
 class _Edits:
-    """What a fold makes of every stored tensor: by its name, the tensors that are written for it."""
+    """The changes of a fold: for every stored tensor, the tensors that are written in its place."""
 
     def __init__(self, weights: Weights, dtype: torch.dtype | None) -> None:
         self._weights, self._dtype = weights, dtype
@@ -74,12 +87,12 @@ class _Edits:
         self.untied: list[str] = []
 
     def add(self, module: str, update: Update) -> None:
-        """Have ΔW added to the weight of a module. UserError where the two do not fit."""
+        """Add ΔW to the weight of a module. Raises UserError if the two do not fit."""
         turned = self._weights.transposed(module, update.shape)
         self._put(f"{module}.weight", lambda weight: _sum(weight, update, turned, self._dtype or weight.dtype))
 
     def replace(self, parameter: str, tensor: Tensor, *, tying: bool) -> None:
-        """Have a parameter replaced; what is tied to it follows only if ``tying``. UserError where it does not fit."""
+        """Replace a parameter; those tied to it follow only if ``tying``. Raises UserError if it does not fit."""
         stored = self._check(parameter, tuple(tensor.shape))
         self._put(parameter, lambda weight: tensor.to(weight.dtype).contiguous())
         for other in [] if tying else self._tied_to(stored):
@@ -87,7 +100,7 @@ class _Edits:
                 self._put(other, torch.clone)
 
     def rows(self, module: str, rows: Mapping[int, Tensor]) -> None:
-        """Have some rows of an embedding replaced, and of what is tied to it, as PEFT does. UserError as above."""
+        """Replace rows of an embedding and of what is tied to it, as PEFT does. Raises UserError if they do not fit."""
         values = torch.stack([*rows.values()])
         stored = self._check(f"{module}.weight", (max(rows) + 1, values.shape[1]), least=True)
 
@@ -103,13 +116,13 @@ class _Edits:
         fits = own is not None and (own == shape or (least and own[1:] == shape[1:] and own[0] >= shape[0]))
         if stored is None or not fits:
             raise UserError(
-                f"{parameter} is {own or 'absent'} in the backbone and {shape} in the adapters, so that it cannot be "
+                f"{parameter} is {own or 'absent'} in the backbone and {shape} in the adapters, so it cannot be "
                 f"folded in; write an adapter, or add --without {parameter.removesuffix('.weight')}."
             )
         return stored
 
     def _tied_to(self, stored: str) -> list[str]:
-        """Parameters that share a stored one."""
+        """The other parameters that are tied to a stored one."""
         model = self._weights.skeleton
         if model is None:
             return []
@@ -120,7 +133,7 @@ class _Edits:
         stored = weights.stored_name(name)
         assert stored is not None  # its shape has been read
         names = model.names(name) if model else (name,)
-        if stored not in names:  # it is tied, and the checkpoint holds the other one alone
+        if stored not in names:  # it is tied, and the checkpoint stores only the other one
             self._by_source.setdefault(stored, {stored: lambda weight: weight})[name] = change
             self._added[name] = stored
         else:
@@ -129,11 +142,11 @@ class _Edits:
             self.untied.append(name)
 
     def of(self, stored: str, tensor: Tensor) -> dict[str, Tensor]:
-        """The tensors that take the place of a stored one."""
+        """The tensors, by name, that are written in place of a stored one."""
         return {name: change(tensor) for name, change in self._by_source.get(stored, {stored: _same}).items()}
 
     def finish(self, out: Path) -> None:
-        """Enter new tensors into the index, and untied heads into config.json."""
+        """Add new tensors to the index, and set ``tie_word_embeddings`` to false for untied heads."""
         if (out / INDEX).is_file() and self._added:
             index = json_object(out / INDEX)
             index["weight_map"] |= {name: index["weight_map"][stored] for name, stored in self._added.items()}
@@ -151,14 +164,14 @@ def _same(weight: Tensor) -> Tensor:
 
 
 def _sum(weight: Tensor, update: Update, turned: bool, dtype: torch.dtype) -> Tensor:
-    """W + ΔW in the orientation of W, rounded once."""
+    """W + ΔW in the layout of W, rounded once."""
     change = update.dense().to(weight.device)
     wide = weight if weight.dtype == torch.float64 else weight.float()
     return (wide + (change.mT if turned else change)).to(dtype).contiguous()
 
 
-def _say_dtype(out: Path, dtype: torch.dtype) -> None:
-    """Name the dtype in config.json, and the size of the weights in their index."""
+def _write_dtype(out: Path, dtype: torch.dtype) -> None:
+    """Write the dtype into config.json, and the size of the weights into their index."""
     config, index = out / "config.json", out / INDEX
     if config.is_file():
         raw = json_object(config)
@@ -172,7 +185,7 @@ def _say_dtype(out: Path, dtype: torch.dtype) -> None:
 
 
 def header(path: Path) -> int:
-    """Bytes of a safetensors file before its tensors: a length of 8 bytes and as much JSON as it says."""
+    """Bytes of a safetensors file before its tensors: 8 bytes of length, then a JSON of that length."""
     with path.open("rb") as file:
         return 8 + int.from_bytes(file.read(8), "little")
 
@@ -192,7 +205,7 @@ def _fold_file(source: Path, target: Path, edits: _Edits, *, dtype: torch.dtype 
 
 
 def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
-    """The card of a merge: what was merged how, and no scores, as nothing has been measured."""
+    """Write the card of a merge: inputs, operator, options; no scores, because none were measured."""
     inputs = [Path(each).resolve().name if Path(each).is_dir() else str(each) for each in report["inputs"]]
     shown = ("operator", "calibration", "options", "seed", "rank", "relative_error", "dtype", "folded", "untied")
     settings = {name: report[name] for name in shown if report.get(name) is not None}
@@ -210,5 +223,5 @@ def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:
-    """``merge_report.json`` beside the result: operator, options, errors and inputs."""
+    """Write ``merge_report.json`` beside the result: operator, options, errors and inputs."""
     (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")

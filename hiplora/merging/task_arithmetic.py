@@ -1,7 +1,7 @@
 """Task arithmetic (Ilharco et al., arXiv 2212.04089): ΔW = λ Σ_t w_t ΔW_t, in factors.
 
-Variant: λ is 1/T where none is given, also with weights; PEFT's ``linear`` is (Σ B_t)(Σ A_t) instead, and mergekit's
-``linear`` divides by Σ_t w_t.
+Variant: λ defaults to 1/T, with weights too; PEFT's ``linear`` is (Σ B_t)(Σ A_t) instead, and mergekit's ``linear``
+divides by Σ_t w_t.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The k-th largest magnitude among all entries of an adapter, exactly, without sorting or holding them.
+"""The exact k-th largest magnitude among all entries of an adapter, without sorting or holding all of them.
 
-A bracket around it is guessed from a sample; one walk over the entries counts what is above and holds what is inside.
-Where the guess is missed, or too much is inside, they are counted in two walks.
+A sample gives a bracket around it. One walk over the entries counts those above the bracket and holds those inside.
+If the k-th is outside, or too many entries are inside, two more walks find it by counting.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from hiplora.merging.blocks import every_block
 from hiplora.updates import Deferred, Dense, Update
 
 SAMPLED = 1 << 19
-"""Entries of an adapter from which a bracket around its threshold is guessed."""
+"""Entries of an adapter in the sample."""
 HELD = 1 << 24
-"""Entries inside a bracket that are held, 64 MB; more are counted in two walks instead."""
+"""Most entries held inside a bracket, 64 MB."""
 Walk: TypeAlias = Callable[[Callable[[Tensor], Any]], Iterable[Any]]
-"""Gives the results of a function on every block of the entries; the function may overwrite a block."""
+"""Yields the results of a function on every block of the entries; the function may overwrite a block."""
 
 
 def threshold(updates: Iterable[Update], density: float) -> float:
-    """The magnitude that round(density · entries) entries of all updates reach."""
+    """The k-th largest magnitude of all updates together, k = round(density · entries); infinity for k = 0."""
     held = list(updates)
     return magnitude_threshold(lambda action: every_block(held, action), density, sample=sampled(held))
 
@@ -44,9 +44,9 @@ def magnitude_threshold(walk: Walk, density: float, *, sample: Tensor | None = N
 
 
 def bracket(sample: Tensor, density: float) -> tuple[float, float]:
-    """Bounds [low, high) that hold the k-th magnitude of all, unless the sample is a one-in-a-million one."""
+    """Bounds [low, high) that contain the k-th magnitude of all entries for all but about one sample in a million."""
     size = sample.numel()
-    margin = 2 + 5 * math.sqrt(size * density * (1 - density))  # five standard deviations of a rank in the sample
+    margin = 2 + 5 * math.sqrt(size * density * (1 - density))  # five standard deviations of the rank in the sample
     low, high = size - math.ceil(density * size + margin), size - math.floor(density * size - margin)
     inside = [place for place in (low, high) if 0 <= place < size]
     ordered = np.partition(sample.abs().flatten().numpy(), inside) if inside else np.empty(0)
@@ -77,7 +77,7 @@ def _split(x: Tensor, low: float, high: float) -> tuple[np.ndarray, int]:
     if magnitudes.device.type != "cpu":
         above = magnitudes >= high
         return magnitudes[(magnitudes >= low) & ~above].cpu().numpy(), int(above.sum())
-    held: np.ndarray = magnitudes.numpy()  # which compares and counts several times as fast
+    held: np.ndarray = magnitudes.numpy()  # numpy compares and counts several times as fast as torch here
     over = held >= np.float32(high)
     count = int(np.count_nonzero(over))
     over ^= held >= np.float32(low)
@@ -85,10 +85,10 @@ def _split(x: Tensor, low: float, high: float) -> tuple[np.ndarray, int]:
 
 
 def _counted(walk: Walk, density: float) -> float:
-    """The k-th largest magnitude by counting, whatever the entries are.
+    """The k-th largest magnitude by counting, for entries of any distribution.
 
-    The bits of a non-negative float32 order like its value, so the upper 16 bits are counted first, then the lower 16
-    among the entries that share the upper ones: two tables of 2¹⁶ counters replace a sort.
+    The bits of a non-negative float32 order like its value. So the upper 16 bits are counted first, then the lower 16
+    among the entries with the k-th's upper bits: two tables of 2¹⁶ counters replace a sort.
     """
     upper = _table(walk, lambda bits: bits >> 16)
     wanted = round(density * int(upper.sum()))
@@ -109,7 +109,7 @@ def _table(walk: Walk, key: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _descend(counts: Tensor, wanted: int) -> tuple[int, int]:
-    """Bin that holds the wanted-th entry from the top, and the number of entries in the bins above it."""
+    """The bin of the wanted-th entry from the top, and the number of entries in the bins above it."""
     from_top = counts.flip(0).cumsum(0)
     position = int(torch.searchsorted(from_top, wanted))
     above = int(from_top[position - 1]) if position else 0
@@ -117,10 +117,10 @@ def _descend(counts: Tensor, wanted: int) -> tuple[int, int]:
 
 
 def sampled(updates: Sequence[Update]) -> Tensor | None:
-    """About SAMPLED entries of all updates, drawn with a fixed seed; None where there are too few to be worth it.
+    """About SAMPLED entries of all updates, drawn with a fixed seed; None if a sample would not save time.
 
-    Each update gives as many as its size says. A full matrix that is formed anew each time would be formed once more
-    for it, which is what the sample is to save: then there is none.
+    Each update contributes in proportion to its size. Below 8 · SAMPLED entries, counting is cheap. A ``Deferred``
+    matrix would have to be formed once more for the sample, which costs as much as the walk that it saves.
     """
     sizes = [update.shape[0] * update.shape[1] for update in updates]
     if sum(sizes) < 8 * SAMPLED or any(isinstance(update, Deferred) for update in updates):

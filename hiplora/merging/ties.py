@@ -1,11 +1,12 @@
 """TIES-Merging (Yadav et al., arXiv 2306.01708) on dense ΔW: trim, elect the sign of the sum, average what agrees.
 
-The task vector is the whole ΔW, not A and B apart. With ``threshold: global`` the cut is one magnitude per
-task over all matrices, as in the official code; with ``matrix`` one per task and matrix.
+The task vector is the whole ΔW, not A and B apart. With ``threshold: global`` there is one threshold per task over all
+its matrices, as in the official code; with ``matrix`` one per task and matrix.
 
-Variant: round(d K) entries are kept, and those that equal the smallest (official code: int(d K) + 1); an entry whose
-sum is exactly 0 is 0 (there: the majority's sign); agreeing entries are averaged by number, weights act before the sign
-is elected (mergekit divides by their sum, PEFT elects without them). docs/merging.md compares the public codes.
+Variant: round(d K) entries are kept, and all that equal the smallest of them (official code: int(d K) + 1). An entry
+whose sum is exactly 0 is 0 (official code: it gets the majority's sign). Weights act before the sign is elected, and
+the average divides by the number of agreeing entries (mergekit divides by the sum of their weights, PEFT elects without
+weights). docs/merging.md compares the public codes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Ties(Operator):
     full_rank: ClassVar[bool] = True
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """One pass per task, rarely three, for the global cut; then one matrix at a time, in blocks of rows."""
+        """The plan: one walk per task, rarely three, for its global threshold; then one matrix at a time, in blocks."""
         from hiplora.merging.elementwise import plan_ties
         from hiplora.updates import Dense
 

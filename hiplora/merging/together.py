@@ -1,4 +1,4 @@
-"""Adapter folders that are merged: on the same modules, and what they trained beside their updates as one."""
+"""Brings adapter folders together for a merge: the union of their modules, and their other trained tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 
 def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict[str, list[str]]]:
-    """The adapters' updates on all modules that any of them adapts, and by label which modules one leaves alone.
+    """The adapters' updates on the union of their modules and, by label, the modules that an adapter lacks.
 
-    An adapter that does not adapt a module has the update 0 there, in every operator. Adapters without a common module
-    do not belong together.
+    In every operator, an adapter that does not adapt a module has the update 0 there.
 
     Raises:
-        UserError: they have no adapted module in common.
+        UserError: the adapters have no adapted module in common, so that they do not belong together.
     """
     from hiplora.updates import zero
 
@@ -33,10 +32,10 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
 
 
 def trained_together(adapters: Sequence[Adapter]) -> tuple[Trained, list[str]]:
-    """What the adapters trained beside their updates, as one, and sentences on whose it is.
+    """The merged tensors that adapters trained besides their updates, and one sentence per module on its origin.
 
     Raises:
-        UserError: it does not go together.
+        UserError: these tensors cannot be merged.
     """
     from hiplora.adapters.trained import check_apart, merge_trained
 

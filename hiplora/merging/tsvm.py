@@ -23,7 +23,7 @@ class Tsvm(Operator):
     scale: float = 1.0
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
-        """Each matrix on its own, in factors."""
+        """The plan: each matrix on its own, in factors."""
         import torch
 
         from hiplora.merging.factors import orthogonalised_sum, thin, triplets

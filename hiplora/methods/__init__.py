@@ -24,7 +24,7 @@ METHODS: dict[str, str] = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method. Raises UserError naming the known ones."""
+    """The class of a method. Raises UserError for an unknown name."""
     if name not in METHODS:
         raise UserError(f"method={name} is not known; choose one of {', '.join(METHODS)}")
     module, attribute = METHODS[name].split(":")

@@ -1,7 +1,7 @@
-"""AdaLoRA (Zhang et al. 2023), PEFT's own: ``ΔW = s P diag(Λ) Q``, ranks pruned to a budget while training.
+"""AdaLoRA (Zhang et al. 2023) as in PEFT: ``ΔW = s P diag(Λ) Q``, ranks pruned to a budget during training.
 
-PEFT leaves two things to the training loop: its allocation call after each optimizer step, and, since the loss
-is not the model's own here, the term that keeps P and Q orthogonal.
+Two things are left to the training loop: PEFT's allocation call after each optimizer step, and the term that keeps P
+and Q orthogonal. PEFT adds that term to the model's own loss, which training here does not use.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ALLOCATION = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # PEFT's importance of every
 class Adalora(Method):
     """Options of ``method=adalora``.
 
-    Every matrix starts at rank ``init_r`` and the mean rank ends at ``target_r``. Pruning begins after the share
-    ``tinit`` of the steps, happens every ``delta_t`` of them, and is final for the last ``tfinal`` of them.
-    ``orthogonality`` weighs the mean of ``‖PᵀP − I‖_F`` and ``‖QQᵀ − I‖_F`` in the loss.
+    Every matrix starts at rank ``init_r``, and the mean rank ends at ``target_r``. ``tinit``, ``delta_t`` and
+    ``tfinal`` are shares of the steps: pruning begins after ``tinit``, happens every ``delta_t``, and is over for the
+    last ``tfinal``. ``orthogonality`` weighs the mean of ``‖PᵀP − I‖_F`` and ``‖QQᵀ − I‖_F`` in the loss.
     """
 
     parity_exception: ClassVar[str | None] = "trains rank init_r; its final ranks meet target_r in their mean only"
@@ -94,7 +94,7 @@ class Adalora(Method):
         )
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
-        """As every method; PEFT's cast to fp32 makes the constant in its scaling trainable, and that is undone."""
+        """A fresh adapter. PEFT's cast to fp32 makes ``ranknum``, a constant in the scaling, trainable; undone here."""
         model = super().attach(backbone_model, setup=setup)
         for layer in _layers(model).values():
             layer.ranknum.requires_grad_(False)
@@ -114,7 +114,7 @@ class Adalora(Method):
         return self.orthogonality * torch.stack(distances).mean()
 
     def after_step(self, peft_model: PeftModel, step: int) -> None:
-        """Allocate from the gradients of this step, which are still there."""
+        """Call PEFT's allocator, which reads this step's gradients; they are not zeroed yet."""
         tuner: Any = peft_model.base_model
         tuner.update_and_allocate(step)
 
@@ -131,16 +131,16 @@ class Adalora(Method):
         _config(peft_model).rank_pattern = state["rank_pattern"]
 
     def restart(self, peft_model: PeftModel) -> None:
-        """Let a further training allocate afresh: no importance averages, the schedule from step 0, no rank pattern.
+        """Reset the allocator for a further training: no importance averages and no rank pattern.
 
-        Pruned triplets stay with the value 0 and may grow again until the new schedule prunes. So the old pattern
-        must go: PEFT would save by it, and cut off what has grown.
+        Pruned triplets stay in the model with the value 0 and may grow again until the new schedule prunes them. PEFT
+        would save by the old rank pattern and cut off what has grown, so the pattern is removed.
         """
         _allocator(peft_model).reset_ipt()
         _config(peft_model).rank_pattern = None
 
     def save(self, peft_model: PeftModel, folder: Path) -> None:
-        """A stock LoRA with a rank per matrix: PEFT's own folder is rounded to the backbone's dtype when it is read."""
+        """Write a stock LoRA with a rank per matrix: PEFT rounds its own AdaLoRA to the backbone's dtype on loading."""
         save_as_lora(self, peft_model, folder)
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
@@ -150,7 +150,7 @@ class Adalora(Method):
         return {name: _update(layer, active_adapter(peft_model)) for name, layer in layers.items()}
 
     def deployed_parameters(self, peft_model: PeftModel) -> int:
-        """Factors of the triplets that are not pruned; a value is part of its column."""
+        """Numbers in the factors of the triplets that are not pruned; each Λ_i is folded into its column of P."""
         return factor_parameters(self.updates(peft_model))
 
 
@@ -170,12 +170,12 @@ def _config(peft_model: PeftModel) -> Any:
 
 
 def _update(layer: Any, adapter: str) -> Update:
-    """``s P diag(Λ) Q`` of the triplets that are left; of rank one and zero where none is."""
+    """``s P diag(Λ) Q`` of the triplets that are not pruned; zero, of rank 1, if all are."""
     from hiplora.updates import LowRank
 
     A, E, B = (getattr(layer, part)[adapter].detach().float() for part in ("lora_A", "lora_E", "lora_B"))
     kept = E.flatten() != 0
     if not kept.any():
         return LowRank(B.new_zeros(B.shape[0], 1), A.new_zeros(1, A.shape[1]))
-    scaling = layer.scaling[adapter] / (float(layer.ranknum[adapter]) + 1e-5)  # PEFT's own guard against rank 0
+    scaling = layer.scaling[adapter] / (float(layer.ranknum[adapter]) + 1e-5)  # PEFT's guard against division by rank 0
     return LowRank(B[:, kept] * (E.flatten()[kept] * scaling), A[kept])

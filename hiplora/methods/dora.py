@@ -1,4 +1,4 @@
-"""DoRA (Liu et al. 2024), PEFT's own: direction by LoRA, magnitude of every row of the weight apart.
+"""DoRA (Liu et al. 2024) as in PEFT: LoRA for the directions of the weight's rows, their magnitudes trained separately.
 
 ``W' = diag(m / ‖W + s B A‖_rows) (W + s B A)``, so ``ΔW = W' − W`` has full rank.
 """
@@ -30,7 +30,7 @@ class Dora(PlainLora):
         return peft_config
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
-        """As every method, with the initial magnitudes in fp32: PEFT rounds them as the weights, so that ΔW ≠ 0."""
+        """A fresh adapter with magnitudes computed in fp32: PEFT rounds them to the weight's dtype, so ΔW is not 0."""
         from hiplora.tuner.targets import matrix_of
 
         model = super().attach(backbone_model, setup=setup)
@@ -54,7 +54,7 @@ class Dora(PlainLora):
 
 
 def _deferred(weight: Tensor, product: LowRank, magnitude: Tensor) -> Update:
-    """ΔW is formed from the backbone's own weight when it is asked for; the backbone is never written to."""
+    """ΔW (m, n), formed from the backbone's weight on every access."""
     from hiplora.updates import Deferred, dora
 
     return Deferred(lambda: dora(weight.float(), product, magnitude), product.shape)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 class Hip(Method):
     """Options of ``method=hip``.
 
-    ``stability`` is λ and ``gamma`` γ of the budget ``R = λ Σ w_i φ_i²``, ``w_i ∝ σ_i^γ``; ``lr_scale``
-    multiplies the learning rate of φ and ``lora_plus`` that of B; ``project_residual`` and ``zero_init`` are ablation
-    switches.
+    ``stability`` is λ and ``gamma`` is γ of the budget ``R = λ Σ w_i φ_i²`` with ``w_i ∝ σ_i^γ``. ``lr_scale``
+    multiplies the learning rate of φ, ``lora_plus`` that of B. ``project_residual`` and ``zero_init`` are switches for
+    ablations.
     """
 
     uses_svd: ClassVar[bool] = True
@@ -80,7 +80,7 @@ class Hip(Method):
         )
 
     def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
-        """The residual factors in one group, φ in another with its own learning rate; with LoRA+, B in a third."""
+        """AdamW's groups: the residual factors, φ with its own learning rate and, with LoRA+, B."""
         groups = super().param_groups(peft_model, training=training)
         groups = with_rate(groups, tuner(peft_model).principal_parameters(), self.lr_scale)
         return lora_plus(groups, peft_model, self.lora_plus)

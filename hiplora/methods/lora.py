@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021), PEFT's own: ``ΔW = s B A`` with ``s = α / r``. The baseline, and three cited variants.
+"""LoRA (Hu et al. 2021) as in PEFT, ``ΔW = s B A`` with ``s = α / r``: the baseline, and three cited variants.
 
 rsLoRA (Kalajdzievski 2023) scales by ``α / √r``; LoRA+ (Hayou et al. 2024) trains B at a multiple of A's learning
-rate; LoRA-FA (Zhang et al. 2023) leaves A as it was drawn.
+rate; LoRA-FA (Zhang et al. 2023) freezes A at its random start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class PlainLora(Method):
-    """The options that every LoRA of PEFT's has here; ``alpha`` null means twice the rank."""
+    """The options of every method that is one of PEFT's LoRAs; ``alpha`` null stands for twice the rank."""
 
     r: int
     alpha: int | None
@@ -62,7 +62,7 @@ class PlainLora(Method):
 class Lora(PlainLora):
     """Options of ``method=lora``.
 
-    ``rslora`` scales by α / √r, ``lora_plus`` is the learning rate of B over that of A, ``freeze_a`` trains B alone.
+    ``rslora`` scales by α / √r, ``lora_plus`` is the ratio of B's learning rate to A's, ``freeze_a`` trains B alone.
     """
 
     rslora: Annotated[bool, Neutral(False)]
@@ -93,7 +93,7 @@ class Lora(PlainLora):
         return lora_plus(super().param_groups(peft_model, training=training), peft_model, self.lora_plus)
 
     def state(self, peft_model: PeftModel) -> dict[str, Any]:
-        """A where it is frozen: B means nothing beside another."""
+        """A, if it is frozen: the trained B is only meaningful with that A."""
         frozen = {name: A.detach() for name, A in _down_factors(peft_model).items()}
         return {"A": frozen} if self.freeze_a else {}
 
@@ -107,7 +107,7 @@ def _down_factors(peft_model: PeftModel) -> dict[str, Any]:
 
 
 def save_as_lora(method: Method, peft_model: PeftModel, folder: Path) -> None:
-    """Write the method's low-rank updates as a stock PEFT LoRA for the unchanged backbone, scaling 1, in fp32."""
+    """Write the method's low-rank updates as a stock PEFT LoRA on the unchanged backbone, with scaling 1, in fp32."""
     from hiplora.adapters.writing import write_lora
 
     config: Any = peft_model.peft_config[active_adapter(peft_model)]
@@ -121,7 +121,7 @@ def factor_parameters(updates: Mapping[str, Any]) -> int:
 
 
 def lora_updates(peft_model: PeftModel) -> dict[str, LowRank]:
-    """``s B A`` of every LoRA layer of the active adapter, the scaling folded into B; detached, fp32."""
+    """``s B A`` of the active adapter's LoRA layers, by name, with the scaling folded into B; detached, fp32."""
     from peft.tuners.lora import LoraLayer
 
     from hiplora.updates import LowRank

@@ -1,8 +1,8 @@
-"""O-LoRA (Wang et al. 2023, arXiv 2310.14152): a LoRA of its own for every task, kept orthogonal to those before.
+"""O-LoRA (Wang et al. 2023, arXiv 2310.14152): a new LoRA for every task, kept orthogonal to those of earlier tasks.
 
-After task t the update is ``Σ_{i≤t} s B_i A_i``. The factors of earlier tasks are frozen and stay part of the model;
-the task's own are trained under ``λ₁ Σ |A_old A_newᵀ|``, an L1 sum over all entries of all matrices, where ``A_old``
-holds the rows of all earlier tasks. On a first task there are none, and it is plain LoRA.
+After task t the update is ``Σ_{i≤t} s B_i A_i``. The factors of earlier tasks are frozen and stay part of the model.
+The current task's are trained with the penalty ``λ₁ Σ |A_old A_newᵀ|``, summed over all entries of all matrices, where
+``A_old`` holds the rows of all earlier tasks. The first task has none, so there it is plain LoRA.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Olora(PlainLora):
-    """Options of ``method=olora``; ``orthogonality`` is λ₁. Dropout is on the trained factors' input alone."""
+    """Options of ``method=olora``; ``orthogonality`` is λ₁. Dropout acts on the input of the trained factors alone."""
 
     parity_exception: ClassVar[str | None] = "its rank grows by r with every task that it is trained on"
     fresh_factors: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class Olora(PlainLora):
         return self.orthogonality * sum(overlaps[1:], overlaps[0])
 
     def state(self, peft_model: PeftModel) -> dict[str, Any]:
-        """The frozen factors of the tasks before, the scaling folded into B."""
+        """The frozen factors of earlier tasks, with the scaling folded into B."""
         return {"old": {name: {"B": update.B, "A": update.A} for name, update in _old(peft_model).items()}}
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
@@ -56,10 +56,10 @@ class Olora(PlainLora):
         _hold(peft_model, {name: LowRank(kept["B"], kept["A"]) for name, kept in state["old"].items()})
 
     def restart(self, peft_model: PeftModel) -> None:
-        """Freeze what was trained beside what is frozen, and start new factors as LoRA does: A at random, B at 0.
+        """Freeze the trained factors with the older ones, and start new factors as LoRA does: A random, B zero.
 
-        The seed is that of the run in every task. So the number of frozen directions is added to it: factors that start
-        where the old ones started would be penalised from the first step on.
+        All tasks of a run have one seed. The frozen rank is added to it, because an A drawn from the seed alone would
+        be the old A's start, and the penalty would be large from the first step on.
         """
         import torch
 
@@ -79,7 +79,7 @@ class Olora(PlainLora):
         return super().detach(peft_model)
 
     def save(self, peft_model: PeftModel, folder: Path) -> None:
-        """A stock LoRA whose rank is that of all tasks together."""
+        """Write a stock LoRA whose rank is the sum over all tasks."""
         save_as_lora(self, peft_model, folder)
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
@@ -93,7 +93,7 @@ class Olora(PlainLora):
 
 
 def _trained(peft_model: PeftModel) -> dict[str, dict[str, Tensor]]:
-    """A (r, n) and B (m, r) of every matrix as they are trained."""
+    """The trained parameters A (r, n) and B (m, r) of every matrix."""
     from peft.tuners.lora import LoraLayer
 
     adapter = active_adapter(peft_model)
@@ -105,7 +105,7 @@ def _trained(peft_model: PeftModel) -> dict[str, dict[str, Tensor]]:
 
 
 def _hold(peft_model: Any, old: Mapping[str, LowRank]) -> None:
-    """Make these updates the frozen part of the model, beside the weights, in the place of what was there."""
+    """Attach these updates as the frozen part of the model, in place of the previous ones; weights do not change."""
     from hiplora.merging.attached import attached
 
     getattr(peft_model, "olora_attached", ExitStack()).close()

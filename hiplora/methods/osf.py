@@ -1,8 +1,8 @@
-"""OSF, orthogonal subspace fine-tuning (Nayak et al. 2025, arXiv 2504.07097), PEFT's own.
+"""OSF, orthogonal subspace fine-tuning (Nayak et al. 2025, arXiv 2504.07097), as in PEFT.
 
-``W = U_high Σ_high V_highᵀ + U_low Σ_low V_lowᵀ``: the leading singular triplets are frozen, the others are trained
-themselves, with gradients projected out of the frozen subspaces. ``ΔW`` has full rank. Like every method here it takes
-the singular directions of the original weights, also where it goes on; its paper decomposes them anew before each task.
+``W = U_high Σ_high V_highᵀ + U_low Σ_low V_lowᵀ``: the leading singular triplets are frozen and the others are trained,
+with gradients projected out of the frozen subspaces. ``ΔW`` has full rank. Like every method here, a continued training
+uses the singular directions of the original weights; the paper decomposes the weights anew before each task.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Osf(Method):
             return super().load(backbone_model, adapter_dir)
 
     def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
-        """One group with its own learning rate: what is trained are unit vectors of the weights themselves."""
+        """One group with its own learning rate: the trained tensors are singular triplets of the weights themselves."""
         (group,) = super().param_groups(peft_model, training=training)
         return [{**group, "lr": training.lr * self.lr_scale}]
 
@@ -84,10 +84,10 @@ class Osf(Method):
 
 @contextmanager
 def _decomposed_in_fp32() -> Iterator[None]:
-    """Keep what PEFT decomposes in fp32: rounded to the weight's dtype, the subspaces are not orthogonal.
+    """A context in which PEFT keeps the triplets in fp32: rounded to the weight's dtype they are not orthogonal.
 
-    What is trained is stored alone, and ``ΔW`` is its difference to what is decomposed again. Two machines' singular
-    vectors may differ by a rotation that the product does not see, unless each is rounded.
+    A folder holds the trained triplets alone, and ``ΔW`` is their difference to a new decomposition on loading. Two
+    machines' singular vectors may differ by a rotation, which cancels in the product unless each vector is rounded.
     """
     from peft.tuners.osf import layer
 

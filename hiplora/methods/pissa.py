@@ -1,12 +1,12 @@
-"""PiSSA (Meng et al. 2024), PEFT's own initialisation: train the leading singular triplets themselves.
+"""PiSSA (Meng et al. 2024) with PEFT's initialisation: LoRA that starts at the leading singular triplets.
 
-PEFT starts ``s B₀A₀`` at the best rank-r approximation of ``W`` and leaves ``W − s B₀A₀`` in the backbone. The
-update of the backbone as it was is therefore ``ΔW = s (BA − B₀A₀)``, of rank up to 2 r, and that is what is
-saved, evaluated and merged: a stock LoRA of rank 2 r, which asks for no changed backbone. In bf16 the training
-itself sees ``W − s B₀A₀`` rounded to the backbone's dtype; that rounding is not part of the update.
+PEFT starts ``s B₀A₀`` at the best rank-r approximation of ``W`` and leaves ``W − s B₀A₀`` in the backbone. The update
+of the original backbone is therefore ``ΔW = s (BA − B₀A₀)``, of rank up to 2 r. It is saved, evaluated and merged as a
+stock LoRA of rank 2 r on the unchanged backbone. In bf16 the training itself sees ``W − s B₀A₀`` rounded to the
+backbone's dtype; that rounding is not part of the update.
 
-A training that goes on from another has the start of the first one, so that ``ΔW`` is of the whole line. The start is
-therefore kept with the trained tensors: where it is computed again, an SVD may differ in the last bits.
+A continued training keeps the first training's B₀ and A₀, so that ``ΔW`` covers all its trainings. They are stored with
+the trained tensors, because a second SVD may differ in its last bits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Pissa(PlainLora):
-    """Options of ``method=pissa``; ``iterations`` null takes the exact SVD, a number PEFT's randomised one."""
+    """Options of ``method=pissa``; ``iterations`` null is the exact SVD, a number is PEFT's randomised one."""
 
     parity_exception: ClassVar[str | None] = "stores the triplets taken out of the backbone beside the trained ones"
 
@@ -50,7 +50,7 @@ class Pissa(PlainLora):
         return peft_config
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
-        """As every method; the weights that PEFT changes are kept on the CPU until :meth:`detach`."""
+        """A fresh adapter; copies of the weights that PEFT changes stay on the CPU until :meth:`detach`."""
         from hiplora.spectral.stored import refuse_quantised_module
 
         ends, originals = tuple(f".{target}" for target in setup.targets), {}
@@ -66,13 +66,13 @@ class Pissa(PlainLora):
         return model
 
     def state(self, peft_model: PeftModel) -> dict[str, Any]:
-        """B₀ and A₀ of every matrix, in fp32 as PEFT has taken their product out of the weights."""
+        """B₀ and A₀ of every matrix, in the fp32 in which PEFT subtracted their product from the weights."""
         start = _start(peft_model)
-        assert start is not None  # it is there while an adapter is trained
+        assert start is not None  # a model that trains has one
         return {"start": {name: {"B": B, "A": A} for name, (B, A) in start.factors.items()}}
 
     def load_state(self, peft_model: PeftModel, state: Mapping[str, Any]) -> None:
-        """Leave ``W − s B₀A₀`` in the backbone, of the kept start."""
+        """Set the backbone's weights to ``W − s B₀A₀`` with the stored B₀ and A₀."""
         from hiplora.tuner.targets import transposed
 
         start, adapter = _start(peft_model), active_adapter(peft_model)
@@ -96,7 +96,7 @@ class Pissa(PlainLora):
         return backbone
 
     def save(self, peft_model: PeftModel, folder: Path) -> None:
-        """A stock LoRA of rank 2 r for the unchanged backbone."""
+        """Write a stock LoRA of rank 2 r for the unchanged backbone."""
         save_as_lora(self, peft_model, folder)
 
     def updates(self, peft_model: PeftModel) -> dict[str, Update]:
@@ -104,7 +104,7 @@ class Pissa(PlainLora):
 
         start = _start(peft_model)
         trained = lora_updates(peft_model)
-        if start is None:  # loaded from its folder: the subtraction is in the factors
+        if start is None:  # loaded from its folder, where the factors include the subtraction
             return {**trained}
         adapter = active_adapter(peft_model)
         updates: dict[str, Update] = {}
@@ -119,13 +119,13 @@ class Pissa(PlainLora):
 
 @dataclass(frozen=True)
 class _Start:
-    """What was taken out of the backbone: W (m, n) by module, on the CPU, and B₀ (m, r) and A₀ (r, n) in fp32."""
+    """The original weights W (m, n) by module, on the CPU, and B₀ (m, r) and A₀ (r, n) in fp32."""
 
     weights: dict[str, Tensor]
     factors: dict[str, tuple[Tensor, Tensor]]
 
     def trained_from(self, name: str, scaling: float) -> LowRank:
-        """``s B₀A₀`` as training began: PEFT rounds the factors to the weight's dtype after it took them out."""
+        """``s B₀A₀`` at the start of training: after the subtraction, PEFT rounds B₀ and A₀ to the weight's dtype."""
         from hiplora.updates import LowRank
 
         B, A = (factor.to(self.weights[name].dtype).float() for factor in self.factors[name])
@@ -134,7 +134,7 @@ class _Start:
 
 @contextmanager
 def _factors_taken_out() -> Iterator[dict[Any, tuple[Tensor, Tensor]]]:
-    """B₀ and A₀ by layer, of every PiSSA initialisation within the context: PEFT keeps them rounded alone."""
+    """A context that collects B₀ and A₀ by layer from PiSSA initialisations: PEFT keeps only rounded ones."""
     from peft.tuners.lora import LoraLayer
 
     taken: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -154,7 +154,7 @@ def _factors_taken_out() -> Iterator[dict[Any, tuple[Tensor, Tensor]]]:
 
 
 def _without(weight: Tensor, product: Tensor) -> Tensor:
-    """``W − s B₀A₀`` by PEFT's own formula: in fp32, rounded to the dtype of W."""
+    """``W − s B₀A₀`` as PEFT computes it: in fp32, rounded to the dtype of W."""
     return (weight.float() - product).to(weight.dtype)
 
 

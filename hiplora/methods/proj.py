@@ -1,7 +1,7 @@
 """Proj-LoRA: ``ΔW = s (I − P_U) B A (I − P_V)``, LoRA kept out of the leading singular subspaces.
 
-HiP-LoRA without its principal channel; also the ablation of that channel. Its controls: random subspaces of the same
-size, and ``ΔW = s P_U B A P_V``, LoRA confined inside either kind.
+It is HiP-LoRA without the principal channel: a baseline, and the ablation of that channel. Its controls are random
+subspaces of the same size, and ``ΔW = s P_U B A P_V``, LoRA confined inside either kind of subspace.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class Proj(Method):
     """Options of ``method=proj``; ``k`` is the size of the subspaces.
 
-    ``basis`` is ``singular`` or ``random``, drawn by ``basis_seed`` and the matrix's name; ``side`` is where the update
-    lies, ``outside`` of the subspaces or ``inside``. ``lora_plus`` is the learning rate of B over that of A.
+    ``basis`` is ``singular``, or ``random``: drawn from ``basis_seed`` and the matrix's name. ``side`` says whether the
+    update lies ``outside`` the subspaces or ``inside``. ``lora_plus`` is the ratio of B's learning rate to A's.
     """
 
     uses_svd: ClassVar[bool] = True
@@ -98,7 +98,7 @@ def tuner(peft_model: PeftModel) -> HipLoraModel:
 
 
 def directions(peft_model: PeftModel) -> dict[str, Tensor]:
-    """A sketch (2, k) of the directions of every matrix: the trained numbers mean nothing beside others."""
+    """A sketch (2, k) of the directions of every matrix; the trained tensors are only valid with these directions."""
     from hiplora.tuner.model import adapted_layers
 
     adapter = active_adapter(peft_model)
@@ -107,22 +107,22 @@ def directions(peft_model: PeftModel) -> dict[str, Tensor]:
 
 
 def check_directions(peft_model: PeftModel, kept: Mapping[str, Tensor]) -> None:
-    """Refuse to train on with other directions than those of the sketches. Raises UserError."""
+    """Refuse to continue with directions that do not match the sketches. Raises UserError."""
     from hiplora.tuner.identity import TOLERANCE
 
     for name, sketch in directions(peft_model).items():
         difference = (sketch - kept[name]).abs().max().item()
         require(
             difference <= TOLERANCE,
-            f"the adapter to go on from was trained with other directions of {name} than those computed here "
-            f"(their sketches differ by {difference:.2g}): train it anew on this machine",
+            f"the adapter to continue from was trained with other directions of {name} than those computed here "
+            f"(their sketches differ by {difference:.2g}): train it again on this machine",
         )
 
 
 def basis_options(setup: Setup) -> dict[str, Any]:
     """The fields of HipLoraConfig that come from the model and svd groups of the configuration."""
     svd = setup.svd
-    assert svd is not None  # a method that uses it is given it
+    assert svd is not None  # uses_svd is True
     return {
         "task_type": "CAUSAL_LM",
         "target_modules": list(setup.targets),

@@ -1,13 +1,13 @@
 """Split-LoRA (Lin et al. 2024): split fine-tuning with clients, simulated in one process.
 
-The layers below a cut are the clients' part, the rest the server's. N clients hold a LoRA of their own on the
+The layers below a cut are the clients' part, the rest is the server's. Each of N clients has its own LoRA on the
 lower layers and a disjoint shard of the data; the server's LoRA on the upper layers sees every client's
-activations. Every I optimizer steps the clients' LoRAs are averaged, factor by factor, and once more at the end.
+activations. Every I optimizer steps and at the end, the clients' LoRAs are averaged factor by factor.
 
 Activations and gradients cross the cut unchanged, so one process switches the lower LoRA between the clients'
-micro-batches. Two things are shared that a real deployment would have to agree on: the loss is normalised by the
-label tokens of the whole step, and the gradient is clipped by its norm over server and clients. One client is
-plain LoRA.
+micro-batches. Two quantities are global here, which a real deployment would have to exchange: the loss is normalised
+by the label tokens of the whole step, and the gradient is clipped by its norm over server and clients. With one client
+it is plain LoRA.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hiplora.methods.base import Setup
 
-OWN = "default"  # PEFT's name of the adapter that is kept: the server's LoRA and the first client's
+OWN = "default"  # PEFT's name of the adapter that stays: the server's LoRA and the first client's
 
 
 class Split(PlainLora):
@@ -60,7 +60,7 @@ class Split(PlainLora):
         return self.clients
 
     def attach(self, backbone_model: nn.Module, *, setup: Setup) -> PeftModel:
-        """A LoRA on all layers, and for every further client a copy of its lower part."""
+        """A fresh LoRA on all layers, and a copy of its lower part for every further client."""
         import torch
 
         model = super().attach(backbone_model, setup=setup)
@@ -78,7 +78,7 @@ class Split(PlainLora):
         return model
 
     def before_micro_batch(self, peft_model: PeftModel, shard: int) -> None:
-        """Put the client's LoRA on the lower layers. All clients stay trainable, whoever is active."""
+        """Activate the client's LoRA on the lower layers. The other clients' LoRAs stay trainable."""
         if self.clients == 1:
             return
         for layer in _held_by_clients(peft_model).values():
@@ -91,14 +91,14 @@ class Split(PlainLora):
             self._average(peft_model)
 
     def finish(self, peft_model: PeftModel) -> None:
-        """Average once more; of the clients' LoRAs only the average stays, as part of one adapter."""
+        """Average once more and keep the average alone, as the lower part of one adapter."""
         self._average(peft_model)
         self.before_micro_batch(peft_model, 0)
         for client in range(1, self.clients):
             peft_model.delete_adapter(_name(client))
 
     def _average(self, peft_model: PeftModel) -> None:
-        """Equal weights: the shards differ by one example at most."""
+        """Replace the clients' factors by their mean, with equal weights: shards differ by at most one example."""
         import torch
 
         with torch.no_grad():
@@ -120,7 +120,7 @@ def _lora_layers(peft_model: PeftModel) -> dict[str, Any]:
 
 
 def _lower(names: Iterable[str], cut: float) -> list[str]:
-    """The modules below the cut; a module's layer is the first number in its name. Raises UserError."""
+    """The modules below the cut; a module's layer is the first number in its name. UserError if a side is empty."""
     numbers = {name: int(number[1]) for name in names if (number := re.search(r"\.(\d+)\.", name))}
     depth = 1 + max(numbers.values(), default=-1)
     height = round(cut * depth)
@@ -132,12 +132,12 @@ def _lower(names: Iterable[str], cut: float) -> list[str]:
 
 
 def _held_by_clients(peft_model: PeftModel) -> dict[str, Any]:
-    """The layers that several clients hold; none where there is one client."""
+    """The LoRA layers that every client has a copy of; none with one client."""
     return {name: layer for name, layer in _lora_layers(peft_model).items() if len(layer.lora_A) > 1}
 
 
 def _factors(layers: dict[str, Any], clients: int) -> Iterator[list[Any]]:
-    """Of every A and B of the lower layers, the clients' own, the first client's first."""
+    """For every A and every B of these layers, the list of the clients' copies, in order of clients."""
     for layer in layers.values():
         for factors in (layer.lora_A, layer.lora_B):
             yield [factors[_name(client)].weight for client in range(clients)]

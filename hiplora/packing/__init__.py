@@ -1,7 +1,7 @@
-"""Several sequences in one row, what they share computed once: for training and for evaluation.
+"""Packs several sequences into one row and computes shared prefixes once, for training and for evaluation.
 
-``sequences`` says what is read and predicted, ``rows`` puts sequences into rows, ``batches`` makes tensors of rows,
-``attention`` computes what each token sees, ``masks`` gives it to layers with windows, ``decoder`` runs a model up to
-its hidden states, ``agreement`` says whether a model can be asked so. A token's position tells where it stands: it
-continues the nearest token before it in its row whose position is one less.
+``sequences`` defines what is read and predicted, ``rows`` packs sequences into rows, ``batches`` turns rows into
+tensors, ``attention`` is block attention over rows, ``masks`` builds masks for layers with windows, ``decoder`` runs a
+model up to its hidden states, ``agreement`` tests whether a model computes packed rows correctly. Position ids encode
+the structure of a row: a token continues the nearest token before it whose position is one less.
 """

@@ -1,9 +1,8 @@
-"""Whether a model computes in one row what it computes of separate sequences: asked of the model itself, once.
+"""Tests once per model whether it computes sequences in one row as it computes them separately.
 
-Two short sequences with a common beginning are read alone and in one row. Architectures whose layers see all tokens
-before, or a window of them, agree. Where one does not (a recurrent state, positions that are no position ids), each
-sequence gets a row of its own, and nothing is remembered from one token to the next. A window is made short for the
-test, so that it shows.
+Two short sequences with a common prefix are read alone and in one row. Architectures with full attention or a sliding
+window agree. If one does not (it has a recurrent state, or ignores position ids), each sequence gets its own row, and
+no cache is used. The test makes a sliding window short, so that it has an effect.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from hiplora.packing.sequences import Encoded
 logger = logging.getLogger(__name__)
 
 STEM, BRANCH, WINDOW = 8, 6, 4  # tokens
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative; other tokens seen change a state by its own size
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative; attending to wrong tokens gives errors near 1
 ROUNDED = 0.1  # of narrower dtypes
 
 _Known = WeakKeyDictionary[nn.Module, bool]
@@ -35,12 +34,12 @@ _TREES, _ROWS = _Known(), _Known()
 
 
 def reads_trees(model: nn.Module) -> bool:
-    """Whether a model can be given trees of sequences with masks and positions, and a cache of what it has read."""
+    """Whether a model computes trees of sequences correctly from masks and positions, and with a cache."""
     return _known(model, _TREES, _trees_agree, "a common beginning once")
 
 
 def reads_rows(model: nn.Module) -> bool:
-    """Whether a model keeps sequences side by side in a row apart, by their position ids alone."""
+    """Whether a model separates sequences side by side in a row by their position ids alone."""
     return _known(model, _ROWS, _rows_agree, "several sequences in a row")
 
 
@@ -48,12 +47,12 @@ def _known(model: nn.Module, known: _Known, agree: Callable[[Any, list[Encoded]]
     lm = causal_lm(model)
     if lm not in known:
         if not _finite(lm):
-            return True  # a diverged adapter is on it, which says nothing about the architecture
-        known[lm] = _asked(lm, agree, what)
+            return True  # a diverged adapter is attached, which says nothing about the architecture
+        known[lm] = _tested(lm, agree, what)
     return known[lm]
 
 
-def _asked(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> bool:
+def _tested(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> bool:
     reason = other_attention(lm.get_decoder().config)
     if reason is None and lm.config._attn_implementation != "sdpa":
         reason = f"attn_implementation={lm.config._attn_implementation}"
@@ -63,7 +62,7 @@ def _asked(lm: Any, agree: Callable[[Any, list[Encoded]], bool], what: str) -> b
                 reason = None if agree(lm, _sequences(lm)) else "its outputs would differ"
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # a model that takes no masks, positions or cache fails in ways of its own
+            except Exception as error:  # a model without masks, positions or cache may raise anything
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     if reason is not None:
         logger.warning("%s cannot compute %s (%s): sequences are read one by one", type(lm).__name__, what, reason)
@@ -77,7 +76,7 @@ def _finite(lm: Any) -> bool:
 
 
 def _sequences(lm: Any) -> list[Encoded]:
-    """Two with the same beginning; the ids are spread over the vocabulary."""
+    """Two sequences with a common prefix; their ids are spread over the vocabulary."""
     size = lm.get_input_embeddings().weight.shape[0]
     ids = [(7 * number + 3) % size for number in range(STEM + 2 * (BRANCH + 1))]
     stem, rest = ids[:STEM], ids[STEM:]
@@ -109,7 +108,7 @@ def _trees_agree(lm: Any, sequences: list[Encoded]) -> bool:
 
 
 def _step_by_step(lm: Any, sequence: Encoded) -> Tensor:
-    """State (1, hidden) of the last token, read behind a cache of all others."""
+    """The hidden state (1, hidden) of the last token, computed with a cache of all others."""
     ids = torch.tensor([sequence.path], device=lm.device)
     length, cache = ids.shape[1], DynamicCache()
     hidden_states(lm, ids[:, :-1], cache=cache)

@@ -1,11 +1,10 @@
-"""Attention over packed rows on the CPU: each sequence is computed by itself, nothing is masked away.
+"""Attention over packed rows on the CPU, computed sequence by sequence without a mask over whole rows.
 
-transformers gives packed rows to SDPA with a mask over whole rows, of which most is forbidden, and the backward
-pass of SDPA in bf16 on a CPU is slow. Here the sequences of all rows, found by their position ids, are gathered
-into batches of similar length, and attention there is a handful of small matrix products: the scores and their
-softmax in fp32, the rest in the model's dtype. It is causal within the sequence, and what lies outside cannot be
-seen, as it is not there. Prefixes that several sequences share may stand once: a token that starts at position P > 0
-continues the nearest token before it whose position is P − 1.
+transformers calls SDPA on packed rows with a mask over whole rows, most of which is forbidden, and SDPA's backward
+pass in bf16 is slow on a CPU. Here the sequences of all rows, found by their position ids, are gathered into batches of
+similar length. Attention there is a few small matrix products: scores and softmax in fp32, the rest in the model's
+dtype. It is causal within a sequence, and tokens of other sequences are not in the product. Sequences may share a
+prefix that is in the row once: a token at position P > 0 continues the nearest token before it at position P − 1.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ NAME = "hiplora_blocks"
 
 @dataclass(frozen=True)
 class Bucket:
-    """Segments of similar length, each alone or behind one prefix that they share.
+    """Segments of similar length that all continue the same prefix, which may be empty.
 
-    ``prefix`` (P,) and ``index`` (E, T) are places in the flattened rows: of the prefix, and of each segment
-    behind it. Slots past a segment's end repeat its first position and are marked in ``padding`` (flat indices
-    into ``index``). ``causal`` (T, P + T) is 0 where a query may look and −inf where not; it hides the padding,
-    which comes last.
+    ``prefix`` (P,) and ``index`` (E, T) are places in the flattened rows: those of the prefix, and of each segment
+    after it. Slots past a segment's end repeat its first place and are listed in ``padding`` (flat indices into
+    ``index``). ``causal`` (T, P + T) is 0 where a query may attend and −inf elsewhere; it hides the padding, which
+    comes last.
     """
 
     prefix: Tensor
@@ -40,13 +39,13 @@ class Bucket:
 
     @property
     def keys(self) -> Tensor:
-        """(E, P + T): what the queries of ``index`` may see."""
+        """(E, P + T): places of the keys for the queries in ``index``."""
         return torch.cat([self.prefix.expand(len(self.index), -1), self.index], dim=1)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The segments of a batch; ``place`` (R·L,) finds each position's slot in the concatenated buckets."""
+    """The segments of a batch; ``place`` (R·L,) is each position's slot in the concatenated buckets."""
 
     buckets: tuple[Bucket, ...]
     place: Tensor
@@ -61,13 +60,13 @@ class Segment(NamedTuple):
 
     @property
     def key(self) -> tuple[int, int]:
-        """What the segments of a bucket share: the ancestors, told by the last of them, and the length's log₂."""
+        """The bucket of a segment: its last ancestor, which determines the others, and the log₂ of its length."""
         parent = int(self.ancestors[-1]) if len(self.ancestors) else -1
         return parent, max(self.length - 1, 1).bit_length()
 
 
 def segments(position_ids: Tensor) -> Iterator[Segment]:
-    """The segments of (R, L) position ids, which start where a row starts or the position is not one up."""
+    """The segments of (R, L) position ids; one starts with each row and where a position is not the last one plus 1."""
     rows, length = position_ids.shape
     restart = torch.ones_like(position_ids, dtype=torch.bool)
     restart[:, 1:] = position_ids.diff(dim=1) != 1
@@ -80,7 +79,7 @@ def segments(position_ids: Tensor) -> Iterator[Segment]:
 
 
 def find_blocks(position_ids: Tensor) -> Blocks:
-    """Blocks of (R, L) position ids: the trees that they describe, cut into segments."""
+    """The blocks of (R, L) position ids: the trees that they describe, cut into segments."""
     alike: dict[tuple[int, int], list[Segment]] = {}
     for segment in segments(position_ids):
         alike.setdefault(segment.key, []).append(segment)
@@ -103,7 +102,7 @@ def find_blocks(position_ids: Tensor) -> Blocks:
 class _BlockAttention(torch.autograd.Function):
     """softmax(scale · Q Kᵀ) V within blocks, for q (N, H, D), k and v (N, G, D) with G dividing H; (N, H, D).
 
-    Probabilities are computed again in the backward pass, so that nothing quadratic is kept.
+    The backward pass recomputes the probabilities, so that nothing quadratic is kept.
     """
 
     @staticmethod
@@ -153,7 +152,7 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _gather(x: Tensor, index: Tensor, groups: int, padding: Tensor | None = None) -> Tensor:
-    """(N, H, D) → (E·G, H/G·T, D): per example and key head, all queries that share it."""
+    """(N, H, D) → (E·G, H/G·T, D): per segment and key head, the rows of all heads that share it."""
     taken = x.reshape(x.shape[0], -1).index_select(0, index.flatten())
     if padding is not None:
         taken.index_fill_(0, padding, 0.0)
@@ -176,13 +175,13 @@ def _joined(parts: list[Tensor], blocks: Blocks, like: Tensor) -> Tensor:
 
 
 def _probabilities(Q: Tensor, K: Tensor, scale: float, bucket: Bucket) -> Tensor:
-    """(E·G, H/G·T, P + T) fp32, causal."""
+    """Attention probabilities (E·G, H/G·T, P + T), fp32, causal."""
     causal = bucket.causal.repeat(Q.shape[1] // len(bucket.causal), 1)
     return torch.softmax(torch.baddbmm(causal, Q.float(), K.mT.float(), alpha=scale), dim=-1)
 
 
 class _Memo:
-    """The blocks of the last position ids: all layers of a forward pass ask for the same ones."""
+    """Caches the blocks of the last position ids, because all layers of a forward pass need the same ones."""
 
     def __init__(self) -> None:
         self._position_ids: Tensor | None = None
@@ -207,7 +206,10 @@ def block_attention(
     position_ids: Tensor,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: (R, H, L, D) queries, (R, G, L, D) keys and values; no mask."""
+    """The attention output (R, L, H, D) of (R, H, L, D) queries and (R, G, L, D) keys and values, and None.
+
+    This is an attention function of transformers. It ignores ``attention_mask``.
+    """
     R, H, L, D = query.shape
     q, k, v = (x.transpose(1, 2).reshape(R * L, -1, D) for x in (query, key, value))
     out = _BlockAttention.apply(q, k, v, scaling, _blocks_of(position_ids))
@@ -219,9 +221,9 @@ AttentionInterface.register(NAME, block_attention)
 
 @contextmanager
 def packed_attention(lm: PreTrainedModel) -> Iterator[bool]:
-    """Within the context a Llama on the CPU attends with :func:`block_attention`; other models as they do.
+    """A context in which a Llama on the CPU uses :func:`block_attention`; other models keep their attention.
 
-    Yields whether it does.
+    Yields whether the model uses it.
     """
     before = lm.config._attn_implementation
     if lm.config.model_type != "llama" or lm.device.type != "cpu" or lm.config.attention_dropout:

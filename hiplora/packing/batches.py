@@ -1,8 +1,8 @@
-"""Tensors of rows: a micro-batch to train on, a batch of trees to read.
+"""Turns rows into tensors: a micro-batch to train on, or a batch of trees to evaluate.
 
-Padding stands at the end of a row and is a block of its own: nothing attends to it. Where the model gets position ids,
-no attention mask and no cache, transformers finds the restarts of position ids in rows side by side and makes the
-attention block-diagonal; with a mask or a cache it silently falls back to one causal block.
+Padding is at the end of a row and a block of its own: nothing attends to it. If a model gets position ids without an
+attention mask and a cache, transformers finds the restarts of position ids and makes the attention block-diagonal. With
+a mask or a cache it silently falls back to one causal block.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from torch import Tensor
 from hiplora.packing.rows import Line, Row, side_by_side
 from hiplora.packing.sequences import Encoded, common_prefix
 
-SHORTEST_PREFIX = 16  # tokens in which prompts must agree for their common prefix to be computed once
+SHORTEST_PREFIX = 16  # tokens that prompts must share for their common prefix to be computed once
 
 
 def micro_batch(
     lines: Sequence[Line], *, pad_id: int, share_prefixes: bool = False, apart: bool = False
 ) -> dict[str, Any]:
-    """One micro-batch to train on.
+    """One micro-batch to train on, as a dict of tensors and counts.
 
-    Returns ``input_ids`` and ``position_ids`` of shape (rows, L), L the longest row, and the label positions
-    of the flattened batch: ``label_index`` (n,) into its rows × L positions and ``label_ids`` (n,), the tokens
-    to be predicted there; ``places`` (N,) are the positions that need to be computed, see :func:`_places`;
-    ``tokens`` and ``examples`` are counts. ``apart`` puts every example in a row of its own, which needs no
-    ``position_ids``: they are None.
+    ``input_ids`` and ``position_ids`` are (rows, L), L the longest row. ``label_index`` (n,) are the label positions
+    among the rows × L positions of the flattened batch, and ``label_ids`` (n,) the tokens to predict there. ``places``
+    (N,) are the positions that need to be computed, see :func:`_places`. ``tokens`` and ``examples`` are counts.
+    ``apart`` puts every example in its own row, where ``position_ids`` are None because the default is right.
     """
     if apart:
         lines = [Line((example,), example.inputs) for line in lines for example in line.examples]
@@ -60,11 +59,12 @@ def _starts(lines: Sequence[Line], length: int) -> list[tuple[int, Encoded]]:
 
 
 def _places(placed: Sequence[tuple[int, Encoded]], *, share_prefixes: bool) -> list[int]:
-    """The positions of the examples, given with their first one, that need to be computed: no padding.
+    """The positions that need to be computed: those of the examples, without padding and repeated prefixes.
 
-    With ``share_prefixes``, where prompts agree in their first ``SHORTEST_PREFIX`` tokens, what all of these have
-    in common (but for the last token of a prompt, which predicts) is computed once: the first example is whole and
-    of the others, right behind it, stands what comes after. So they are trees of one stem each.
+    ``placed`` has each example with its first position. With ``share_prefixes``, prompts that agree in their first
+    ``SHORTEST_PREFIX`` tokens form a group whose common prefix (without any prompt's last token, which predicts) is
+    computed once. The first example of a group is complete; the others follow it directly, without the prefix. So each
+    group is a tree with one stem.
     """
     alike: dict[object, list[tuple[int, Encoded]]] = {}
     for start, example in placed:
@@ -80,7 +80,10 @@ def _places(placed: Sequence[tuple[int, Encoded]], *, share_prefixes: bool) -> l
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, (B, L); ``positions`` and ``allowed`` are None where no row branches."""
+    """Rows padded on the right: ``ids`` and ``positions`` (B, L), ``allowed`` (B, 1, L, L) bool.
+
+    ``positions`` and ``allowed`` are None if plain causal attention is right for all rows.
+    """
 
     ids: Tensor
     positions: Tensor | None
@@ -88,7 +91,7 @@ class Batch:
 
 
 def tree_batch(rows: Sequence[Row], *, device: torch.device) -> Batch:
-    """Tensors of one group of rows to read."""
+    """The tensors of one group of rows."""
     length = max(len(row.ids) for row in rows)
     ids = _padded([row.ids for row in rows], length, filler=[0] * length).to(device)
     if not any(row.branches for row in rows):
@@ -99,7 +102,7 @@ def tree_batch(rows: Sequence[Row], *, device: torch.device) -> Batch:
 
 
 def visible(positions: Sequence[int]) -> np.ndarray:
-    """Which key each token of a row sees, (L, L) bool: its ancestors and itself."""
+    """The keys that each token of a row sees, (L, L) bool: its ancestors and itself."""
     allowed = np.eye(len(positions), dtype=bool)
     latest: dict[int, int] = {}
     for place, position in enumerate(positions):

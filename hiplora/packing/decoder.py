@@ -1,8 +1,8 @@
-"""One forward pass as training and evaluation need it: hidden states first, logits only where something is read.
+"""The forward pass of training and evaluation: hidden states at all positions, logits only where they are needed.
 
-Logits of whole sequences, (batch, sequence, vocabulary), are the largest tensor of a naive pass and most of them are
-never looked at. Here the decoder runs to its last hidden state, and only the needed positions of it, gathered to a
-contiguous (N, hidden), pass through the output embedding.
+The logits of whole sequences, (batch, sequence, vocabulary), would be the largest tensor of the pass, and most of them
+are never used. Here the decoder runs to its last hidden state, and only the needed positions, gathered to a contiguous
+(N, hidden), pass through the output embedding.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from transformers import Cache
 from hiplora.errors import UserError
 from hiplora.packing.masks import layer_masks
 
-_PLAIN_HEADS: WeakSet[nn.Module] = WeakSet()  # models whose logits are their output layer of the last hidden state
+_PLAIN_HEADS: WeakSet[nn.Module] = WeakSet()  # models that check_head has accepted
 
 
 def causal_lm(model: nn.Module) -> Any:
-    """The transformers model inside a PEFT model, adapters still in place; a plain model is returned as it is."""
+    """The transformers model inside a PEFT model, with its adapters; a plain model is returned unchanged."""
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inference mode and evaluation mode; every module's training flag is put back, also after an error."""
+    """A context in inference and evaluation mode; it restores every module's training flag, even after an error."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -41,7 +41,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def positions(model: nn.Module) -> int | None:
-    """How many tokens a model can read; None where its configuration sets no end."""
+    """The number of tokens that a model can read; None if its configuration sets no limit."""
     return getattr(causal_lm(model).get_decoder().config, "max_position_embeddings", None)
 
 
@@ -56,16 +56,19 @@ def hidden_states(
     """Last hidden states (B, L, hidden) of token ids (B, L).
 
     Args:
-        allowed: (B, 1, L, keys) bool, which key each query may see, windows of the architecture aside; None is plain
-            causal attention, right for rows padded on the right, within each block of ``positions``.
-        positions: (B, L) position of each token; None counts from 0.
-        cache: keys and values of earlier tokens, extended by these.
+        allowed: (B, 1, L, keys) bool, the keys that each query may see, before the architecture's windows; None is
+            causal attention within each block of ``positions``, which is right for rows padded on the right.
+        positions: (B, L), the position of each token; None counts from 0.
+        cache: keys and values of earlier tokens; extended by those of these tokens.
+
+    Raises:
+        UserError: ``allowed`` is given, and the model does not use SDPA.
     """
     lm = causal_lm(model)
     attention = lm.config._attn_implementation
     if allowed is not None and attention != "sdpa":
         raise UserError(
-            f"evaluation needs attn_implementation=sdpa, the model was loaded with {attention}; load it with "
+            f"evaluation needs attn_implementation=sdpa, but the model was loaded with {attention}; load it with "
             "attn_implementation='sdpa'."
         )
     decoder = lm.get_decoder()
@@ -74,21 +77,22 @@ def hidden_states(
         "position_ids": positions,
         "past_key_values": cache,
     }
-    asked = {name: value for name, value in given.items() if value is not None}  # not every model takes all of them
-    return decoder(input_ids=ids, use_cache=cache is not None, **asked).last_hidden_state
+    arguments = {name: value for name, value in given.items() if value is not None}  # not every model takes all of them
+    return decoder(input_ids=ids, use_cache=cache is not None, **arguments).last_hidden_state
 
 
 def logits(model: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits (N, vocabulary) in fp32 of hidden states (N, hidden). Raises as :func:`check_head`, at the first time."""
+    """Logits (N, vocabulary) in fp32 of hidden states (N, hidden). The first call raises as :func:`check_head`."""
     check_head(model)
     return causal_lm(model).get_output_embeddings()(hidden.contiguous()).float()
 
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Refuse a model whose logits are not its output layer of its last hidden state (scaled, soft-capped).
+    """Refuse a model that changes its logits after the output layer (by scaling or soft-capping).
 
-    Raises UserError.
+    Raises:
+        UserError: its logits are not its output layer applied to its last hidden state.
     """
     lm, was_training = causal_lm(model), model.training
     if lm in _PLAIN_HEADS:
@@ -106,7 +110,7 @@ def check_head(model: nn.Module) -> None:
     model.train(was_training)
     if not same or getattr(lm.get_decoder().config, "final_logit_softcapping", None):
         raise UserError(
-            f"{type(lm).__name__} changes its logits after the output layer, which losses and scores here would leave "
-            "out: choose a model without logit scaling or soft-capping, such as a Llama"
+            f"{type(lm).__name__} changes its logits after the output layer, which losses and scores here would "
+            "ignore: choose a model without logit scaling or soft-capping, such as a Llama"
         )
     _PLAIN_HEADS.add(lm)

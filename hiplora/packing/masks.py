@@ -1,6 +1,6 @@
-"""What each layer of a decoder may see of a row, where the row is no plain sequence: some layers look back a window.
+"""Attention masks for rows that are not plain sequences, with the sliding windows of the decoder's layers.
 
-transformers takes a mask of four dimensions as it is, for every layer alike, so that the windows must be in it.
+transformers passes a four-dimensional mask unchanged to the layers, so sliding windows must be part of it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-# Options of configurations that restrict attention in ways of their own; None or absent where a model has none.
+# Configuration fields of other kinds of restricted attention; None or absent if a model has none.
 OTHERS = ("attention_chunk_size", "attention_types", "window_size", "attention_window_size", "local_attention")
 
 
 def layer_masks(config: Any, allowed: Tensor) -> Tensor | dict[str, Tensor]:
-    """The masks of a decoder's layers from (B, 1, L, keys) bool, which key each query may see without a window.
+    """The masks of a decoder's layers from ``allowed`` (B, 1, L, keys) bool: the keys that a query sees without window.
 
-    One mask where all layers are alike, else one for each kind of layer, as models with several kinds take them.
+    One mask if all layers are of one kind, else a dict with one mask per kind, as such models expect.
     """
     window = getattr(config, "sliding_window", None)
     if SLIDING in _kinds(config):
@@ -26,15 +26,15 @@ def layer_masks(config: Any, allowed: Tensor) -> Tensor | dict[str, Tensor]:
 
 
 def windowed(allowed: Tensor, window: int | None) -> Tensor:
-    """Of the keys that each query may see, the last ``window``: its nearest ancestors and itself."""
+    """``allowed`` with only the last ``window`` keys of each query: itself and its nearest ancestors."""
     if window is None:
         return allowed
-    behind = allowed.flip(-1).cumsum(-1).flip(-1)  # how many of them stand at a key or after it
+    behind = allowed.flip(-1).cumsum(-1).flip(-1)  # number of allowed keys from each key on
     return allowed & (behind <= window)
 
 
 def other_attention(config: Any) -> str | None:
-    """The option by which a decoder's layers see something else than all tokens or a window; None where none does."""
+    """The field by which a decoder's attention is neither full nor a sliding window; None if it is one of these."""
     if more := _kinds(config) - {FULL, SLIDING}:
         return f"layer_types={', '.join(sorted(more))}"
     return next((name for name in OTHERS if getattr(config, name, None)), None)

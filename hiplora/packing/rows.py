@@ -1,9 +1,9 @@
-"""Rows: sequences side by side (training), or as the branches of trees whose stems stand once (evaluation).
+"""Rows: sequences side by side (training), or as branches of trees that hold shared prefixes once (evaluation).
 
-Training fills rows in an order that decides what an optimizer step sees, and shares prefixes within a micro-batch
-(batches.py). Evaluation may take any order: sequences that begin alike (the options behind one prompt, prompts that
-open with the same template) become branches of one tree. Each token attends to its ancestors and itself, and its
-position is its depth, so the result is that of separate rows.
+Training fills rows in the order that decides what an optimizer step sees, and shares prefixes within a micro-batch
+(batches.py). Evaluation may reorder: sequences with a common prefix (the options of one prompt, prompts of one
+template) become branches of one tree. Each token attends to its ancestors and itself, and its position is its depth,
+so the result is that of separate rows.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from hiplora.packing.sequences import Encoded, common_prefix
 
-OPEN_ROWS = 32  # rows that still take examples while packing; more fill rows better and shuffle less
-ROW_TOKENS = 256  # a row of trees is closed here: longer ones share more beginnings and spend more on attention
+OPEN_ROWS = 32  # rows that still take examples while packing; more of them fill rows better but shuffle less
+ROW_TOKENS = 256  # length limit of a row of trees; longer rows share more prefixes but cost more attention
 
 
 @dataclass(frozen=True)
 class Line:
-    """The sequences that are packed into one row, in order, and the positions they take."""
+    """The sequences packed into one row, in order, and the number of positions they take."""
 
     examples: tuple[Encoded, ...]
     inputs: int
@@ -31,10 +31,13 @@ class Line:
 
 
 def first_fit(encoded: Sequence[Encoded], *, row_tokens: int, order: Sequence[int]) -> list[Line]:
-    """First-fit packing in the given order, into rows of at most ``row_tokens`` positions.
+    """Rows of at most ``row_tokens`` positions, by first-fit packing in the given order.
 
     Only the last ``OPEN_ROWS`` rows take sequences, so that a row holds neighbours of the order and the result
-    is nearly as shuffled as the order is. Raises ValueError if a sequence is longer than a row.
+    is nearly as shuffled as the order is.
+
+    Raises:
+        ValueError: a sequence is longer than a row.
     """
     rows: list[list[Encoded]] = []
     room: list[int] = []
@@ -56,9 +59,9 @@ def first_fit(encoded: Sequence[Encoded], *, row_tokens: int, order: Sequence[in
 
 @dataclass
 class Row:
-    """Trees of tokens: per token its id and its position, which is its depth.
+    """Trees of tokens: the id and the position of each token; its position is its depth.
 
-    The token ``reads[i]`` predicts ``targets[i]``, which belongs to the sequence number ``owners[i]``.
+    The token at index ``reads[i]`` predicts ``targets[i]``, which belongs to sequence number ``owners[i]``.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -68,7 +71,7 @@ class Row:
     owners: list[int] = field(default_factory=list)
 
     def add(self, sequence: Encoded, owner: int, shared: Sequence[int] = ()) -> list[int]:
-        """Add a sequence whose first tokens are those at ``shared``; returns the indices of all of its tokens."""
+        """Add a sequence whose first tokens are those at indices ``shared``; return the indices of all its tokens."""
         path, targets = sequence.path, sequence.targets
         places = [*shared, *range(len(self.ids), len(self.ids) + len(path) - len(shared))]
         self.ids += path[len(shared) :]
@@ -79,7 +82,7 @@ class Row:
         return places
 
     def ancestry(self, place: int) -> list[int]:
-        """The indices of a token's ancestors, from the root on, and its own."""
+        """The indices of a token's ancestors, from the root, and its own index."""
         path = [place]
         for earlier in range(place - 1, -1, -1):
             if self.positions[earlier] == self.positions[path[-1]] - 1:
@@ -93,7 +96,7 @@ class Row:
 
 
 def side_by_side(examples: Sequence[Encoded]) -> Row:
-    """The row in which no sequence shares anything with another."""
+    """One row of all sequences, in order, without shared prefixes."""
     row = Row()
     for owner, example in enumerate(examples):
         row.add(example, owner)
@@ -101,9 +104,9 @@ def side_by_side(examples: Sequence[Encoded]) -> Row:
 
 
 def as_trees(sequences: Sequence[Encoded], *, row_tokens: int = ROW_TOKENS) -> list[Row]:
-    """Rows of all sequences, each at least one token of prompt and of answer, in which beginnings stand once.
+    """Rows of all sequences in which shared prefixes are held once; each sequence has a prompt and an answer.
 
-    Sorted by their tokens, those that begin alike are neighbours.
+    Sorting by tokens makes sequences with a common prefix neighbours.
     """
     rows = [Row()]
     last: list[int] = []
@@ -120,7 +123,7 @@ def as_trees(sequences: Sequence[Encoded], *, row_tokens: int = ROW_TOKENS) -> l
 
 
 def alone(sequences: Sequence[Encoded]) -> list[Row]:
-    """A row for each sequence, for a model that cannot share them."""
+    """One row for each sequence, for a model that fails ``reads_trees``."""
     rows = [Row() for _ in sequences]
     for owner, sequence in enumerate(sequences):
         rows[owner].add(sequence, owner)
@@ -128,7 +131,7 @@ def alone(sequences: Sequence[Encoded]) -> list[Row]:
 
 
 def batches(rows: Sequence[Row], *, tokens: int) -> Iterator[list[Row]]:
-    """Rows, the longest first, in groups of at most ``tokens`` padded tokens (one row at least)."""
+    """The rows, longest first, in groups of at most ``tokens`` tokens with padding, or of one row."""
     group: list[Row] = []
     for row in sorted(rows, key=lambda row: -len(row.ids)):
         if group and (len(group) + 1) * len(group[0].ids) > tokens:

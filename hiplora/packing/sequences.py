@@ -1,4 +1,4 @@
-"""What a row is made of: a prompt, which is read, and an answer, which is predicted."""
+"""The sequences of a row: a prompt, which is read, and an answer, which is predicted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and of the answer behind it, which is learned or scored.
+    """Token ids of a prompt and of the answer after it, which is learned or scored.
 
-    The last token predicts nothing that is asked for, so it is not read: a one-letter option costs nothing beyond its
-    prompt. Of an answer without a prompt the first token is not predicted.
+    The last token is not read, because what it predicts is not needed: a one-token answer costs nothing beyond its
+    prompt. Without a prompt, the answer's first token is not predicted.
     """
 
     prompt: list[int]
@@ -44,7 +44,7 @@ class Encoded:
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
-    """Length of what all sequences begin with: of the least and the greatest, as lists are ordered."""
+    """The length of the longest common prefix of all sequences; that of the smallest and the largest list suffices."""
     least, greatest = min(sequences), max(sequences)
     pairs = enumerate(zip(least, greatest, strict=False))
     return next((index for index, (one, other) in pairs if one != other), min(len(least), len(greatest)))

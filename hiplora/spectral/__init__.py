@@ -1,6 +1,6 @@
 """Singular subspaces of a backbone: recipes, a verified cache, and principal angles.
 
-Importing the package loads no torch; what it exports does.
+Importing the package does not load torch; importing its names does.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""``python -m hiplora.spectral verify``: the singular directions that runs use, against the exact SVD.
+"""``python -m hiplora.spectral verify``: compares the singular directions that runs use with the exact SVD.
 
     python -m hiplora.spectral verify                                   the default backbone, all matrices
     python -m hiplora.spectral verify model=folder model.path=DIR       any override of hiplora.run
     python -m hiplora.spectral verify scale=paper svd.recipe=converged --k 32 --limit 4
     python -m hiplora.spectral verify --matrix layers.3.self_attn.q_proj
 
-The directions of all target matrices are read from the file that a run with these overrides reads, and computed
-and kept as a run would where it is not there yet. One dense SVD in fp64 per matrix compared: minutes for a large one.
+It reads the directions of all target matrices from the file that a run with these overrides reads. If the file is
+missing, it computes and stores them as the run would. Each compared matrix costs one dense SVD in fp64: minutes for a
+large one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, verify, print; the exit status is 2 after a mistake in the input."""
+    """Run the command line; return 0, or 2 after a UserError."""
     options = _parser().parse_intermixed_args(arguments)
     try:
         _verify(options)
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--k", type=int, default=32, help="leading directions compared (default %(default)s)")
     parser.add_argument("--limit", type=int, help="compare only the first N matrices")
     parser.add_argument(
-        "--matrix", action="append", metavar="NAME", help="compare only these; the end of a name will do"
+        "--matrix", action="append", metavar="NAME", help="compare only this matrix; the end of its name is enough"
     )
     return parser
 
@@ -61,7 +62,7 @@ def _verify(options: argparse.Namespace) -> None:
     _check(options, config)
     weights, found = _directions(config)
     compared = _chosen(weights, options)
-    source = "read from" if found.cached else "computed now, as they were not in the cache, and kept in"
+    source = "read from" if found.cached else "not in the cache, so computed now and stored in"
     print(f"{config.model.name}: {len(weights)} matrices, svd.recipe={config.svd.recipe}, key {found.key}")
     print(f"{options.k} of {config.svd.k_max} directions, {source} {found.path}")
     for line in table(compare_all(compared, found.bases, k=options.k)):
@@ -71,15 +72,15 @@ def _verify(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace, config: Config) -> None:
     if not 1 <= options.k <= config.svd.k_max:
         raise UserError(
-            f"--k {options.k} directions cannot be compared, as a run has svd.k_max={config.svd.k_max}; "
-            f"give --k 1 to {config.svd.k_max}."
+            f"--k {options.k} directions cannot be compared: a run has svd.k_max={config.svd.k_max}; "
+            f"give --k from 1 to {config.svd.k_max}."
         )
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} compares no matrix; give 1 or more, or leave it out.")
 
 
 def _directions(config: Config) -> tuple[dict[str, Tensor], Directions]:
-    """Weights and singular directions of every target, found in the way of an adapter that is attached."""
+    """Weights and singular directions of every target, found as attaching an adapter finds them."""
     from hiplora import models
     from hiplora.methods.base import Setup
     from hiplora.methods.proj import basis_options
@@ -97,7 +98,7 @@ def _directions(config: Config) -> tuple[dict[str, Tensor], Directions]:
 
 
 def _chosen(weights: dict[str, Tensor], options: argparse.Namespace) -> dict[str, Tensor]:
-    """The first ``--limit`` of the matrices whose name, or the end of it, was given; of all where none was."""
+    """The matrices whose names, or ends of names, were given with --matrix (else all), up to ``--limit`` of them."""
     ends = [f".{name}" for name in options.matrix or ()]
     for end in ends:
         if not any(f".{name}".endswith(end) for name in weights):

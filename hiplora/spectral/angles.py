@@ -12,10 +12,13 @@ _SKETCH_SEED = 20260417
 
 
 def principal_angles(X: Tensor, Y: Tensor) -> Tensor:
-    """Principal angles, (k,) radians ascending in fp64, between the spans of X (m, k) and Y (m, k).
+    """Principal angles between the spans of X (m, k) and Y (m, k): (k,) in radians, ascending, fp64.
 
-    X and Y need not be orthonormal, but must have full column rank. Björck and Golub (1973), equation 13:
-    the arc cosine loses angles below 1e-8 and the arc sine those near π/2, so each serves its half.
+    X and Y need full column rank, not orthonormal columns. Björck and Golub (1973), equation 13: the arc cosine is
+    inaccurate for angles below 1e-8 and the arc sine near π/2, so each is used on one side of π/4.
+
+    Raises:
+        UserError: X and Y have different shapes.
     """
     if X.shape != Y.shape:
         raise UserError(f"principal angles need two bases of one shape, not {tuple(X.shape)} and {tuple(Y.shape)}.")
@@ -26,10 +29,10 @@ def principal_angles(X: Tensor, Y: Tensor) -> Tensor:
 
 
 def sketch(basis: Basis, k: int) -> tuple[Tensor, Tensor]:
-    """Products of the first k columns of U and of V with one seeded Gaussian vector each: two (k,) fp32.
+    """Products of the first k columns of U and of V with one seeded Gaussian vector each: two tensors (k,), fp32.
 
-    A change of direction of ε radians moves an entry by about ε, so that a recomputed basis agrees to within
-    rounding and the basis of another backbone does not (entries are N(0, 1) for unit columns).
+    Entries are N(0, 1) for unit columns, and turning a direction by ε radians changes its entry by about ε. So a
+    recomputed basis agrees to within rounding, and the basis of another backbone does not.
     """
     generator = torch.Generator().manual_seed(_SKETCH_SEED)
     kept = basis.first(k)

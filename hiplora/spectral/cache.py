@@ -1,7 +1,7 @@
-"""One verified file of singular triplets per backbone.
+"""The SVD cache: one verified file of singular triplets per backbone and settings.
 
-The file ``svd-<key>.safetensors`` carries the SHA-256 of its own tensors. A file that does not match, or does
-not parse, is kept aside as ``….corrupt`` for inspection, said in a warning, and computed again.
+The file ``svd-<key>.safetensors`` carries the SHA-256 of its own tensors. A file that does not match it or does not
+parse is renamed to ``….corrupt`` for inspection and computed again, with a warning.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from hiplora.errors import UserError
 from hiplora.spectral.recipes import Basis, resolve_recipe, truncated_svd
 from hiplora.spectral.stored import refuse_quantised
 
-_FORMAT = 2  # raise it when a recipe changes its directions, so that no old file answers for new code
-_CHUNK = 2**18  # values hashed at a time: their copies stay in the processor's cache
+_FORMAT = 2  # raise it when a recipe's directions change, so that new code reads no old file
+_CHUNK = 2**18  # values hashed at a time: their copies fit in the CPU's cache
 _TYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Bases of all weights, on the CPU, and where they are kept.
+    """Bases of all weights, on the CPU, and the file that holds them.
 
-    ``key`` identifies the computation and names the file ``path``; ``cached`` says whether it was there already.
+    ``key`` identifies the computation and is part of the file name ``path``; ``cached`` says whether the file existed.
     """
 
     bases: dict[str, Basis]
@@ -47,9 +47,9 @@ class Directions:
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over the sorted names, shapes and values of the weights, whatever type holds the values.
+    """SHA-256 (hex) over the sorted names, shapes and values of the weights, independent of their dtype.
 
-    The same values in bf16 and in fp32 have one SVD, so they have one hash. About 2 GB/s per core.
+    The same values in bf16 and in fp32 have the same SVD, so they have the same hash. About 2 GB/s per core.
     """
     return _hash(weights, _value_digest)
 
@@ -75,12 +75,16 @@ def load_or_compute(
     exact_up_to: int = 2048,
     cache_dir: Path | None = None,
 ) -> Directions:
-    """Bases of all weights; computed once per backbone and settings, then read from their file.
+    """Bases of all weights, computed once per backbone and settings, then read from their file.
 
-    ``weights`` maps module names to (m, n) matrices; each gives min(k_max, m, n) triplets. ``cache_dir`` is
-    the folder of the file, ``svd/`` in the default cache if None. A lock makes parallel processes compute
-    once. Raises UserError where a matrix has no SVD or is quantised, or the file cannot be written; the options are
-    those of ``truncated_svd``.
+    Args:
+        weights: module names to (m, n) matrices; each gets min(k_max, m, n) triplets.
+        cache_dir: folder of the file; None for ``svd/`` in the default cache.
+
+    The other options are those of ``truncated_svd``. A lock makes parallel processes compute once.
+
+    Raises:
+        UserError: a matrix has no SVD or is quantised, or the file cannot be written.
     """
     if k_max < 1:
         raise UserError(f"svd.k_max = {k_max} keeps no direction; choose 1 or more, 64 by default.")
@@ -99,7 +103,7 @@ def load_or_compute(
     if bases is not None:
         return Directions(bases, key, path, cached=True)
     with lock(path):
-        bases, damage = _read(path)  # another process may have been quicker
+        bases, damage = _read(path)  # another process may have written it meanwhile
         if damage:
             _set_aside(path, damage)
         if bases is not None:
@@ -110,7 +114,7 @@ def load_or_compute(
 
 
 def _key(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> str:
-    """16 hex digits over the weights and those options that their recipes read."""
+    """16 hex digits over the weights, k_max and the options that the weights' recipes use."""
     read = {
         "exact": (),
         "converged": ("seed", "oversampling", "tolerance"),
@@ -153,10 +157,10 @@ def _compute(weights: Mapping[str, Tensor], *, k_max: int, options: dict) -> dic
 
 
 def _side_by_side(basis_of: Callable[[str], Basis], names: Sequence[str]) -> Iterator[tuple[str, Basis]]:
-    """Exact SVDs on the CPU, several at a time, each on one thread.
+    """The bases of small CPU matrices by name: several exact SVDs at a time, each on one thread.
 
-    LAPACK's last bits depend on the number of threads, and training amplifies them to other scores. Besides, the
-    matrices are small: several threads at one of them gain little.
+    LAPACK's last bits depend on the number of threads, and training amplifies them until scores differ. Several threads
+    on one of these small matrices would gain little anyway.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -169,13 +173,16 @@ def _side_by_side(basis_of: Callable[[str], Basis], names: Sequence[str]) -> Ite
 
 
 def _workspace(weights: Mapping[str, Tensor]) -> Tensor | None:
-    """One fp32 buffer for all copies of CPU weights: faulting in fresh pages costs more than a copy."""
+    """One fp32 buffer for the copies of all CPU weights: page faults of new buffers would cost more than the copies.
+
+    None unless all weights are on the CPU and none is in fp32.
+    """
     sizes = [w.numel() for w in weights.values() if w.device.type == "cpu" and w.dtype != torch.float32]
     return torch.empty(max(sizes)) if sizes and len(sizes) == len(weights) else None
 
 
 def _read(path: Path) -> tuple[dict[str, Basis] | None, str]:
-    """The bases in an intact file, else None; and what is wrong with a damaged one."""
+    """The bases of an intact file, else None; and what is wrong with a damaged file."""
     if not path.exists():
         return None, ""
     try:
@@ -192,7 +199,7 @@ def _read(path: Path) -> tuple[dict[str, Basis] | None, str]:
 def _set_aside(path: Path, damage: str) -> None:
     aside = path.with_suffix(".corrupt")
     os.replace(path, aside)
-    warnings.warn(f"{path} is damaged: {damage}; kept as {aside.name} and computed again.", stacklevel=3)
+    warnings.warn(f"{path} is damaged: {damage}; renamed to {aside.name} and computed again.", stacklevel=3)
 
 
 def _write(path: Path, bases: Mapping[str, Basis]) -> None:
@@ -223,7 +230,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Basis]:
 
 
 def _value_digest(tensor: Tensor) -> str:
-    """Of the values: each chunk goes in as the narrowest type that holds it exactly, and says which."""
+    """Digest of the values: each chunk is hashed as the narrowest type that holds it exactly, with that type's name."""
     total = hashlib.sha256()
     for chunk in tensor.detach().reshape(-1).split(_CHUNK):
         narrow = _narrowest(chunk)
@@ -234,7 +241,7 @@ def _value_digest(tensor: Tensor) -> str:
 
 def _narrowest(values: Tensor) -> Tensor:
     fits = (t for t in _TYPES if t == values.dtype or torch.equal(values.to(t).to(values.dtype), values))
-    return values.to(next(fits, values.dtype))  # its own where nothing is equal to it, as NaN is to nothing
+    return values.to(next(fits, values.dtype))  # its own dtype if no comparison holds, as with NaN
 
 
 def _byte_digest(tensor: Tensor) -> str:

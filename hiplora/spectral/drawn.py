@@ -1,4 +1,4 @@
-"""Orthonormal directions that know nothing of the weight: what singular directions are compared with."""
+"""Random orthonormal directions, the control for singular directions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from hiplora.spectral.recipes import Basis
 
 
 def random_bases(weights: Mapping[str, Tensor], *, k: int, seed: int) -> dict[str, Basis]:
-    """For every (m, n) weight W, U (m, k) and V (n, k) with orthonormal columns, uniformly distributed; fp32.
+    """For every (m, n) weight W, U (m, k) and V (n, k) with uniformly distributed orthonormal columns; fp32.
 
-    They follow from the seed, k and the weight's name and shape alone, whatever the order, the device and the number
-    of threads. S holds u_iᵀ W v_i, which is σ_i for singular directions: it tells the weights of one backbone from
-    another's. Raises UserError where k exceeds min(m, n).
+    They depend on the seed, k and the weight's name and shape alone, not on the order, the device or the number of
+    threads. S_i is u_iᵀ W v_i, which is σ_i for singular directions; it distinguishes one backbone's weights from
+    another's.
+
+    Raises:
+        UserError: k exceeds min(m, n).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # LAPACK's last bits depend on their number, and training amplifies them
@@ -31,8 +34,8 @@ def random_bases(weights: Mapping[str, Tensor], *, k: int, seed: int) -> dict[st
 def _drawn(name: str, weight: Tensor, *, k: int, seed: int) -> Basis:
     if not 1 <= k <= min(weight.shape):
         raise UserError(
-            f"{name}: k = {k} random directions were asked of a {weight.shape[0]}×{weight.shape[1]} matrix; "
-            f"choose k between 1 and {min(weight.shape)}."
+            f"{name}: k = {k} is out of range for a {weight.shape[0]}×{weight.shape[1]} matrix; "
+            f"choose k from 1 to {min(weight.shape)}."
         )
     own = hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]
     generator = torch.Generator().manual_seed(int.from_bytes(own, "big") >> 1)  # manual_seed takes 63 bits
@@ -42,6 +45,6 @@ def _drawn(name: str, weight: Tensor, *, k: int, seed: int) -> Basis:
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """QR of a Gaussian block in fp64, with the diagonal of R positive, which makes Q unique and uniform."""
+    """Q of a Gaussian block's QR in fp64 with positive diagonal of R, which makes Q unique and uniform; fp32."""
     Q, R = torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
     return (Q * R.diagonal().sign()).float()

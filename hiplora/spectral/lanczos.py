@@ -15,14 +15,16 @@ from hiplora.spectral.orthogonal import Triplets, gaussian, ritz_triplets
 _BLOCKS = 5  # blocks in the Krylov space before it is restarted from its best ``block`` Ritz vectors
 _MAX_PRODUCTS = 400  # blocks multiplied before giving up: convergence takes 5 to 20 on real weights
 _MARGIN = 0.5  # stop at half the tolerance, so that fp32 rounding cannot lift the measured residual above it
-_WEAK, _DEAD = 1e-2, 1e-6  # share of a new column that is left after the known directions are removed
+_WEAK, _DEAD = 1e-2, 1e-6  # remaining share of a new column after the known directions are removed
 
 
 def converged_triplets(tall: Tensor, *, k: int, block: int, tolerance: float, generator: torch.Generator) -> Triplets:
-    """The k leading triplets (U, S, V) of a tall (m, n) fp32 matrix, two-sided residual ≤ tolerance · σ_1.
+    """The k leading triplets U (m, k), S (k,), V (n, k) of a tall (m, n) fp32 matrix, residual ≤ tolerance · σ_1.
 
-    A matrix that a Krylov space of ``_BLOCKS`` blocks would fill is decomposed whole instead.
-    Raises UserError where the tolerance is not reached (asked below fp32 rounding, for instance).
+    The residual is the two-sided one. A matrix that a Krylov space of ``_BLOCKS`` blocks would fill gets a full SVD.
+
+    Raises:
+        UserError: the tolerance is not reached, for instance because it is below fp32 rounding.
     """
     n = tall.shape[1]
     if _BLOCKS * block >= n:
@@ -45,7 +47,7 @@ def converged_triplets(tall: Tensor, *, k: int, block: int, tolerance: float, ge
 
 
 class _Space:
-    """Orthonormal bases with ``A right = left projected``; ``Aᵀ left`` leaves it by one more block only."""
+    """Orthonormal bases with ``A right = left projected``; ``Aᵀ left`` lies in ``right`` and one more block."""
 
     def __init__(self, tall: Tensor, start: Tensor, generator: torch.Generator) -> None:
         self._tall = tall
@@ -57,13 +59,13 @@ class _Space:
         self._next = self.right
 
     def next_right_block(self) -> Tensor:
-        """Find the block that ``Aᵀ left`` adds to ``right``; returns its (p, p) triangular remainder."""
+        """Find the block that ``Aᵀ left`` adds to ``right``; return its triangular coefficients (p, p)."""
         product = self._tall.T @ self.left[:, -self._block :]
         self._next, remainder, _ = self._new_directions(product, self.right)
         return remainder
 
     def expand(self) -> None:
-        """Take the block found by ``next_right_block`` into the space, with its image under A."""
+        """Add the block found by ``next_right_block`` to the space, with its image under A."""
         left, diagonal, above = self._new_directions(self._tall @ self._next, self.left)
         height, width = self.projected.shape
         grown = self.projected.new_zeros(height + self._block, width + self._block)
@@ -87,9 +89,9 @@ class _Space:
         Q, R = torch.linalg.qr(rest)
         remaining = R.diagonal().abs() / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         if bool(remaining.min() < _WEAK):
-            # Rounding in a column that nearly vanished leans towards the basis, so the block is cleaned
-            # once more. One that did vanish means an invariant space (low rank): a random direction goes on,
-            # as the one that QR makes up may lie inside the basis.
+            # The rounding error of a column that nearly vanished leans towards the basis, so the block is
+            # orthogonalised once more. A column that did vanish means an invariant space (low rank): a random
+            # direction replaces it, because the one from QR may lie inside the basis.
             dead = remaining < _DEAD
             fill = gaussian(Q.shape[0], Q.shape[1], like=Q, generator=self._generator)
             Q = torch.where(dead, fill / Q.shape[0] ** 0.5, Q)
@@ -100,7 +102,7 @@ class _Space:
 
 
 def _deflate(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Remove ``basis`` from ``block``, twice, since once is not enough in floating point."""
+    """``block`` without its part in ``basis``, and that part's coefficients; removed twice because of rounding."""
     first = basis.T @ block
     block = block - basis @ first
     second = basis.T @ block

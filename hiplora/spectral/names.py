@@ -1,4 +1,4 @@
-"""Names that configurations check and that need no torch."""
+"""The names of SVD recipes, which configurations check without loading torch."""
 
 from __future__ import annotations
 

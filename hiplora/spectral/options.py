@@ -1,4 +1,4 @@
-"""How the singular directions of the frozen matrices are computed: the options, without torch."""
+"""The options of the SVD of the frozen matrices; loads no torch."""
 
 from __future__ import annotations
 

@@ -9,19 +9,22 @@ Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
 
 
 def gaussian(rows: int, columns: int, *, like: Tensor, generator: torch.Generator) -> Tensor:
-    """A (rows, columns) Gaussian block drawn on the CPU, then moved to the dtype and device of ``like``."""
+    """A (rows, columns) Gaussian block, drawn on the CPU and moved to the dtype and device of ``like``."""
     return torch.randn(rows, columns, generator=generator).to(like)
 
 
 def ritz_triplets(matrix: Tensor, right: Tensor) -> Triplets:
-    """Best singular triplets (U, S, V) of an (m, n) matrix with V in the span of ``right`` (n, p)."""
+    """Best triplets U (m, p), S (p,), V (n, p) of an (m, n) matrix with V in the span of ``right`` (n, p).
+
+    ``right`` has orthonormal columns.
+    """
     Q, R = torch.linalg.qr(matrix @ right)
     U, S, Vh = torch.linalg.svd(R.double())
     return Q @ U.to(Q), S.to(Q), right @ Vh.T.to(Q)
 
 
 def _right_residual(matrix: Tensor, triplets: Triplets) -> float:
-    """``max_i ‖A v_i − σ_i u_i‖ / σ_1`` of triplets (U, S, V) in descending order; 0 where σ_1 is 0."""
+    """``max_i ‖A v_i − σ_i u_i‖ / σ_1`` of triplets (U, S, V) in descending order; 0 if σ_1 is 0."""
     U, S, V = triplets
     if S[0] == 0:
         return 0.0
@@ -29,9 +32,9 @@ def _right_residual(matrix: Tensor, triplets: Triplets) -> float:
 
 
 def two_sided_residual(matrix: Tensor, triplets: Triplets) -> float:
-    """The larger of ``‖A v_i − σ_i u_i‖`` and ``‖Aᵀ u_i − σ_i v_i‖`` over σ_1, worst i.
+    """``max_i max(‖A v_i − σ_i u_i‖, ‖Aᵀ u_i − σ_i v_i‖) / σ_1`` of triplets (U, S, V).
 
-    Both sides, since the side that a solver finished with is zero by construction.
+    Both sides are needed: the residual of the side that a solver computed last is zero by construction.
     """
     U, S, V = triplets
     return max(_right_residual(matrix, triplets), _right_residual(matrix.T, (V, S, U)))

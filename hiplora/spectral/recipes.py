@@ -25,9 +25,9 @@ from hiplora.spectral.orthogonal import Triplets, gaussian, ritz_triplets, two_s
 class Basis:
     """Leading singular triplets ``W ≈ U diag(S) Vᵀ`` of an (m, n) weight, all fp32.
 
-    U is (m, k), S is (k,) in descending order, V is (n, k); the largest entry of each column of U is
-    positive. ``residual`` is ``max_i max(‖W v_i − σ_i u_i‖, ‖Wᵀ u_i − σ_i v_i‖) / σ_1``, without a unit; nan by the
-    randomised recipe, which bounds nothing and would spend an eighth of its time on it (``spectral verify`` tells).
+    U is (m, k), S is (k,) in descending order, V is (n, k); the entry of largest magnitude in each column of U is
+    positive. ``residual`` is ``max_i max(‖W v_i − σ_i u_i‖, ‖Wᵀ u_i − σ_i v_i‖) / σ_1``. The randomised recipe leaves
+    it nan: it guarantees no bound, and measuring one would take an eighth of its time (``spectral verify`` does).
     """
 
     U: Tensor
@@ -40,9 +40,9 @@ class Basis:
         return self.S.numel()
 
     def first(self, k: int) -> Basis:
-        """The leading k ≤ self.k triplets; the residual stays as an upper bound."""
+        """The leading k triplets; the residual stays, as an upper bound. Raises UserError unless 1 ≤ k ≤ self.k."""
         if not 1 <= k <= self.k:
-            raise UserError(f"k = {k} directions were asked of a basis of {self.k}; choose k between 1 and {self.k}.")
+            raise UserError(f"k = {k} is out of range for a basis of {self.k} directions; choose k from 1 to {self.k}.")
         return Basis(self.U[:, :k], self.S[:k], self.V[:, :k], self.residual)
 
 
@@ -60,11 +60,16 @@ def truncated_svd(
 ) -> Basis:
     """The k leading singular triplets of an (m, n) weight, on the weight's device.
 
-    ``seed`` draws the starting block (CPU generator, so that a GPU starts from the same numbers).
-    ``oversampling`` columns beyond k are iterated by ``randomized`` and ``converged``; ``power_iterations``
-    belongs to ``randomized`` and ``tolerance``, relative to σ_1, to ``converged``. ``workspace``, flat fp32
-    with m·n entries or more, takes the fp32 copy of the weight, so that a loop faults in no fresh pages.
-    Raises UserError where k exceeds min(m, n), the weight is not a finite matrix, or the bound is not met.
+    Args:
+        seed: of the starting block (CPU generator, so that a GPU starts from the same numbers).
+        oversampling: columns beyond k that ``randomized`` and ``converged`` iterate.
+        power_iterations: of ``randomized`` alone.
+        tolerance: of ``converged`` alone: bound of the residual, relative to σ_1.
+        exact_up_to: largest min(m, n) for which ``auto`` is ``exact``.
+        workspace: flat fp32 buffer of at least m·n entries for the weight's fp32 copy; reusing one saves page faults.
+
+    Raises:
+        UserError: k exceeds min(m, n), the weight is not a finite matrix, or the tolerance is not reached.
     """
     _check(weight, k=k)
     recipe = resolve_recipe(weight.shape, recipe=recipe, exact_up_to=exact_up_to)
@@ -86,7 +91,7 @@ def truncated_svd(
 
 
 def resolve_recipe(shape: torch.Size | tuple[int, ...], *, recipe: str, exact_up_to: int) -> str:
-    """The recipe that ``auto`` stands for at this shape; any other recipe is returned as it is."""
+    """The recipe that ``auto`` stands for at this shape; other recipes unchanged. UserError for an unknown one."""
     if recipe not in RECIPES:
         raise UserError(f"svd.recipe={recipe!r} does not exist; choose one of {', '.join(RECIPES)}.")
     if recipe != "auto":
@@ -99,8 +104,8 @@ def _check(weight: Tensor, *, k: int) -> None:
         raise UserError(f"an SVD needs a matrix, but the weight has shape {tuple(weight.shape)}.")
     if not 1 <= k <= min(weight.shape):
         raise UserError(
-            f"k = {k} singular directions were asked of a {weight.shape[0]}×{weight.shape[1]} matrix; "
-            f"choose k between 1 and {min(weight.shape)}."
+            f"k = {k} is out of range for a {weight.shape[0]}×{weight.shape[1]} matrix; "
+            f"choose k from 1 to {min(weight.shape)}."
         )
     if not torch.isfinite(torch.stack(weight.aminmax())).all():
         raise UserError("the weight holds NaN or infinite entries, so it has no SVD; load an intact backbone.")
@@ -117,8 +122,8 @@ def _tall(matrix: Tensor) -> Tensor:
 
 
 def _exact(tall: Tensor, k: int) -> Triplets:
-    # In fp64 the Gram matrix resolves directions down to σ_i ≈ 1e-7 σ_1, below what bf16 or fp32 entries
-    # hold, at a third of the time of an SVD; the Ritz step restores full accuracy in σ and U.
+    # In fp64 the Gram matrix resolves directions down to σ_i ≈ 1e-7 σ_1, below the rounding of bf16 or fp32
+    # entries, in a third of the time of an SVD; the Ritz step restores full accuracy in σ and U.
     _, vectors = torch.linalg.eigh(tall.T @ tall)
     return ritz_triplets(tall, vectors[:, -k:].flip(1))
 
@@ -133,7 +138,7 @@ def _randomized(tall: Tensor, start: Tensor, *, k: int, power_iterations: int) -
 
 
 def _basis(triplets: Triplets, residual: float, *, transposed: bool) -> Basis:
-    """Back to the weight's own orientation, with the signs fixed."""
+    """The basis in the weight's own orientation, in fp32, with the signs fixed."""
     U, S, V = (part.float() for part in triplets)
     if transposed:
         U, V = V, U

@@ -1,4 +1,4 @@
-"""Whether a backbone's weight holds values or the codes of a quantised format; the one place that tells and refuses."""
+"""Detects and refuses quantised weights: those that store codes instead of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hiplora.errors import UserError
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Tensors that bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8, HQQ, AQLM, QuIP and torchao store for a linear layer.
-# weight_g and weight_v are of weight normalisation.
+# weight_g and weight_v belong to weight normalisation, which is not quantised.
 _COMPANION = re.compile(
     r"(weight[.:].+|weight_(?![gv]$).+|qweight|qzeros|scales?|zeros|g_idx|SCB|absmax|quant_map|quant_state.*|nested_.*"
     r"|(in|out)put_scale|scale_inv|W_q|codebooks|codes|Qidxs.*|SU|SV)"
@@ -21,15 +21,15 @@ _COMPANION = re.compile(
 
 
 def refuse_quantised(name: str, weight: Any = None, *, companions: Iterable[str] = ()) -> None:
-    """Refuse the weight of a module whose stored numbers are no values of it.
+    """Refuse a module with a quantised weight.
 
     Args:
         name: of the module.
-        weight: a tensor or a dtype; None where the module has no weight under that name.
-        companions: what else the module holds, such as ``bias``, ``SCB`` or ``weight.absmax``.
+        weight: a tensor or a dtype; None if the module has no tensor of that name.
+        companions: names of the module's other tensors, such as ``bias``, ``SCB`` or ``weight.absmax``.
 
     Raises:
-        UserError: it is quantised.
+        UserError: the weight is quantised.
     """
     found = _format(weight) or next((each for each in sorted(companions) if _COMPANION.fullmatch(each)), None)
     if found:
@@ -37,18 +37,18 @@ def refuse_quantised(name: str, weight: Any = None, *, companions: Iterable[str]
 
 
 def refuse_quantised_module(name: str, module: nn.Module) -> None:
-    """:func:`refuse_quantised` for a module in memory, of whatever library."""
+    """:func:`refuse_quantised` for a module in memory, whichever library it is from."""
     held = {each for each, _ in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]}
     refuse_quantised(name, getattr(module, "weight", None), companions=held - {"weight"})
 
 
 def _format(weight: Any) -> str | None:
-    """Type of the numbers where they are none of FLOATING, or of the tensor where it is a class of its own."""
+    """The name of a dtype outside FLOATING or of a quantising tensor class; None for a plain tensor."""
     if weight is None:
         return None
     dtype = weight.dtype if isinstance(weight, Tensor) else weight
     if dtype not in FLOATING:
         return str(dtype).removeprefix("torch.")
-    # torchao's tensors call themselves bf16; .data of a parameter is the tensor in it.
+    # torchao's tensors report bf16 as their dtype; .data of a parameter is its tensor.
     own = type(weight.data) if isinstance(weight, Tensor) else Tensor
     return None if own is Tensor or "quant" not in f"{own.__module__}.{own.__name__}".lower() else own.__name__

@@ -24,7 +24,7 @@ class Comparison:
     residual: float  # worst two-sided ‖W v − σ u‖ / σ_1
     excess: float  # ‖W − U diag(σ) Vᵀ‖_F over the best rank-k error, minus 1
     angle: float  # worst principal angle of both sides, degrees
-    gap: float  # (σ_k − σ_{k+1}) / σ_1: the angle is ill-determined where the residual is not far below it
+    gap: float  # (σ_k − σ_{k+1}) / σ_1: the angle is ill-determined unless the residual is far below it
 
 
 def compare(name: str, weight: Tensor, basis: Basis, k: int) -> Comparison:
@@ -49,14 +49,14 @@ def compare(name: str, weight: Tensor, basis: Basis, k: int) -> Comparison:
 def excess_error(weight: Tensor, basis: Basis, best: Basis) -> float:
     """``‖W − U diag(σ) Vᵀ‖_F`` of ``basis`` over that of ``best``, the exact triplets of the same k, minus 1.
 
-    0 where both errors are rounding, as for a weight of rank k or less.
+    0 if both errors are rounding, as for a weight of rank k or less.
     """
     wide = weight.detach().double()
     ours, optimal = (
         float(torch.linalg.matrix_norm(wide - (part.U.to(wide) * part.S.to(wide)) @ part.V.to(wide).T))
         for part in (basis, best)
     )
-    # No rank-k matrix is better than the best one: below 0 there is only rounding.
+    # No rank-k matrix is better than the best one, so a negative excess is rounding.
     rounding = 1e-6 * float(torch.linalg.matrix_norm(wide))
     return 0.0 if max(ours, optimal) <= rounding else max(0.0, ours / max(optimal, rounding) - 1)
 
@@ -68,7 +68,7 @@ def compare_all(weights: Mapping[str, Tensor], bases: Mapping[str, Basis], *, k:
 
 
 def table(comparisons: Iterable[Comparison]) -> Iterator[str]:
-    """Lines of a text table, one per matrix as it is measured, and a summary row of the worst values."""
+    """Lines of a text table: a header, one per matrix as it is measured, and the worst values. UserError if empty."""
     yield f"{'matrix':44} {'shape':>11} {'residual':>9} {'excess %':>9} {'angle °':>9} {'gap':>9}"
     rows = []
     for row in comparisons:

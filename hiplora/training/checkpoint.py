@@ -1,8 +1,8 @@
-"""Checkpoints that are either complete or absent, so that a killed training goes on bit for bit.
+"""Checkpoints that are either complete or absent, so that a killed training resumes bit for bit.
 
-A checkpoint is a folder ``step-00000020`` with ``state.pt`` (tensors and generators) and ``progress.json``
-(counters, curve, the SHA-256 of the other file and of all this). It is written under a temporary name, flushed to disk
-and renamed. What does not match its checksum is ignored, and the one before it is taken.
+A checkpoint is a folder ``step-00000020`` with ``state.pt`` (tensors and generator states) and ``progress.json``
+(counters, curve, the SHA-256 of ``state.pt``, and a checksum of these). It is written under a temporary name, flushed
+to disk and renamed. A checkpoint that does not match its checksums is ignored, and the previous one is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TENSORS, PROGRESS, PREFIX, TEMPORARY = "state.pt", "progress.json", "step-", ".w
 
 
 def random_states() -> dict[str, Any]:
-    """The states of the generators of python, numpy, torch and every cuda device."""
+    """The states of the random generators of Python, NumPy, torch and every CUDA device."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -41,7 +41,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what :func:`random_states` gave."""
+    """Restore the states that :func:`random_states` returned."""
     random.setstate(states["python"])
     kind, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
@@ -51,9 +51,10 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> None:
-    """Write the checkpoint of step ``progress["step"]`` and remove all but the last two.
+    """Write the checkpoint of step ``progress["step"]`` and remove all but the ``KEEP`` with the highest steps.
 
-    Raises UserError if the disk is full or not writable; the checkpoints before stay as they are.
+    Raises:
+        UserError: the disk is full or not writable; earlier checkpoints do not change.
     """
     buffer = io.BytesIO()  # serialised in memory: torch's own writer hides why a write failed
     torch.save(tensors, buffer)
@@ -68,7 +69,7 @@ def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> 
             temporary.mkdir(parents=True)
             _write(temporary / TENSORS, content)
             _write(temporary / PROGRESS, json.dumps(progress).encode())
-            shutil.rmtree(final, ignore_errors=True)  # only there if torn: an intact one would have been resumed
+            shutil.rmtree(final, ignore_errors=True)  # of an earlier attempt: torn, or without a snapshot
             os.rename(temporary, final)
             _flush_folder(folder)
     finally:
@@ -78,9 +79,10 @@ def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> 
 
 
 def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Tensors (on the CPU) and progress of the newest intact checkpoint, or None where there is none.
+    """Tensors (on the CPU) and progress of the newest intact checkpoint, or None if there is none.
 
-    Raises UserError if it belongs to another training.
+    Raises:
+        UserError: that checkpoint belongs to another training.
     """
     for path in reversed(_steps(folder)):
         try:
@@ -90,8 +92,8 @@ def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str,
             content = (path / TENSORS).read_bytes()
             if hashlib.sha256(content).hexdigest() != progress.pop("sha256"):
                 raise ValueError("checksum mismatch")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON may be anything
-            logger.warning("the checkpoint %s is incomplete (%s) and ignored", path, error)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON may hold any type
+            logger.warning("ignoring the incomplete checkpoint %s (%s)", path, error)
             continue
         if progress["fingerprint"] != fingerprint:
             raise UserError(
@@ -103,7 +105,7 @@ def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str,
 
 
 def _checksum(progress: dict[str, Any]) -> str:
-    """SHA-256 (hex) of what is stored; Python writes a number that it has read as it was."""
+    """SHA-256 (hex) of the stored progress; Python's JSON restores floats exactly, so reading does not change it."""
     return hashlib.sha256(json.dumps(progress).encode()).hexdigest()
 
 
@@ -119,7 +121,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in the folder durable; only POSIX lets a folder be opened for that."""
+    """Make a rename in the folder durable. Opening a folder for this needs POSIX."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Which examples a training sees, and in which micro-batches: a function of the seed."""
+"""The examples that a training sees and their order in micro-batches, both determined by the seed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) -> list[Encoded]:
-    """The examples as they fit a row and the ``most`` tokens that the model can read; what is cut is logged.
+    """The examples, cut or dropped to fit a row and the model's ``most`` tokens; the numbers of both are logged.
 
     Raises:
-        UserError: none fits.
+        UserError: no example fits.
     """
     longest, name = training.row_tokens, "training.row_tokens"
     if most is not None and most < longest:
@@ -35,19 +35,19 @@ def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) ->
     fitted = fit(encoded, row_tokens=longest)
     if fitted.truncated or fitted.dropped:
         logger.warning(
-            "of %d examples, %d were cut and %d left out: longer than %s=%d",
+            "of %d examples, %d were cut and %d dropped: longer than %s=%d",
             *(len(encoded), fitted.truncated, fitted.dropped, name, longest),
         )
     if not fitted.examples:
         raise UserError(
-            f"none of the {len(encoded)} training examples fits {name}={longest}: give longer rows, or a backbone that "
-            "reads as much"
+            f"none of the {len(encoded)} training examples fits {name}={longest}: give longer rows, or a backbone with "
+            "more positions"
         )
     return fitted.examples
 
 
 def announce(examples: Sequence[Encoded], training: Training, *, seed: int, resumed_from: int | None) -> None:
-    """Log how much of the examples a training sees."""
+    """Log the size of a training: steps, epochs, rows, and the step it resumes from."""
     rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=seed, epoch=0)
     total = training.steps * training.rows_per_step
     logger.info(
@@ -60,13 +60,19 @@ def announce(examples: Sequence[Encoded], training: Training, *, seed: int, resu
 
 
 def in_shards(examples: Sequence[Encoded], shards: int, training: Training, *, seed: int) -> list[Sequence[Encoded]]:
-    """The examples in disjoint parts whose sizes differ by one at most; as they are where one part is asked for."""
+    """The examples in ``shards`` disjoint parts whose sizes differ by at most one, drawn by the seed.
+
+    One part is the examples in their own order.
+
+    Raises:
+        UserError: rows_per_step is not a multiple of the number of parts, or there are too few examples.
+    """
     if shards == 1:
         return [examples]
     if training.rows_per_step % shards:
         raise UserError(
-            f"training.rows_per_step={training.rows_per_step} cannot be dealt evenly to the {shards} shards that the "
-            f"method asks for (method.clients): give a multiple of {shards}"
+            f"training.rows_per_step={training.rows_per_step} cannot be split evenly over the method's {shards} shards "
+            f"(method.clients): give a multiple of {shards}"
         )
     if len(examples) < shards:
         raise UserError(f"{len(examples)} examples are too few for {shards} shards: lower method.clients")
@@ -83,10 +89,9 @@ def batches(
     tokenizer: PreTrainedTokenizerBase,
     apart: bool,
 ) -> Iterator[dict[str, Any]]:
-    """The collated micro-batches from optimizer step ``step`` on, of which rows are a function of the seed.
+    """The collated micro-batches from optimizer step ``step`` on, without end; the seed determines their rows.
 
-    Within a step the shards come one after the other, with equally many rows each. ``apart``: every example stands in
-    a row of its own.
+    Within a step, the shards follow each other with equally many rows. ``apart`` puts every example in its own row.
     """
     share = training.rows_per_step // len(shards)
     streams = [

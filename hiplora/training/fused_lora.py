@@ -1,8 +1,8 @@
-"""PEFT's plain LoRA layers, computed while they train by the product that HiP-LoRA's layers use.
+"""Replaces the forward pass of PEFT's plain LoRA layers during training by the product of HiP-LoRA's layers.
 
-PEFT casts the layer's input to fp32, draws its dropout mask serially and runs four products; here there are two,
-in the backbone's dtype, and a quick mask. The update is the same, and plain LoRA, PiSSA and Split-LoRA are compared
-with HiP-LoRA in the same arithmetic; DoRA and AdaLoRA keep PEFT's.
+PEFT casts the layer's input to fp32, draws its dropout mask serially and runs four products. The fused product runs
+two, in the backbone's dtype, with a faster mask. The update is the same, so plain LoRA, PiSSA and Split-LoRA are
+compared with HiP-LoRA in the same arithmetic. DoRA and AdaLoRA keep PEFT's forward pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hiplora.tuner.product import AdapterProduct, sample_dropout
 
 @contextmanager
 def fused_lora(model: nn.Module) -> Iterator[bool]:
-    """Within the context the model's plain LoRA layers are fused; others (DoRA, merged, biased …) stay PEFT's.
+    """A context in which the model's plain LoRA layers are fused; others (DoRA, merged, biased …) stay PEFT's.
 
     Yields whether every adapted layer draws its dropout by ``sample_dropout``, as fused ones and HiP-LoRA's do.
     """

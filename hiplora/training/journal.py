@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a progress bar, log lines, ``curve.jsonl``, and W&B where asked."""
+"""Reports a training while it runs: progress bar, log lines, ``curve.jsonl``, and W&B if configured."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CURVE = "curve.jsonl"
 
 
 class Journal:
-    """Record of the optimizer steps, one entry of plain numbers each; a context manager.
+    """Records the optimizer steps, one entry of plain numbers each; a context manager.
 
-    ``curve`` holds the entries of the steps done so far (of a resumed training: those of its checkpoint).
+    ``curve`` holds the entries of the steps done so far; a resumed training starts with its checkpoint's.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Journal:
             self._tracked.finish(failed=kind is not None)
 
     def add(self, entry: dict[str, float], *, seconds: float) -> None:
-        """Take down one optimizer step; ``seconds`` count from the start of the training."""
+        """Record one optimizer step; ``seconds`` is the time in steps so far, without that of saving checkpoints."""
         self.curve.append(entry)
         with disk_errors(self.path):
             self._file.write(_line(entry))

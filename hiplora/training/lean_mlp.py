@@ -1,8 +1,8 @@
-"""The frozen MLP of a Llama block, keeping less for the backward pass.
+"""The frozen MLP of a Llama block with less memory for the backward pass.
 
-Of ``down(silu(gate(x)) ⊙ up(x))`` autograd keeps three tensors of the intermediate size per token: the largest part
-of what a training step holds. Two are enough, as silu(gate) is quickly computed again. Outputs and gradients are the
-same bit for bit: the same operations in the same order.
+For ``down(silu(gate(x)) ⊙ up(x))`` autograd keeps three tensors of the intermediate size per token, the largest part
+of a training step's memory. Two are enough, because silu(gate) is cheap to recompute. Outputs and gradients are bit
+for bit the same: the same operations in the same order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _FrozenMLP(torch.autograd.Function):
 
 @contextmanager
 def lean_mlp(model: nn.Module) -> Iterator[None]:
-    """Within the context the model's frozen Llama MLPs keep less; others (adapted, trained, biased …) stay theirs."""
+    """A context in which the model's frozen Llama MLPs keep less; others (adapted, trained, biased …) do not change."""
     layers: list[Any] = [module for module in model.modules() if _is_frozen(module)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)

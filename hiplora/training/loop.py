@@ -1,4 +1,4 @@
-"""The Trainer of one adapter: loss at label positions, method hooks, non-finite stop, exact resume."""
+"""The Trainer of one adapter: loss at label positions, method hooks, stop at non-finite values, exact resume."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class NonFiniteLossError(UserError):
-    """The loss, a gradient or what a step left became nan or infinite; earlier checkpoints stay."""
+    """The loss, a gradient or a trained parameter is nan or infinite; earlier checkpoints stay."""
 
 
 @dataclass
 class Progress:
-    """How far a training is: what its checkpoints store beside tensors."""
+    """The progress of a training, stored in its checkpoints: counters, seconds, curve."""
 
     fingerprint: str
     step: int = 0
@@ -47,7 +47,7 @@ class Progress:
 
 
 class BatchStream(IterableDataset):
-    """Collated micro-batches; ``make`` opens the stream where the training stands."""
+    """Collated micro-batches; ``make`` opens the stream at the training's current step."""
 
     def __init__(self, make: Callable[[], Iterator[dict[str, Any]]]) -> None:
         self._make = make
@@ -57,10 +57,10 @@ class BatchStream(IterableDataset):
 
 
 class AdapterTrainer(Trainer):
-    """Trains what ``method`` attached.
+    """Trains the adapter that ``method`` attached.
 
-    The loss is the sum over label tokens divided by those of the whole optimizer step, the method's extra
-    loss is divided by the number of micro-batches the step really has: neither depends on the split.
+    The loss is the sum over label tokens, divided by the number of label tokens in the whole optimizer step. The
+    method's extra loss is divided by the step's number of micro-batches. So neither depends on how a step is split.
     """
 
     loss_is_scaled_for_ga = True
@@ -86,13 +86,13 @@ class AdapterTrainer(Trainer):
         self._extras: list[torch.Tensor] = []
 
     def get_train_dataloader(self) -> DataLoader:
-        """The stream as it is; a generator of its own keeps the loader off the global one, which is resumed."""
+        """A loader of the stream, with its own generator so that it does not advance the global one."""
         return DataLoader(self.batches, batch_size=None, generator=torch.Generator())
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], int]:
-        """The micro-batches of one optimizer step, and its number of label tokens."""
+        """The micro-batches of one optimizer step, and their number of label tokens."""
         window = list(islice(epoch_iterator, num_batches))
         labels = sum(len(batch["label_ids"]) for batch in window)
         self.counts = {key: sum(batch[key] for batch in window) for key in ("tokens", "examples")}
@@ -101,7 +101,10 @@ class AdapterTrainer(Trainer):
         return window, labels
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of a micro-batch; where it is compact, dropout is drawn for all of it, in both."""
+        """Forward and backward of a micro-batch; for a compact one, dropout masks are drawn for all positions.
+
+        The backward pass draws them too, with gradient checkpointing.
+        """
         if not self.compact:
             return super().training_step(model, inputs, *args, **kwargs)
         with drawn_for_all(inputs["places"], inputs["input_ids"].numel()):
@@ -114,7 +117,7 @@ class AdapterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """This micro-batch's share of the step's loss."""
+        """This micro-batch's share of the step's loss, a scalar."""
         assert num_items_in_batch is not None  # always counted by get_batch_samples
         self.method.before_micro_batch(self.adapted, inputs["shard"])
         loss = label_loss(model, inputs, compact=self.compact) / num_items_in_batch
@@ -127,19 +130,19 @@ class AdapterTrainer(Trainer):
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: Trainer walks over all parameters for it, per micro-batch."""
+        """0: to count them, Trainer would go through all parameters per micro-batch."""
         return 0
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clip, after checking that what would be clipped is finite: a clipped nan has no address any more."""
+        """Clip the gradients, after a check that they are finite: clipping by a nan norm would hide where it arose."""
         gradients = {p: p.grad for p in model.parameters() if p.grad is not None}
         norm = get_total_norm(gradients.values())
-        self._take_down(norm)
+        self._record_step(norm)
         clip_grads_with_norm_(gradients, self.args.max_grad_norm, norm)
         return norm
 
-    def _take_down(self, norm: torch.Tensor) -> None:
-        """Fill ``entry`` with plain numbers, the only transfer from the device in a step; stop where not finite."""
+    def _record_step(self, norm: torch.Tensor) -> None:
+        """Fill ``entry`` with plain numbers, the step's only transfer from the device; stop if one is not finite."""
         numbers = torch.stack([*self._losses, *self._extras, norm.float()]).tolist()
         losses, extras = numbers[: len(self._losses)], numbers[len(self._losses) : -1]
         step = self.state.global_step + 1
@@ -169,7 +172,7 @@ def _stop(step: int, what: str) -> None:
 
 
 class Session(TrainerCallback):
-    """What surrounds the optimizer steps of one process: start or resume, hooks, journal, checkpoints."""
+    """The callback around the optimizer steps of one process: start or resume, hooks, journal, checkpoints."""
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class Session(TrainerCallback):
         self._mark = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count from where the training stands, and put the random generators there; last thing before data."""
+        """Set the step to resume from, and seed or restore the random generators, right before data is read."""
         state.global_step = self.progress.step
         if self.tensors is None:
             set_seed(args.seed)
@@ -198,11 +201,11 @@ class Session(TrainerCallback):
         self._mark = time.perf_counter()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The method's turn, right after the step."""
+        """Call the method's hook right after the step."""
         self.trainer.method.after_step(self.trainer.adapted, state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count, tell, and save where due; the time of saving is not the step's."""
+        """Count and report the step, and save a checkpoint if it is due; the time of saving does not count."""
         progress = self.progress
         progress.step = state.global_step
         progress.seconds += time.perf_counter() - self._mark
@@ -218,7 +221,7 @@ class Session(TrainerCallback):
         self._mark = time.perf_counter()
 
     def _check_finite(self) -> None:
-        """The last step has no loss after it that would tell; nor shall a checkpoint hold what cannot go on."""
+        """Refuse to save parameters that are not finite: after the last step, no loss would reveal them."""
         named = self.trainer.adapted.named_parameters()
         broken = next((name for name, p in named if p.requires_grad and not p.isfinite().all()), None)
         if broken is not None:
@@ -240,6 +243,6 @@ class Session(TrainerCallback):
 
 
 def native_state(model: PeftModel, method: Method) -> dict[str, Any]:
-    """What a training goes on from: the trained tensors by name, copied to the CPU, and the method's own state."""
+    """The state to continue a training from: trained tensors by name, copied to the CPU, and the method's state."""
     adapter = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
     return {"adapter": adapter, "method": copy.deepcopy(method.state(model))}

@@ -1,4 +1,4 @@
-"""Cross-entropy at label positions: the vocabulary matrix is applied there and nowhere else."""
+"""Cross-entropy at label positions, the only ones to which the vocabulary matrix is applied."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from torch.nn import functional as F
 
 from hiplora.packing.decoder import causal_lm, hidden_states
 
-CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # logits alive at a time: what fits the cache, or the memory
+CHUNK_ELEMENTS = {
+    "cpu": 2**22,
+    "cuda": 2**27,
+}  # logits held at a time: they fit in the CPU's cache, or in the GPU's memory
 
 
 class _FrozenHeadCrossEntropy(torch.autograd.Function):
     """Sum over n positions of the cross-entropy of ``hidden @ weight.T`` (n, vocabulary), in fp32.
 
-    The vocabulary matrix is frozen, so the only gradient wanted is that of ``hidden``; it is taken in the
-    forward pass, chunk by chunk, and no logits are kept.
+    The vocabulary matrix is frozen, so only ``hidden`` needs a gradient. The forward pass computes it chunk by chunk
+    and keeps no logits.
     """
 
     @staticmethod
@@ -31,7 +34,7 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
             logits = (hidden[part] @ weight.T).float()
             target = labels[part, None]
             probability = torch.softmax(logits, dim=-1)
-            # log Σ exp, from the largest entry, whose probability is at least 1 / vocabulary
+            # log Σ exp from the largest logit and its probability, which is at least 1 / vocabulary
             normaliser = logits.amax(-1, keepdim=True) - probability.amax(-1, keepdim=True).log()
             loss += (normaliser - logits.gather(1, target)).sum()
             probability.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
@@ -56,11 +59,13 @@ def cross_entropy_sum(hidden: torch.Tensor, head: nn.Module, labels: torch.Tenso
 def label_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], *, compact: bool = False) -> torch.Tensor:
     """Sum, in fp32 nats, of the cross-entropy over the label tokens of a collated micro-batch.
 
-    The hidden states are flattened to a contiguous (N, hidden) before the selection: a 3-D slice would make
-    the CPU linear copy the vocabulary matrix once per row. The caller divides by the label tokens of the
-    whole optimizer step, so that the gradient does not depend on how the step is split. No attention mask
-    and no cache: see packing/batches.py. ``compact`` runs only ``places``, as one row, for the attention of
-    packing/attention.py, which knows what stands there: the same tokens see each other.
+    The caller divides by the label tokens of the whole optimizer step, so that the gradient does not depend on how the
+    step is split. There is no attention mask and no cache: see packing/batches.py. ``compact`` computes only the
+    positions ``places``, as one row. It needs the attention of packing/attention.py, which recovers from the position
+    ids which tokens see each other.
+
+    The hidden states are flattened to a contiguous (N, hidden) before the selection: for a 3-D slice, the CPU's linear
+    would copy the vocabulary matrix once per row.
     """
     lm = causal_lm(model)
     ids, positions, index = batch["input_ids"], batch["position_ids"], batch["label_index"]

@@ -1,4 +1,4 @@
-"""The most memory that a stretch of work held, on a CPU and on a GPU alike."""
+"""The peak memory of a block of code, on a CPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yields what gives the peak in bytes since the block began: of torch's memory on a GPU, else of the process.
+    """Yields a function that returns the peak in bytes since the block began: torch's memory on a GPU, else RSS.
 
-    Where the process's peak cannot be reset (no Linux), it is that of its whole life.
+    If the process's peak RSS cannot be reset (not Linux), it is that since the process started.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
         return
     with suppress(OSError):
-        RESET.write_text("5")  # Linux's way to reset the peak of the resident memory
+        RESET.write_text("5")  # resets the peak RSS on Linux
     yield _resident_peak
 
 

@@ -1,4 +1,4 @@
-"""Budget and optimizer of one adapter's training: the options, without torch."""
+"""The options of one adapter's training: its budget and optimizer; loads no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_NORM, MOST_NORM = 1e-6, 1e6  # of a gradient that is clipped
 class Training(Options):
     """Options of the section ``training``. ``max_grad_norm`` 0 does not clip, ``weight_decay`` 0 does not decay.
 
-    ``snapshots`` are fractions of the steps after which the state of the training is kept beside the adapter.
+    ``snapshots`` are fractions of the steps after which the state of the training is stored with the adapter.
     """
 
     group: ClassVar[str] = "training"
@@ -35,16 +35,16 @@ class Training(Options):
     max_grad_norm: float
     checkpoint_every: Annotated[Positive, Bookkeeping]
     gradient_checkpointing: Annotated[bool, Bookkeeping]
-    share_prefixes: bool  # decides who draws dropout masks
+    share_prefixes: bool  # not bookkeeping: examples that share a prefix share its dropout mask
     log_every: Annotated[Positive, Bookkeeping]
     snapshots: Annotated[tuple[Fraction, ...], Field(strict=False, examples=["[0.5,0.75]"]), Bookkeeping] = ()
 
     def step_of(self, fraction: float) -> int:
-        """The step after which a fraction of the training is done: at least the first one."""
+        """The step after which a fraction of the training is done, at least 1."""
         return max(1, round(fraction * self.steps))
 
     def snapshot_steps(self) -> tuple[int, ...]:
-        """The steps after which a snapshot is kept."""
+        """The steps after which a snapshot is taken, ascending."""
         return tuple(sorted({self.step_of(fraction) for fraction in self.snapshots}))
 
     def check_options(self) -> None:

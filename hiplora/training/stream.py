@@ -1,4 +1,4 @@
-"""The micro-batches of a training: which examples stand in which row, and when, decided by the seed alone."""
+"""The rows and micro-batches of a training; the seed alone decides which examples are in which row, and when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiplora.packing.sequences import Encoded
 
 @dataclass(frozen=True)
 class Fitted:
-    """Examples that fit a row, and how many had to be cut or left out for that."""
+    """Examples that fit a row, and the numbers that were cut or dropped for that."""
 
     examples: list[Encoded]
     truncated: int
@@ -22,9 +22,10 @@ class Fitted:
 
 
 def fit(encoded: Sequence[Encoded], *, row_tokens: int) -> Fitted:
-    """Cut answers at the end of a row; drop examples of which no answer token would be left.
+    """The examples, with answers cut at the end of a row; those that would keep no answer token are dropped.
 
-    Raises ValueError if an example has no answer.
+    Raises:
+        ValueError: an example has no answer.
     """
     kept, truncated = [], 0
     for example in encoded:
@@ -46,7 +47,7 @@ def epoch_rows(encoded: Sequence[Encoded], *, row_tokens: int, seed: int, epoch:
 
 
 def row_stream(encoded: Sequence[Encoded], *, row_tokens: int, seed: int) -> Iterator[Line]:
-    """Rows without end: epoch after epoch, each with its own permutation."""
+    """Endless rows: epoch after epoch, each with its own permutation."""
     epoch = 0
     while True:
         yield from epoch_rows(encoded, row_tokens=row_tokens, seed=seed, epoch=epoch)
@@ -54,7 +55,7 @@ def row_stream(encoded: Sequence[Encoded], *, row_tokens: int, seed: int) -> Ite
 
 
 def micro_batches(rows: Iterator[Line], *, rows_per_step: int, micro_batch_rows: int) -> Iterator[list[Line]]:
-    """Cut a stream of rows into the micro-batches of optimizer steps; the last one of a step may be smaller."""
+    """The micro-batches of optimizer steps from a stream of rows; the last one of a step may be smaller."""
     while True:
         for start in range(0, rows_per_step, micro_batch_rows):
             yield list(islice(rows, min(micro_batch_rows, rows_per_step - start)))

@@ -1,4 +1,4 @@
-"""``train``: one adapter from encoded examples, resumed from the newest checkpoint where there is one."""
+"""``train``: one adapter from encoded examples, resumed from the newest checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ __all__ = ["NonFiniteLossError", "TrainResult", "native_state", "train"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training was; counts are of the whole training, also where it was resumed.
+    """The figures and final state of a training; counts cover the whole training, including resumed parts.
 
-    ``tokens`` are prompt and answer tokens without padding, ``label_tokens`` those with loss; ``final_loss``
-    is the mean over the last tenth of the steps in nats per label token; ``seconds`` is the time in steps, ``elapsed``
-    what it was after each of them.
-    ``share_prefixes`` says whether prompts' common prefixes were computed once, in which case a micro-batch drew
-    one dropout mask for each instead of one per example. ``native`` is the state to go on from, as a checkpoint has it:
-    ``adapter``, the trained tensors by name, and ``method``, the method's own state; both from before ``finish``.
-    ``snapshots`` are such states by the step that they were taken after.
-    ``optimizer`` is AdamW's state by parameter.
+    - tokens: prompt and answer tokens without padding; label_tokens: those with a loss.
+    - final_loss: mean over the last tenth of the steps, in nats per label token.
+    - seconds: time in steps; elapsed: the same after each step.
+    - share_prefixes: whether common prefixes of prompts were computed once. A micro-batch then drew one dropout mask
+      per shared prefix instead of one per example.
+    - native: the state to continue from, before ``finish``: ``adapter``, the trained tensors by name, and ``method``,
+      the method's own state.
+    - snapshots: such states by the step after which they were taken.
+    - optimizer: AdamW's state by parameter.
     """
 
     steps: int
@@ -65,7 +66,7 @@ class TrainResult:
     tokens_per_second: float
     share_prefixes: bool
     resumed_from: int | None
-    native: dict[str, Any] = field(repr=False, compare=False)  # tensors do not compare as a whole
+    native: dict[str, Any] = field(repr=False, compare=False)  # == of tensors is not a bool
     snapshots: dict[int, dict[str, Any]] = field(repr=False, compare=False)
     optimizer: dict[Any, Any] = field(repr=False, compare=False)
 
@@ -84,21 +85,25 @@ def train(
 ) -> TrainResult:
     """Train the attached adapter in place; afterwards the model is in evaluation mode.
 
-    The same arguments and seed give the same adapter, bit for bit on the same machine, number of threads and
-    (on cuda) deterministic kernels, however often the process was killed on the way: state lives in
-    ``checkpoint_dir``, which the caller removes when the adapter is stored. ``tracker`` is the W&B run
-    that gets the curve, or None. ``moments`` is the optimizer's state that an earlier training has left, to start with.
+    The same arguments and seed give the same adapter, bit for bit, on the same machine with the same number of threads
+    and (on CUDA) deterministic kernels, however often the process was killed in between.
+
+    Args:
+        checkpoint_dir: where checkpoints are kept; the caller removes it when the adapter is stored.
+        tracker: gets the curve for W&B.
+        moments: the optimizer's state from an earlier training, to start with.
 
     Raises:
-        NonFiniteLossError: the loss, a gradient or the adapter of a checkpoint is not finite.
-        UserError: no example fits a row, the folder belongs to another training, the disk is full.
+        NonFiniteLossError: the loss, a gradient, or a parameter at a checkpoint is not finite.
+        UserError: no example fits a row, the model's head is not supported, ``checkpoint_dir`` belongs to another
+            training, or the disk is full.
     """
     examples = feeding.fitting(encoded, training, positions(peft_model))
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
     if found is not None and not _kept(found, training):
-        logger.warning("the checkpoint in %s lacks a snapshot that is asked for now: starting afresh", checkpoint_dir)
+        logger.warning("the checkpoint in %s lacks a requested snapshot: starting from the beginning", checkpoint_dir)
         found = None
     tensors, progress = (None, Progress(fingerprint)) if found is None else (found[0], _progress(found[1]))
     resumed_from = progress.step if found is not None else None
@@ -139,7 +144,7 @@ def train(
             snapshot_steps=training.snapshot_steps(),
         )
         trainer.add_callback(session)
-        with journal:  # also where no step is left: a killed process may have kept the last ones from W&B
+        with journal:  # even if no step is left: the killed process may not have sent the last ones to W&B
             if progress.step < training.steps:
                 trainer.train()
     native = native_state(peft_model, method)
@@ -155,14 +160,14 @@ def train(
 
 
 def _kept(found: tuple[dict[str, Any], dict[str, Any]], training: Training) -> bool:
-    """Whether a checkpoint has every snapshot that it is too late to take."""
+    """Whether a checkpoint has every requested snapshot up to its own step."""
     tensors, progress = found
     passed = {step for step in training.snapshot_steps() if step <= progress["step"]}
     return passed <= set(tensors.get("snapshots", ()))
 
 
 def _arguments(training: Training, model: PeftModel, *, shards: int, seed: int, folder: Path) -> TrainingArguments:
-    """Trainer's arguments: its own logging, saving and bars are off, ours replace them."""
+    """Trainer's arguments, with its logging, saving and progress bars off: Session and Journal replace them."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -189,7 +194,7 @@ def _arguments(training: Training, model: PeftModel, *, shards: int, seed: int, 
 def _optimizers(
     groups: list[dict[str, Any]], training: Training
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW in one fused call, and a linear warm-up whose first step already moves, then constant."""
+    """Fused AdamW, and a schedule: linear warm-up with a first step above 0, then constant."""
     optimizer = torch.optim.AdamW(
         groups, lr=training.lr, betas=(training.beta1, training.beta2), eps=training.eps, fused=True
     )
@@ -200,9 +205,10 @@ def _optimizers(
 
 @contextmanager
 def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
-    """The quick paths, recomputation where asked; afterwards the model is as evaluation wants it, cache switch too.
+    """A context with fused layers and, if configured, gradient checkpointing; it leaves the model in evaluation mode.
 
-    Yields whether micro-batches may be compact: attention is by blocks, and every dropout can be drawn for all of them.
+    Yields whether micro-batches may be compact: attention works by blocks, and every adapted layer draws its dropout
+    by ``sample_dropout``.
     """
     lm = causal_lm(model)
     use_cache = lm.config.use_cache
@@ -220,7 +226,7 @@ def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
 
 
 def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
-    """Everything but the random generators, which Session sets when nothing else can draw from them."""
+    """Restore everything but the random generators, which Session sets last so that nothing advances them."""
     trainer.method.put_back(trainer.adapted, tensors)
     trainer.adamw.load_state_dict(tensors["optimizer"])
     trainer.schedule.load_state_dict(tensors["scheduler"])
@@ -229,7 +235,7 @@ def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
 def _fingerprint(
     model: PeftModel, examples: Sequence[Encoded], *, method: Method, training: Training, seed: int
 ) -> str:
-    """SHA-256 of what decides the trained adapter, so that a checkpoint is never resumed into another run."""
+    """SHA-256 (hex) of everything that determines the trained adapter; no other run resumes its checkpoint."""
     shapes = [(name, [*p.shape], str(p.dtype)) for name, p in model.named_parameters() if p.requires_grad]
     content = hashlib.sha256(
         json.dumps([training.identity(), method.identity(), seed, shapes], sort_keys=True).encode()

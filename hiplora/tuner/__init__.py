@@ -1,7 +1,7 @@
 """HiP-LoRA as a PEFT method.
 
-Importing the package loads neither torch nor PEFT; importing what it exports does, and still tells PEFT nothing:
-:func:`register` does, and constructing a HipLoraConfig.
+Importing the package loads neither torch nor PEFT. Importing one of its names loads both and registers nothing:
+:func:`register` registers the method with PEFT, and so does constructing a HipLoraConfig.
 """
 
 from __future__ import annotations

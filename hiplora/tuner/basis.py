@@ -1,4 +1,4 @@
-"""The frozen basis of one layer, shared by all its adapters: singular directions as a rule, or random ones."""
+"""The frozen basis of one layer: its leading singular directions, or random ones as a control."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from hiplora.tuner.config import HipConfig
 
 
 class SingularBasis(nn.Module):
-    """U (m, K), S (K,) and V (n, K) as buffers outside the state dict, fp32 whatever the model is cast to.
+    """U (m, K), S (K,) and V (n, K) as buffers outside the state dict, in fp32 whatever the model is cast to.
 
-    An adapter with k ≤ K uses the first k columns. ``options`` are what determines U and V and ``key`` the identity
-    of the computation; adapters whose options agree share one object. S is u_iᵀ W v_i: σ of singular directions.
+    An adapter with k ≤ K uses the first k columns. S_i is u_iᵀ W v_i, which is σ_i for singular directions.
+    ``options`` determine U and V, and ``key`` identifies the computation. Adapters with equal options share one
+    object.
     """
 
     U: Tensor
@@ -56,7 +57,7 @@ class SingularBasis(nn.Module):
         return all(a is b or torch.equal(a[:, :k], b[:, :k].to(a.device)) for a, b in pairs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SingularBasis:
-        # Follow the model to its device, never to its dtype: a projection in bf16 would not be one.
+        # Follow the model to its device, not to its dtype: rounded to bf16, U Uᵀ is no longer a projection.
         device = fn(self.S.new_empty(0)).device
         for name, part in list(self._buffers.items()):
             if part is not None:

@@ -1,4 +1,4 @@
-"""HiP-LoRA under a stock ``transformers.Trainer``: one callback adds what the method does around a step."""
+"""HiP-LoRA with a stock ``transformers.Trainer``: one callback adds what the method does around a step."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class HipLoraCallback(TrainerCallback):
         model = get_peft_model(backbone, HipLoraConfig(r=16, k=32))
         Trainer(model, args, train_dataset=rows, callbacks=[HipLoraCallback()]).train()
 
-    The budget ``R = λ Σ w_i φ_i²`` is a function of φ alone. Instead of adding R to a loss that the stock
-    Trainer computes, ``∂R/∂φ`` is put into ``φ.grad`` before the first micro-batch of every optimizer step, and
-    the micro-batches accumulate on top. The gradient that is clipped and applied is that of ``loss + R``,
-    counted once per optimizer step whatever the accumulation; only the logged loss lacks R. Right after the
-    step the residual factors are projected back.
+    The budget ``R = λ Σ w_i φ_i²`` depends on φ alone. The callback cannot add R to the loss, which the stock
+    Trainer computes. It puts ``∂R/∂φ`` into ``φ.grad`` before the first micro-batch of every optimizer step, and
+    the micro-batches accumulate on top. So the Trainer clips and applies the gradient of ``loss + R``, with R
+    counted once per optimizer step whatever the accumulation; the logged loss lacks R. Right after the step, the
+    callback projects the residual factors.
 
-    Not for fp16 with a loss scaler, DeepSpeed or FSDP, which scale gradients or keep them elsewhere: these are
-    refused. bf16 and several processes with DDP are fine.
+    It refuses fp16 (whose loss scaler scales gradients), DeepSpeed and FSDP (which keep gradients elsewhere).
+    bf16 and several processes with DDP work.
     """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse a model without HiP-LoRA and set-ups that do not keep gradients in ``.grad``. Raises UserError."""
+        """Refuse a model without HiP-LoRA, and fp16, DeepSpeed and FSDP. Raises UserError."""
         _tuner(kwargs["model"])
         if args.fp16 or args.deepspeed or args.fsdp:
             raise UserError(
@@ -41,7 +41,7 @@ class HipLoraCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the step's gradients of φ with those of the budget."""
+        """Put the gradient of the budget into ``φ.grad``, on which the micro-batches accumulate."""
         tuner = _tuner(kwargs["model"])
         parameters = tuner.principal_parameters()
         penalty = tuner.stability_penalty()
@@ -53,7 +53,7 @@ class HipLoraCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Project the residual factors back out of the principal subspaces."""
+        """Project the residual factors out of the principal subspaces."""
         _tuner(kwargs["model"]).retract()
 
 

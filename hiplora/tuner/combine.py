@@ -1,4 +1,4 @@
-"""Weighted sums of adapters of one model, exact: φ adds, residuals concatenate."""
+"""Exact weighted sums of adapters of one model: φ adds, residual factors concatenate."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hiplora.updates import LowRank, Principal
 
 
 def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | str) -> HipConfig:
-    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, φ as it is.
+    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, absolute φ.
 
     Raises:
-        UserError: updates outside of the directions and inside; a further training would lose one of them.
+        UserError: the adapters differ in ``side``. Training the sum further would project one side away.
     """
     if len({config.side for config in configs}) > 1:
         raise UserError(
-            "the adapters lie on different sides of their directions, so their sum lies on neither; use "
+            "the adapters have different sides (side=inside and side=outside), so their sum would have neither; use "
             "hiplora.export_lora and merge the exported LoRAs."
         )
     rank = sum(max([config.r, *(config.rank_pattern or {}).values()]) for config in configs)
@@ -42,7 +42,7 @@ def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | 
 
 
 def check_one_basis(layers: Mapping[str, HipLinear], adapters: Sequence[str]) -> None:
-    """Refuse adapters whose φ belong to different directions."""
+    """Refuse adapters whose φ belong to different directions. Raises UserError."""
     for name, layer in layers.items():
         first, *others = [layer.basis(adapter) for adapter in adapters if adapter in layer.lora_A]
         if not all(first.same_directions(other) for other in others):
@@ -54,7 +54,7 @@ def check_one_basis(layers: Mapping[str, HipLinear], adapters: Sequence[str]) ->
 
 @torch.no_grad()
 def combine(layer: HipLinear, *, adapters: Sequence[str], weights: Sequence[float], target: str) -> None:
-    """Write Σ_t weight_t ΔW_t into ``target``, a zero adapter of rank ≥ Σ_t r_t, scaling 1, absolute φ."""
+    """Write Σ_t weight_t ΔW_t into ``target``, a new adapter of rank ≥ Σ_t r_t with scaling 1 and absolute φ = 0."""
     A, B = layer.factors(target)
     A.zero_()
     B.zero_()

@@ -1,4 +1,4 @@
-"""Options of a HiP-LoRA adapter, as they stand in its adapter_config.json."""
+"""Options of a HiP-LoRA adapter, the content of its adapter_config.json."""
 
 from __future__ import annotations
 
@@ -30,22 +30,29 @@ class HipPeftType(str, Enum):  # noqa: UP042  (PEFT reads str(member), which mus
 
 @dataclass
 class HipConfig(LoraConfig):
-    """ΔW = U diag(φ) Vᵀ + s (I − UUᵀ) B A (I − VVᵀ) on the k leading singular directions of each weight.
+    """Options of ΔW = U diag(φ) Vᵀ + s (I − UUᵀ) B A (I − VVᵀ), U and V the k leading singular directions of a weight.
 
-    Takes LoRA's options too (``target_modules``, ``modules_to_save``, ``rank_pattern`` …), as far as they
-    make sense here; the others are refused with a UserError, as are values outside their range.
+    LoRA's options (``target_modules``, ``modules_to_save``, ``rank_pattern`` …) work as in PEFT, except those in
+    ``REFUSED``. An option of these and a value out of its range raise UserError.
 
-    r: rank of the residual path. k: singular directions of the principal channel, or of the excluded
-    subspaces where ``principal`` is False. lora_alpha: s = lora_alpha / r, 2 r if None. lora_dropout: on the
-    residual path's input only. principal: False is Proj-LoRA (no φ). project_residual: whether ``retract``
-    keeps the residual out of the principal subspaces. basis, side: controls of Proj-LoRA; ``random`` draws the k
-    directions by ``basis_seed`` and the module's name instead, ``inside`` confines the update to them:
-    ΔW = s UUᵀ B A VVᵀ. parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
-    zero_init: start from φ = −σ. stability, gamma: λ and γ of the penalty λ Σ w_i φ_i² with
-    w_i = σ_i^γ / mean σ^γ. lr_scale: learning rate of φ over that of A and B, for whoever builds the
-    optimizer. k_max, svd_*: how the basis is computed (see ``hiplora.spectral``); ``svd_cache_dir`` stays on
-    this machine. save_basis: save U and V along, so that loading needs no SVD. svd_key is written by the
-    tuner: the identity of the basis.
+    - r: rank of the residual path.
+    - k: number of singular directions: of the principal channel, or with ``principal=False`` of the subspaces that
+      the residual avoids.
+    - lora_alpha: s = lora_alpha / r; None stands for 2 r.
+    - lora_dropout: acts on the residual path's input only.
+    - principal: False is Proj-LoRA (no φ).
+    - project_residual: whether ``retract`` keeps the residual out of the principal subspaces.
+    - basis, basis_seed: ``random`` replaces the singular directions by k random ones, drawn from ``basis_seed`` and
+      the module's name; a control of Proj-LoRA.
+    - side: ``inside`` confines the update to the directions, ΔW = s UUᵀ B A VVᵀ; a control of Proj-LoRA.
+    - parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
+    - zero_init: start from φ = −σ.
+    - stability, gamma: λ and γ of the penalty λ Σ w_i φ_i² with w_i = σ_i^γ / mean_j σ_j^γ.
+    - lr_scale: learning rate of φ divided by that of A and B. The tuner does not apply it; the code that builds the
+      optimizer does.
+    - k_max, svd_*: how the basis is computed, see ``hiplora.spectral``. ``svd_cache_dir`` is not saved.
+    - save_basis: save U and V with the adapter, so that loading needs no SVD.
+    - svd_key: identity of the basis, written by the tuner.
     """
 
     r: int = field(default=16)
@@ -81,14 +88,14 @@ class HipConfig(LoraConfig):
         self._check_refused()  # before PEFT, which drops some of these with no more than a warning
         super().__post_init__()
         self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
-        # Where from_pretrained found this configuration: the saved basis and its checksums lie beside it.
+        # Where from_pretrained found this configuration: the saved basis and its sketches are in the same folder.
         self._source: tuple[str, dict[str, Any]] | None = None
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> HipConfig:
-        """PEFT's ``from_pretrained``, which also remembers where the adapter lies."""
+        """PEFT's ``from_pretrained``, which also stores where the adapter was found."""
         path = pretrained_model_name_or_path
         config = super().from_pretrained(path, subfolder=subfolder, **kwargs)
         hub = {name: kwargs[name] for name in ("revision", "cache_dir", "token") if kwargs.get(name)}
@@ -96,7 +103,7 @@ class HipConfig(LoraConfig):
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Every option that belongs to the adapter rather than to this machine."""
+        """Every option except ``svd_cache_dir``, which belongs to this machine."""
         options = super().to_dict()
         options.pop("svd_cache_dir")
         return options
@@ -109,21 +116,21 @@ class HipConfig(LoraConfig):
 
     @property
     def basis_options(self) -> dict[str, Any]:
-        """What determines U and V: adapters that agree in it share one basis."""
+        """The options that determine U and V: adapters with equal ones share one basis."""
         if self.basis == "random":
             return {"basis": self.basis, "seed": self.basis_seed, "k": self.k}
         return self.svd_options
 
     @property
     def cache_dir(self) -> Path | None:
-        """Folder of the SVD cache, None for the default one."""
+        """Folder of the SVD cache, None for the default."""
         return None if self.svd_cache_dir is None else Path(self.svd_cache_dir)
 
     def _check_refused(self) -> None:
         for name in REFUSED:
             value = getattr(self, name)
-            if value or (value == {} and name != "loftq_config"):  # {} means all defaults, save for LoftQ
+            if value or (value == {} and name != "loftq_config"):  # {} means all defaults, except for LoftQ
                 raise UserError(
-                    f"{name}={value!r} does not go together with HiP-LoRA, whose update it "
-                    "would replace or leave incomplete; drop it or use peft.LoraConfig."
+                    f"{name}={value!r} does not go together with HiP-LoRA: it would replace the update or part "
+                    "of it; drop it or use peft.LoraConfig."
                 )

@@ -1,4 +1,4 @@
-"""A HiP-LoRA adapter as a stock PEFT LoRA: python -m hiplora.tuner.export ADAPTER OUT [--backbone DIR]."""
+"""Export a HiP-LoRA adapter as a stock PEFT LoRA: python -m hiplora.tuner.export ADAPTER OUT [--backbone DIR]."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hiplora.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0, or 2 after a mistake in the input."""
+    """Run the command line; return 0, or 2 after a UserError."""
     parser = argparse.ArgumentParser(prog="python -m hiplora.tuner.export", description=__doc__)
     parser.add_argument("adapter", metavar="ADAPTER", help="folder written by save_pretrained")
     parser.add_argument("out", metavar="OUT", help="folder for the LoRA; created if needed")
     parser.add_argument("--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone")
     options = parser.parse_args(arguments)
     try:
-        # Here: a PEFT that the tuner cannot work with is refused as this is imported.
+        # Inside try: this import raises UserError if the tuner cannot work with the installed PEFT.
         from hiplora.adapters.exporting import export_lora
 
         out = export_lora(options.adapter, options.out, backbone=options.backbone)

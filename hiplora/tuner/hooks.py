@@ -1,7 +1,7 @@
-"""PEFT's hooks that the tuner stands on, all of them here, and the refusal where a PEFT has moved one.
+"""Every PEFT hook that the tuner relies on, and a check that refuses a PEFT in which one has changed.
 
-They are not public: a release may rename one, or call it with other arguments, and then φ would be lost without an
-error. So it is the hooks that are checked, when this module is imported, and never the version number.
+The hooks are not public: a release may rename one or call it with other arguments, and φ would be lost without an
+error. So this module checks the hooks themselves when it is imported, not the version number.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import peft
 
 from hiplora.errors import UserError
 
-# The range of pyproject.toml, and its ends; scripts/check_versions.py runs the tests at both.
+# The range in pyproject.toml, and its ends; scripts/check_versions.py runs the tests at both.
 REQUIREMENT = "peft>=0.21.0,<0.22"
 TESTED = ("0.21.0", "0.21.2")
 
 
 def refusal(what: str) -> UserError:
-    """What to tell where a hook is absent or another: the installed version, the tested range, what to type."""
+    """The error for a missing or changed hook: the installed version, the tested range, what to type."""
     return UserError(
         f"PEFT {peft.__version__} is installed, where {what}; HiP-LoRA was tested with PEFT {TESTED[0]} to "
         f"{TESTED[1]}: pip install '{REQUIREMENT}'."
@@ -36,7 +36,7 @@ try:
     from peft.utils import _freeze_adapter
     from peft.utils.constants import DUMMY_TARGET_MODULES
 except ImportError as error:
-    raise refusal(f"an internal that it needs is not there ({error})") from error
+    raise refusal(f"an internal that HiP-LoRA needs is missing ({error})") from error
 
 __all__ = [
     "DUMMY_TARGET_MODULES",
@@ -55,7 +55,8 @@ __all__ = [
     "check_target_module_exists",
 ]
 
-# What PEFT calls and the tuner overrides, or the tuner calls: the names of the arguments, *args and **kwargs left out.
+# Argument names of the methods that PEFT calls and the tuner overrides, or that the tuner calls, without *args and
+# **kwargs.
 ARGUMENTS: Mapping[type, Mapping[str, str]] = {
     LoraModel: {
         "inject_adapter": "self model adapter_name autocast_adapter_dtype low_cpu_mem_usage state_dict",
@@ -95,19 +96,19 @@ ATTRIBUTES: Mapping[type, tuple[str, ...]] = {
 
 
 def check() -> None:
-    """Nothing where every hook is as the tuner needs it.
+    """Check that PEFT has every hook that the tuner needs.
 
     Raises:
-        UserError: a hook is not there, or takes other arguments.
+        UserError: a hook is missing or takes other arguments.
     """
     for owner, methods in ARGUMENTS.items():
         for name, expected in methods.items():
             if (found := _arguments(owner, name)) != expected.split():
-                what = "is not there" if found is None else f"takes ({', '.join(found)})"
+                what = "is missing" if found is None else f"takes ({', '.join(found)})"
                 raise refusal(f"{_full(owner)}.{name} {what}")
     for owner, names in ATTRIBUTES.items():
         if absent := [name for name in names if not hasattr(owner, name)]:
-            raise refusal(f"{_full(owner)}.{absent[0]} is not there")
+            raise refusal(f"{_full(owner)}.{absent[0]} is missing")
 
 
 def _full(owner: type) -> str:

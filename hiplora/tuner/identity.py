@@ -1,4 +1,4 @@
-"""What a saved adapter says about its singular basis, and the check of it when it is loaded."""
+"""The identity of the basis in a saved adapter, and its check on loading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiplora.spectral.recipes import Basis
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
 
-TOLERANCE = 0.02  # of a sketch, absolute, and of σ, relative to the largest; another backbone differs by about 1
+TOLERANCE = 0.02  # absolute for sketches, relative to the largest σ for σ; another backbone differs by about 1
 IDENTITY = ("lora_sigma", "lora_sketch", "lora_U", "lora_V")
 PREFIX = "base_model.model."  # what a PeftModel puts before the backbone's module names
 
@@ -34,7 +34,7 @@ def phi_name(config: HipConfig) -> str:
 
 
 def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipConfig) -> None:
-    """Refuse a saved adapter that lacks a part or belongs to other singular bases than these."""
+    """Refuse a saved adapter that lacks a tensor or belongs to other bases than these. Raises UserError."""
     saved = {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()}
     phi = (phi_name(config),) if config.principal else ()
     for name, basis in bases.items():
@@ -52,7 +52,7 @@ def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Ten
             )
         difference = (basis.sketch(config.k) - saved[f"{name}.lora_sketch"].cpu().float()).abs().max().item()
         _check_difference(name, "sketches", difference, config)
-        # Random directions are those of every backbone with these modules; what they are of the weight is not.
+        # Random directions are the same for every backbone with these module names; S = u_iᵀ W v_i is not.
         sigma, S = saved[f"{name}.lora_sigma"].cpu().float(), basis.S[: config.k].cpu()
         largest = S.abs().max().clamp_min(torch.finfo(S.dtype).tiny)
         _check_difference(name, "values of σ", ((S - sigma).abs().max() / largest).item(), config)
@@ -70,9 +70,9 @@ def _check_difference(name: str, what: str, difference: float, config: HipConfig
 
 
 def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis] | None:
-    """The bases saved beside the configuration with save_basis, None where there are none that fit.
+    """The bases that ``save_basis`` saved beside the configuration; None if there are none or they do not fit.
 
-    They fit where u_iᵀ W v_i, which is the σ_i that was saved, is σ_i for these weights W.
+    They fit the weights W (m, n) if every u_iᵀ W v_i is the saved σ_i, within ``TOLERANCE`` of the largest.
     """
     saved = saved_tensors(config) if config.save_basis else None
     if saved is None:
@@ -94,7 +94,7 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str,
 
 
 def saved_tensors(config: HipConfig) -> dict[str, Tensor] | None:
-    """The adapter file beside the configuration, on the CPU; None where the configuration lies alone."""
+    """The tensors of the adapter file beside the configuration, on the CPU; None if there is no such file."""
     if config._source is None:
         return None
     path, hub = config._source
@@ -106,11 +106,11 @@ def saved_tensors(config: HipConfig) -> dict[str, Tensor] | None:
 
 
 def common_key(bases: Mapping[str, SingularBasis]) -> str | None:
-    """The one key under which all bases were computed, None where there are several."""
+    """The key under which all bases were computed, None if they have several."""
     keys = {basis.key for basis in bases.values()}
     return keys.pop() if len(keys) == 1 else None
 
 
 def reusable(basis: SingularBasis, config: HipConfig) -> bool:
-    """Whether a basis that is there already serves an adapter with this configuration."""
+    """Whether an adapter with this configuration can use an existing basis."""
     return basis.options == config.basis_options and basis.size >= config.k

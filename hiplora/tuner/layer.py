@@ -88,8 +88,8 @@ class HipLinear(LoraLinear):
         self.nominal_scaling[adapter_name] = self.scaling[adapter_name]
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # PEFT casts to the base layer's dtype here, also right after loading, and rounds fp32 adapters to
-        # bf16 on the way; the dtype is settled once, in HipLoraModel._cast_adapter_dtype.
+        # PEFT's version also casts to the base layer's dtype, even right after loading, and so would round fp32
+        # adapters to bf16. Here the dtype is set once, in HipLoraModel._cast_adapter_dtype.
         target = device or self.base_weight.device
         for parameter in self.trained(adapter_name):
             if parameter.device.type != "meta":
@@ -99,7 +99,7 @@ class HipLinear(LoraLinear):
 
     @property
     def base_weight(self) -> Tensor:
-        """The frozen weight W (m, n); of a Conv1D, which stores (n, m), a view."""
+        """The frozen weight W (m, n); a transposed view of a Conv1D's, which is stored as (n, m)."""
         return matrix(self.get_base_layer())
 
     def factors(self, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
@@ -108,12 +108,12 @@ class HipLinear(LoraLinear):
         return cast(nn.Parameter, A), cast(nn.Parameter, B)
 
     def trained(self, adapter_name: str) -> list[nn.Parameter]:
-        """A, B and, where there is a principal channel, φ or δ."""
+        """A, B and, with a principal channel, φ or δ."""
         phi = [self.lora_phi[adapter_name]] if adapter_name in self.lora_phi else []
         return [*self.factors(adapter_name), *phi]
 
     def basis(self, adapter_name: str) -> SingularBasis:
-        """The singular basis of an adapter; UserError where none was attached."""
+        """The basis of an adapter. Raises UserError if none was attached."""
         if adapter_name not in self.lora_basis:
             raise UserError(
                 f"the HiP-LoRA adapter {adapter_name!r} has no singular basis; "
@@ -122,11 +122,11 @@ class HipLinear(LoraLinear):
         return self.lora_basis[adapter_name]  # type: ignore[return-value]
 
     def strength(self, adapter_name: str) -> float:
-        """1, unless PEFT's scale helpers were used: these must scale the whole update, not the residual."""
+        """The factor set by PEFT's scale helpers, which must scale the whole update and not the residual alone."""
         return self.scaling[adapter_name] / self.nominal_scaling[adapter_name]
 
     def principal_gains(self, adapter_name: str) -> Tensor:
-        """φ (k,) = the parameter, times σ where it is relative. Differentiable; fp32 or wider."""
+        """φ (k,): the parameter, multiplied by σ if it is relative. Differentiable; fp32 or wider."""
         phi = self.lora_phi[adapter_name]
         phi = phi.to(torch.promote_types(phi.dtype, torch.float32))
         if self.hip_config[adapter_name].parameterization == "relative":
@@ -134,7 +134,7 @@ class HipLinear(LoraLinear):
         return phi
 
     def update(self, adapter_name: str) -> LowRank | Principal:
-        """ΔW (m, n) in factors: detached, fp32, the scaling folded into B, U and V shared with the basis."""
+        """ΔW (m, n) in factors: detached, fp32, scaling folded into B; U and V are views of the basis."""
         with torch.no_grad():
             A, B = (factor.detach().float() for factor in self.factors(adapter_name))
             residual = LowRank(B * self.scaling[adapter_name], A)
@@ -145,7 +145,7 @@ class HipLinear(LoraLinear):
             return Principal(basis.U[:, :k], phi, basis.V[:, :k], residual)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """ΔW in fp32 as the layer stores its weight, (n, m) in a Conv1D, for merging; never formed in training."""
+        """ΔW in fp32 in the layout of the stored weight: (m, n), or (n, m) for a Conv1D. Training never forms it."""
         delta = self.update(adapter).dense()
         return delta.mT if transposed(self.get_base_layer()) else delta
 
@@ -166,7 +166,7 @@ class HipLinear(LoraLinear):
     def adapt(self, adapter_name: str, x: Tensor, result: Tensor) -> Tensor:
         """result (…, m) + ΔW x for x (…, n), computed in result's dtype.
 
-        The parameters stay in theirs (fp32 as a rule) and receive their gradients in it, as under autocast.
+        The parameters keep their own dtype (fp32 by default) and get gradients in it, as under autocast.
         """
         phi, directions = None, None
         scale = self.scaling[adapter_name]
@@ -186,10 +186,10 @@ class HipLinear(LoraLinear):
 
     @torch.no_grad()
     def initialise(self, adapter_name: str) -> None:
-        """Project the drawn factors; φ = 0, or −σ with ``zero_init``.
+        """Project the drawn factors, and set φ = −σ with ``zero_init`` (it is 0 otherwise).
 
-        What is left of A inside k of n directions is brought back to the size that it has outside: that of a
-        factor drawn for k inputs.
+        With ``side="inside"``, multiply A by √(n / k): the projection onto k of n directions has shrunk it by about
+        the inverse.
         """
         config = self.hip_config[adapter_name]
         self.retract(adapter_name)
@@ -203,9 +203,9 @@ class HipLinear(LoraLinear):
 
     @torch.no_grad()
     def retract(self, adapter_name: str) -> None:
-        """B ← B − U (Uᵀ B) and A ← A − (A V) Vᵀ, in fp32 and rounded once; nothing without projection.
+        """B ← B − U (Uᵀ B) and A ← A − (A V) Vᵀ, computed in fp32 and rounded once.
 
-        Inside, U (Uᵀ B) and (A V) Vᵀ themselves.
+        With ``side="inside"``, B ← U (Uᵀ B) and A ← (A V) Vᵀ. With ``project_residual=False``, nothing.
         """
         config = self.hip_config[adapter_name]
         if not config.project_residual:
@@ -224,7 +224,7 @@ class HipLinear(LoraLinear):
     # ── merging ─────────────────────────────────────────────────────────────────────────────────────────
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """PEFT's merge, rounded once. The weight is kept aside: subtracting ΔW again in bf16 loses bits."""
+        """PEFT's merge, which also keeps a copy of the weight: subtracting ΔW again in bf16 would lose bits."""
         first = not self.merged_adapters
         if first:
             self._unmerged = self.base_weight.detach().clone()

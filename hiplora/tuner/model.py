@@ -1,4 +1,4 @@
-"""PEFT's LoRA tuner with a principal channel: singular basis, penalty, retraction, update."""
+"""PEFT's LoRA tuner with a principal channel: basis, penalty, retraction, update."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hiplora.updates import Update
 
 
 def adapted_layers(model: nn.Module, adapter_name: str) -> dict[str, HipLinear]:
-    """Layers that hold the adapter, by their name in the backbone."""
+    """The layers that hold the adapter, by their name in the backbone."""
     return {
         name.removeprefix(PREFIX): module
         for name, module in model.named_modules()
@@ -45,8 +45,7 @@ class HipLoraModel(LoraModel):
     def stability_penalty(self) -> Tensor:
         """R = λ Σ_matrices Σ_i w_i φ_i² of the active adapters, w_i = σ_i^γ / mean_j σ_j^γ; fp32 scalar.
 
-        λ is applied. 0 where there is no principal channel or λ = 0. The penalty is on φ under either
-        parameterisation.
+        λ is included. R is 0 without a principal channel. It penalises φ under either parameterisation.
         """
         total = torch.zeros((), device=next(self.parameters()).device)
         for adapter in self.active_adapters:
@@ -57,7 +56,7 @@ class HipLoraModel(LoraModel):
             phi = torch.stack([layer.principal_gains(adapter).to(total.device) for layer in layers])
             sigma = torch.stack([layer.basis(adapter).S[: config.k].to(total.device) for layer in layers])
             powers = sigma**config.gamma
-            # The guard is for a weight that is all zeros: its φ is free, not NaN.
+            # Without the clamp, the penalty of an all-zero weight would be NaN instead of 0.
             weights = powers / powers.mean(dim=1, keepdim=True).clamp_min(torch.finfo(powers.dtype).tiny)
             total = total + config.stability * (weights * phi**2).sum().float()
         return total
@@ -65,14 +64,18 @@ class HipLoraModel(LoraModel):
     def retract(self) -> None:
         """B ← (I − UUᵀ) B and A ← A (I − VVᵀ) of the active adapters; call it after every optimizer step.
 
-        UUᵀ B and A VVᵀ for an adapter that is confined inside the directions.
+        For an adapter with ``side="inside"``, B ← UUᵀ B and A ← A VVᵀ.
         """
         for adapter in self.active_adapters:
             for layer in adapted_layers(self.model, adapter).values():
                 layer.retract(adapter)
 
     def updates(self, adapter_name: str = "default") -> dict[str, Update]:
-        """ΔW of every adapted matrix by its name in the backbone: detached, fp32, U and V not copied."""
+        """ΔW (m, n) in factors of every adapted matrix, by its name in the backbone: detached, fp32, U, V not copied.
+
+        Raises:
+            UserError: the model has no adapter of this name.
+        """
         self._hip_config(adapter_name)
         layers = adapted_layers(self.model, adapter_name)
         return {name: layer.update(adapter_name) for name, layer in layers.items()}
@@ -102,7 +105,7 @@ class HipLoraModel(LoraModel):
         low_cpu_mem_usage: bool = False,
         state_dict: dict[str, Tensor] | None = None,
     ) -> None:
-        """PEFT's injection, with targets checked and the bases at hand before the model is touched."""
+        """PEFT's injection; the targets are checked and the bases found first, so that a refusal changes nothing."""
         config = self.peft_config[adapter_name]
         if not isinstance(config, HipConfig):
             raise UserError(f"a HiP-LoRA model takes HipLoraConfig adapters, not {type(config).__name__}.")
@@ -119,7 +122,7 @@ class HipLoraModel(LoraModel):
                 layer.initialise(adapter_name)
 
     def _bases(self, targets: Mapping[str, nn.Module], config: HipConfig) -> dict[str, SingularBasis]:
-        """One basis per target: another adapter's, the one saved with this adapter, or found for the weights."""
+        """One basis per target: another adapter's, the one saved with this adapter, or one found for the weights."""
         shared = {name: _existing(module, config) for name, module in targets.items()}
         ready = {name: basis for name, basis in shared.items() if basis is not None}
         if len(ready) == len(targets) and (common_key(ready) is not None or not ready):
@@ -127,8 +130,8 @@ class HipLoraModel(LoraModel):
         merged = next((n for n, m in targets.items() if isinstance(m, HipLinear) and m.merged), None)
         if merged:
             raise UserError(
-                f"{merged} has an adapter merged into its weight, whose singular basis would be another one; "
-                "call unmerge_adapter() before adding an adapter."
+                f"{merged} has an adapter merged into its weight, which has other singular directions than the "
+                "backbone's; call unmerge_adapter() before adding an adapter."
             )
         weights = weights_of(targets)
         bases = carried_bases(weights, config)
@@ -144,7 +147,7 @@ class HipLoraModel(LoraModel):
         lora_config: HipConfig, adapter_name: str, target: nn.Module, **kwargs: Any
     ) -> HipLinear:
         base = base_of(target)
-        if not is_linear(base):  # ties of embeddings to linear layers reach this
+        if not is_linear(base):  # ensure_weight_tying passes the embedding that is tied to a target
             raise UserError(
                 f"HiP-LoRA adapts linear layers only, not {type(base).__name__}; "
                 "leave ensure_weight_tying out or choose other target_modules."
@@ -205,7 +208,7 @@ class HipLoraModel(LoraModel):
         )
 
     def subtract_mutated_init(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: it would subtract A and B and lose φ."""
+        """Refused: PEFT's version would subtract A and B and lose φ."""
         self._convert_state_dict_for_initial_model()
 
     # ── combining adapters ──────────────────────────────────────────────────────────────────────────────
@@ -249,7 +252,7 @@ class HipLoraModel(LoraModel):
 
 
 def _existing(module: nn.Module, config: HipConfig) -> SingularBasis | None:
-    """A basis that another adapter of this module brought and that serves this configuration too."""
+    """The basis of another adapter of this module that this configuration can use, else None."""
     if not isinstance(module, HipLinear):
         return None
     bases = (module.basis(adapter) for adapter in module.lora_basis)

@@ -1,4 +1,4 @@
-"""The ranges of HiP-LoRA's options, stated once, for the library and for whoever configures it; loads no PEFT."""
+"""The ranges of HiP-LoRA's options, stated once for the library and for the suite; loads no PEFT."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ INITS = (True, False, "gaussian")
 MOST_ALPHA = 1e6
 
 Rule: TypeAlias = Callable[[Any], str | None]
-"""What a value must be, as the end of a sentence; None for a value that is so."""
+"""What a value must be, as the end of a sentence; None for a valid value."""
 
 
 def check_options(*, prefix: str = "", **options: Any) -> None:
-    """Refuse options of HiP-LoRA that are out of their range or do not go together.
+    """Refuse options of HiP-LoRA that are out of range or exclude each other.
 
     Args:
         prefix: what a user types in front of the name: ``method.`` on the suite's command line, nothing in Python.
-        **options: any of HipLoraConfig's, also without ``lora_`` or ``svd_`` in front, as configurations of runs call
-            them. Those that have no range pass.
+        **options: options of HipLoraConfig; ``lora_`` and ``svd_`` may be left out, as in the suite's configurations.
+            Options without a range pass.
 
     Raises:
-        UserError: one sentence about the first option that is wrong, which begins with its name.
+        UserError: one sentence about the first wrong option, which begins with its name.
     """
     for name, value in options.items():
         rule = RULES.get(name.removeprefix("svd_").removeprefix("lora_"))
@@ -41,7 +41,7 @@ def check_options(*, prefix: str = "", **options: Any) -> None:
             f"{prefix}k={k} exceeds {prefix}k_max={k_max}, the number of directions computed; raise {prefix}k_max."
         )
     if options.get("basis_seed", 0) != 0 and options.get("basis", "random") != "random":
-        raise UserError(f"{prefix}basis_seed={options['basis_seed']} draws nothing without {prefix}basis=random.")
+        raise UserError(f"{prefix}basis_seed={options['basis_seed']} has no effect without {prefix}basis=random.")
     if options.get("principal", True):
         _check_principal(prefix, options)
     else:
@@ -52,8 +52,8 @@ def _check_principal(prefix: str, options: Mapping[str, Any]) -> None:
     for name, needed in (("basis", "singular"), ("side", "outside")):
         if options.get(name, needed) != needed:
             raise UserError(
-                f"{prefix}{name}={options[name]} needs principal=False: a principal channel moves the singular values "
-                "and leaves the rest to the residual; drop one of the two."
+                f"{prefix}{name}={options[name]} needs principal=False: a principal channel has singular directions "
+                "and a residual outside them; drop one of the two."
             )
 
 

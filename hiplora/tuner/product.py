@@ -1,4 +1,4 @@
-"""The adapter's product with its input, and its derivative, in as few passes over memory as possible."""
+"""The adapter's product with its input, and the gradients, in as few passes over memory as possible."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LEVELS = 1 << 16  # a dropout probability is rounded to a multiple of 2⁻¹⁶
 
 
 class Dropout(NamedTuple):
-    """Inverted dropout, its two parts apart: ``mask`` of zeros and ones, and the gain 1 / (1 − p)."""
+    """Inverted dropout as its two factors: ``mask`` of zeros and ones (None for p = 0) and the gain 1 / (1 − p)."""
 
     mask: Tensor | None
     gain: float
 
 
 class _Computed(NamedTuple):
-    """The positions (N,) of a micro-batch that are computed, among the ``total`` of its padded rows."""
+    """The positions (N,) of a micro-batch that are computed, out of all ``total`` positions of its padded rows."""
 
     places: Tensor
     total: int
@@ -33,9 +33,9 @@ _COMPUTED: ContextVar[_Computed | None] = ContextVar("computed", default=None)
 
 @contextmanager
 def drawn_for_all(places: Tensor, total: int) -> Iterator[None]:
-    """Within the context the CPU's masks of (…, N, n) are drawn for ``total`` positions, of which ``places`` (N,) stay.
+    """A context in which a CPU mask (…, N, n) is drawn for all ``total`` positions, then reduced to ``places`` (N,).
 
-    So a seed drops the same entries there, whether padding and repeated prefixes are computed or left out.
+    So a seed drops the same entries whether padding and repeated prefixes are computed or left out.
     """
     token = _COMPUTED.set(_Computed(places, total))
     try:
@@ -45,10 +45,10 @@ def drawn_for_all(places: Tensor, total: int) -> Iterator[None]:
 
 
 def sample_dropout(x: Tensor, p: float) -> Dropout:
-    """A mask of x's shape and dtype. Reproducible from the device's default generator.
+    """A mask of x's shape and dtype and its gain, drawn from the device's default generator.
 
-    On the CPU one 64-bit draw serves four entries, five to ten times faster than ``bernoulli_``, which
-    would otherwise be the most expensive part of a LoRA layer there.
+    On the CPU one 64-bit draw serves four entries. That is five to ten times faster than ``bernoulli_``, which
+    would be the most expensive part of a LoRA layer there.
     """
     if p == 0.0:
         return Dropout(None, 1.0)
@@ -57,7 +57,7 @@ def sample_dropout(x: Tensor, p: float) -> Dropout:
     dropped = round(p * _LEVELS)
     computed, width = _COMPUTED.get(), x.shape[-1]
     if computed is not None and x.numel() != len(computed.places) * width:
-        computed = None  # a layer that sees some of the positions only, such as an adapted head
+        computed = None  # a layer that gets only some of these positions, such as an adapted head
     count = x.numel() if computed is None else computed.total * width
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     levels = draws.view(torch.int16)[:count].view(-1, width)
@@ -71,9 +71,9 @@ class AdapterProduct(torch.autograd.Function):
     """base + [x V ⊙ φ | s (x ⊙ mask) Aᵀ] [U | B]ᵀ for base (…, m), x (…, n), one dtype.
 
     ``directions`` is (Vᵀ (k, n), U (m, k)) in that dtype, or None without a principal channel; A (r, n),
-    B (m, r) and φ (k,) may be kept in a wider one. One product leads to m for both paths, one comes back,
-    and without dropout one leads to k + r. What backward keeps per token is k + r numbers and the mask,
-    besides x, which the base model keeps anyway.
+    B (m, r) and φ (k,) may have a wider one. Both paths share one product from k + r to m in forward, one from m to
+    k + r in backward and, without dropout, the one from n to k + r. Per token, autograd keeps k + r numbers and the
+    mask, besides x, which the base model keeps anyway.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ class AdapterProduct(torch.autograd.Function):
 
 
 def _input_gradient(scaled: Tensor, down: Tensor, *, k: int, mask: Tensor | None) -> Tensor:
-    """φ-scaled gradient through Vᵀ plus the masked one through A; (T, n)."""
+    """The gradient of x, (T, n): the part through Vᵀ plus the masked part through A."""
     if mask is None:
         return scaled @ down
     residual = (scaled[:, k:] @ down[k:]).mul_(mask)

@@ -1,4 +1,4 @@
-"""What makes PEFT know the method: nothing on import, one call, or the first configuration that is constructed.
+"""Registers HiP-LoRA with PEFT: on a call of ``register`` or on constructing a configuration, never on import.
 
 PEFT keeps its methods in dictionaries keyed by the string in ``adapter_config.json``. They are not public,
 hence ``hiplora.tuner.hooks`` and the tests of every operation that PEFT offers.
@@ -23,17 +23,17 @@ from hiplora.tuner.model import HipLoraModel
 
 
 def register() -> None:
-    """Make HiP-LoRA known to PEFT, in this process; to call it again changes nothing.
+    """Register HiP-LoRA with PEFT in this process; a second call changes nothing.
 
-    Constructing a HipLoraConfig does it too. Only to load an adapter in a process that constructs none, as
-    ``PeftModel.from_pretrained`` and the ``AutoPeftModel`` classes do, must it be called first.
+    Constructing a HipLoraConfig registers it too. Call this before ``PeftModel.from_pretrained`` or an
+    ``AutoPeftModel`` class loads an adapter in a process that has constructed none.
     """
     PEFT_TYPE_TO_CONFIG_MAPPING[HipPeftType.HIPLORA] = HipLoraConfig  # type: ignore[index]
     PEFT_TYPE_TO_TUNER_MAPPING[HipPeftType.HIPLORA] = HipLoraModel  # type: ignore[index]
     PEFT_TYPE_TO_PREFIX_MAPPING[HipPeftType.HIPLORA] = HipLoraModel.prefix  # type: ignore[index]
 
 
-# The model needs the options and registration needs the model: so the options stand in a class of their own.
+# The model imports the options and registration imports the model, so the options are in a base class of their own.
 @dataclass
 class HipLoraConfig(HipConfig):
     __doc__ = HipConfig.__doc__
@@ -41,11 +41,12 @@ class HipLoraConfig(HipConfig):
     def __post_init__(self) -> None:
         register()
         super().__post_init__()
-        # A stock LoraModel that is given this then makes our layers, which refuse what its own would compute wrongly.
+        # A stock LoraModel given this configuration then makes our layers, which refuse to run without a basis; its
+        # own layers would ignore φ.
         self._register_custom_module({nn.Linear: HipLinear, Conv1D: HipLinear})
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> HipLoraConfig:
-        """PEFT's ``from_pretrained``, which also remembers where the adapter lies."""
+        """PEFT's ``from_pretrained``, which also stores where the adapter was found."""
         register()
         return cast(HipLoraConfig, super().from_pretrained(*args, **kwargs))

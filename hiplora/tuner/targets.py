@@ -1,4 +1,4 @@
-"""Which modules an adapter goes on, and whether it can: checked before the model is touched."""
+"""The modules that an adapter targets, all checked before the model is changed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from hiplora.tuner.hooks import BaseTunerLayer, check_target_module_exists
 def find_targets(
     model: nn.Module, config: HipConfig, state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, nn.Module]:
-    """Modules that the configuration (or, as in PEFT, a given state dict) selects, by name; all checked.
+    """The modules that the configuration (or, as in PEFT, a given state dict) selects, by name.
 
-    ``config.target_modules`` must be resolved already. Raises UserError for a target that does not exist, is
-    not a plain linear layer, or is smaller than k.
+    ``config.target_modules`` must be resolved already.
+
+    Raises:
+        UserError: a target does not exist, is not a plain linear layer, has no values (meta device) or is smaller
+            than k.
     """
     visible = dict(_outside_adapters(model))
     if state_dict is None:
@@ -37,28 +40,28 @@ def find_targets(
 
 
 def base_of(module: nn.Module) -> nn.Module:
-    """The backbone's module behind a possibly adapted one."""
+    """The backbone's module behind a module that may be adapted."""
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def transposed(module: nn.Module) -> bool:
-    """Whether a module's weight is (in, out): transformers' Conv1D, whatever an adapter's ``fan_in_fan_out`` says."""
+    """Whether a module's weight is (in, out). Only transformers' Conv1D is, whatever ``fan_in_fan_out`` says."""
     return isinstance(base_of(module), Conv1D)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a possibly adapted module is a linear layer of one matrix: torch's, or transformers' Conv1D."""
+    """Whether a module, adapted or not, is torch's linear layer or transformers' Conv1D."""
     return isinstance(base_of(module), nn.Linear | Conv1D)
 
 
 def matrix(module: nn.Module) -> Tensor:
-    """The weight (out, in) of a linear layer; a view of a Conv1D's."""
+    """The weight (out, in) of a linear layer; a transposed view of a Conv1D's."""
     weight = cast(Tensor, module.weight)
     return weight.mT if transposed(module) else weight
 
 
 def matrix_of(name: str, module: nn.Module) -> Tensor:
-    """The weight (out, in) of the backbone's module behind a possibly adapted one. UserError if it is quantised."""
+    """The backbone's weight (out, in) of a module that may be adapted. Raises UserError if it is quantised."""
     base = base_of(module)
     refuse_quantised_module(name, base)
     return matrix(base).detach()
@@ -70,7 +73,7 @@ def weights_of(targets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def _outside_adapters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """named_modules without the root and without what lies inside adapted layers."""
+    """``named_modules`` without the root and without the submodules of adapted layers."""
     inside: set[str] = set()
     for name, module in model.named_modules():
         if not name:
@@ -116,6 +119,6 @@ def _check(model: nn.Module, name: str, config: HipConfig) -> None:
     if config.k > min(weight.shape):
         raise UserError(
             f"k={config.k} is larger than the target {name} allows, whose weight is "
-            f"{weight.shape[0]}×{weight.shape[1]}; choose k of at most {min(weight.shape)} or leave it "
+            f"{weight.shape[0]}×{weight.shape[1]}; choose k of at most {min(weight.shape)} or leave the target "
             "out of target_modules."
         )

@@ -225,5 +225,5 @@ def test_a_torn_backbone_is_one_sentence(readers, tmp_path, capsys):
         assert "model.safetensors cannot be read" in printed
         assert printed.count("\n") == 1
     (torn / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(UserError, match="is no index"):
+    with pytest.raises(UserError, match="is not an index"):
         read_adapter(str(readers["dora"][0]), backbone=torn)

@@ -53,7 +53,7 @@ def test_a_trained_adapter_and_a_model_are_never_replaced(command, victim, input
     shutil.copytree(inputs / victim, out)
     before = content(out)
     assert command(out) == 2
-    assert "holds something else than a result of" in capsys.readouterr().err
+    assert "holds something other than a result of" in capsys.readouterr().err
     assert content(out) == before
     assert command(inputs / victim) == 2, "an input, or a folder that is none"
 
@@ -88,7 +88,7 @@ def test_a_result_that_was_changed_or_joined_by_something_is_kept(command, tmp_p
         shutil.rmtree(out / "checkpoint-10") if "/" in extra else (out / extra).unlink()
     (out / MARKER).write_text("{}")
     assert command(out) == 2
-    assert "something else" in capsys.readouterr().err
+    assert "something other" in capsys.readouterr().err
 
 
 def test_a_result_that_was_trained_further_is_kept(inputs, tmp_path, capsys):
@@ -146,7 +146,7 @@ def test_what_appears_while_a_command_works_is_kept(tmp_path):
             out.mkdir()
             (out / "adapter.json").write_text("mine")
 
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="something other"):
         work()
     assert content(out) == {"adapter.json": b"mine"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

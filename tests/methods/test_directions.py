@@ -59,7 +59,7 @@ def test_other_directions_are_refused(tiny: Path, tmp_path: Path, name: str) -> 
     parent = attached(tiny, method)
     native = fit(parent, tiny, method, tmp_path / "first", steps=1).native
     child = attached(other, method)
-    with pytest.raises(UserError, match=r"other directions of model\.layers\.0\..*train it anew"):
+    with pytest.raises(UserError, match=r"other directions of model\.layers\.0\..*train it again"):
         method.go_on(child, native)
 
 

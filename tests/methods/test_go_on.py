@@ -139,5 +139,5 @@ def test_an_adapter_of_other_options_is_refused(tiny: Path) -> None:
     method: Any = OPTIONS["lora"]
     kept = native_state(fresh(tiny, method), method)
     wider = method.but(r=6)
-    with pytest.raises(UserError, match="not those of a method=lora with these options"):
+    with pytest.raises(UserError, match="do not fit method=lora with these options"):
         wider.go_on(fresh(tiny, wider), kept)

@@ -168,7 +168,7 @@ def test_learning_rate_of_the_principal_channel(tiny: Path) -> None:
         ("lora", {"lora_plus": 4.0, "freeze_a": True}, r"method\.freeze_a=true trains no A: drop one"),
         ("proj", {"basis": "other"}, r"method\.basis='other' is not known; choose singular or random"),
         ("proj", {"side": "within"}, "choose outside or inside"),
-        ("proj", {"basis_seed": 1}, r"method\.basis_seed=1 draws nothing without method\.basis=random"),
+        ("proj", {"basis_seed": 1}, r"method\.basis_seed=1 has no effect without method\.basis=random"),
         ("proj", {"side": "inside", "r": 9}, r"method\.r=9 exceeds method\.k=8"),
         ("proj", {"dropout": 1.0}, "method.dropout=1.0"),
         ("proj", {"k": 0}, "method.k=0"),

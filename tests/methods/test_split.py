@@ -110,6 +110,6 @@ def test_what_cannot_be_split_is_told(tiny: Path, tmp_path: Path) -> None:
         split(cut=0.1).check(shapes)
     method = split(clients=2)
     with pytest.raises(
-        UserError, match=r"training\.rows_per_step=3 cannot be dealt evenly to the 2 shards .* a multiple of 2"
+        UserError, match=r"training\.rows_per_step=3 cannot be split evenly over .* 2 shards .* a multiple of 2"
     ):
         fit(attached(tiny, method), tiny, method, tmp_path)

@@ -64,7 +64,7 @@ def test_the_packaged_backbone_is_known_by_the_name_of_its_conversion() -> None:
     model = compose([]).model
     name = "/other/cache/backbones/SmolLM2-135M-Instruct.Q4_1-{}-bfloat16-1"
     assert based_on(model, name.format(identity(model)[:12]), None) == model
-    with pytest.raises(UserError, match="no folder here and no repository"):
+    with pytest.raises(UserError, match="neither a local folder nor a repository"):
         based_on(model, name.format("0" * 12), None)
     hub = based_on(model, "owner/base", "abc")
     assert (hub.source, hub.path, hub.revision, hub.name) == ("hub", "owner/base", "abc", "base")

@@ -155,7 +155,7 @@ def test_a_merge_whose_scores_are_not_finite_is_named_and_finished_ones_stay(con
 def test_a_place_for_results_that_cannot_be_written_is_told_before_the_work(configured, monkeypatch, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr("hiplora.training.trainer.train", lambda *_, **__: pytest.fail("trained"))
-    with pytest.raises(UserError, match=r"Cannot write .*file/x.*a file, no folder; .*results_dir"):
+    with pytest.raises(UserError, match=r"Cannot write .*file/x.*a file, not a folder; .*results_dir"):
         Run(configured("method=lora", f"results_dir={tmp_path}/file/x"))
 
 

@@ -38,5 +38,5 @@ def test_another_name_or_seed_draws_others() -> None:
 
 
 def test_more_directions_than_the_matrix_has_are_refused() -> None:
-    with pytest.raises(UserError, match=r"k: k = 21 random directions .*20×30.* between 1 and 20"):
+    with pytest.raises(UserError, match=r"k: k = 21 is out of range .*20×30.* from 1 to 20"):
         random_bases(WEIGHTS, k=21, seed=0)

@@ -125,9 +125,9 @@ def test_auto_is_exact_up_to_a_size() -> None:
 
 def test_bad_input_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = known_svd(200, 170, decaying(170))[0]
-    with pytest.raises(UserError, match="between 1 and 170"):
+    with pytest.raises(UserError, match="from 1 to 170"):
         truncated_svd(weight, k=171)
-    with pytest.raises(UserError, match="between 1 and 170"):
+    with pytest.raises(UserError, match="from 1 to 170"):
         truncated_svd(weight, k=0)
     with pytest.raises(UserError, match="choose one of auto, exact"):
         truncated_svd(weight, k=2, recipe="fast")
@@ -144,7 +144,7 @@ def test_first_keeps_the_leading_directions() -> None:
     basis = truncated_svd(known_svd(30, 20, decaying(20))[0], k=8)
     assert torch.equal(basis.first(3).U, basis.U[:, :3])
     assert basis.first(3).S.shape == (3,)
-    with pytest.raises(UserError, match="between 1 and 8"):
+    with pytest.raises(UserError, match="from 1 to 8"):
         basis.first(9)
 
 

@@ -99,7 +99,7 @@ def test_export_refuses_what_it_cannot_do_exactly(tmp_path):
 
 
 def test_an_export_is_whole_or_as_it_was(tmp_path, capsys):
-    """Where the disk is full, where something else lies, where the adapter is torn."""
+    """With a full disk, with other files in the folder, and with a damaged adapter."""
     make_llama().save_pretrained(tmp_path / "backbone")
     trained(make_llama()).save_pretrained(tmp_path / "adapter")
     out, backbone = tmp_path / "lora", str(tmp_path / "backbone")
@@ -119,7 +119,7 @@ def test_an_export_is_whole_or_as_it_was(tmp_path, capsys):
     assert main(arguments) == 0, "an earlier export is replaced"
 
     (out / "notes.txt").write_text("mine")
-    for place, sentence in ((out, "something else"), (out / "notes.txt", "is a file")):
+    for place, sentence in ((out, "another file"), (out / "notes.txt", "is a file")):
         assert main([arguments[0], str(place), *arguments[2:]]) == 2
         assert sentence in capsys.readouterr().err
     torn = tmp_path / "adapter" / "adapter_model.safetensors"

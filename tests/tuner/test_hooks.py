@@ -1,4 +1,4 @@
-"""A PEFT that moved one of the hooks is refused by name, and the sentence has the range that pyproject.toml states."""
+"""A PEFT that changed a hook is refused; the sentence names the hook and the range that pyproject.toml states."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_hook_that_is_gone_is_refused(monkeypatch):
         monkeypatch.delattr(owner, "_remap_adapter_state_dict_for_load")
     with pytest.raises(UserError) as refused:
         hooks.check()
-    what = "peft.tuners.lora.model.LoraModel._remap_adapter_state_dict_for_load is not there"
+    what = "peft.tuners.lora.model.LoraModel._remap_adapter_state_dict_for_load is missing"
     assert str(refused.value) == f"PEFT {peft.__version__} is installed, where {what}; {RANGE}"
 
 
@@ -60,7 +60,7 @@ def test_the_import_is_refused(imported, status, start):
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == status
     assert last.startswith(
-        f"{start}PEFT {peft.__version__} is installed, where an internal that it needs is not there ("
+        f"{start}PEFT {peft.__version__} is installed, where an internal that HiP-LoRA needs is missing ("
     )
     assert "PEFT_TYPE_TO_PREFIX_MAPPING" in last
     assert last.endswith(RANGE)
