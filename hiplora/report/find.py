@@ -54,7 +54,9 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
         apart = [axis for axis in run.point if run.point[axis] != other.point[axis]]
         if apart and settings and _asked(plain)[3] != _asked(other_plain)[3]:
             one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
-            raise UserError(f"With these settings {one} and {two} are the same run; leave out the setting that does it.")
+            raise UserError(
+                f"With these settings {one} and {two} are the same run; leave out the setting that does it."
+            )
     if slots and all(slot.problem for slot in slots):
         raise UserError(slots[0].problem or "")
     return slots
