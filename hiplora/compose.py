@@ -33,16 +33,20 @@ if TYPE_CHECKING:
 
 
 def typed(config: DictConfig, words: Sequence[str]) -> Config:
-    """Typed configuration from what Hydra composed from overrides.
+    """The typed configuration from what Hydra composed; ``words`` are the overrides that it was composed from.
 
     Raises:
-        UserError: one sentence on the first thing that is wrong.
+        UserError: one sentence on the first error.
     """
     return build(_plain(config), words)
 
 
 def _plain(config: DictConfig, *, missing: bool = False) -> dict[str, Any]:
-    """Plain, resolved dictionary of what Hydra composed; with ``missing``, a field without a value is ``???``."""
+    """The plain, resolved dictionary of what Hydra composed; with ``missing``, a field without a value is ``???``.
+
+    Raises:
+        UserError: a reference leads nowhere, or (unless ``missing``) a field has no value.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -70,23 +74,25 @@ CHOICES: dict[str, Callable[[str], type[Options]]] = {
     "merge": operator_class,
 }
 PLAIN = ("scale", "logging", "force", "save_basis", "outputs_dir", "results_dir")
-BUDGETS = ("merging", "efficiency")  # sections of conf/scale that options of a pipeline are taken from
+BUDGETS = ("merging", "efficiency")  # sections of conf/scale that options of a pipeline refer to
 
 
 def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
-    """Typed configuration from the plain, resolved dictionary that Hydra composed from overrides.
+    """The typed configuration from the plain, resolved dictionary that Hydra composed from the overrides ``words``.
 
     Raises:
         UserError: an unknown or missing key, a value of the wrong type or out of its range.
     """
     groups = (*SECTIONS, *CHOICES, "task", "evaluation", "seed")
     if unknown := sorted(set(raw) - {*groups, *PLAIN, *BUDGETS}):
-        raise UserError(f"{', '.join(unknown)}: no such key; see conf/config.yaml for the ones there are.")
+        raise UserError(f"{', '.join(unknown)}: no such key; see conf/config.yaml for the existing ones.")
     if absent := [key for key in (*groups, *PLAIN) if raw.get(key) is None]:
-        raise UserError(f"{', '.join(absent)}: no value; leave out what removes it, or see conf/config.yaml.")
+        raise UserError(
+            f"{', '.join(absent)}: no value; leave out the override that removes it, or see conf/config.yaml."
+        )
     for group in groups:
         if not isinstance(raw[group], Mapping):
-            raise UserError(f"{group}={raw[group]} is not an option; see conf/{group} for those there are.")
+            raise UserError(f"{group}={raw[group]} is not an option; see conf/{group} for the options.")
     values: dict[str, Any] = {name: cls(**raw[name]) for name, cls in SECTIONS.items()}
     values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
     values |= {name: raw[name] for name in PLAIN}
@@ -100,7 +106,7 @@ def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
 
 
 def _lm_tasks(given: Mapping[str, Any]) -> dict[str, Any]:
-    """lm-eval's tasks, None where none is named, and what Retain counts."""
+    """Fields of Config: ``lm_tasks``, None where no task is named, and ``retain``, what Retain counts."""
     tasks, folder, retain = given.get("tasks"), given.get("include_path"), given.get("retain") or ()
     for field, value in (("tasks", tasks), ("retain", retain)):
         if isinstance(value, str):
@@ -113,13 +119,13 @@ def _lm_tasks(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _benchmarks(raw: Mapping[str, Any], also: Sequence[str]) -> tuple[Evaluation, Task, tuple[Task, ...]]:
-    """Evaluation, the task that is trained, and the benchmarks that are scored: the four, the trained one, ``also``.
+    """The evaluation, the training task, and the benchmarks to score: the four, the trained one, and ``also``.
 
     ``evaluation.<benchmark>_<field>`` is an option of that benchmark; the group ``task`` may set its own task's too.
     """
     shared = dict(raw["evaluation"])
     scoring = shared.pop("scoring", None)
-    shared.pop("scale", None)  # of the adapter that is scored, not of how the benchmarks are asked
+    shared.pop("scale", None)  # an option of the scored adapter, not of the evaluation
     own: dict[str, dict[str, Any]] = {name: {} for name in TASKS}
     for key in list(shared):
         owner = next((name for name in TASKS if key.startswith(f"{name}_")), None)
@@ -136,7 +142,7 @@ def _benchmarks(raw: Mapping[str, Any], also: Sequence[str]) -> tuple[Evaluation
 
 
 def _task_options(name: str) -> dict[str, Any]:
-    """What ``conf/task`` sets of a benchmark that is not the one chosen."""
+    """The options that ``conf/task`` sets for a benchmark other than the chosen task."""
     import yaml
 
     path = conf.CONF_DIR / "task" / f"{name}.yaml"
@@ -148,7 +154,7 @@ def _task_options(name: str) -> dict[str, Any]:
 def _name(raw: Mapping[str, Any], group: str) -> str:
     name = raw[group].get("name")
     if not isinstance(name, str):
-        raise UserError(f"{group}.name={name} must be a name; see conf/{group} for those there are.")
+        raise UserError(f"{group}.name={name} must be a name; see conf/{group} for the names.")
     return name
 
 
@@ -162,7 +168,7 @@ def _seed(raw: Mapping[str, Any]) -> int:
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """Compose ``conf/`` with Hydra overrides such as ``["method=lora", "seed=42"]``.
+    """The typed configuration that ``conf/`` and Hydra overrides such as ``["method=lora", "seed=42"]`` compose to.
 
     Raises:
         UserError: an option or key that does not exist, or a value out of its range.
@@ -173,30 +179,30 @@ def compose(overrides: Sequence[str]) -> Config:
 def raw_composition(overrides: Sequence[str], *, missing: bool = False) -> dict[str, Any]:
     """The plain, resolved dictionary that Hydra composes from overrides. Raises as :func:`compose`.
 
-    With ``missing``, a field that must be given and is not is ``???``.
+    With ``missing``, a required field without a value is ``???``.
     """
     check_conf()
     return _plain(_hydra(quoted_options(overrides)), missing=missing)
 
 
 def _hydra(words: Sequence[str]) -> DictConfig:
-    from hiplora.composition import composed  # here, as it loads Hydra, which takes longer than a kept composition
+    from hiplora.composition import composed  # loads Hydra, which takes longer than reading a cached composition
 
     return composed(words)
 
 
 def compose_cached(overrides: Sequence[str]) -> Config:
-    """As :func:`compose`, but each row of a grid once: seeds are set on what is composed without them.
+    """As :func:`compose`, but composed once per row of a grid: the seed is set on what the other overrides compose to.
 
-    Hydra takes a tenth of a second for each composition, so they are kept in the cache, by the words and the content
-    of ``conf/``. A file that is damaged is composed anew.
+    Hydra takes a tenth of a second per composition, so compositions are cached, keyed by the overrides and the content
+    of ``conf/``. A damaged cache file is composed again.
 
     Raises:
         UserError: as :func:`compose`, or the cache cannot be written.
     """
     check_conf()
     words = quoted_options(overrides)
-    if any("${" in word for word in words):  # may stand for something outside conf/, such as a variable
+    if any("${" in word for word in words):  # may refer to something outside conf/, such as an environment variable
         return typed(_hydra(words), words)
     others, seed = _without_seed(words)
     if seed is not None:
@@ -221,7 +227,7 @@ def compose_cached(overrides: Sequence[str]) -> Config:
 
 
 def is_kept(overrides: Sequence[str]) -> bool:
-    """Whether the row of these overrides was composed before, so that Hydra need not be asked."""
+    """Whether the cache has the composition of these overrides, so that Hydra is not needed."""
     return _kept_at(_without_seed(quoted_options(overrides))[0]).is_file()
 
 
@@ -230,7 +236,7 @@ def _kept_at(words: Sequence[str]) -> Path:
 
 
 def _without_seed(words: Sequence[str]) -> tuple[list[str], int | None]:
-    """The words without those that choose a seed, and it; all of them and None where they say more of it."""
+    """The overrides without those that choose a seed, and the seed; all of them and None if these are not plain."""
     seeds = [word for word in words if word.startswith(("seed=", "seed."))]
     plain = re.fullmatch(r"seed='(\d+)'|seed=custom seed\.value=(\d+)", " ".join(seeds))
     if plain is None:
@@ -238,11 +244,11 @@ def _without_seed(words: Sequence[str]) -> tuple[list[str], int | None]:
     return [word for word in words if word not in seeds], int(plain[1] or plain[2])
 
 
-_REFUSED: dict[Path, str] = {}  # what does not compose, so that a table asks once per row and not per seed
+_REFUSED: dict[Path, str] = {}  # errors by cache file, so that a table tries once per row and not per seed
 
 
 @cache
 def _conf_digest(folder: Path) -> str:
-    """What compositions depend on beside the words; read once per process."""
+    """Digest of what compositions depend on besides the overrides: conf/ and Hydra's version; once per process."""
     files = [[path.relative_to(folder).as_posix(), path.read_text()] for path in sorted(folder.rglob("*.yaml"))]
     return digest([version("hydra-core"), files])

@@ -1,6 +1,6 @@
-"""What Hydra composes of conf/, and what it refuses, in one sentence. Loads Hydra, which a kept composition does not.
+"""What Hydra composes from conf/, with its refusals in one sentence. Loads Hydra, which cached compositions avoid.
 
-Hydra parses every file anew for each composition, which is half of its time; here each is parsed once per process.
+Hydra parses every file again for each composition, which takes half of its time; here each is parsed once per process.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hiplora import conf
 from hiplora.conf import quoted_options
 from hiplora.errors import UserError
 
-# Parts of Hydra's own section, which only a run that Hydra starts has a use for: a quarter of a composition's time.
+# Parts of Hydra's own section that only a run started by Hydra uses: a quarter of a composition's time.
 UNUSED = ("hydra/job_logging=none", "hydra/hydra_logging=none", "~hydra/help", "~hydra/hydra_help")
 
 
 def composed(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """What overrides, quoted, compose to; ``with_hydra``: also Hydra's own section. Raises UserError."""
+    """The composition of quoted overrides; ``with_hydra``: with Hydra's own section. Raises UserError."""
     try:
         with _ready():
             words = [*overrides, *(() if with_hydra else UNUSED)]
@@ -43,9 +43,9 @@ def composed(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfi
 
 
 def files(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """The files of conf/ that overrides compose, without their ending, each with the section that it fills.
+    """The files of conf/ that overrides compose, without their suffix, each with the section that it fills.
 
-    The later ones count over the earlier. Raises as :func:`composed`.
+    Later files override earlier ones. Raises as :func:`composed`.
     """
     try:
         with _ready():
@@ -60,8 +60,8 @@ def files(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 @contextmanager
 def _ready() -> Iterator[None]:
-    """Inside, Hydra composes conf/."""
-    # A run that Hydra started and that composes another configuration has Hydra ready, for the same conf/.
+    """Within the context Hydra is initialised for conf/."""
+    # In a run that Hydra started, it is initialised already, for the same conf/.
     if GlobalHydra.instance().is_initialized():
         yield
         return
@@ -73,7 +73,7 @@ def _ready() -> Iterator[None]:
 
 
 class _Files(ConfigRepository):
-    """The files that Hydra composes; one that is known is not parsed again while nothing in conf/ changes."""
+    """The files that Hydra composes; none is parsed again as long as nothing in conf/ changes."""
 
     def __init__(self, search_path: ConfigSearchPath, state: tuple[object, ...]) -> None:
         super().__init__(search_path)
@@ -84,7 +84,7 @@ class _Files(ConfigRepository):
         known = _known(tuple(str(source.path) for source in self.sources), self._state)
         if config_path not in known:
             known[config_path] = super().load_config(config_path)
-        return copy.deepcopy(known[config_path])  # Hydra writes into what it is given
+        return copy.deepcopy(known[config_path])  # Hydra modifies what it is given
 
 
 @lru_cache(maxsize=1)
@@ -93,13 +93,13 @@ def _known(sources: tuple[str, ...], state: tuple[object, ...]) -> dict[str, Con
 
 
 def _state() -> tuple[object, ...]:
-    """What a change of a file in conf/ changes."""
+    """Path, inode, size and time of every file in conf/: differs after any change."""
     stats = ((path, path.stat()) for path in sorted(conf.CONF_DIR.rglob("*.yaml")))
     return tuple((path, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
 def check_hydra(options: Sequence[str]) -> None:
-    """Refuse options of Hydra itself that it does not know, before many runs are started with them.
+    """Refuse unknown options of Hydra itself before many runs are started with them.
 
     Raises:
         UserError: an option, such as a launcher, that does not exist or is not installed.
@@ -112,7 +112,7 @@ def check_hydra(options: Sequence[str]) -> None:
 
 
 def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
-    """The first combination of a sweep that Hydra cannot compose: its swept values, and why; None if all compose."""
+    """The first combination of a sweep that Hydra cannot compose, as its swept values and the error; None if all do."""
     with initialize_config_dir(str(conf.CONF_DIR), version_base="1.3"):
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
         axes = {
@@ -129,11 +129,11 @@ def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
 
 
 def one_sentence(error: HydraException) -> UserError:
-    """What Hydra refuses to compose, in one sentence."""
-    sentence = " ".join(str(error).split("Config search path")[0].split())  # the path says nothing to a user
+    """Hydra's refusal to compose, in one sentence."""
+    sentence = " ".join(str(error).split("Config search path")[0].split())  # the search path does not help a user
     where, _, rest = sentence.partition(": ")
     named = rest if where.startswith("In '") else sentence
     absent = re.match(r"Could not override '(.*)'\. To append to your config use", named)
-    if absent:  # appended, it would be refused too
-        named = f"{absent[1]} is not a field of this configuration; conf/ explains those there are."
+    if absent:  # Hydra suggests +field=…, which we would refuse too
+        named = f"{absent[1]} is not a field of this configuration; conf/ explains the existing ones."
     return UserError(named.replace("' Available", "'. Available"))

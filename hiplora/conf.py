@@ -1,4 +1,4 @@
-"""Where conf/ lies, and the overrides that a user types for it as Hydra should read them."""
+"""The location of conf/, and a user's overrides rewritten for Hydra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.errors import UserError
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout: users edit it
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout, since users edit it
 PATHS = (  # fields that hold a path, in which ~ is the home folder
     *FOLDERS,
     "model.path",
@@ -23,29 +23,30 @@ PATHS = (  # fields that hold a path, in which ~ is the home folder
 SHORT = {
     "adapter": "pipeline.adapter",
     "adapter.revision": "pipeline.revision",
-}  # typed for fields of pipeline=evaluate
+}  # short names of fields of pipeline=evaluate
 
 
 def check_conf() -> None:
-    """Refuse to go on where the package was installed without its checkout, and so without conf/.
+    """Refuse to continue if conf/ is missing, as it is where the package was installed without its checkout.
 
     Raises:
-        UserError: conf/ is not there.
+        UserError: there is no conf/.
     """
     if not CONF_DIR.is_dir():
         raise UserError(
-            f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds the library alone, so "
+            f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds only the library; "
             "type `pip install -c constraints.txt -e '.[suite]'` in a checkout of the project and run it from there."
         )
 
 
 def quoted_options(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra should read them: numbers among options of groups in quotes, ~ as the home folder.
+    """A user's overrides rewritten for Hydra: numeric options of groups quoted, ~ replaced, short names spelt out.
 
-    Hydra takes a bare ``seed=42`` for a value.
+    Without quotes Hydra would read ``seed=42`` as a number and not as an option of the group ``seed``.
 
     Raises:
-        UserError: a seed that is not an option of the group; the sentence says how any other seed is chosen.
+        UserError: a seed that is not an option of the group (the sentence says how to choose any other seed), a value
+            that names no option, or a short name without ``pipeline=evaluate``.
     """
     groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
     overrides = _in_pipeline(overrides)
@@ -56,7 +57,7 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
 
 
 def _in_pipeline(overrides: Sequence[str]) -> list[str]:
-    """Overrides with what is typed in short by its whole name. UserError where no pipeline has such a field."""
+    """The overrides with short names spelt out. Raises UserError where the pipeline has no such field."""
     given = [text.partition("=")[0] for text in overrides]
     short = next((field for field in given if field in SHORT), None)
     if short is not None and not any(text.startswith("pipeline=") and "evaluate" in text for text in overrides):
@@ -65,7 +66,7 @@ def _in_pipeline(overrides: Sequence[str]) -> list[str]:
 
 
 def _check_choice(override: str, groups: set[str]) -> None:
-    """Refuse what chooses no option of a group, for which Hydra has an error that no user should read."""
+    """Refuse a value that names no option of a group, for which Hydra's own error is unreadable. Raises UserError."""
     group, sign, given = override.lstrip("+").partition("=")
     if not sign or not (group in groups or group == "hydra" or "/" in group):
         return
@@ -77,14 +78,14 @@ def _check_choice(override: str, groups: set[str]) -> None:
 
 
 def _with_home(override: str) -> str:
-    """A folder with its ~ replaced: Hydra makes a folder of its own in outputs_dir, and a shell replaces none there."""
+    """An override of a path with its ~ replaced: Hydra would use it as it is, and shells do not replace it there."""
     field, _, value = override.partition("=")
 
     def at_home(found: re.Match[str]) -> str:
         check_folder(field, found[0])
         return str(typed_path(found[0]))
 
-    return f"{field}=" + re.sub(r"(?<![^\[,'\"])~[^,\]'\"]*", at_home, value)  # each value of a list too
+    return f"{field}=" + re.sub(r"(?<![^\[,'\"])~[^,\]'\"]*", at_home, value)  # in a list, every value
 
 
 def _quoted(override: str) -> str:

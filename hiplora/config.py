@@ -1,8 +1,8 @@
-"""The base of all options, and what identifies a result: markers on fields, and the hash that follows from them.
+"""The base class of all options, and the identity of results: markers on fields, and the hash derived from them.
 
 Options belong to their owner (a method, an operator, a benchmark, a pipeline): one frozen class there declares and
-checks them. What identifies a result is derived from the declarations, never listed: every field enters unless its
-marker says otherwise. Defaults of runs live in ``conf/``.
+checks them. The identity of a result is derived from the declarations, never listed: every field enters it unless its
+marker says otherwise. Defaults of runs are in ``conf/``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Bookkeeping:
 
 
 class Place:
-    """Marks a field that says where something is found or how it is called.
+    """Marks a field that says where something is found or what it is called; it does not enter the identity.
 
-    What is found enters the identity by its digest (``reads`` of a stage), the device by ``where``.
+    What is found enters as a digest (``reads`` of a stage); the device is in ``where``.
     """
 
 
 class Neutral:
     """Marks a field that is left out of the identity at one constant, so that adding it orphans no record.
 
-    The constant is what results meant before the field was there, never simply the default of conf/.
+    The constant is the value that older results correspond to, never simply the default of conf/.
     """
 
     def __init__(self, constant: Any) -> None:
@@ -47,29 +47,29 @@ class Neutral:
 
 
 class As:
-    """Marks a field that enters the identity as ``function(value)``: values that mean the same are the same."""
+    """Marks a field that enters the identity as ``function(value)``, so that equivalent values are the same."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
 
 class Generation:
-    """Marks a field that says how text is written, which decides no log-likelihood (:func:`as_likelihood`)."""
+    """Marks a field that says how text is generated, which changes no log-likelihood (:func:`as_likelihood`)."""
 
 
 class Options(BaseModel):
     """Base of everything that is configured: frozen, unknown keys refused, types not coerced.
 
-    ``version`` is raised when a change of the owner's code changes results: old records are then kept, and no longer
-    taken for new ones. ``group`` is the section of a command line that a field is typed in.
+    Raise ``version`` when a change of the owner's code changes results: old records are then kept, but no longer
+    reused. ``group`` is the prefix of the fields on a command line.
 
     Raises:
-        UserError: a key, type or value that is wrong, in one sentence.
+        UserError: a wrong key, type or value, in one sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     version: ClassVar[int] = 1
-    kind: ClassVar[str] = ""  # where an identity could not tell two classes apart by their fields
+    kind: ClassVar[str] = ""  # enters the identity, for classes that their fields do not tell apart
     group: ClassVar[str] = ""
 
     def __init__(self, **values: Any) -> None:
@@ -84,7 +84,7 @@ class Options(BaseModel):
         return self
 
     def check_options(self) -> None:
-        """Refuse what no range of a single field can tell. Raises UserError."""
+        """Refuse bad combinations of fields, which no range of a single one covers. Raises UserError."""
 
     @classmethod
     def typed_as(cls, field: str) -> str:
@@ -93,7 +93,7 @@ class Options(BaseModel):
 
     @classmethod
     def typed(cls, field: str, value: Any) -> str:
-        """A field with its value on the command line, such as ``training.lr=0.1``; inside a field, ``a.b=1``."""
+        """A field with its value as on the command line, such as ``training.lr=0.1``; nested fields as ``a.b=1``."""
         first, dot, rest = field.partition(".")
         return f"{cls.typed_as(first)}{dot}{rest}={value}"
 
@@ -102,15 +102,15 @@ class Options(BaseModel):
         return type(self)(**{**self.fields(), **changes})
 
     def fields(self) -> dict[str, Any]:
-        """Every field by name, as it is held."""
+        """Every field's value by name, unchanged."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
     def identity(self) -> dict[str, Any]:
-        """What tells this object's results from others', JSON-serialisable: version and fields by their markers."""
+        """What identifies this object's results, JSON-serialisable: its version, and its fields by their markers."""
         return _identity(self, lambda inner: inner.reference())
 
     def more_identity(self) -> dict[str, Any]:
-        """What identifies results beside version and fields, such as the name of a subclass."""
+        """What identifies results besides version and fields, such as the name of a subclass."""
         return {}
 
     def reference(self) -> Any:
@@ -118,19 +118,19 @@ class Options(BaseModel):
         return self.identity()
 
     def described(self) -> dict[str, Any]:
-        """The identity with everything inside spelt out, for people and for what a plan says of two that differ."""
+        """The identity with all nested objects spelt out, for people and for comparing two records."""
         return _identity(self, lambda inner: inner.described())
 
 
 def as_likelihood(options: Options) -> dict[str, Any]:
-    """The identity of options where nothing but log-likelihoods is asked: how text is written is no part of it."""
+    """The identity of options where only log-likelihoods are measured: without fields marked ``Generation``."""
     fields = type(options).model_fields
     written = {name for name, field in fields.items() if Generation in field.metadata}
     return {name: value for name, value in options.identity().items() if name not in written}
 
 
 def digest(identity: Any) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of a JSON-serialisable value, independent of the order of keys."""
+    """The first 12 hex digits of the SHA-256 of a JSON-serialisable value, independent of the order of keys."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -157,7 +157,7 @@ def _identifying(cls: type[Options]) -> tuple[tuple[str, dict[type, Any]], ...]:
 
 
 def _plain(value: Any, inner: Callable[[Options], Any]) -> Any:
-    """JSON of a value: options by ``inner``, tuples as lists."""
+    """A value as JSON-serialisable data: options by ``inner``, tuples as lists."""
     if isinstance(value, Options):
         return inner(value)
     if isinstance(value, Mapping):
@@ -170,7 +170,7 @@ def _plain(value: Any, inner: Callable[[Options], Any]) -> Any:
 
 
 def _sentence(cls: type[Options], error: ValidationError) -> str:
-    """The first thing that is wrong, with the name under which it is typed."""
+    """The first error of a validation in one sentence, with the field's name on the command line."""
     first = error.errors(include_url=False)[0]
     context = first.get("ctx", {})
     if isinstance(context.get("error"), UserError):

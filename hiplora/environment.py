@@ -1,4 +1,4 @@
-"""The process and its machine: what a number depends on besides its configuration, memory, and being alone."""
+"""The process and its machine: the environment that a record names, freeing memory, and running as one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hiplora.errors import UserError
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "numpy", "hiplora")
 
-# By these torch, accelerate and what builds on them take a process for one of several that train one model together.
+# From these variables torch, accelerate and libraries on top of them conclude that several processes train one model.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 OF_A_PROCESS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MPI_LOCAL(NRANKS|RANKID)|"
@@ -27,25 +27,26 @@ OF_A_PROCESS = re.compile(
 
 
 def single_process() -> None:
-    """Make this process one that works alone, whatever variables it was started with.
+    """Remove the environment variables of distributed training, so that libraries treat this process as a single one.
 
     Raises:
-        UserError: it was started as one of several that should train together; they would wait for each other.
+        UserError: the process was started as one of several that train together; they would wait for each other.
     """
     for name in SIZES:
         size = os.environ.get(name, "")
         if size.strip().isdigit() and int(size) > 1:
             raise UserError(
                 f"{name}={size} says that this is one of {size} processes that train together, as torchrun, accelerate "
-                f"and mpirun start them, but a run is one process; leave them out (unset {name} if none of them is "
-                "there), and for several runs at a time type -m with hydra/launcher=joblib, submitit_slurm or ray."
+                "and mpirun start them, but a run is one process; start it without them (if none of them is used, "
+                f"unset {name}), and for several runs at a time type -m with hydra/launcher=joblib, submitit_slurm or "
+                "ray."
             )
     for name in [name for name in os.environ if OF_A_PROCESS.fullmatch(name)]:
         del os.environ[name]
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What a number depends on besides the configuration: machine, versions, commit."""
+    """What a number depends on besides its configuration: device, machine, package versions, commit."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -65,7 +66,7 @@ def _version(package: str) -> str | None:
 
 @lru_cache
 def _git() -> dict[str, Any]:
-    """Commit and dirty flag of the source tree, untracked files included; None where it is not a git checkout."""
+    """Commit and dirty flag of the source tree, untracked files included; both None outside a git checkout."""
 
     def git(*arguments: str) -> str:
         root = Path(__file__).resolve().parent
@@ -81,11 +82,11 @@ def _git() -> dict[str, Any]:
 
 
 def return_memory() -> None:
-    """Give freed memory back before the next stage: glibc and torch keep it, and the stages' peaks would add up."""
+    """Return freed memory to the system before the next stage: glibc and torch keep it, and peaks would add up."""
     gc.collect()
-    torch = sys.modules.get("torch")  # not loaded for this: a stage that computed something has loaded it
+    torch = sys.modules.get("torch")  # not imported for this: any stage that computed something has imported it
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # torch keeps freed blocks too, in the sizes that the last stage asked for
+        torch.cuda.empty_cache()  # torch caches freed blocks, in the sizes that the last stage used
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
         if trim is not None:

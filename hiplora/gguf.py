@@ -1,6 +1,6 @@
-"""GGUF files: converted once into a folder of safetensors and tokenizer, which is loaded in a moment.
+"""GGUF files: converted once into a folder of safetensors and tokenizer, which loads in a moment.
 
-Nothing heavy is imported until a file is converted.
+torch and transformers are not imported until a file is converted.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from pathlib import Path
 from hiplora.disk import default_cache_dir, intact, lock, new_folder, seal
 from hiplora.errors import UserError
 
-_CONVERSION = 1  # raise it when the conversion of a GGUF changes what is written
+_CONVERSION = 1  # raise this when the conversion writes something else
 
 
 def conversion(file: Path, what: str, dtype: str) -> Path:
-    """Where the conversion of a GGUF lies. Absolute, since an adapter remembers where its backbone was loaded from."""
+    """The folder of a GGUF's conversion: ``what`` is the file's digest. Absolute, since adapters store this path."""
     return default_cache_dir().resolve() / "backbones" / f"{file.stem}-{what[:12]}-{dtype}-{_CONVERSION}"
 
 
 def converted(file: Path, what: str, dtype: str) -> Path:
-    """The folder of safetensors and tokenizer made from a GGUF: converted once, then loaded in a moment."""
+    """The folder of safetensors and tokenizer made from a GGUF, converted unless an intact one exists.
+
+    Raises:
+        UserError: the file cannot be read as a GGUF model.
+    """
     folder = conversion(file, what, dtype)
     if not intact(folder):
         with lock(folder):
@@ -35,7 +39,7 @@ def converted(file: Path, what: str, dtype: str) -> Path:
 
 
 def convert(file: Path, folder: Path, dtype: str) -> None:
-    """Dequantise to fp32, cast, and save."""
+    """Dequantise a GGUF to fp32, cast to ``dtype`` and save into ``folder``. Raises UserError if it cannot be read."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -49,7 +53,7 @@ def convert(file: Path, folder: Path, dtype: str) -> None:
             ).to(getattr(torch, dtype))
     except Exception as error:  # as where a backbone is loaded
         raise UserError(f"{file} cannot be read as a GGUF model ({error}); reinstall its package.") from error
-    # transformers refuses to save what it still takes for a quantised model.
+    # transformers refuses to save a model that it still considers quantised.
     model.is_quantized, model.hf_quantizer = False, None
     model.config.__dict__.pop("quantization_config", None)
     with new_folder(folder) as temporary:
@@ -60,16 +64,16 @@ def convert(file: Path, folder: Path, dtype: str) -> None:
 
 @contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Within the context transformers gets the same parsed GGUF and name map each time it asks.
+    """Within the context transformers gets the same parsed GGUF and name map each time.
 
-    It parses the file for the tokenizer, the configuration and the weights, and builds the name map anew for every
-    module, which together is more than half of the time of a conversion.
+    It would parse the file again for the tokenizer, the configuration and the weights, and build the name map again for
+    every module, which together takes more than half of the time of a conversion.
     """
     import gguf
     import numpy as np
 
     class Reader(gguf.GGUFReader):
-        """Cuts its hundred thousand small pieces out of a plain view of the file: a memmap is slow to cut."""
+        """Slices a plain view of the file: slicing a memmap a hundred thousand times is slow."""
 
         data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
 
@@ -86,7 +90,7 @@ def _parsed_once() -> Iterator[None]:
 
 @cache
 def positions(path: Path) -> int | None:
-    """The context length in a GGUF's header, which its conversion keeps."""
+    """The context length (positions) in a GGUF's header, which its conversion keeps; None without one."""
     import gguf
 
     fields = gguf.GGUFReader(path).fields

@@ -1,4 +1,4 @@
-"""Which commit a revision of a repository on the Hub is. A leaf."""
+"""The commit of a revision of a repository on the Hub. A leaf."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @cache
 def commit(repository: str, revision: str | None, *, kind: Literal["model", "dataset"], field: str) -> str:
-    """The commit (40 hex digits) of a revision: itself, or what a branch or tag is in the Hub's cache or on the Hub.
+    """The commit (40 hex digits) of a revision; a branch or tag is looked up in the Hub's cache, then on the Hub.
 
-    The cache comes first, so that a plan needs no network and runs of one machine agree while a branch moves on. Loads
+    The cache comes first, so that a plan needs no network and runs on one machine agree while a branch moves on. Loads
     neither torch nor transformers.
 
     Args:
         revision: commit, branch or tag; None is the branch ``main``.
-        field: the setting that names the revision, for the sentence that refuses it.
+        field: the setting that names the revision, for the error message.
 
     Raises:
         UserError: the revision is not in the cache, and the Hub cannot be reached or does not have it.
@@ -33,14 +33,14 @@ def commit(repository: str, revision: str | None, *, kind: Literal["model", "dat
 
 
 def offline() -> bool:
-    """Whether the Hub's client was told not to use the network."""
+    """Whether the Hub's client is set not to use the network."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     return bool(HF_HUB_OFFLINE)
 
 
 def cached_file(repository: str, name: str, *, revision: str) -> Path | None:
-    """A file of a model's repository in the Hub's cache, None where it was not downloaded."""
+    """The path of a model repository's file in the Hub's cache; None if it was not downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name, revision=revision)
@@ -48,7 +48,7 @@ def cached_file(repository: str, name: str, *, revision: str) -> Path | None:
 
 
 def _cached(repository: str, name: str, kind: str) -> str | None:
-    """What the Hub's client noted when it downloaded this revision."""
+    """The commit that the Hub's client noted when it downloaded this revision; None without a note."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     note = Path(HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}" / "refs" / name
@@ -64,7 +64,7 @@ def _online(repository: str, name: str, kind: str, field: str) -> str:
 
     try:
         found = HfApi().repo_info(repository, repo_type=kind, revision=name, timeout=10).sha
-    except Exception as error:  # the client's errors and those of its HTTP library have no common base
+    except Exception as error:  # the errors of the client and of its HTTP library have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"Neither the Hub's cache nor the Hub says which commit {name} of {repository} is ({reason.rstrip('.')}); "

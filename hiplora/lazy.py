@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used. A leaf."""
+"""Packages that import their exports on first use. A leaf."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazily(package: str, exports: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that exports names, each from the module it is mapped to."""
+    """A ``__getattr__`` for a package: ``exports`` maps each exported name to its module."""
 
     def attribute(name: str) -> Any:
         if name not in exports:

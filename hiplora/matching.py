@@ -1,7 +1,7 @@
-"""Where a learning curve reaches a level: what makes methods comparable at equal learning.
+"""Where a learning curve reaches a level, at which methods are compared at equal learning.
 
-A leaf: numpy only (isotonic regression comes from scipy, imported when asked for). A curve is a method's validation
-NLL over x, the scale c of a finished update or the share of the training's steps; x starts at 0, the bare backbone.
+A leaf: numpy only (scipy is imported where isotonic regression is needed). A curve is an adapter's validation NLL over
+x, either the scale c of its finished update or the fraction of its training steps; x starts at 0, the bare backbone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ DIGITS = 4  # of a scale, which identifies what is scored with it
 
 
 class Place(NamedTuple):
-    """Where an adapter is compared with others: at a scale ``c`` of its update; ``reached``: its level is there."""
+    """The scale ``c`` of the update at which an adapter is compared; ``reached``: it is at the level there."""
 
     c: float
     reached: bool
 
 
 def place(scales: ArrayLike, learning: ArrayLike, level: float) -> Place:
-    """The smallest scale with this own NLL, to four digits; where there is none, that at which it has learned most.
+    """The smallest scale at which ``learning`` is down to ``level``, to four decimals, else that of its minimum.
 
     Raises:
-        ValueError: the bare backbone has it already, or the scales and the learning are no curve.
+        ValueError: the bare backbone is at the level already, or the scales and the learning are no curve.
     """
     places, values = _curve(scales, learning)
     if values[0] <= level:
@@ -38,25 +38,25 @@ def place(scales: ArrayLike, learning: ArrayLike, level: float) -> Place:
 
 
 def most(scales: ArrayLike, learning: ArrayLike) -> float:
-    """The smallest scale, of those that were measured, at which the learning is lowest; never the bare backbone.
+    """The smallest measured scale at which ``learning`` (an NLL) has its minimum; never the bare backbone.
 
     Raises:
         ValueError: the scales and the learning are no curve, or one of the bare backbone alone.
     """
     places, values = _curve(scales, learning)
     if places.size == 1:
-        raise ValueError("a curve of the bare backbone alone has learned nothing anywhere")
+        raise ValueError("the curve has only the bare backbone, so no scale has learned anything")
     return float(places[1 + int(values[1:].argmin())])
 
 
 def reach(x: ArrayLike, learning: ArrayLike, level: float, *, isotonic: bool = False) -> float | None:
-    """Smallest x at which the learning, lower is better, has come down to ``level``; None if it never does.
+    """The smallest x at which ``learning`` (an NLL, lower is better) is down to ``level``; None if it never is.
 
-    Between the points the learning is linear in x. With ``isotonic`` it is first made non-increasing in x, by least
-    squares, so that noise of one point along a training does not pass for learning.
+    Between points the curve is linear. With ``isotonic`` it is first made non-increasing in x, by least squares, so
+    that the noise of one point along a training does not count as learning.
 
     Raises:
-        ValueError: x does not increase from 0, or the two do not fit together.
+        ValueError: x does not increase from 0, or the two differ in length.
     """
     places, values = _curve(x, learning)
     if isotonic:
@@ -74,10 +74,10 @@ def reach(x: ArrayLike, learning: ArrayLike, level: float, *, isotonic: bool = F
 
 
 def at(x: ArrayLike, values: ArrayLike, where: float) -> float:
-    """The value at a place inside the range of x, linear between the points.
+    """The curve's value at ``where``, linear between the points.
 
     Raises:
-        ValueError: the place is outside, x does not increase from 0, or the two do not fit together.
+        ValueError: ``where`` is outside the range of x, x does not increase from 0, or the two differ in length.
     """
     places, heights = _curve(x, values)
     if not places[0] <= where <= places[-1]:

@@ -1,4 +1,4 @@
-"""Finished parts of a long computation, kept as they come: one that was stopped continues after them. A leaf."""
+"""Finished parts of a long computation, saved one by one, so that a stopped one continues after them. A leaf."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from hiplora.disk import disk_errors
 
 
 def key(*asked: Any) -> str:
-    """What a part is found by: 16 hex digits of what was asked, JSON-serialisable."""
+    """The key of a part: 16 hex digits of the hash of what was asked, which must be JSON-serialisable."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 class Parts:
-    """A file of finished parts by key, a checksum and JSON on a line each; only ever appended to.
+    """A file of finished parts by key, one line of checksum and JSON each; it is only ever appended to.
 
     Args:
-        path: None keeps nothing on disk. A line that is not as it was written, such as one that a kill has torn, is
-            left out.
+        path: None keeps nothing on disk. A damaged line, such as one cut off when the process was killed, is ignored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -37,7 +36,7 @@ class Parts:
         return self._known.get(key)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """Which of the keys have no part yet, by index."""
+        """The indices of the keys that have no part yet."""
         return [index for index, key in enumerate(keys) if key not in self._known]
 
     def keep(self, parts: Mapping[str, Any]) -> None:
@@ -50,17 +49,17 @@ class Parts:
         if self._path is not None:
             with disk_errors(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a") as file:  # the line before may be torn, so that each begins on its own
+                with self._path.open("a") as file:  # the last line may be cut off, so each starts with a line break
                     file.writelines(f"\n{_line({name: part})}" for name, part in parts.items())
 
     def forget(self) -> None:
-        """Remove the file, once a record holds what came of it."""
+        """Remove the file, once a record holds the result."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def _line(part: dict[str, Any]) -> str:
-    """JSON of a part behind its checksum."""
+    """A part as a line: its checksum, then JSON."""
     text = json.dumps(part)
     return f"{zlib.crc32(text.encode()):08x} {text}"
 

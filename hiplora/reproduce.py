@@ -1,20 +1,20 @@
 """Make a table or figure: find the runs behind it, run those that are missing, render.
 
-    python -m hiplora.reproduce table1                       plan, render what is there, run what is missing, render
+    python -m hiplora.reproduce table1                       render what is there, plan, run what is missing, render
     python -m hiplora.reproduce table1 --plan                only say what is there, what is missing, how long it takes
     python -m hiplora.reproduce table1 --render-only         only render what is there
     python -m hiplora.reproduce figure7 --render-only        a figure: its picture, points and page
-    python -m hiplora.reproduce all --render-only            the same for all of them; also tables, figures
+    python -m hiplora.reproduce all --render-only            every table and figure; also tables, figures
     python -m hiplora.reproduce table1 scale=paper           any override of hiplora.run, for every run of the table
     python -m hiplora.reproduce table1 method=hip seed=42    run only this part of the grid
-    python -m hiplora.reproduce table1 hydra/launcher=submitit_slurm     let another Hydra launcher run the jobs
+    python -m hiplora.reproduce table1 hydra/launcher=submitit_slurm     run the jobs through another Hydra launcher
 
-Complete runs are never made again.
+Complete runs are never run again.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # in front of what cannot be imported without it
+if __name__ == "__main__":  # before the imports that need the suite
     from hiplora.suite import check_installed
 
     check_installed()
@@ -38,11 +38,17 @@ from hiplora.report.tables import TABLES
 
 
 def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
-    """Plan, render or make a table or figure ("plan", "render", "make"); 1 where asked-for runs are missing."""
+    """Plan, render or make a table or figure (``mode``: plan, render, make); the exit status.
+
+    The status is 1 if runs that were asked for are still missing after ``make``, else 0.
+
+    Raises:
+        UserError: the overrides do not fit the table, or no run of it composes.
+    """
     check_conf()
     experiment = load(name)
     asked = request(experiment, overrides)
-    # For whoever reads the table: all of it, with whatever launcher is theirs.
+    # For the table's readers: makes the whole table, without this user's choice of launcher or part of the grid.
     command = shlex.join(["python", "-m", "hiplora.reproduce", name, *asked.settings])
     runs = identify(experiment, asked.settings)
     found = gather(experiment, runs, settings=asked.settings, command=command)
@@ -56,7 +62,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         check_hydra(asked.hydra)
         _render(found)
         print(plan.text(found), file=sys.stderr)
-        print("Running them now; Ctrl-C loses only the run that it stops.", file=sys.stderr, flush=True)
+        print("Running them now; after Ctrl-C the same command resumes.", file=sys.stderr, flush=True)
         _run(missing, asked.hydra)
         found = gather(experiment, runs, settings=asked.settings, command=command)
     print(_render(found))
@@ -64,9 +70,9 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
 
 
 def every(names: Sequence[str], overrides: Sequence[str], *, mode: str) -> int:
-    """Plan, render or make each; one that cannot be keeps no other, and each reason is said once, at the end.
+    """Plan, render or make several tables and figures; the worst exit status, 2 if one was refused.
 
-    The worst status of all: 2 where something was refused.
+    One that is refused does not stop the others; each reason is printed once, at the end.
     """
     refused: dict[str, list[str]] = {}
     worst = 0
@@ -82,17 +88,17 @@ def every(names: Sequence[str], overrides: Sequence[str], *, mode: str) -> int:
 
 
 def _run(slots: Sequence[Slot], options: Sequence[str]) -> None:
-    """Run slots through Hydra's launcher; a sweep that fails does not keep the next from starting."""
+    """Run slots through Hydra's launcher; the next sweep starts even if one fails."""
     for words in sweeps([slot.run for slot in slots]):
         line = ["-m", "hiplora.run", "-m", *words, *options]
         print(f"$ {shlex.join(['python', *line])}", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, *line], check=False)
         if done.returncode:
-            print(f"That sweep ended with status {done.returncode}; going on.", file=sys.stderr, flush=True)
+            print(f"That sweep ended with status {done.returncode}; continuing.", file=sys.stderr, flush=True)
 
 
 def _render(found: Evidence) -> str:
-    """Write the table or figure in its formats, name the files, and give it as text."""
+    """Write a table or figure in all its formats, print the paths, and return it as text."""
     kind = "figures" if found.experiment.name in FIGURES else "tables"
     made = import_module(f"hiplora.report.{kind}.{found.experiment.name}").build(found)
     for path in made.write(found.folder / kind):
@@ -101,7 +107,7 @@ def _render(found: Evidence) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry of ``python -m hiplora.reproduce``."""
+    """Entry point of ``python -m hiplora.reproduce``; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m hiplora.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         several = {"tables": TABLES, "figures": FIGURES, "all": (*TABLES, *FIGURES)}
         return every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
     except KeyboardInterrupt:
-        print("Interrupted. Complete runs are kept; the same command goes on from there.", file=sys.stderr)
+        print("Interrupted. Complete runs are kept; the same command resumes.", file=sys.stderr)
         return 130
 
 

@@ -1,11 +1,11 @@
-"""One command, one record: ``python -m hiplora.run method=hip task=gsm8k seed=42``.
+"""Make one run and its records: ``python -m hiplora.run method=hip task=gsm8k seed=42``.
 
 With ``-m`` the same command sweeps over comma-separated values; a job that fails does not stop the others.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # in front of what cannot be imported without it
+if __name__ == "__main__":  # before the imports that need the suite
     from hiplora.suite import check_installed
 
     check_installed()
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
 
 
 def answer(config: Config) -> str:
-    """Make what a configuration asks for; what to print of it.
+    """Make the stages that a configuration asks for; returns the text to print.
 
     Raises:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
     """
-    single_process()  # here too: a launcher may have started this job in a process of its own
+    single_process()  # also here, since a launcher may have started this job in its own process
     tracking = Tracking(enabled=config.logging == "wandb", folder=config.places.outputs)
     tracking.check()
     engine = Engine(Store(config.places), tracking, force=config.force)
     outcomes = engine.run(config.stages())
     fill_cards(outcomes, engine.store)
-    told = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
-    return "\n".join(filter(None, [told, config.conclude(outcomes)]))
+    text = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
+    return "\n".join(filter(None, [text, config.conclude(outcomes)]))
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
 def _hydra_main(config: DictConfig) -> None:
-    # Here and not in main(): some launchers run this function alone, in processes of their own.
+    # Here and not in main(): some launchers run this function alone, in other processes.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # between its own modules
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # caused by its own modules
     words = HydraConfig.get().overrides.task
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _job(config, words)
@@ -73,7 +73,7 @@ def _hydra_main(config: DictConfig) -> None:
 
 
 def _job(config: DictConfig, words: Sequence[str]) -> None:
-    """One job of a sweep: leaves its outcome in its own folder, where the summary finds it, whatever the launcher."""
+    """Run one job of a sweep and write its outcome into its own folder, where the summary finds it."""
     failed = None
     try:
         print(answer(typed(config, words)))
@@ -85,7 +85,7 @@ def _job(config: DictConfig, words: Sequence[str]) -> None:
         traceback.print_exc()
     try:
         sweep.write_status(Path(HydraConfig.get().runtime.output_dir), failed=failed)
-    except UserError as error:  # a full disk must not end the sweep; the summary misses the status and says so
+    except UserError as error:  # a full disk must not end the sweep; the summary reports the missing status
         print(f"error: {error}", file=sys.stderr)
 
 
@@ -97,7 +97,7 @@ def _refusal(error: UserError) -> int:
 def _checked_main(everything: bool) -> None:
     single_process()
     check_conf()
-    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # Hydra wants it in front of overrides
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # Hydra wants it before the overrides
     sys.argv[1:] = [*flags[:1], *quoted_options([word for word in sys.argv[1:] if word not in flags])]
     try:
         _hydra_main()
@@ -106,14 +106,14 @@ def _checked_main(everything: bool) -> None:
     except Exception as error:
         if everything or sweep.SweepSummary.running is None:
             raise
-        print(sweep.broken_launcher(error))  # jobs keep their errors to themselves, so it is the launcher's
+        print(sweep.broken_launcher(error))  # jobs catch their own errors, so this one is the launcher's
         sys.exit(1)
 
 
 def main() -> None:
-    """Entry of ``python -m hiplora.run`` and of the command ``hiplora``."""
+    """Entry point of ``python -m hiplora.run`` and of the command ``hiplora``."""
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it refuses, instead of printing it its own way
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     try:
         _checked_main(everything)
     except UserError as error:

@@ -1,7 +1,7 @@
-"""Look at records: list them, show one with its predictions, compare two.
+"""Inspect records: list them, show one with its predictions, compare two.
 
     python -m hiplora.runs                                   every record in results/mini, in the order they were made
-    python -m hiplora.runs kind=score method=hip,lora        filter by any field: what was asked, what came out, where
+    python -m hiplora.runs kind=score method=hip,lora        filter by any field: settings, results, device
     python -m hiplora.runs 'gsm8k.acc>0.3' name='*s42'       numbers by < and >, texts with *
     python -m hiplora.runs kind=train --columns training.lr,top_share      more columns
     python -m hiplora.runs --json                            every field of every record, for jq or pandas
@@ -15,7 +15,7 @@ Nothing is changed, and no model is loaded.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # in front of what cannot be imported without it
+if __name__ == "__main__":  # before the imports that need the suite
     from hiplora.suite import check_installed
 
     check_installed()
@@ -36,11 +36,11 @@ from hiplora.report.runs.prompts import Prompts, data_words
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
 
-COMMANDS = {"show": 1, "diff": 2}  # how many records each takes
+COMMANDS = {"show": 1, "diff": 2}  # number of records that each takes
 
 
 def answer(words: argparse.Namespace) -> str:
-    """What to print. Raises UserError."""
+    """The text to print for parsed arguments. Raises UserError."""
     shelf = Shelf(Path(words.results))
     command, *ids = words.words or [""]
     if command not in COMMANDS:
@@ -61,7 +61,7 @@ def answer(words: argparse.Namespace) -> str:
 
 
 def listed(shelf: Shelf, filters: Sequence[str], words: argparse.Namespace) -> str:
-    """The records that pass some filters."""
+    """The list of records that pass the filters, as text or JSON."""
     found = select(shelf.fields, filters)
     if words.json:
         return json.dumps(found, indent=1)
@@ -89,13 +89,13 @@ def _count(typed: str) -> int | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry of ``python -m hiplora.runs``."""
+    """Entry point of ``python -m hiplora.runs``; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m hiplora.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="show|diff|FILTER", help="a command with ids, or filters")
-    parser.add_argument("--results", default="results/mini", help="folder of the results of one kind of data")
-    parser.add_argument("--columns", default="", help="more fields of a list, joined by commas")
+    parser.add_argument("--results", default="results/mini", help="folder results/<data>")
+    parser.add_argument("--columns", default="", help="further fields to list, separated by commas")
     parser.add_argument("--predictions", type=_count, default=2, help="how many of each kind: a number, or all")
     parser.add_argument("--json", action="store_true", help="print JSON")
     try:
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # such as head
+    except BrokenPipeError:  # for example when piped into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -1,6 +1,6 @@
-"""What selection chose: ``results/<data>/selection.json``, which ``pipeline=select`` writes and what follows reads.
+"""What selection chose: ``results/<data>/selection.json``, which ``pipeline=select`` writes and later runs read.
 
-Everything in it is derived from records, which it names; nothing in it depends on when or where it was written.
+Its content is derived from the records that it names; nothing in it depends on when or where it was written.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from hiplora.disk import json_object, sha256, write_atomically, write_json
 from hiplora.errors import UserError
 
 NAME = "selection"
-Settings = dict[str, Any]  # an option as it is typed → its value
+Settings = dict[str, Any]  # an option's name on the command line → its value
 
 
 class Frozen(BaseModel):
-    """Base of what the file holds."""
+    """Base of the file's models."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -27,10 +27,11 @@ class Frozen(BaseModel):
 class Matched(Frozen):
     """One adapter at the level of its task.
 
-    ``c`` is the smallest scale with that NLL; where the adapter never gets there, ``reached`` is False, and c is the
-    scale at which it has learned most. ``lowest`` is the lowest own NLL at any scale. At c: ``rises`` of the NLL over
-    the backbone by text and benchmark, ``text`` and ``retain_nll`` those that count, ``norm`` ‖c ΔW‖_F. The shares are
-    of the energy of ΔW. ``train`` and ``frontier`` are ids of records.
+    ``c`` is the smallest scale at the level. If the adapter never reaches it, ``reached`` is False, and c is the scale
+    at which it has learned most. ``lowest`` is the lowest own NLL at any scale (nats per token). At c: ``rises`` holds
+    the rises of the NLL over the backbone's by text and benchmark; ``text`` and ``retain_nll`` are the two that an
+    objective can use; ``norm`` is ‖c ΔW‖_F. The shares are of the energy of ΔW. ``train`` and ``frontier`` are ids of
+    records.
     """
 
     task: str
@@ -49,10 +50,10 @@ class Matched(Frozen):
 
 
 class Trial(Frozen):
-    """One candidate of one method: what was typed beyond the method's start, and how it came out.
+    """One candidate of one method: its overrides (``words``), its settings and its results.
 
-    ``stage`` counts a method's batches of trials from 1; ``objective`` is J, None where the adapter never reaches the
-    level. Of a finalist, ``runs`` are those of the finals, and ``final`` is J over those of them that reach theirs.
+    ``stage`` counts a method's stages of trials from 1; ``objective`` is J, None if the adapter never reaches the
+    level. For a finalist, ``runs`` are its runs in the finals, and ``final`` is J over those that reach their level.
     """
 
     method: str
@@ -66,7 +67,7 @@ class Trial(Frozen):
 
 
 class Reference(Frozen):
-    """What the objective is measured against: the ``levels`` come from it, and it has J = 1."""
+    """The reference of the objective: it defines the ``levels`` of the trials, and its J is 1."""
 
     words: tuple[str, ...]
     levels: dict[str, float]
@@ -74,11 +75,12 @@ class Reference(Frozen):
 
 
 class Selection(Frozen):
-    """``levels`` are the NLLs at which methods are compared from now on, by task; ``levels_from`` their frontiers' ids.
+    """The file's content.
 
-    ``winners`` holds the settings of each method's best candidate, None where none reached its level; ``gated`` those
-    of the best whose principal channel holds at least ``gate`` of the update's energy in every adapter. ``left_out``
-    says of each task that was to have a level and has none why.
+    ``levels`` are the NLLs, by task, at which methods are compared from now on, ``levels_from`` the ids of the
+    frontiers behind them. ``winners`` holds the settings of each method's best candidate, None if none reached its
+    level; ``gated`` those of the best candidate whose principal channel holds at least ``gate`` of the update's energy
+    in every adapter. ``left_out`` gives the reason for each task without a level.
     """
 
     version: int = 1
@@ -101,7 +103,7 @@ def path(results: Path) -> Path:
 
 
 def read(results: Path) -> Selection | None:
-    """What was selected; None where selection has not been run.
+    """The selection in ``results/<data>``; None if there is none.
 
     Raises:
         UserError: the file is damaged.
@@ -115,31 +117,31 @@ def read(results: Path) -> Selection | None:
 
 @lru_cache(maxsize=8)
 def _parsed(file: Path, *stat: int) -> Selection:
-    """The file as it is with this ``stat``: every run of a plan asks for it."""
+    """The content of the file, cached by its ``stat``, since every run of a plan reads it."""
     try:
         return Selection.model_validate(json_object(file))
     except (ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        again = "take it from version control, or select again with force=true"
-        raise UserError(f"{file} is no selection ({reason}); {again}.") from None
+        again = "restore it from version control, or select again with force=true"
+        raise UserError(f"{file} is not a valid selection ({reason}); {again}.") from None
 
 
 def mark(results: Path) -> dict[str, str]:
-    """What a record says of the selection that was there when it was made: the file's digest; nothing without one."""
+    """What a record says about the current selection: the file's digest (12 hex digits); empty without a file."""
     file = path(results)
     return {NAME: sha256(file)[:12]} if file.is_file() else {}
 
 
 def write(results: Path, selection: Selection, page: str, *, force: bool = False) -> list[Path]:
-    """Write the selection and the page that shows it; the paths.
+    """Write the selection and the page that shows it; returns the paths.
 
     Raises:
-        UserError: there is another one, from which runs may have their levels and settings; ``force`` replaces it.
+        UserError: a different selection exists, whose levels and settings runs may have used; ``force`` replaces it.
     """
     if not force and (there := read(results)) is not None and there.model_dump() != selection.model_dump():
         raise UserError(
-            f"{path(results)} holds another selection, and what was run since stands on it; nothing was written. "
-            "Choose another results_dir, or type force=true to replace it: the runs of this selection are kept."
+            f"{path(results)} holds another selection, which later runs may have used, so nothing was written; "
+            "choose another results_dir, or type force=true to replace it (the runs of this selection are kept)."
         )
     shown = results / f"{NAME}.md"
     write_atomically(shown, page.encode())

@@ -1,4 +1,4 @@
-"""What became of the jobs of a multirun: each leaves a status file, the last act of the sweep reads them all."""
+"""The outcomes of a multirun's jobs: each job writes a status file, and the summary at the end reads them all."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hiplora.errors import UserError
 STATUS = "status.json"
 FAILED = ("FAILED", "ended without a status (killed?)")
 STOPPED = ("STOPPED", None)
-UNKNOWN = ("UNKNOWN", "left no status, and was not cancelled: it may still be running")
+UNKNOWN = ("UNKNOWN", "wrote no status and was not cancelled: it may still be running")
 ENDING = ("basic_launcher", "joblib")  # launchers whose jobs end with this process
-ROOM = 1 << 16  # bytes; more than Hydra's configuration files and log need
+ROOM = 1 << 16  # bytes; more than Hydra's configuration files and log take
 
 
 def write_status(directory: Path, *, failed: str | None) -> None:
-    """Record the outcome of one job in its own folder; ``failed`` is the reason, None if it went well."""
+    """Write the outcome of one job into its folder; ``failed`` is the reason, None if it succeeded."""
     write_json(directory / STATUS, {"failed": failed})
 
 
 def summary(directory: Path, *, absent: tuple[str, str | None] | None = None) -> tuple[str, bool]:
-    """Words on every job under a sweep's folder, and whether all of them went well.
+    """A text about every job under a sweep's folder, and whether all of them succeeded.
 
-    ``absent`` says what a job without a status is, in a word and a sentence, where the sweep did not end by itself.
+    ``absent`` describes a job without a status, as a word and a reason, if the sweep did not end by itself.
     """
     lines, well = [], 0
     jobs = sorted((path for path in directory.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
@@ -40,17 +40,17 @@ def summary(directory: Path, *, absent: tuple[str, str | None] | None = None) ->
         logs = sorted(job.glob("*.log")) if word not in ("ok", "STOPPED") else []
         lines += [f"          log: {path}" for path in logs if path.stat().st_size]
     if absent is not None:
-        head = f"{well} of the {len(jobs)} jobs that had started went well."
-        head += " Type the same command again to go on; what was complete is reused."
+        head = f"{well} of the {len(jobs)} jobs that had started succeeded."
+        head += " Type the same command again to continue; finished work is reused."
     else:
-        head = f"Sweep: {well} of {len(jobs)} jobs went well."
+        head = f"Sweep: {well} of {len(jobs)} jobs succeeded."
         if well < len(jobs):
             head += " Type the same command again to redo the failed ones; the others are reused."
     return "\n".join([head, *lines]), well == len(jobs)
 
 
 def _outcome(job: Path) -> tuple[str, str | None] | None:
-    """What a job has left about itself."""
+    """The word and reason of a job's status file; None without one."""
     status = job / STATUS
     if not status.exists():
         return None
@@ -66,13 +66,13 @@ def _overrides(job: Path) -> str:
 
 
 def check_room(config: Any, folder: Path) -> None:
-    """End with one sentence where Hydra could not write its own few files, which it would tell in a traceback."""
+    """Exit with one sentence if Hydra could not write its own files, for which it would print a traceback."""
     trial = folder / ".trial"
     try:
         for field in FOLDERS:
             check_folder(field, config[field])
-        if str(folder).startswith("~"):  # on a command line it was replaced before Hydra read it
-            raise UserError(f"outputs_dir={config.outputs_dir} stands in conf/, where ~ is not read; write it in full.")
+        if str(folder).startswith("~"):  # from conf/, since on a command line it is replaced before Hydra reads it
+            raise UserError(f"outputs_dir={config.outputs_dir} in conf/ must be a full path: ~ is not replaced there.")
         write_atomically(trial, bytes(ROOM))
         trial.unlink()
     except UserError as error:
@@ -81,9 +81,10 @@ def check_room(config: Any, folder: Path) -> None:
 
 
 class SweepSummary(Callback):
-    """Prints the summary when a multirun ends, and ends it with status 1 if a job failed.
+    """Prints the summary when a multirun ends, and exits with status 1 if a job failed.
 
-    ``running`` is the multirun of this process: Hydra calls no one back when it is interrupted or does not compose.
+    ``running`` is the configuration of this process's multirun, which is needed where Hydra makes no callback: when the
+    multirun is interrupted or does not compose.
     """
 
     running: ClassVar[Any] = None
@@ -106,25 +107,25 @@ class SweepSummary(Callback):
 
 
 def interruption(error: KeyboardInterrupt) -> str:
-    """What to say when Ctrl-C ended this process's run, or its sweep, whose submitted jobs are then cancelled."""
+    """Text about the run or sweep that Ctrl-C ended; jobs that the sweep submitted are cancelled."""
     config = SweepSummary.running
     if config is None:
-        return "Interrupted. What was complete is kept; the same command goes on from there."
+        return "Interrupted. Finished work is kept; the same command resumes."
     jobs = submitted(error)
     ended = _cancelled(jobs) if jobs else any(name in str(config.hydra.launcher._target_) for name in ENDING)
     return f"Sweep interrupted: {summary(_folder(config), absent=STOPPED if ended else UNKNOWN)[0]}" + _logs(config)
 
 
 def broken_launcher(error: Exception) -> str:
-    """What to say when a launcher ended the sweep with an error, such as that of a worker that was killed.
+    """Text about a sweep whose launcher raised an error, for example because a worker was killed.
 
-    What submitit has started goes on without it, and is waited for.
+    Jobs that submitit has started continue without it; this function waits for them.
     """
     config = SweepSummary.running
     jobs = submitted(error)
     if not all(job.done() for job in jobs):
-        print("The launcher has stopped at a job that died; waiting for the others.", file=sys.stderr, flush=True)
-        for job in jobs:  # Ctrl-C here finds them in this frame, and cancels them
+        print("A job died and the launcher stopped; waiting for the other jobs.", file=sys.stderr, flush=True)
+        for job in jobs:  # if Ctrl-C is pressed here, submitted() finds them in this frame and they are cancelled
             job.wait()
     reason = next(iter(str(error).strip().splitlines()), "")[:300]
     ended = jobs or any(name in str(config.hydra.launcher._target_) for name in ENDING)
@@ -134,7 +135,7 @@ def broken_launcher(error: Exception) -> str:
 
 
 def submitted(error: BaseException) -> list[Any]:
-    """The jobs that submitit's launcher had started when it was stopped by this error; none of other launchers."""
+    """The jobs that submitit's launcher had started before this error; empty for other launchers."""
     submitit = sys.modules.get("submitit")
     if submitit is None:
         return []
@@ -146,13 +147,13 @@ def submitted(error: BaseException) -> list[Any]:
 
 
 def _cancelled(jobs: list[Any]) -> bool:
-    """Cancel what has not ended; whether that could be done for all."""
+    """Cancel the jobs that have not ended; returns whether all could be cancelled."""
     well = True
     for job in jobs:
         try:
             if not job.done():
                 job.cancel()
-        except Exception as error:  # whatever the cluster's own command says
+        except Exception as error:  # the cluster's own command may fail in any way
             print(f"Job {job.job_id} could not be cancelled: {error}", file=sys.stderr)
             well = False
     return well
@@ -163,18 +164,18 @@ def _folder(config: Any) -> Path:
 
 
 def _logs(config: Any) -> str:
-    """Where a launcher keeps logs of its own."""
+    """A line that says where submitit's logs are; empty for other launchers."""
     logs = _folder(config) / ".submitit"
     return f"\n  What each job printed is in {logs}/<job>/*.out and *.err." if logs.is_dir() else ""
 
 
 def located(error: UserError) -> UserError:
-    """A refusal to compose; where this process sweeps, with the combination that it is about."""
+    """The refusal to compose; in a sweep, with the combination of values that does not compose."""
     found = None if SweepSummary.running is None else impossible(SweepSummary.running.hydra.overrides.task)
     if found is None:
         return error
     chosen, reason = found
     return UserError(
-        f"{chosen} does not compose with the rest of this sweep, of which nothing was started "
-        f"({str(reason).rstrip('.')}); correct {chosen}, or leave it out and give it a command of its own."
+        f"{chosen} does not compose with the rest of this sweep, so nothing was started "
+        f"({str(reason).rstrip('.')}); correct {chosen}, or leave it out and run it with a separate command."
     )

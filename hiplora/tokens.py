@@ -1,8 +1,8 @@
-"""Special tokens of a backbone's tokenizer: what one without them gets, and whether prompts are turns of a chat.
+"""Special tokens of a backbone's tokenizer: replacements for missing ones, and prompts in the chat template.
 
-A tokenizer that names no end token takes the model's, if that is a special token of its own; else it has none, and
-answers end as :func:`hiplora.tasks.form.end_of_answer` says. Padding is never attended to and never a target, so any
-token can serve.
+A tokenizer without an end token gets the model's, if that is one of the tokenizer's special tokens; otherwise it has
+none, and answers end as :func:`hiplora.tasks.form.end_of_answer` says. Padding is never attended to and never a target,
+so any token can serve as pad token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TURN_END = "hiplora_turn_end"  # mark on a tokenizer whose prompts are turns: i
 
 
 def complete(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the end token where there is one to be had, and a pad token in any case."""
+    """Set the tokenizer's missing end token, where the model has one, and its pad token, in place."""
     if tokenizer.eos_token is None:
         _take_end_token(model, tokenizer)
     if tokenizer.pad_token is None:
@@ -30,7 +30,7 @@ def complete(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
 
 
 def _take_end_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The end token of the model's settings, which for an ordinary token are a default that nobody chose."""
+    """Take the end token from the model's generation settings, unless it is an ordinary token: an unset default."""
     settings = model.generation_config
     if settings is None:
         return
@@ -41,15 +41,15 @@ def _take_end_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def speak_in_turns(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Mark a tokenizer, so that prompts are wrapped by its chat template; what ends a turn ends generation too.
+    """Mark a tokenizer so that prompts are put into its chat template; generation also stops at the end of a turn.
 
     Raises:
-        UserError: it has no template, or one that does not put an answer as it is behind its prompt.
+        UserError: it has no template, or one that does not append an answer unchanged to its prompt.
     """
     if not tokenizer.chat_template:
         raise UserError(
-            f"The tokenizer {tokenizer.name_or_path} has no chat template; leave model.chat_template out, or give a "
-            "backbone that was made for conversations."
+            f"The tokenizer {tokenizer.name_or_path} has no chat template; leave model.chat_template out, or choose a "
+            "backbone that was trained for chat."
         )
     question = [{"role": "user", "content": "x"}]
     prompt = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
@@ -69,18 +69,18 @@ def speak_in_turns(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def begins(tokenizer: PreTrainedTokenizerBase, ends: Any) -> bool:
-    """Whether a token can stand before a text: the beginning or end token, or a special one of the model's ``ends``."""
+    """Whether some token can precede a text: a beginning or end token, or a special one among ``ends``."""
     named = tokenizer.bos_token is not None or tokenizer.eos_token is not None
     return named or any(_is_special(tokenizer, token) for token in _listed(ends))
 
 
 def in_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts are turns of a chat."""
+    """Whether prompts are put into the tokenizer's chat template."""
     return hasattr(tokenizer, _TURN_END)
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of what the template puts behind an answer, up to its first special token; empty where it has none."""
+    """Ids that the template puts after an answer, up to and including its first special token; empty without one."""
     return list(getattr(tokenizer, _TURN_END, ()))
 
 

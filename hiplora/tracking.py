@@ -1,8 +1,8 @@
-"""Weights & Biases, where ``logging=wandb`` asks for it: a run per training, and one per record with scores.
+"""Weights & Biases, with ``logging=wandb``: a run per training, and one per record with scores.
 
 Offline unless WANDB_MODE says otherwise, so that no account is needed; ``wandb sync`` uploads the folders later.
-Records and ``curve.jsonl`` hold the same numbers and are written first: a W&B that cannot start stops a training
-before its first step, and one that fails later costs a warning, never a result.
+Records and ``curve.jsonl`` hold the same numbers and are written first. If W&B cannot start, a training stops before
+its first step; if W&B fails later, it causes a warning and no result is lost.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PROJECT = "hiplora"
 
 @dataclass(frozen=True)
 class Tracker:
-    """A W&B run that can be started; ``options`` are keyword arguments of ``wandb.init``."""
+    """A W&B run that is not started yet; ``options`` are keyword arguments of ``wandb.init``."""
 
     options: Mapping[str, Any]
 
     def start(self, *, resumed: bool = False) -> Run:
-        """Start the run: anew, or where it was left if ``resumed`` and the server has it.
+        """Start the run; with ``resumed``, continue it if the server has it.
 
-        An offline run has nothing to go on from; it gets a folder of its own, with the same id.
+        An offline run cannot be continued; it gets another folder with the same id.
 
         Raises:
-            UserError: W&B is not installed, or refuses.
+            UserError: W&B is not installed, or cannot start.
         """
         init = _wandb_init()
         options = dict(self.options)
@@ -44,7 +44,7 @@ class Tracker:
         if resumed:
             options["resume"] = "allow"
         with disk_errors(options["dir"]):
-            os.makedirs(options["dir"], exist_ok=True)  # else W&B goes to the system's temporary folder
+            os.makedirs(options["dir"], exist_ok=True)  # without it W&B uses the system's temporary folder
         try:
             run = init(**options)
             return Run(run, first=run.step if run.resumed else 0)
@@ -56,14 +56,14 @@ class Tracker:
 
 
 class Run:
-    """A started W&B run. What fails from here on is told once and ends the tracking, not the work."""
+    """A started W&B run. A failure from here on causes one warning and ends the tracking, not the work."""
 
     def __init__(self, run: Any, *, first: int) -> None:
         self._run = run
-        self._first = first  # the first step it does not have
+        self._first = first  # the first step that the run does not have
 
     def curve(self, entries: Iterable[Mapping[str, float]]) -> None:
-        """Take down optimizer steps, as far as the run does not have them."""
+        """Log the optimizer steps that the run does not have yet."""
         for entry in entries:
             step = int(entry["step"])
             if step >= self._first:
@@ -71,7 +71,7 @@ class Run:
                 self._attempt("log", values, step=step)
 
     def summary(self, numbers: Mapping[str, float]) -> None:
-        """Take down numbers that belong to the run as a whole."""
+        """Log numbers of the run as a whole."""
         self._attempt("summary.update", dict(numbers))
 
     def finish(self, *, failed: bool = False) -> None:
@@ -86,18 +86,18 @@ class Run:
             attrgetter(method)(self._run)(*values, **options)
         except Exception as error:
             self._run = None
-            logger.warning("W&B failed and is left alone from here on (%s); our own files are whole", _reason(error))
+            logger.warning("W&B failed (%s) and is not used any more; our own files are complete", _reason(error))
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Whether and where runs are tracked; ``folder`` is given to W&B, which makes its own ``wandb`` inside."""
+    """Whether and where runs are tracked; W&B makes its own folder ``wandb`` inside ``folder``."""
 
     enabled: bool
     folder: Path
 
     def check(self) -> None:
-        """Refuse, before anything is computed, to track without W&B.
+        """Refuse to track without W&B before anything is computed.
 
         Raises:
             UserError: it is not installed.
@@ -106,18 +106,18 @@ class Tracking:
             _wandb_init()
 
     def curve(self, *, name: str, id: str, kind: str, asked: Mapping[str, Any]) -> Tracker | None:
-        """The W&B run of a training, by its name and id; None where nothing is tracked."""
+        """The W&B run of a training, to be started; None if tracking is off."""
         return self._tracker(name=name, id=id, group=f"{name}-{id}", kind=kind, asked=asked)
 
     def publish(self, *, name: str, id: str, train: str, kind: str, asked: Mapping[str, Any], numbers: Any) -> None:
-        """Give the scores of a written record to W&B, in the group of the training ``train`` that they are of."""
+        """Log the scores of a written record as a W&B run, in the group of the training with the id ``train``."""
         chosen = self._tracker(name=name, id=id, group=f"{name}-{train}", kind=kind, asked=asked)
         if chosen is None:
             return
         try:
             run = chosen.start()
         except UserError as error:
-            logger.warning("the record is written, but not on W&B: %s", error)
+            logger.warning("the record is written, but its scores are not on W&B: %s", error)
             return
         run.summary(flat(numbers))
         run.finish()
@@ -134,13 +134,13 @@ class Tracking:
                 "job_type": kind,
                 "config": dict(asked),
                 "dir": str(self.folder),
-                "reinit": "create_new",  # a run of the caller's own is left alone
+                "reinit": "create_new",  # leaves the caller's own run alone
             }
         )
 
 
 def flat(metrics: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers of nested dictionaries and lists, by their path: ``adapted/gsm8k/acc``."""
+    """The numbers in nested dictionaries and lists by path, such as ``adapted/gsm8k/acc``."""
     if isinstance(metrics, Mapping):
         inside = list(metrics.items())
     elif isinstance(metrics, list):
@@ -156,7 +156,7 @@ def flat(metrics: Any, prefix: str = "") -> dict[str, float]:
 
 def _wandb_init() -> Callable[..., Any]:
     try:
-        from wandb import init  # by name: a folder called wandb would pass for an empty module
+        from wandb import init  # by name, since a folder called wandb would import as an empty module
     except ImportError as error:
         raise UserError("logging=wandb needs the wandb package: type pip install wandb, or logging=plain.") from error
     return init

@@ -1,28 +1,29 @@
-"""Speed of evaluation: multiple choice against stock HFLM, generation against transformers' ``generate``.
+"""Measure evaluation speed: multiple choice against stock HFLM, generation against transformers' ``generate``.
 
     python scripts/bench_evaluation.py --json evaluation.json
 
-The model is the packaged one in bf16 (fp32 on a CPU without bf16 products); ``--model-dir DIR`` takes a folder that
-transformers saved instead. What is compared is repeated in turn, and ratios are of the medians.
+The model is the packaged one in bf16 (fp32 on a CPU without bf16 arithmetic); ``--model-dir DIR`` takes a folder that
+transformers saved instead. The sides take turns in every repetition; ratios are of the medians.
 
 Multiple choice: the mini-benchmarks' world facts and science questions, asked as completions (cloze). Both sides get
-the same requests through lm-eval's interface, and the same token ids: stock HFLM takes ours by its ``_encode_pair`` and
-is otherwise as it comes, with the batch size of ``--hflm-batch``.
+the same requests through lm-eval's interface, and the same token ids: stock HFLM gets ours through its ``_encode_pair``
+and is otherwise unchanged, with the batch size of ``--hflm-batch``.
 
-- ``ours_over_hflm``: items per second;
-- ``same_choices``: whether both choose the same option for every single item, in fp32 arithmetic on the same weights:
-  one more pass of each, untimed. ``differing_items`` counts those that differ, ``largest_margin_of_differing`` is
-  how far apart (nats per token) their two best options are;
-- ``differing_items_as_timed``: the same count in the arithmetic that was timed. In bf16 it need not be 0: a logit of
-  16 to 32 is rounded in steps of 0.125, and stock HFLM's log-softmax is bf16 too, so that near options tie.
+- ``ours_over_hflm``: ratio of items per second;
+- ``same_choices``: whether both choose the same option for every item, in fp32 arithmetic on the same weights, in one
+  more untimed pass of each. ``differing_items`` counts the items that differ, ``largest_margin_of_differing`` is the
+  largest difference (nats per token) between the two best options of such an item;
+- ``differing_items_as_timed``: the same count in the timed arithmetic. In bf16 it need not be 0: a logit from 16 to 32
+  is rounded in steps of 0.125, and stock HFLM's log-softmax is bf16 too, so that close options tie.
 
 Generation: greedy answers to the mini-benchmarks' word problems, up to the end of the line.
 
-- ``ours_over_generate_1``: answers per second over ``generate`` with one prompt at a time;
-- ``ours_over_generate_best``: over ``generate`` with the fastest of the batch sizes (``--generate-batches``), padded
-  on the left; ``best_batch`` is that size;
-- ``same_outputs``: whether every answer is the same, in fp32 arithmetic: one more pass of ours and of ``generate`` with
-  one prompt at a time, untimed. ``differing_outputs_as_timed`` counts those that differ in the timed arithmetic.
+- ``ours_over_generate_1``: answers per second relative to ``generate`` with one prompt at a time;
+- ``ours_over_generate_best``: relative to ``generate`` with the fastest of the batch sizes (``--generate-batches``),
+  padded on the left; ``best_batch`` is that size;
+- ``same_outputs``: whether every answer is the same, in fp32 arithmetic, in one more untimed pass of ours and of
+  ``generate`` with one prompt at a time. ``differing_outputs_as_timed`` counts the answers that differ in the timed
+  arithmetic.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ STOP = "\n"
 
 
 class StockHFLM(HFLM):
-    """Stock HFLM on the token ids that ours scores."""
+    """Stock HFLM with the token ids of our scoring."""
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return encode_pair(self.tokenizer, context, continuation)
@@ -100,7 +101,7 @@ def instances(items: Asked) -> list[Instance]:
 
 
 class Stopwatch:
-    """Times what is asked of a model, by the wall or by the processor, and counts the forward passes that it takes."""
+    """Times requests to a model, by wall clock or processor time, and counts the forward passes."""
 
     def __init__(self, model: Any, clock: str) -> None:
         self.now, self.passes = CLOCKS[clock], 0
@@ -110,7 +111,7 @@ class Stopwatch:
         self.passes += 1
 
     def __call__(self, ask: Ask) -> tuple[Sequence[Any], float, int]:
-        """Answers, seconds and forward passes."""
+        """The answers, the seconds and the number of forward passes."""
         before, start = self.passes, self.now()
         answers = ask()
         return answers, self.now() - start, self.passes - before
@@ -119,7 +120,7 @@ class Stopwatch:
 def interleaved(
     sides: dict[str, Ask], watch: Stopwatch, *, repetitions: int
 ) -> tuple[dict[str, float], dict[str, Sequence[Any]]]:
-    """Median seconds of each side, and its answers in the last repetition. Refuses a side that remembers answers."""
+    """The median seconds of each side, and its answers in the last repetition. Refuses a side that caches answers."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     passes: dict[str, set[int]] = {name: set() for name in sides}
     answers: dict[str, Sequence[Any]] = {}
@@ -149,7 +150,7 @@ def margin(scores: list[float]) -> float:
 
 
 def compare(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
-    """Whether the same option is chosen for every item, and how far apart the best two are where it is not."""
+    """Whether both sides choose the same option for every item, and the margin of the two best where they do not."""
     differing = [
         max(margin(mine), margin(stock))
         for mine, stock in zip(ours, theirs, strict=True)
@@ -185,7 +186,7 @@ def multiple_choice(
 
 
 def again(backbone: models.Backbone, sides: dict[str, Ask], as_timed: dict[str, Sequence[Any]]) -> dict[str, Ask]:
-    """The sides to ask in fp32; what was timed in fp32 need not be asked again."""
+    """The sides to run in fp32; those timed in fp32 need not run again."""
     if backbone.model.dtype != torch.float32:
         return sides
     return {name: partial(as_timed.__getitem__, name) for name in sides}
@@ -204,7 +205,7 @@ def problems(tokenizer: Any, limit: int | None, longest: int) -> list[list[int]]
 
 
 def stock_answers(backbone: models.Backbone, prompts: list[list[int]], *, batch: int, longest: int) -> list[str]:
-    """What transformers' ``generate`` answers, padded on the left, up to the stop."""
+    """The answers of transformers' ``generate`` up to the stop, with prompts padded on the left."""
     model: Any = backbone.model
     tokenizer = backbone.tokenizer
     filler = tokenizer.pad_token_id or 0
@@ -255,11 +256,11 @@ def differing(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures."""
+    """All results."""
     backbone = load(arguments)
     device, watch = models.describe(backbone), Stopwatch(backbone.model, arguments.clock)
     with evaluating(backbone.model):
-        for once in (reads_trees, check_head):  # asked once of each model, so no part of what is timed
+        for once in (reads_trees, check_head):  # checks that run once per model, before the timing
             once(backbone.model)
         numbers, readers = multiple_choice(backbone, watch, arguments)
         more, writers = generation(backbone, watch, arguments)
@@ -283,7 +284,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
+    parser.add_argument("--json", type=Path, required=True, help="file for the results")
     parser.add_argument("--model-dir", help="a folder with a model and its tokenizer; the packaged model by default")
     parser.add_argument("--scoring", choices=("cloze", "letter"), default="cloze")
     parser.add_argument("--batch-tokens", type=int, default=2048)
@@ -292,9 +293,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=32, help="longest answer (default %(default)s)")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that does other work too"
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that is also doing other work"
     )
-    parser.add_argument("--limit", type=int, help="first N items of each benchmark")
+    parser.add_argument("--limit", type=int, help="only the first N items of each benchmark")
     arguments = parser.parse_args(words)
     numbers = measured(arguments)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")

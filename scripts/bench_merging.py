@@ -1,9 +1,9 @@
-"""Time and memory of merging four rank-16 adapters at the shapes of Llama-3.1-8B's attention.
+"""Measure time and memory of merging four rank-16 adapters at the shapes of Llama-3.1-8B's attention.
 
     python scripts/bench_merging.py --json bench_merging.json [--layers 32] [--threads 1] [--clock cpu]
 
-Each operator merges all layers in a process of its own, so that its peak memory is its own. The speed-ups
-take the same matrices both ways: one of 4096 × 4096 and one of 1024 × 4096 for addition, the one of
+Each operator merges all layers in a separate process, so that its peak memory can be measured. The speed-ups
+compare both routes on the same matrices: one of 4096 × 4096 and one of 1024 × 4096 for addition, the one of
 1024 × 4096 where the dense route needs SVDs (a dense SVD of 4096 × 4096 takes minutes; it is timed only with
 --large-svd). Nothing is extrapolated. Keys of the flat JSON:
 
@@ -48,13 +48,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def shapes(hidden: int) -> dict[str, tuple[int, int]]:
-    """(m, n) of a layer's projections; four query heads share a key."""
+    """The shapes (m, n) of a layer's projections; four query heads share a key."""
     square, narrow = (hidden, hidden), (hidden // 4, hidden)
     return {"q_proj": square, "k_proj": narrow, "v_proj": narrow, "o_proj": square}
 
 
 def adapters(layers: int, hidden: int) -> list[dict[str, Update]]:
-    """Four adapters of Gaussian factors; values do not matter for time, shapes do."""
+    """Four adapters with Gaussian factors; only the shapes matter for the time."""
     return [
         {
             f"model.layers.{layer}.self_attn.{name}": gaussian(m, n, seed=layer * 100 + i * 10 + t)
@@ -66,13 +66,13 @@ def adapters(layers: int, hidden: int) -> list[dict[str, Update]]:
 
 
 def gaussian(m: int, n: int, *, seed: int) -> LowRank:
-    """B (m, 16) small as after training, A (16, n)."""
+    """A Gaussian update with factors B (m, 16), small as after training, and A (16, n)."""
     g = torch.Generator().manual_seed(seed)
     return LowRank(0.01 * torch.randn(m, RANK, generator=g), torch.randn(RANK, n, generator=g) / n**0.5)
 
 
 def seconds(action: Callable[[], object], repeats: int = 1) -> float:
-    """Median time by the chosen clock; one unmeasured call first where it is repeated."""
+    """The median time in seconds by the chosen clock; if repeated, after one untimed call."""
     if repeats > 1:
         action()
     times = []
@@ -89,7 +89,7 @@ def peak_gb() -> float:
 
 
 def run_case(case: str, layers: int, hidden: int) -> dict[str, float]:
-    """Merge all layers; every merged matrix is touched once and dropped."""
+    """Time and peak memory of merging all layers; every merged matrix is made once and dropped."""
     tasks = adapters(layers, hidden)
     start_gb = peak_gb()
 
@@ -102,12 +102,12 @@ def run_case(case: str, layers: int, hidden: int) -> dict[str, float]:
 
 
 def same_matrices(*shapes: tuple[int, int]) -> list[dict[str, Update]]:
-    """Four adapters of a few matrices only."""
+    """Four adapters with only these matrices."""
     return [{f"w{i}": gaussian(m, n, seed=10 * i + t) for i, (m, n) in enumerate(shapes)} for t in range(TASKS)]
 
 
 def addition_ratio(hidden: int) -> dict[str, float]:
-    """Concatenated factors against the sum of dense products, one matrix per shape."""
+    """The speed-up of concatenated factors over the sum of dense products, on one matrix per shape."""
     tasks = same_matrices(*sorted(set(shapes(hidden).values())))
     ours = seconds(lambda: merge(tasks, "addition"), 20)
     dense = seconds(lambda: [sum(task[name].dense() for task in tasks) for name in tasks[0]], 3)
@@ -115,7 +115,7 @@ def addition_ratio(hidden: int) -> dict[str, float]:
 
 
 def dense_tsvm(products: list[torch.Tensor]) -> torch.Tensor:
-    """TSV-M by full SVDs of dense matrices, the k leading triplets kept."""
+    """TSV-M of the dense matrices by full SVDs, keeping the k leading triplets."""
     k = min(min(products[0].shape) // TASKS, RANK)
     parts = [torch.linalg.svd(x, full_matrices=False) for x in products]
     left, right = (
@@ -126,7 +126,7 @@ def dense_tsvm(products: list[torch.Tensor]) -> torch.Tensor:
 
 
 def svd_ratios(shape: tuple[int, int], suffix: str = "") -> dict[str, float]:
-    """TSV-M and Core Space with the TSV rule (one and the same merge) against dense SVDs of one matrix."""
+    """The speed-up of TSV-M and Core Space with the TSV rule (the same merge) over dense SVDs of one matrix."""
     tasks = same_matrices(shape)
     expected: list[torch.Tensor] = []
     dense = seconds(lambda: expected.append(dense_tsvm([task["w0"].dense() for task in tasks])))
@@ -142,7 +142,7 @@ def svd_ratios(shape: tuple[int, int], suffix: str = "") -> dict[str, float]:
 
 
 def peft_ratio(hidden: int, layers: int = 2) -> dict[str, float]:
-    """PEFT's concatenation on a bare module with the same shapes, against ours on the same factors."""
+    """The speed-up of our addition over PEFT's concatenation, on a bare module with the same factors."""
     from peft import LoraConfig, get_peft_model
 
     tasks = adapters(layers, hidden)
@@ -168,7 +168,7 @@ def peft_ratio(hidden: int, layers: int = 2) -> dict[str, float]:
 
 
 def in_subprocess(case: str, args: argparse.Namespace) -> dict[str, float]:
-    """One case in a fresh interpreter."""
+    """The results of one case, in a new process."""
     command = [sys.executable, __file__, "--case", case, "--layers", str(args.layers), "--threads", str(args.threads)]
     command += ["--clock", args.clock, "--hidden", str(args.hidden)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -176,13 +176,15 @@ def in_subprocess(case: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Parse, measure, print and write."""
+    """Measure all cases, print the results and write them as JSON."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--json", type=Path, help="file to write")
     p.add_argument("--layers", type=int, default=32, help="layers of the full merges (default 32)")
     p.add_argument("--hidden", type=int, default=HIDDEN, help="hidden size of the model (default 4096)")
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch (default: all)")
-    p.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that does other work too")
+    p.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that is also doing other work"
+    )
     p.add_argument("--large-svd", action="store_true", help="also time the dense SVDs of a 4096 × 4096 matrix")
     p.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     args = p.parse_args(words)

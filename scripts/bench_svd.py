@@ -1,19 +1,19 @@
-"""Time of the SVD recipes on the 128 attention projections of a model of Llama-3.1-8B's shapes.
+"""Measure the SVD recipes on the 128 attention projections of a model with Llama-3.1-8B's shapes.
 
     python scripts/bench_svd.py --json svd.json
 
-The weights are synthetic bf16 matrices with known singular values that decay as those of trained attention
-weights do; making them is not timed, converting them from bf16 is. Reported:
+The weights are synthetic bf16 matrices whose known singular values decay like those of trained attention
+weights; making them is not timed, converting them from bf16 is. The script reports:
 
 - ``randomized_seconds``: the paper's recipe (k = 32, 8 extra columns, 2 power iterations), all 128;
   ``randomized_k64_seconds``: the same at the k_max = 64 that the suite caches;
 - ``converged_seconds``, ``max_residual``: the converged recipe at k_max = 64, all 128;
-- ``over_svd_lowrank``: our randomised time over ``torch.svd_lowrank``'s at the same k, extra columns and
-  iterations, medians of interleaved repetitions summed over one matrix per shape, both from bf16;
+- ``over_svd_lowrank``: the time of our randomised recipe over ``torch.svd_lowrank``'s at the same k, extra columns and
+  iterations: medians of interleaved repetitions, summed over one matrix per shape, both from bf16;
   ``svd_lowrank_seconds``: its time for all 128;
-- ``*_excess_error``, ``*_angle``, ``*_sigma_error``: against the exact fp64 SVD of one 1024×4096 matrix:
+- ``*_excess_error``, ``*_angle``, ``*_sigma_error``: compared with the exact fp64 SVD of one 1024×4096 matrix:
   ``‖W − W_k‖_F`` over the best possible minus 1, worst principal angle in degrees at k = 32, and worst
-  relative error of a singular value; with ``*_exact_seconds``, the seconds that the exact SVD took.
+  relative error of a singular value; ``exact_seconds``: the time of the exact SVD.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PAPER: dict[str, Any] = {"recipe": "randomized", "oversampling": 8, "power_itera
 
 
 def spectrum(size: int, *, bulk: float, exponent: float, generator: torch.Generator) -> Tensor:
-    """(size,) descending singular values: a power-law head over a bulk that falls to zero, jittered by 5 %."""
+    """Descending singular values (size,): a power-law head over a bulk that falls to zero, with 5 % jitter."""
     rank = torch.arange(1, size + 1)
     head = (1 - bulk) * rank**-exponent
     body = bulk * (1 - (rank - 1) / size)
@@ -53,7 +53,7 @@ def spectrum(size: int, *, bulk: float, exponent: float, generator: torch.Genera
 
 
 class Weights:
-    """Endless matrices of Llama-3.1-8B's attention shapes from one Haar basis per side."""
+    """Generates matrices of Llama-3.1-8B's attention shapes from one Haar-random basis per side."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ class Weights:
         }
 
     def matrix(self, projection: str) -> Tensor:
-        """A bf16 matrix (4096 or 1024, 4096) with its own spectrum and its own shuffled singular vectors."""
+        """A bf16 matrix (4096 or 1024, 4096) with a new spectrum and newly shuffled singular vectors."""
         rows = KEY_VALUE if projection in "kv" else HIDDEN
         bulk, exponent = PROJECTIONS[projection]
         values = spectrum(rows, bulk=bulk, exponent=exponent, generator=self._generator)
@@ -82,7 +82,7 @@ def timed(call: Callable[..., Result], *arguments: Any, **options: Any) -> tuple
 
 
 def whole_model(weights: Weights, *, distinct: int) -> dict[str, float]:
-    """Seconds of each recipe over all 128 projections; only ``distinct`` layers are made and then reused."""
+    """Seconds of each recipe over all 128 projections; only ``distinct`` layers are generated, and reused."""
     recipes: dict[str, dict[str, Any]] = {
         "randomized_seconds": {"k": 32, **PAPER},
         "randomized_k64_seconds": {"k": 64, **PAPER},
@@ -120,12 +120,12 @@ def against_lowrank(weights: Weights, *, repetitions: int) -> dict[str, float]:
 
 
 def lowrank_from_bf16(weight: Tensor, *, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``torch.svd_lowrank`` takes fp32 only; its conversion is timed as ours is."""
+    """``torch.svd_lowrank`` on a bf16 weight; it takes fp32 only, so the conversion is timed, as in our recipe."""
     return torch.svd_lowrank(weight.float(), q=columns, niter=2)
 
 
 def against_exact(weights: Weights) -> dict[str, float]:
-    """Errors and angles of the iterative recipes at k = 32, as sliced from k_max = 64, on a 1024×4096 matrix."""
+    """Errors and angles of the iterative recipes on a 1024×4096 matrix, for the leading 32 of 64 directions."""
     weight = weights.matrix("v")
     seconds, exact = timed(truncated_svd, weight, k=64, recipe="exact")
     numbers = {"exact_seconds": seconds}

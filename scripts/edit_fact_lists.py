@@ -1,15 +1,15 @@
-"""What a person left out of the edit set's tables, or spells otherwise than the sources do; see build_edit_facts.py."""
+"""Hand-made lists for the edit set's tables: entries to leave out, corrected spellings; see build_edit_facts.py."""
 
 from build_facts import SKIPPED
 
-# Two people are known by the name, or the year is disputed though both sources give the same one.
+# Left out: two people are known by the name, or the year is disputed although both sources agree.
 PEOPLE_LEFT_OUT = {
     "Adolf Hitler", "Al Jolson", "Benjamin Thompson", "Carlos Chavez", "Casey Jones", "Edward MacDowell",
     "Engelbert Humperdinck", "Ernest Bloch", "Francis Bacon", "George Washington Carver", "Isaac Newton", "James Cook",
     "John Paul Jones", "Johnny Appleseed", "Joseph Smith", "Kate Smith", "Louis Jolliet", "Martin Luther",
     "Oliver Wendell Holmes", "Sophie Tucker", "Thomas Tallis",
 }  # fmt: skip
-# WordNet's first full name where another is the usual one.
+# The usual name of a person, by WordNet's first full name.
 PEOPLE_NAMES = {
     "Arnold Schonberg": "Arnold Schoenberg", "Charles Edward Ives": "Charles Ives", "Du Bois": "W. E. B. Du Bois",
     "Fox Talbot": "William Henry Fox Talbot", "Franklin Roosevelt": "Franklin D. Roosevelt",
@@ -24,7 +24,7 @@ PEOPLE_NAMES = {
     "von Neumann": "John von Neumann", "Ben Franklin": "Benjamin Franklin", "Jean Baptiste Joseph Fourier":
     "Joseph Fourier",
 }  # fmt: skip
-# Where the sources agree on a year, a discoverer or a country that the literature does not agree on.
+# Left out: the sources agree on a year, a discoverer or a country, but the literature does not.
 DISPUTED_YEARS = {
     "helium", "vanadium", "radon", "osmium", "iridium", "europium", "thorium", "plutonium", "americium", "platinum",
     "strontium", "molybdenum", "tellurium", "protactinium", "fermium", "lawrencium", "titanium", "aluminum", "astatine",
@@ -66,7 +66,7 @@ FOUNDING_STATES = {
     "Connecticut", "Delaware", "Georgia", "Maryland", "Massachusetts", "New Hampshire", "New Jersey", "New York",
     "North Carolina", "Pennsylvania", "Rhode Island", "South Carolina", "Virginia",
 }  # fmt: skip
-# Parts of a city, names better known as something else, disputed, or contained in another subject of the set.
+# Left out: parts of a city, names better known as something else, disputed ones, or parts of another subject's name.
 CITIES_LEFT_OUT = {
     "Acapulco de Juarez", "Batman", "Bath", "Bend", "Brooklyn", "Bryan", "Coney Island", "Essen", "Eugene", "Frederick",
     "Garland", "Gary", "Harlem", "Homyel'", "Mesa", "Most", "Nice",
@@ -77,7 +77,7 @@ CITY_NAMES = {
     "Arhus": "Aarhus", "Fes": "Fez", "Gent": "Ghent", "Hannover": "Hanover", "Koln": "Cologne",
 }  # fmt: skip
 LANGUAGES_LEFT_OUT = {"Nauru", "Interlingue", "Avestan", "Pali", "Kuanyama", "Avaric", "Ido", "Rundi", "Herero"}
-# Neither countries nor everyday names, disputed between countries, or with no people of their own.
+# Left out: neither countries nor everyday names, disputed between countries, or without a permanent population.
 PLACES_LEFT_OUT = {
     *SKIPPED, "AN", "CS", "AQ", "BV", "HM", "TF", "UM", "GS", "FK", "GI", "US", "VA", "MO", "BQ", "SJ", "IO", "CC",
     "CX", "MF", "BL", "PN", "TK", "AX", "SX", "NF", "SH", "GP", "IM", "TL", "MS",
@@ -86,7 +86,7 @@ PLACE_NAMES = {
     "KY": "the Cayman Islands", "CK": "the Cook Islands", "FO": "the Faroe Islands", "VG": "the British Virgin Islands",
     "MP": "the Northern Mariana Islands", "TC": "the Turks and Caicos Islands", "VI": "the U.S. Virgin Islands",
 }  # fmt: skip
-# One synset's year is not that of the battle as others know it, or several battles share the name.
+# Left out: the year in WordNet differs from the usual one, or several battles share the name.
 BATTLES_LEFT_OUT = {
     "Battle of Lutzen", "Battle of Monmouth Court House", "Battle of Panipat", "Battle of Ravenna",
     "Battle of St Mihiel", "Battle of Tannenberg", "Battle of Wake", "Battle of Ypres", "Battle of the Aisne",

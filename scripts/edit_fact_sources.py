@@ -1,4 +1,4 @@
-"""The sources that only the edit set's tables need, as Python objects; see build_edit_facts.py."""
+"""Sources that only the edit set's tables need, as Python objects; see build_edit_facts.py."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def last_name(person: str) -> str:
 
 
 def discoverer(first: str, second: str) -> str:
-    """One person whom both sources name alone; blank where they do not agree, or name several."""
+    """The one discoverer that both sources name; "" if they disagree or name several."""
     if re.search(r",|;| and ", first) or ";" in second or last_name(first) != last_name(second):
         return ""
     return by_hand.DISCOVERERS.get(last_name(first), "")

@@ -1,17 +1,17 @@
-"""Whether two checkouts of this project compute the same numbers, to the last digit.
+"""Check whether two checkouts of this project compute the same numbers, to the last digit.
 
     python scripts/same_numbers.py BASELINE CHANGED --work DIR [--only hip,lora,ties] [training.lr=1e-3 …]
 
-The same short runs in both, through ``python -m hiplora.run`` on the packaged model and the mini-benchmarks: a training
-and an evaluation per method, and a merge of two LoRA adapters per operator and calibration. Each run is a process with
-one thread and without a GPU. Compared are the tensors of the adapters and the metrics of the records, never the files:
-ids, names and timings may differ. Both checkouts use one cache of models and SVDs, so how those are made is not
-compared. Counts of items (``n``, ``tokens``) are not compared either.
+The script makes the same short runs in both, through ``python -m hiplora.run`` on the packaged model and the
+mini-benchmarks: a training and an evaluation per method, and a merge of two LoRA adapters per operator and calibration.
+Each run is a process with one thread and without a GPU. The script compares the tensors of the adapters and the metrics
+of the records, never the files: ids, names and timings may differ. Both checkouts share one cache of models and SVDs,
+so the code that makes those is not compared. Counts (``n``, ``tokens``) are not compared either.
 
-A case is ``same``, or its first difference is printed; the exit status is 1 if there is one. A tensor or metric that
-only one checkout has, or a run that fails, is a difference. With --work a run that is finished is not made again: its
-folder there is named after the commit, uncommitted changes and settings. Where CHANGED has other names for settings,
-``--rename merging.sizes=pipeline.sizes`` translates. A whole comparison takes about an hour.
+For each case the script prints ``same`` or the first difference; the exit status is 1 if there is a difference. A
+tensor or metric that only one checkout has, or a run that fails, counts as a difference. With --work, finished runs are
+reused: their folder is named after the commit, uncommitted changes and settings. If CHANGED has other names for
+settings, ``--rename merging.sizes=pipeline.sizes`` translates. A whole comparison takes about an hour.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ OPERATORS = ("addition", "task_arithmetic", "ties", "dare", "della", "tsvm", "kn
 CALIBRATIONS = ("rescale", "random", "pico")
 COMMON = ("seed=42", "training.steps=6", "evaluation.limit=20")
 MERGE = ("pipeline=merge", "method=lora", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]")
-MEMBERS = ("lora_scienceqa", "lora_code")  # what MERGE draws; made first, so that a merge leaves a merged model alone
+MEMBERS = ("lora_scienceqa", "lora_code")  # the adapters that MERGE draws; made first, so that a merge only merges
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One command, the cases that have to be made before it, and about how long it takes."""
+    """One command, the cases that must be made before it, and its approximate duration."""
 
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def cases() -> dict[str, Case]:
 
 @dataclass(frozen=True)
 class Side:
-    """One checkout, and the folder of what its runs left."""
+    """One checkout, and the folder with the output of its runs."""
 
     checkout: Path
     folder: Path
@@ -79,9 +79,9 @@ class Side:
     environment: Mapping[str, str]
 
     def run(self, name: str, case: Case) -> str | None:
-        """Make a case unless it is made; the last line of what it printed where it fails, else None.
+        """Run a case unless it is finished; None, or the last line of its output if it fails.
 
-        Another process that works in the same folder is waited for.
+        If another process works in the same folder, wait for it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -89,7 +89,7 @@ class Side:
 
     def _run(self, name: str, case: Case) -> str | None:
         before = self.folder / "before" / f"{name}.json"
-        if not before.is_file():  # of the first attempt: one that was stopped may have left a part
+        if not before.is_file():  # keep the first attempt's list, since a stopped attempt may have left files
             write(before, self._files())
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
@@ -99,8 +99,8 @@ class Side:
         with log.open("w") as lines:
             done = subprocess.run(command, cwd=self.checkout, env=self.environment, stdout=lines, stderr=lines)
         if done.returncode != 0:
-            said = [line for line in log.read_text().split("\n") if line.strip()]
-            return f"failed: {said[-1] if said else 'without a message'} ({log})"
+            printed = [line for line in log.read_text().split("\n") if line.strip()]
+            return f"failed: {printed[-1] if printed else 'without a message'} ({log})"
         others = {path for note in self.folder.glob("cases/*.json") for path in json.loads(note.read_text())["left"]}
         left = [path for path in self._files() if path not in others.union(json.loads(before.read_text()))]
         write(self._note(name), {"seconds": round(time.perf_counter() - started, 1), "left": left})
@@ -110,7 +110,7 @@ class Side:
         return self._note(name).is_file()
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """All tensors of the adapters that a case left."""
+        """All tensors of the adapters that a case wrote, by name."""
         found: dict[str, torch.Tensor] = {}
         for number, path in enumerate(self._left(name, ".safetensors")):
             several = f" of adapter {number}" if number else ""
@@ -118,7 +118,7 @@ class Side:
         return found
 
     def numbers(self, name: str) -> dict[Key, float]:
-        """The metrics that a case left, and those of the backbone, whichever case made them first."""
+        """The metrics that a case recorded, and the backbone's, whichever case recorded them first."""
         found: dict[Key, float] = {}
         own = self._left(name, ".json")
         for path in sorted(self.folder.glob("results/**/records/*/*.json")):
@@ -132,7 +132,7 @@ class Side:
         return self.folder / "cases" / f"{name}.json"
 
     def _files(self) -> list[str]:
-        """All records and adapters, as paths in the folder."""
+        """All records and adapters, as paths relative to the folder."""
         patterns = ("results/**/records/*/*.json", "outputs/adapters/*/adapter_model.safetensors")
         found = (path for pattern in patterns for path in self.folder.glob(pattern))
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
@@ -148,7 +148,7 @@ def write(path: Path, value: Any) -> None:
 
 
 def scores(record: Mapping[str, Any]) -> Scores:
-    """What a record measured: (subject, {benchmark: {metric: value}}), whatever the schema of the record."""
+    """The scores in a record, of either schema: (subject, {benchmark: {metric: value}})."""
     if record["schema"] == 1:
         metrics = record["metrics"]
         if record["pipeline"] == "backbone":
@@ -164,7 +164,7 @@ def scores(record: Mapping[str, Any]) -> Scores:
 
 
 def flat(subject: str, benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[Key, float]:
-    """Metrics with a value; what was not measured is null in one schema and may be absent in another."""
+    """The metrics with a value; one not measured is null in one schema and may be absent in another."""
     return {
         (subject, benchmark, metric): float(value)
         for benchmark, metrics in benchmarks.items()
@@ -174,7 +174,7 @@ def flat(subject: str, benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[Key,
 
 
 def difference(baseline: Side, changed: Side, name: str) -> str | None:
-    """The first difference of a case in words, with both values; None where there is none."""
+    """The first difference of a case as text, with both values; None if there is none."""
     ours, theirs = baseline.tensors(name), changed.tensors(name)
     for key in sorted(ours.keys() | theirs.keys()):
         if (missing := only_one(key in ours, key in theirs)) is not None:
@@ -191,14 +191,14 @@ def difference(baseline: Side, changed: Side, name: str) -> str | None:
 
 
 def only_one(ours: bool, theirs: bool) -> str | None:
-    """Which checkout lacks something, if one does."""
+    """Text that names the only checkout that has something; None if both have it."""
     if ours and theirs:
         return None
     return "only in BASELINE" if ours else "only in CHANGED"
 
 
 def tensor_difference(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
-    """Where two tensors differ in a bit, with the first two values that do."""
+    """Text about the values that differ between two tensors, with the first pair; None if they are bitwise equal."""
     if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
         return f"{ours.dtype} {[*ours.shape]} and {theirs.dtype} {[*theirs.shape]}"
     bits = [tensor.contiguous().view(-1, 1).view(torch.uint8) for tensor in (ours, theirs)]
@@ -211,7 +211,7 @@ def tensor_difference(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
 
 
 def state(checkout: Path, settings: Sequence[str]) -> str:
-    """Commit of a checkout, and a digest of its uncommitted changes and of the settings of its runs."""
+    """The commit of a checkout, with a digest of its uncommitted changes and of the settings of its runs."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(checkout), *words], check=True, capture_output=True, text=True).stdout
@@ -223,16 +223,16 @@ def state(checkout: Path, settings: Sequence[str]) -> str:
 
 
 def check_package(side: Side) -> None:
-    """Print which package the checkout's runs import; stop where it is not its own."""
+    """Print which package the checkout's runs import; exit if it is not the checkout's own."""
     command = [side.python, "-c", "import hiplora; print(hiplora.__file__)"]
     done = subprocess.run(command, cwd=side.checkout, env=side.environment, capture_output=True, text=True)
     print(f"{side.folder.name} imports {done.stdout.strip()}")
     if not Path(done.stdout.strip()).is_relative_to(side.checkout):
-        sys.exit(f"{side.checkout} has no package of its own to run; give a checkout of this project. {done.stderr}")
+        sys.exit(f"{side.checkout} does not import its own package; give a checkout of this project. {done.stderr}")
 
 
 def chosen(only: str | None) -> dict[str, Case]:
-    """The cases that were asked for, and those that they need."""
+    """The requested cases and those that they need, by name."""
     every = cases()
     asked = only.split(",") if only else list(every)
     if unknown := [name for name in asked if name not in every]:
@@ -242,18 +242,18 @@ def chosen(only: str | None) -> dict[str, Case]:
 
 
 def renamed(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The words with every key that begins with OLD beginning with NEW, for each OLD=NEW."""
+    """The overrides with the beginning OLD of a key replaced by NEW, for each OLD=NEW in ``names``."""
     for old, new in (name.split("=", 1) for name in names):
         words = [new + word.removeprefix(old) if word.startswith(old) else word for word in words]
     return tuple(words)
 
 
 def compare(sides: Sequence[Side], wanted: Mapping[str, Case], *, rename: Sequence[str]) -> int:
-    """Run what is not there yet, one case after the other in both checkouts; the number of cases that differ."""
+    """Run the missing cases one after the other in both checkouts; returns the number of cases that differ."""
     baseline, changed = sides
     calls = [(name, side) for name in wanted for side in sides]
     left = sum(wanted[name].seconds for name, side in calls if not side.made(name))
-    print(f"{len(wanted)} cases; what is not there yet takes about {-(-left // 60)} min.", flush=True)
+    print(f"{len(wanted)} cases; the missing runs take about {-(-left // 60)} min.", flush=True)
     differing, failed = 0, dict.fromkeys(wanted, "")
     with tqdm(calls, unit="run") as bar:
         for name, side in bar:
@@ -271,7 +271,7 @@ def compare(sides: Sequence[Side], wanted: Mapping[str, Case], *, rename: Sequen
 
 
 def main() -> int:
-    """Parse, run both checkouts, compare; 1 where anything differs."""
+    """Run both checkouts and compare them; the exit status, 1 if anything differs."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("baseline", type=Path, metavar="BASELINE", help="a checkout")
     p.add_argument("changed", type=Path, metavar="CHANGED", help="the checkout to compare with it")
@@ -280,10 +280,10 @@ def main() -> int:
     p.add_argument("--work", type=Path, help="folder that keeps finished runs (default: a temporary one)")
     p.add_argument("--cache", type=Path, help="cache of models and SVDs (default: WORK/cache)")
     p.add_argument("--python", default=sys.executable, help="interpreter of the runs (default: this one)")
-    p.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="start of a key in CHANGED")
+    p.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="keys OLD… are NEW… in CHANGED")
     p.add_argument("--code-execution", action="store_true", help="also execute generated code, in the sandbox")
     args = p.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the run that is under way, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the current run
     work = (args.work or Path(tempfile.mkdtemp(prefix="same_numbers."))).resolve()
     print(f"Runs are kept in {work}.")
     settings = (*COMMON, f"evaluation.code_execution={'auto' if args.code_execution else 'off'}", *args.settings)

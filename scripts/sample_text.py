@@ -2,11 +2,11 @@
 
     python scripts/sample_text.py --out hiplora/mini/facts/sampled_texts.json
 
-Run once and frozen: on another machine the arithmetic rounds otherwise, and soon another token is drawn. A text is
-drawn behind the end-of-text token at temperature 1 from the whole vocabulary, in float32: a first token, then 127 more
-that see nothing but the text itself, exactly as an evaluation reads it. So the mean over the texts of the rise of
-cross-entropy estimates the KL divergence of the adapted model from the backbone. Texts that the tokenizer does not
-encode back to the same tokens are dropped.
+The result is frozen: on another machine the arithmetic rounds differently, and soon another token is drawn. A text is
+sampled in float32 at temperature 1 from the whole vocabulary: a first token after the end-of-text token, then 127 more
+conditioned on the text alone, exactly as an evaluation reads it. Therefore the mean rise of cross-entropy over the
+texts estimates the KL divergence of the adapted model from the backbone. Texts that the tokenizer does not encode back
+to the same tokens are dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEED = 0
 
 @torch.no_grad()
 def drawn(model: Any, *, start: int, generator: torch.Generator) -> torch.Tensor:
-    """Token ids (BATCH, TOKENS); the start token is seen by the first token alone."""
+    """Sampled token ids (BATCH, TOKENS); only the first token is conditioned on the start token."""
     tokens, cache = torch.full((BATCH, 1), start), None
     found: list[torch.Tensor] = []
     while len(found) < TOKENS:
@@ -43,7 +43,7 @@ def drawn(model: Any, *, start: int, generator: torch.Generator) -> torch.Tensor
 
 
 def kept(tokenizer: Any, rows: torch.Tensor) -> list[str]:
-    """Text of the rows that encode back to themselves."""
+    """The texts of the rows whose text encodes back to the same ids."""
     texts = tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     again = (tokenizer.encode(text, add_special_tokens=False) for text in texts)
     return [text for text, ids, row in zip(texts, again, rows.tolist(), strict=True) if ids == row]

@@ -23,7 +23,7 @@ def test_paired_difference() -> None:
 def test_an_unknown_condition_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--results", str(tmp_path), "--only", "C1,C9"])
-    assert "C9 is no condition" in capsys.readouterr().err
+    assert "C9 is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.e2e

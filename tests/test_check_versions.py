@@ -28,13 +28,13 @@ def test_the_corners_are_the_ends_of_the_stated_ranges():
 def test_a_corner_in_words():
     assert corner("peft=0.21.1,transformers=5.1.0") == Corner(peft="0.21.1", transformers="5.1.0", torch="2.13.0")
     for words in ("peft=0.21.1", "peft=0.21.1,transformers=", "peft=1,transformers=1,numpy=2"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is no corner; write peft="):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not valid; write peft="):
             corner(words)
 
 
 def test_the_walk_starts_at_the_newest():
     assert older(releases(LISTED), "0.21.1") == ["0.21.1", "0.20.0"]
-    with pytest.raises(SystemExit, match=r"PEFT 0\.9 is no release"):
+    with pytest.raises(SystemExit, match=r"PEFT 0\.9 is not a release"):
         older(releases(LISTED), "0.9")
 
 

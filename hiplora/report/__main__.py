@@ -1,13 +1,13 @@
-"""Write one HTML file of everything in a results folder; it opens from disk and needs no network.
+"""Write one HTML page of everything in a results folder; it opens from disk and needs no network.
 
 python -m hiplora.report                                             results/mini to outputs/report.html
 python -m hiplora.report --results results/local --out page.html data.root=DIR
-python -m hiplora.report model=folder model.path=DIR                 runs of another backbone: overrides as for a table
+python -m hiplora.report model=folder model.path=DIR                 runs of another backbone; overrides as for a table
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # in front of what cannot be imported without it
+if __name__ == "__main__":  # before the imports that need the suite
     from hiplora.suite import check_installed
 
     check_installed()
@@ -23,14 +23,14 @@ from hiplora.report.page.build import EVERYTHING, page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry of ``python -m hiplora.report``."""
+    """Entry point of ``python -m hiplora.report``; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m hiplora.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs, as for python -m hiplora.reproduce")
-    parser.add_argument("--results", default="results/mini", help="folder of the results of one kind of data")
+    parser.add_argument("--results", default="results/mini", help="folder results/<data>")
     parser.add_argument("--out", default="outputs/report.html", help="file to write")
-    parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="some tables and figures alone")
+    parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="only these tables and figures")
     words = parser.parse_intermixed_args(argv)
     try:
         written = page(Path(words.results), words.overrides, only=words.only.split(",")).encode()

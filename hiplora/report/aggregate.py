@@ -1,4 +1,4 @@
-"""From measures to cells: over training seeds with a t interval, over merge instances with both bootstraps."""
+"""Cells of tables from measures: means over training seeds with t intervals, over merge instances with bootstraps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Interval = tuple[float, float] | tuple[None, None]
 
 @dataclass(frozen=True)
 class Sample:
-    """Measures by seed, or by instance (sampling seed, size, adapters); ``expected`` is how many there should be."""
+    """Measures by seed, or by merge instance (sampling seed, size, adapters); ``expected`` is the complete number."""
 
     of: dict[Any, Measured]
     expected: int
@@ -35,7 +35,7 @@ class Sample:
         return np.array([each.value for each in self.of.values()], dtype=float)
 
     def minus(self, other: Sample) -> Sample:
-        """Differences of what both have."""
+        """The differences to ``other``, for the keys that both have."""
         found = {}
         for key, (one, two) in ((key, (self.of[key], other.of[key])) for key in self.of if key in other.of):
             marks = joined([one.marks, two.marks])
@@ -43,7 +43,7 @@ class Sample:
         return Sample(found, max(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
-        """A cell with some statistic of these values, empty where it is None."""
+        """A cell with a statistic of these values, empty where it is None."""
         behind = list(self.of.values()) if value is not None else []
         runs = tuple(dict.fromkeys(run for each in behind for run in each.runs))
         shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, "runs": runs, **more}
@@ -66,20 +66,20 @@ class Sample:
         return float(low), float(high)
 
     def p_values(self) -> Interval:
-        """Two-sided p of a mean of zero: hierarchical bootstrap, exact sign flips of the sampling seeds' means."""
+        """Two two-sided p values for a mean of zero: hierarchical bootstrap, exact sign flips of the seeds' means."""
         if (means := self._bootstrap("seed")) is None:
             return None, None
         by_seed = {seed: [self.of[key].value for key in self.of if key[0] == seed] for seed, *_ in self.of}
         return stats.bootstrap_p(means), stats.sign_flip_p([float(np.mean(values)) for values in by_seed.values()])
 
-    def _bootstrap(self, level: str) -> stats.Floats | None:  # None: one seed says nothing of its own spread
+    def _bootstrap(self, level: str) -> stats.Floats | None:  # None: one seed gives no information about the spread
         spread = {key[0] for key in self.of} if level == "seed" else self.of
         return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
 
 
 @lru_cache(maxsize=64)
 def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
-    """Bootstrap weights, which depend on the instances alone: rows over the same ones share them, and stay paired."""
+    """Bootstrap weights. They depend on the instances alone, so rows over the same instances remain paired."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     if level == "seed":
         return stats.hierarchical_weights([key[0] for key in keys], rng=rng)
@@ -97,8 +97,8 @@ def per_seed(
 ) -> Sample:
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out.
 
-    Only adapters of the ``tasks`` count, where these are given, and those for which the measure is defined; each value
-    is divided by its task's in ``per``.
+    Only adapters of ``tasks`` count, if these are given, and only those for which the measure is defined. Each value is
+    divided by the number of its task in ``per``.
     """
     found: dict[str, Measured] = {}
     seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
@@ -116,14 +116,14 @@ def per_seed(
 
 
 def defined(measure: str, task: str | None) -> bool:
-    """Whether adapters of a task have a measure: those of word problems cannot forget word problems."""
+    """Whether a measure is defined for adapters of a task: those of word problems cannot forget word problems."""
     return task is None or not (measure.endswith("styled") and task_class(task).styled)
 
 
 def per_instance(
     evidence: Evidence, measure: str, sizes: Sequence[int] = (2, 3, 4), *, group: str = "merge", **point: str
 ) -> Sample:
-    """One value per merge instance; one without a value is left out and shows in n."""
+    """One value per merge instance; an instance without a value is left out, which n shows."""
     slots = evidence.select(group, **point)
     wanted = [[len(e.members) for e in evidence.slots[slot].entries if e.role == "merged"] for slot in slots]
     expected = sum(sum(size in sizes for size in found) or 1 for found in wanted)
@@ -134,7 +134,7 @@ def per_instance(
 
 
 def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
-    """The mean of a column's measure over the runs at a point: over seeds or over instances, as its spread says."""
+    """The mean of a column's measure over the runs at a point: over seeds if its spread is "std", else instances."""
     paper = evidence.experiment.paper_value(column.paper.format(**point))
     point |= column.point
     if column.spread == "std":
@@ -143,7 +143,7 @@ def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
 
 
 def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) -> list[Cell]:
-    """A row of cells for every combination of the keys of some axes."""
+    """The cells of one row for every combination of the keys of ``axes``."""
     points = itertools.product(*(evidence.experiment.keys(group, axis) for axis in axes))
     named = [(evidence.experiment.label(*keys), dict(zip(axes, keys, strict=True))) for keys in points]
     return [cell(evidence, row, column, **point) for (row, point), column in itertools.product(named, columns)]

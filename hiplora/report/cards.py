@@ -1,4 +1,4 @@
-"""Model cards of the adapters that a run has scored: those beside the weights, with the scores filled in."""
+"""Model cards of the adapters that a run has scored: their README.md, with the scores filled in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
-    """Write the scores of a run into the cards of its adapters, where these are here and are the ones scored.
+    """Write the scores of a run into the cards of its adapters, if these are here and are the ones scored.
 
-    Scores on validation are not among them. A card that cannot be written is told and stops nothing.
+    Scores on validation are left out. A card that cannot be written causes a note on stderr and stops nothing.
     """
     for outcome in outcomes:
         if not isinstance(outcome.stage, Score) or not isinstance(outcome.stage.of, Adapted):
@@ -36,7 +36,7 @@ def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
 
 
 def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
-    """The card of one adapter; the backbone's scores are those of the same benchmarks, where they are known."""
+    """Write the card of one adapter, with the backbone's scores on the same benchmarks where they are known."""
     record, training = (store.current((each.id, where)) for each in (stage, of.train))
     folder = None if training is None else store.artefact(training)
     if record is None or training is None or folder is None or stage.evaluation.splits != "test":
@@ -69,7 +69,7 @@ def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sam
 
 
 def _interval(metric: str, items: Sequence[Sample]) -> tuple[float, float] | None:
-    """Over the items: Student-t of an NLL, Wilson's of a share of right answers; None for a single number."""
+    """The 95 % interval over the items: Student-t of an NLL, Wilson's of an accuracy; None for a single number."""
     if metric == "nll":
         values = [item["nll"] for item in items if item.get("nll") is not None]
         return t_interval(values) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""Whether an adapter is what its method is called: a principal channel that did not move makes no other update."""
+"""Whether an adapter's principal channel moved at all; if not, the adapter is little more than its residual."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hiplora.stages.results import Adapter
 
 
 def channel_stands_still(record: Record) -> bool:
-    """Whether a training's method has a principal channel, and this holds less than ``MOVES`` of the update's energy.
+    """Whether a training's method has a principal channel that holds less than ``MOVES`` of the update's energy.
 
-    False for other records, and where the share was not recorded.
+    False for other records, and if the share was not recorded.
     """
     result = record.result
     if not isinstance(result, Adapter) or not method_class(record.asked["method"]["name"]).channel:

@@ -1,4 +1,4 @@
-"""Contrasts of arms, paired by training seed: Student-t, Holm over a family, and what each lets one say."""
+"""Contrasts of arms, paired by training seed: Student-t tests, Holm's correction over a family, verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hiplora.report.table import Cell, Column, number_text
 Of = Callable[[str], Sample]  # values of an arm by seed
 Pair = tuple[str, str]
 POWER = 0.8
-ACCURACY = -3.0  # pp; with a lower bound under it, equal learning is not shown
+ACCURACY = -3.0  # pp; if the lower bound of the difference is below this, equal learning is not shown
 
 DIFFERENCE = Column(label="Difference", decimals=3, spread="ci", level="t")
 P = Column(label="p (Holm)", decimals=4, spread="none")
@@ -31,10 +31,10 @@ COLUMNS = (DIFFERENCE, P, NARROW, MARGIN, DETECTABLE, VERDICT, SIGNS, SECOND, TR
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """How arms are compared: the measure ``of`` an arm, the ``margin`` in its unit, which side is ``better``.
+    """How arms are compared: the measure ``of`` an arm, the ``margin`` in its unit, and which direction is ``better``.
 
-    ``checks`` are other measures whose sign must agree, ``everyone`` the measure with the adapters that it leaves out,
-    ``own`` the score that must not be given up, ``tasks`` the measure of each task alone.
+    ``checks`` are further measures whose sign must agree; ``everyone`` is the measure including the adapters that never
+    reach the level; ``own`` is the score that must not fall; ``tasks`` is the measure for each task alone.
     """
 
     of: Of
@@ -48,9 +48,9 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """The first arm minus the second, ``corrected`` is the p value by Holm.
+    """The first arm minus the second; ``corrected`` is the p value corrected by Holm.
 
-    ``detectable`` is the difference that would have been found with a power of 80 % at Holm's strictest step.
+    ``detectable`` is the smallest difference with a power of 80 % at Holm's strictest step, in the measure's unit.
     """
 
     paired: stats.Paired
@@ -59,7 +59,7 @@ class Contrast:
 
 
 def family(samples: Mapping[Pair, Sample]) -> dict[Pair, Contrast | None]:
-    """Contrasts that are corrected together; None, and counted as tested, where fewer than two seeds have both arms."""
+    """Contrasts corrected together; None, but counted as tested, for a pair with fewer than two common seeds."""
     tests = {pair: stats.paired_t(sample.values) if len(sample.of) > 1 else None for pair, sample in samples.items()}
     corrected = stats.holm([1.0 if test is None else test.p for test in tests.values()])
     found: dict[Pair, Contrast | None] = {}
@@ -73,7 +73,7 @@ def family(samples: Mapping[Pair, Sample]) -> dict[Pair, Contrast | None]:
 
 
 def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
-    """A row for each pair of arms, under the name given to it."""
+    """The cells of one row for each pair of arms; ``names`` gives the rows' names."""
     samples = {pair: difference(pair, measure.of) for pair in names}
     contrasts = family(samples)
     for pair, row in names.items():
@@ -100,12 +100,12 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
 
 
 def difference(pair: Pair, of: Of) -> Sample:
-    """The first arm minus the second, of the seeds that both have."""
+    """The first arm minus the second, for the seeds that both have."""
     return of(pair[0]).minus(of(pair[1]))
 
 
 def judged(contrast: Contrast, measure: Measure, agreed: Mapping[str, bool | None], own: Sample | None = None) -> str:
-    """The verdict in words; what a check does not agree with is undecidable, and unequal learning is said."""
+    """The verdict in words: undecidable if a check disagrees or is missing, with a remark if learning is unequal."""
     if measure.margin is None:
         return "undecidable: no margin"
     verdict = stats.verdict(contrast.paired, corrected=contrast.corrected, margin=measure.margin, better=measure.better)
@@ -126,7 +126,7 @@ def learns_as_much(own: Sample) -> bool:
 
 
 def signs(samples: Sequence[Sample]) -> str:
-    """The sign of each sample's mean, · where there is none."""
+    """The signs of the samples' means, joined by spaces; · for zero or an empty sample."""
     means = [float(sample.values.mean()) if sample.of else 0.0 for sample in samples]
     return " ".join("+" if mean > 0 else "−" if mean < 0 else "·" for mean in means)
 

@@ -1,4 +1,4 @@
-"""How what a spectral intervention costs goes with its singular value: correlations with their intervals and p."""
+"""Correlations between the cost of a spectral intervention and its singular value, with intervals and p values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Costs:
-    """Singular values and what perturbing these directions costs, (n,) each; ``entry`` is the probe behind them."""
+    """Singular values and the costs of perturbing these directions, (n,) each; ``entry`` is the probe behind them."""
 
     sigma: stats.Floats
     cost: stats.Floats
@@ -45,7 +45,7 @@ class Costs:
 
 
 def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
-    """What every intervention of one kind costs, mean over benchmarks; None without a probe on record."""
+    """The cost of every intervention of one kind, mean over benchmarks; None without a probe on record."""
     entries = [entry for slot in evidence.slots for entry in slot.entries if entry.record is not None]
     for entry in entries:
         assert entry.record is not None
@@ -72,10 +72,10 @@ def _number(value: float | None) -> float:
 
 
 def correlation(x: stats.Floats, y: stats.Floats) -> Correlation | None:
-    """Pearson's r of paired samples, its p by Student's t, its interval by 10 000 resamples of the pairs.
+    """Pearson's r of paired samples (n,), its p by Student's t, its interval by 10 000 resamples of the pairs.
 
-    None where a side does not vary, as nothing correlates with a constant. A resample without variation has no r and
-    is left out.
+    None with fewer than three pairs or if one side does not vary. A resample without variation has no r and is left
+    out.
     """
     from scipy.stats import pearsonr
 

@@ -1,4 +1,4 @@
-"""Runs of pipeline ``edit``: measures of a batch of edits, beside the backbone before it, straight from the records."""
+"""Runs of pipeline ``edit``: measures of batches of edits and of the bare backbone, straight from the records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNEDITED = "Backbone, no edit"
 
 @dataclass(frozen=True)
 class Pair:
-    """One batch before and after its edit, with the unrelated probes that each model answers right."""
+    """One batch before and after its edit, with each model's right answers to the unrelated probes."""
 
     before: EditedBatch
     after: EditedBatch
@@ -34,30 +34,31 @@ class Pair:
 
     @cached_property
     def categories(self) -> dict[str, list[bool]]:
-        """Which items are of which category, and all of them."""
+        """A flag per item for every category, and for :data:`ALL`."""
         found = {name: _flags(text) for name, text in self.after.categories.items()}
         return {ALL: [True] * len(self.after.outcomes["generated"]), **found}
 
 
 def pairs(before: Edited, after: Sequence[Edited]) -> list[Pair]:
-    """Every batch of the backbone with the adapter that was trained on it."""
+    """Every batch as the backbone answers it, paired with the adapter that was trained on it."""
     return [
         Pair(base, one.batches[0], before.right, one.right) for base, one in zip(before.batches, after, strict=True)
     ]
 
 
 def alone(before: Edited) -> list[Pair]:
-    """The backbone beside itself: nothing has changed."""
+    """The backbone paired with itself, which has no changes."""
     return [Pair(batch, batch, before.right, before.right) for batch in before.batches]
 
 
 def figures(found: Sequence[Pair]) -> Figures:
-    """Category, or all → measure → value, the items of all batches together; in percent, points and nats per token.
+    """Category, or all → measure → value, over the items of all batches; in percent, points and nats per token.
 
-    ``success``, ``generated``, ``begins``, ``preferred`` of the items, ``believed`` of those whose old answer the
-    backbone believed (``believing`` percent of all); ``front_change``, ``front_flips`` of the probes behind an edit;
-    of all, ``change`` of the probes' accuracy, its absolute value ``locality``, and ``flips``, those of which right
-    has become wrong or wrong right, each the mean over batches; the others are the means of the records.
+    ``success``, ``generated``, ``begins`` and ``preferred`` are shares of the items; ``believed`` is the success among
+    items whose old answer the backbone believed, ``believing`` their share; ``front_change`` and ``front_flips`` are
+    those of the probes with an edit in front. For all items together: ``change`` of the probes' accuracy, ``locality``,
+    its absolute value, and ``flips``, the share of probes that became right or wrong, each a mean over batches. The
+    other measures are the means in the records.
     """
     groups = dict.fromkeys(group for pair in found for group in pair.categories)
     values = {group: {**_outcomes(found, group), **_front(found, group), **_means(found, group)} for group in groups}
@@ -71,11 +72,11 @@ def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
     """Shares of the items of one group, in percent."""
     rows = []
     for pair in found:
-        told = {name: _flags(text) for name, text in pair.after.outcomes.items()}
-        told["success"] = [one or other for one, other in zip(told["generated"], told["preferred"], strict=True)]
-        told["old"] = _flags(pair.before.outcomes["believed"])
+        flags = {name: _flags(text) for name, text in pair.after.outcomes.items()}
+        flags["success"] = [one or other for one, other in zip(flags["generated"], flags["preferred"], strict=True)]
+        flags["old"] = _flags(pair.before.outcomes["believed"])
         members = pair.categories.get(group, [])
-        rows += [{name: told[name][item] for name in told} for item, inside in enumerate(members) if inside]
+        rows += [{name: flags[name][item] for name in flags} for item, inside in enumerate(members) if inside]
     believed = [row["success"] for row in rows if row["old"]]
     values = {name: _percent([row[name] for row in rows]) for name in ("success", "generated", "begins", "preferred")}
     values["believing"] = _percent([row["old"] for row in rows])
@@ -83,13 +84,13 @@ def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 
 def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
-    """How the probes behind the edits of one group have moved; nothing where no probe belongs to them."""
+    """Changes of the probes that have an edit of one group in front; empty if no probe has."""
     before: list[bool] = []
     after: list[bool] = []
     for pair in found:
         members = pair.categories.get(group, [])
-        for flags, told in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):
-            told += [flag for number, flag in enumerate(flags) if members and members[number % len(members)]]
+        for flags, chosen in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):
+            chosen += [flag for number, flag in enumerate(flags) if members and members[number % len(members)]]
     if not before:
         return {}
     change, flips = _moved(before, after)
@@ -97,7 +98,7 @@ def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 
 def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
-    """The figures that the records have as means, over the items of all batches; shares in percent."""
+    """The measures that records hold as means, over the items of all batches; shares in percent."""
     there = [(pair.after.means[group], sum(pair.categories[group])) for pair in found if group in pair.after.means]
     names = dict.fromkeys(name for means, _ in there for name in means)
     values = {}
@@ -109,7 +110,7 @@ def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 
 def _moved(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
-    """Change of the share that is right, in points, and the percent that has changed either way."""
+    """The change of the share of right answers, in points, and the share that changed either way, in percent."""
     both = list(zip(before, after, strict=True))
     return _percent(after) - _percent(before), _percent([one != other for one, other in both])
 
@@ -123,13 +124,13 @@ def _flags(text: str) -> list[bool]:
 
 
 def _joined(texts: Mapping[str, str]) -> list[bool]:
-    """Every probe, the benchmarks in their order."""
+    """The flags of all probes, benchmark after benchmark."""
     return [flag for text in texts.values() for flag in _flags(text)]
 
 
 @dataclass(frozen=True)
 class Told:
-    """The figures of one run, or of the backbone, with the records behind them and their marks."""
+    """The measures of one run, or of the backbone, with the ids of the records behind them and their marks."""
 
     values: Figures
     runs: tuple[str, ...]
@@ -137,24 +138,24 @@ class Told:
 
 
 def of_run(slot: Slot) -> Told | None:
-    """The figures of a run; None where a record is missing."""
+    """The measures of a run; None if a record is missing."""
     base, edited = measured(slot)
     if base is None or not edited or any(entry.record is None for entry in edited):
         return None
-    return _told([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
+    return _with_runs([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
 
 
 def of_backbone(evidence: Evidence) -> Told | None:
-    """The figures of the bare backbone, which all runs stand beside; None where it is not measured."""
+    """The measures of the bare backbone, which all runs share; None if it is not measured."""
     for slot in evidence.slots:
         base, _ = measured(slot)
         if base is not None:
-            return _told([base], figures(alone(_result(base))))
+            return _with_runs([base], figures(alone(_result(base))))
     return None
 
 
 def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
-    """What a run has measured: the backbone, where it has a record, and the adapter of every batch."""
+    """The entries of a run: the backbone's, None without a record, and that of every batch's adapter."""
     found = [entry for entry in slot.entries if entry.role == "edit"]
     base = next((entry for entry in found if not entry.members and entry.record is not None), None)
     return base, [entry for entry in found if entry.members]
@@ -166,61 +167,61 @@ def _result(entry: Entry) -> Edited:
     return entry.record.result
 
 
-def _told(entries: Sequence[Entry], values: Figures) -> Told:
+def _with_runs(entries: Sequence[Entry], values: Figures) -> Told:
     runs = tuple(entry.record.id for entry in entries if entry.record is not None)
     return Told(values, runs, joined(entry.marks for entry in entries))
 
 
 @dataclass(frozen=True)
 class EditRuns:
-    """Every run of a table, read once."""
+    """Every run of a table; each is read once."""
 
     evidence: Evidence
 
     @cached_property
-    def _told(self) -> dict[int, Told]:
+    def _by_slot(self) -> dict[int, Told]:
         found = ((number, of_run(slot)) for number, slot in enumerate(self.evidence.slots))
-        return {number: told for number, told in found if told is not None}
+        return {number: of for number, of in found if of is not None}
 
     @cached_property
     def backbone(self) -> Told | None:
-        """The bare backbone."""
+        """The measures of the bare backbone; None if it is not measured."""
         return of_backbone(self.evidence)
 
     @property
     def methods(self) -> list[str]:
-        """Keys of the methods, in order."""
+        """The keys of the methods, in order."""
         return self.evidence.experiment.keys("edit", "method")
 
     @property
     def categories(self) -> list[str]:
         """The categories of the facts, as the records have them."""
-        every = [*self._told.values(), *([self.backbone] if self.backbone else [])]
-        return [*dict.fromkeys(group for told in every for group in told.values if group != ALL)]
+        every = [*self._by_slot.values(), *([self.backbone] if self.backbone else [])]
+        return [*dict.fromkeys(group for each in every for group in each.values if group != ALL)]
 
     def per_seed(self, measure: str, group: str, **point: str) -> Sample:
-        """One value per training seed; a run without one is left out and shows in n."""
+        """One value per training seed; a run without a value is left out, which n shows."""
         numbers, found = self.evidence.select("edit", **point), {}
         for number in numbers:
-            told = self._told.get(number)
-            value = told.values.get(group, {}).get(measure) if told is not None else None
-            if told is not None and value is not None:
+            of = self._by_slot.get(number)
+            value = of.values.get(group, {}).get(measure) if of is not None else None
+            if of is not None and value is not None:
                 seed = self.evidence.slots[number].run.point[SEED]
-                found[seed] = Measured(number, (), measure, value, told.runs, told.marks)
+                found[seed] = Measured(number, (), measure, value, of.runs, of.marks)
         return Sample(found, len(numbers))
 
     def cells(self, row: str, columns: Sequence[Column], group: str, method: str) -> Iterator[Cell]:
-        """A row of a method's means over the seeds, of all facts or of one category."""
+        """A row of a method's means over the seeds, for all facts or one category."""
         for column in columns:
             paper = self.evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None
             yield self.per_seed(column.measure, group, method=method).mean(row, column, "t", paper=paper)
 
     def bare(self, row: str, columns: Sequence[Column], group: str, *, changes: Sequence[str]) -> Iterator[Cell]:
-        """A row of the bare backbone, which is one measurement; blank where a column tells of ``changes``."""
-        told = self.backbone
+        """A row of the bare backbone, a single measurement; without the measures in ``changes``, which it lacks."""
+        bare = self.backbone
         for column in columns:
             if column.measure in changes:
                 continue
-            value = told.values.get(group, {}).get(column.measure) if told is not None else None
-            one = Measured(0, (), column.measure, value or 0.0, told.runs, told.marks) if told is not None else None
+            value = bare.values.get(group, {}).get(column.measure) if bare is not None else None
+            one = Measured(0, (), column.measure, value or 0.0, bare.runs, bare.marks) if bare is not None else None
             yield Sample({"": one} if one is not None and value is not None else {}, 1).cell(row, column, value)

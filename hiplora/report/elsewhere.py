@@ -1,4 +1,4 @@
-"""What a run on adapters that were trained elsewhere prints: scores, what each forgot, where its update lies."""
+"""The text printed for adapters trained elsewhere: scores, what each forgot, where its update lies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> list[str]:
-    """The parts of the text; none where no adapter of the run was trained elsewhere. ``retain``: what Retain counts."""
+    """The parts of the text; empty if no adapter of the run was trained elsewhere. ``retain``: what Retain counts."""
     scored: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.stage, Score)]
     alone = [outcome for outcome in scored if isinstance(outcome.stage.of, Folder)]
     if not alone:
@@ -29,8 +29,8 @@ def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> lis
     lines = [tables(columns), *legend]
     for outcome in alone:
         of, after = outcome.stage.of, outcome.record.result
-        told = forgotten(base, after, trained_on=of.trained_on, retain=retain)
-        lines.append(_named(numbered[of.path], several) + told)
+        sentence = forgotten(base, after, trained_on=of.trained_on, retain=retain)
+        lines.append(_named(numbered[of.path], several) + sentence)
     drifted: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.record.result, Drifted)]
     return [*lines, *(_named(numbered[each.stage.of.path], several) + _lies(each.record.result) for each in drifted)]
 
@@ -47,7 +47,7 @@ def _named(number: str, several: bool) -> str:
 
 
 def _lies(drifted: Drifted) -> str:
-    """Where an update lies, and how far it moves the leading directions; a random one of its size beside both."""
+    """A sentence on where an update lies and how far it moves the leading directions, each beside a random update."""
     measures = drifted.measures
     trained, random = (next(each for each in drifted.points if each.random is drawn) for drawn in (False, True))
     shares = [measures.get(name) for name in ("top_share", "top_share_random")]
@@ -55,7 +55,7 @@ def _lies(drifted: Drifted) -> str:
     return (
         f"Update of norm {number(measures.get('update_norm'))}: {number(share, '.1f')} % of its energy in the {TOP} "
         f"leading directions (random {number(chance, '.1f')} %); of the {drifted.k} leading ones "
-        f"{_kept(trained)} % stay (random {_kept(random)} %), {_intruders(trained)} intruders in "
+        f"{_kept(trained)} % remain (random {_kept(random)} %), {_intruders(trained)} intruders in "
         f"{len(trained.matrices)} matrices"
     )
 

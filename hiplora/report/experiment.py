@@ -1,7 +1,7 @@
-"""The grid of runs behind a table, what a user asks of it, and the multiruns that make its runs.
+"""The grid of runs behind a table, a user's overrides for it, and the multiruns that make its runs.
 
 A file of ``conf/experiment`` names groups of runs, each the product of its axes. A value of an axis is one or more
-overrides under a short key (``hip: method=hip``), and a plain list is shorthand for ``<axis>=<value>``.
+overrides under a short key (``hip: method=hip``); a plain list is shorthand for ``<axis>=<value>``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SEED = "seed"  # the axis that is averaged over: training seeds, or sampling see
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a grid: its place in each axis, and the overrides that its group and each of its axes add."""
+    """One run of a grid: its key on each axis (``point``), and the overrides of its group and of each axis."""
 
     group: str
     pipeline: str
@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a table needs to be complete, in order, how its rows are called, and the ``paper``'s figures for it."""
+    """The runs that a complete table needs, in order, the names of its rows, and the ``paper``'s values for it."""
 
     name: str
     title: str
@@ -50,19 +50,19 @@ class Experiment:
         return list(dict.fromkeys(run.point[axis] for run in self.runs if run.group == group))
 
     def paper_value(self, path: str) -> float | None:
-        """The paper's figure at a path such as ``retain_pp/lora``, None where it states none."""
+        """The paper's value at a path such as ``retain_pp/lora``; None if it states none."""
         value: Any = self.paper
         for key in path.split("/"):
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
     def label(self, *keys: str) -> str:
-        """Name of a row, from those of its keys."""
+        """The name of a row, from the names of its keys."""
         return ", ".join(self.labels.get(key, key) for key in keys)
 
 
 def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
-    """Read one experiment. Raises UserError where there is none, or its file does not follow the schema above."""
+    """One experiment from its file. Raises UserError if there is none or it does not follow the schema above."""
     import yaml
 
     path = folder / f"{name}.yaml"
@@ -81,7 +81,7 @@ def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
 
 
 def product(group: str, raw: Mapping[str, Any]) -> list[Run]:
-    """Every run of a group as its file has it, last axis fastest."""
+    """Every run of a group, without a user's settings; the last axis varies fastest."""
     axes, pipeline, runs = raw["axes"], raw["pipeline"], []
     fixed = (*([] if pipeline == "single" else [f"pipeline={pipeline}"]), *raw.get("overrides", ()))
     for keys in itertools.product(*axes.values()):
@@ -94,7 +94,7 @@ def product(group: str, raw: Mapping[str, Any]) -> list[Run]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A user's overrides by what they are about: every run, a part of the grid, Hydra itself."""
+    """A user's overrides by what they apply to: every run, a part of the grid, Hydra itself."""
 
     settings: tuple[str, ...]
     part: dict[str, set[str]]
@@ -106,14 +106,14 @@ class Request:
 
 
 def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
-    """Sort the overrides. Raises UserError where one is none, is not part of the grid, or asks for force=true."""
+    """Sort the overrides. Raises UserError if one is malformed, not part of the grid, or force=true."""
     part: dict[str, set[str]] = {}
     for word in overrides:
         axis, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"{word!r} is not an override; type key=value, e.g. scale=mini.")
         if axis == "force":
-            raise UserError("A table reuses its records; to redo one run type python -m hiplora.run … force=true.")
+            raise UserError("A table reuses its records; to redo a run type python -m hiplora.run … force=true.")
         if known := dict.fromkeys(run.point[axis] for run in experiment.runs if axis in run.point):
             part[axis] = set(value.split(","))
             if unknown := ",".join(sorted(part[axis] - set(known))):
@@ -124,9 +124,9 @@ def request(experiment: Experiment, overrides: Sequence[str]) -> Request:
 
 
 def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callable[[Sequence[str]], Any]) -> list[Run]:
-    """Runs with the user's settings, but for those that a row fixes itself, as they are what it means.
+    """Runs with the user's settings, except for settings that a row fixes itself, which define the row.
 
-    An option of a method goes to the rows whose method has it. Raises UserError where no run takes a setting.
+    An option of a method goes to the rows whose method has it. Raises UserError if a setting applies to no run.
     """
     special = [word for word in settings if word.startswith("method.")]
     given = []
@@ -134,7 +134,7 @@ def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callabl
         own = {word.partition("=")[0] for word in run.overrides}
         try:
             method = compose(run.overrides).method if special else None
-        except UserError:  # the row is shown with the reason
+        except UserError:  # the table shows the row with the reason
             method = None
         options = [word for word in special if hasattr(method, word.partition("=")[0].removeprefix("method."))]
         words = [*(word for word in settings if word not in special), *options]
@@ -146,13 +146,16 @@ def with_settings(runs: Sequence[Run], settings: Sequence[str], compose: Callabl
 
 
 def sweeps(runs: Sequence[Run]) -> list[list[str]]:
-    """Overrides of the fewest multiruns that together make these runs; a value of several overrides is not joined."""
+    """Overrides of multiruns that together make these runs, as few as possible.
+
+    A value that consists of several overrides is not joined with others.
+    """
     lines: list[list[str]] = []
     for group, fixed in dict.fromkeys((run.group, run.fixed) for run in runs):
         blocks = [tuple(map(_override, run.parts)) for run in runs if (run.group, run.fixed) == (group, fixed)]
         for axis in reversed(range(len(blocks[0]))):
             joined: dict[Any, dict[str, None]] = {}
-            for block in blocks:  # those that differ only in the values of this axis become one
+            for block in blocks:  # blocks that differ only in the values of this axis become one
                 name, values = block[axis]
                 others = (*block[:axis], (name, () if name else values), *block[axis + 1 :])
                 joined.setdefault(others, {}).update(dict.fromkeys(values))
@@ -163,7 +166,7 @@ def sweeps(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def _override(part: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Name and value where it is a single simple override, which can be joined; else all of it without a name."""
+    """Name and value of a single simple override, which can be joined; otherwise an empty name and the whole text."""
     simple = len(part) == 1 and not set(part[0]) & set(",[]{}\"'")
     name, _, value = part[0].partition("=") if simple else ("", "", " ".join(part))
     return name, (value,)

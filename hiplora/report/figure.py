@@ -1,6 +1,6 @@
-"""A figure: the points that are drawn, as CSV; its picture, as PNG and PDF; its caption and notes, as Markdown.
+"""A figure: its points as CSV, its picture as PNG and PDF, its caption and notes as Markdown.
 
-The same records give the same bytes: no time of writing is kept, and the fonts are matplotlib's own.
+The same records give the same bytes: the files hold no timestamp, and the fonts are matplotlib's own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STYLE: Any = {
     "ytick.major.width": 0.6, "lines.linewidth": 1.1, "lines.markersize": 3.5, "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 2.6, "pdf.fonttype": 42,
 }  # fmt: skip
-# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell them apart in grey.
+# Okabe and Ito's colours, distinct with any colour vision; markers and dashes distinguish them in greyscale.
 SERIES = (
     ("#000000", "o", "-"), ("#0072B2", "s", (0, (5, 1.5))), ("#56B4E9", "^", (0, (1, 1))),
     ("#E69F00", "D", (0, (4, 1, 1, 1))), ("#D55E00", "v", "-"), ("#009E73", "P", (0, (5, 1, 1, 1, 1, 1))),
@@ -36,9 +36,9 @@ SERIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval where it has one.
+    """One point of a series: the mean of ``n`` of ``n_expected`` values, with a 95 % interval if it has one.
 
-    ``x_low`` and ``x_high`` are that of x, where x is measured too; ``runs`` are the records, which the CSV leaves out.
+    ``x_low`` and ``x_high`` are the interval of x, if x is measured too; ``runs`` are ids of records, not in the CSV.
     """
 
     panel: str
@@ -85,18 +85,18 @@ class Figure:
         return list(paths)
 
     def text(self) -> str:
-        """The page of the figure: its picture, its caption, its notes, and what fills it."""
+        """The figure's page in Markdown: its picture, caption and notes, and the commands for missing runs."""
         lines = [f"# {self.title}", "", f"![{self.title}]({self.name}.png)", "", self.caption, ""]
         lines += [f"- {note}" for note in self.notes]
         if self.commands:
-            lines += ["", "Not every run is there yet. What is missing is made by", "", "```", *self.commands, "```"]
+            lines += ["", "Some runs are missing. To make them:", "", "```", *self.commands, "```"]
         return "\n".join(lines).rstrip() + "\n"
 
 
 def dot(
     panel: str, series: str, x: float, sample: Sample, interval: Interval, *, across: Interval = (None, None)
 ) -> Dot:
-    """The mean of a sample, which is not empty, as a point; ``across`` is the interval of x."""
+    """The mean of a non-empty sample as a point; ``across`` is the interval of x."""
     (low, high), (x_low, x_high) = interval, across
     marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
     runs = tuple(dict.fromkeys(run for each in sample.of.values() for run in each.runs))
@@ -107,7 +107,7 @@ def dot(
 
 
 def to_csv(dots: Iterable[Dot]) -> str:
-    """One row per point; an absent number is an empty field. Intervals of x have columns where there are any."""
+    """The points as CSV, one row each; a missing number is an empty field. Intervals of x have columns if any exist."""
     dots = list(dots)
     hidden = {"runs"} | (set() if any(each.x_low is not None for each in dots) else {"x_low", "x_high"})
     stream = io.StringIO()
@@ -115,7 +115,7 @@ def to_csv(dots: Iterable[Dot]) -> str:
     writer.writerow(names := [each.name for each in fields(Dot) if each.name not in hidden])
     for each in dots:
         values = [getattr(each, name) for name in names]
-        # Eight significant digits: short of the last bits that differ between machines.
+        # Eight significant digits, without the last bits, which differ between machines.
         writer.writerow(float(f"{value:.8g}") if isinstance(value, float) else value for value in values)
     return stream.getvalue()
 
@@ -127,7 +127,7 @@ def pictures(figure: Figure) -> dict[str, bytes]:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG on no ground, its text as outlines: the same in every browser."""
+    """The figure as SVG with a transparent background and its text as outlines: the same in every browser."""
     return _picture(figure, "svg", {"Date": None, "Creator": None}, transparent=True)
 
 
@@ -144,7 +144,11 @@ def _picture(figure: Figure, ending: str, metadata: dict[str, None], *, transpar
 
 
 def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes of each series, as matplotlib's arguments; the same order gives the same looks."""
+    """Colour, marker and dashes of each series, as matplotlib's arguments, assigned in order.
+
+    Raises:
+        ValueError: there are more series than looks.
+    """
     if len(series) > len(SERIES):
         raise ValueError(f"{len(series)} series, but only {len(SERIES)} looks; add to SERIES")
     shown = zip(series, SERIES, strict=False)
@@ -152,23 +156,23 @@ def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def legend_text(dots: Sequence[Dot]) -> str:
-    """A series with its marks and how many values stand behind its points: ``LoRA† (5/6)``."""
+    """A series with its marks and the number of values behind its points: ``LoRA† (5/6)``."""
     few, expected = min(dot.n for dot in dots), max(dot.n_expected for dot in dots)
     return f"{dots[0].series}{joined(dot.marks for dot in dots)} ({few if few == expected else f'{few}/{expected}'})"
 
 
 def say_empty(axes: Any, dots: Sequence[Dot] | dict[str, list[Dot]]) -> None:
-    """Where a panel has no point yet, say so."""
+    """Write "no run yet" into a panel without points."""
     if not dots:
         axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
 def draw_bars(axes: Any, dots: Sequence[Dot], *, shift: float = 0.0, **look: Any) -> None:
-    """A line through dots, with bars for their intervals; ``shift`` moves them by points, out of each other's way."""
+    """Draw a line through dots, with bars for their intervals; ``shift`` moves them by points, to avoid overlaps."""
     from matplotlib.transforms import ScaledTranslation
 
     def ends(low: str, high: str, middle: str) -> list[tuple[float, float, float]]:
-        """Both ends of the bars and what is between them; without an interval all are the same."""
+        """Both ends of each bar and its middle; without an interval all three are equal."""
         values = [[getattr(dot, name) for name in (low, high, middle)] for dot in dots]
         return [(three[2],) * 3 if None in three else tuple(three) for three in values]
 
@@ -190,7 +194,7 @@ def draw_bars(axes: Any, dots: Sequence[Dot], *, shift: float = 0.0, **look: Any
 
 
 def draw_bands(axes: Any, dots: Sequence[Dot], **look: Any) -> None:
-    """A line through dots on a band of their intervals."""
+    """Draw a line through dots on a band of their intervals."""
     bands = [(dot.x, dot.low, dot.high) for dot in dots if dot.low is not None]
     if bands:
         axes.fill_between(*zip(*bands, strict=True), color=look["color"], alpha=0.15, linewidth=0)
@@ -204,7 +208,7 @@ def legend_above(
     *,
     text: Callable[[Sequence[Dot]], str] = legend_text,
 ) -> None:
-    """One legend for all panels, how each series is ``shown``, and what stands behind it everywhere."""
+    """Draw one legend for all panels: the look of each series in ``shown``, with ``text`` over all its dots."""
     from matplotlib.lines import Line2D
 
     dots = {name: [each for each in made.dots if each.series == name] for name in shown}
@@ -214,7 +218,7 @@ def legend_above(
 
 
 def plain_log(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+    """Set the ticks of a logarithmic axis at 1, 2 and 5, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""The runs behind a table with their stages, and the tracked records of these, which their ids alone decide."""
+"""The runs behind a table with their stages, and the tracked records with these stages' ids."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from hiplora.tasks.source import Source, looked_up_once
 MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
-INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
-MOST = 3  # differences that a note names, of those between records that it leaves out
+INSIDE = {"of", "train", "adapters", "parent"}  # nesting in a stage, left out of a field's name
+MOST = 3  # differences that a note names, between the wanted records and those left out
 LONGEST = 24  # characters of a value in such a difference
-# What a user says of where results lie, and what changes no number.
+# Settings that say where results are, or that change no number.
 PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
 
 
 @looked_up_once()
 def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
-    """Every run with its stages, no record yet. Raises UserError where none composes, or settings make two runs one."""
+    """Every run with its stages, without records. Raises UserError if none composes or settings make two runs one."""
     slots: list[Slot] = []
     first: dict[Any, tuple[Run, Run]] = {}
     runs = with_settings(experiment.runs, settings, compose_cached)
@@ -49,22 +49,24 @@ def identify(experiment: Experiment, settings: Sequence[str]) -> list[Slot]:
             slots.append(Slot(run=run, problem=str(error)))
             continue
         slots.append(Slot(run=run, config=config, entries=tuple(map(_entry, stages)), whole=whole))
-        # A setting must not make two rows one and the same run: one of them would bear a name that is not its own.
+        # Settings must not make two rows the same run: one of them would then have a wrong name.
         other, other_plain = first.setdefault((run.group, *same), (run, plain))
         apart = [axis for axis in run.point if run.point[axis] != other.point[axis]]
         if apart and settings and _asked(plain)[3] != _asked(other_plain)[3]:
             one, two = (" ".join(f"{axis}={each.point[axis]}" for axis in apart) for each in (other, run))
-            raise UserError(f"With these settings {one} and {two} are the same run; leave out what makes them so.")
+            raise UserError(
+                f"With these settings {one} and {two} are the same run; leave out the setting that does it."
+            )
     if slots and all(slot.problem for slot in slots):
         raise UserError(slots[0].problem or "")
     return slots
 
 
 def _asked(run: Run) -> tuple[Config, Sequence[Stage], bool, tuple[str, ...]]:
-    """A run's configuration, the stages known without a record, whether these are all, and what two equal runs share.
+    """A run's configuration, the stages known without records, whether these are all, and a key equal for equal runs.
 
-    Where more stages follow from results, the pipeline and the operator may be what tells two runs apart. Raises
-    UserError where it does not compose, or where a file that a stage reads is missing.
+    If further stages depend on results, only the pipeline and the operator may distinguish two runs. Raises UserError
+    if the run does not compose or a file that a stage reads is missing.
     """
     config = compose_cached(run.overrides)
     stages, whole = known(config, lambda stage: None)
@@ -81,13 +83,13 @@ def _entry(stage: Stage) -> Entry:
 
 @looked_up_once()
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
-    """What is there of an experiment; ``command`` makes the whole table, ``settings`` are the user's for all runs."""
+    """The runs of an experiment with their records; ``command`` makes the whole table, ``settings`` are the user's."""
     composed = (slot.config for slot in slots if slot.config is not None)
-    config = next(composed, None) or compose_cached(settings)  # a table of conf/ itself stands on no run
+    config = next(composed, None) or compose_cached(settings)  # a table of conf/ itself has no runs
     store = Store(config.places, local=False)
     stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
     counts = Counter(where for id, where in store.tracked.names() if id in stages)
-    # All records of a table are of one device and arithmetic: where most of the stages have theirs.
+    # All records of a table come from one kind of device and arithmetic: the one that most of them have.
     here = next((stage.where() for stage in stages.values()), config.model.where())
     where = min(counts, key=lambda name: (-counts[name], name), default=here)
     slots = [_filled(slot, store, where) for slot in slots]
@@ -120,7 +122,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:
-    """A slot with the records of its entries; where results decide what is asked next, as far as they go."""
+    """A slot with the records of its entries; if later stages depend on results, as far as the results go."""
 
     def filled(stage: Stage) -> Entry:
         record = store.tracked.get((stage.id, where))
@@ -140,13 +142,13 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
     if not whole and slot.config is not None:
         try:
             stages, whole = known(slot.config, answer)
-        except UserError as error:  # what results say cannot be gone on with
+        except UserError as error:  # the results do not allow the next stages
             return replace(slot, entries=tuple(map(filled, stages)), problem=str(error))
     return replace(slot, entries=tuple(map(filled, stages)), whole=whole)
 
 
 def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[str]:
-    """Why rows cannot be run, each reason once."""
+    """Notes on rows that cannot be run, each reason once."""
     refused = [slot for slot in slots if slot.problem is not None]
     for pipeline, problem in dict.fromkeys((slot.run.pipeline, slot.problem) for slot in refused):
         runs = [slot.run for slot in refused if (slot.run.pipeline, slot.problem) == (pipeline, problem)]
@@ -155,7 +157,7 @@ def _problem_notes(experiment: Experiment, slots: Sequence[Slot]) -> Iterator[st
 
 
 def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
-    """Records that are named as a wanted stage is and are not it: counted and explained, never averaged in."""
+    """A note on records that have a wanted stage's name but another id: counted and explained, never averaged in."""
     stages = {entry.stage.id: (entry.stage, entry.record) for entry in wanted if entry.stage is not None}
     by_name = defaultdict(list)
     for stage, record in stages.values():
@@ -170,17 +172,17 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
         often = reasons.most_common(MOST)
         rest = reasons.total() - sum(count for _, count in often)
         shown = [*(f"{reason} ({count})" for reason, count in often), *([f"in other ways ({rest})"] if rest else [])]
-        results = store.places.results  # a published table names no place of one machine
+        results = store.places.results  # a published table must not name a path on one machine
         folder = shlex.join(["--results", "DIR" if results.is_absolute() else str(results)])
         yield (
             f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
             f"under other settings: {'; '.join(shown)}. `python -m hiplora.runs {folder}` lists every record; with "
-            "`diff ID ID` it says in what two differ."
+            "`diff ID ID` it shows how two differ."
         )
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """In what two identities differ, as ``training.steps=20, not 60``: the first such field, and how many more."""
+    """How two identities differ, such as ``training.steps=20, not 60``: the first field, and how many more."""
     shown: dict[str, str] = {}
     for name, one, other in _apart(theirs, ours):
         file = name.removeprefix("reads.")
@@ -191,13 +193,13 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value, or how it begins."""
+    """A value as text, shortened to its beginning."""
     text = str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every field in which two identities differ, by its name, such as ``training.steps``; of adapters, of each."""
+    """Every field in which two identities differ, by name, such as ``training.steps``, with both values."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in [*one, *(key for key in other if key not in one)]:
             inner = name if key in INSIDE else f"{name}.{key}" if name else key

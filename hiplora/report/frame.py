@@ -1,4 +1,4 @@
-"""One long frame of every number behind a table, from the runs that it wants and the records that are there."""
+"""One long frame of every number behind a table, from the runs that it needs and the existing records."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from hiplora.tasks.origins import TEXTS
 MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
 NUMBER = ("trained", "benchmark", "metric", "value")
-CURVES = ("frontier", "curve")  # pipelines whose frontiers are their own; merges only use those of others
+CURVES = ("frontier", "curve")  # pipelines with frontiers of their own; merges use those of other runs
 ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A stage that a run asks for, and the record there is of it; ``members`` are adapters by task and training seed.
+    """A stage that a run asks for, with its record if it has one; ``members`` are adapters by task and training seed.
 
-    ``role`` is train, backbone, adapter or merged; ``frontier`` for the cheap scores along an adapter's scale and
-    training. ``dirty`` says that uncommitted code made it or what it stands on, ``still`` that the principal channel of
-    an adapter behind it hardly moved.
+    ``role`` is backbone, adapter or merged for scores, otherwise the stage's kind (train, frontier, edit, …). ``dirty``
+    says that uncommitted code made the record or one it was made from; ``still``, that the principal channel of an
+    adapter behind it hardly moved.
     """
 
     role: str
@@ -49,13 +49,16 @@ class Entry:
 
     @property
     def marks(self) -> str:
-        """What a reader must know of its numbers: † of a restored adapter, ‡ stale, * uncommitted changes, § still."""
+        """The marks of its numbers: † from a restored adapter, ‡ stale, * uncommitted changes, § still channel."""
         return MARKS[self.status] + DIRTY * self.dirty + STILL * self.still
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A wanted run with what it asks for, not ``whole`` before results are there; or why it cannot be composed."""
+    """A wanted run with its entries, or the ``problem`` for which it cannot run.
+
+    It is ``whole`` once all its stages are known, some of which may depend on results.
+    """
 
     run: Run
     entries: tuple[Entry, ...] = ()
@@ -65,23 +68,23 @@ class Slot:
 
     @property
     def stale(self) -> bool:
-        """Whether a result that one of its records was made from has been replaced since."""
+        """Whether one of its records was made from a result that has been replaced since."""
         return any(entry.status is Status.STALE for entry in self.entries)
 
     @property
     def missing(self) -> bool:
-        """Whether a run would make something: a record is missing or stale."""
+        """Whether running it would make something: a record is missing or stale."""
         there = self.whole and self.entries and all(entry.record is not None for entry in self.entries)
         return self.problem is None and (not there or self.stale)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a table and a plan are made from: every wanted run, and what a reader must know about them.
+    """What tables, figures and plans are made from: every wanted run with its records, and notes about them.
 
-    ``where`` names device and arithmetic of the records, ``changed`` the settings that are not the table's own.
-    ``levels`` are the NLL of each task at which learning counts as equal, from selection; ``texts`` the general texts
-    that the data has.
+    ``where`` names device and arithmetic of the records, ``changed`` the user's settings that differ from conf/.
+    ``levels`` holds, by task, the NLL at which learning counts as equal, from selection; ``texts`` names the general
+    texts of the data.
     """
 
     experiment: Experiment
@@ -99,13 +102,13 @@ class Evidence:
     texts: Sequence[str] = TEXTS
 
     def select(self, group: str, **point: str) -> list[int]:
-        """Numbers of the slots of one group at the given places of its axes."""
+        """The numbers of the slots of one group with the given keys on their axes."""
         runs = ((number, slot.run) for number, slot in enumerate(self.slots) if slot.run.group == group)
         return [number for number, run in runs if point.items() <= run.point.items()]
 
     @cached_property
     def recorded(self) -> list[tuple[Entry, Record]]:
-        """Every record with an entry that it answers for."""
+        """Every record once, with an entry that it belongs to."""
         found = ((entry, entry.record) for slot in self.slots for entry in slot.entries if entry.record is not None)
         return list({record.id: (entry, record) for entry, record in found}.values())
 
@@ -121,7 +124,7 @@ class Evidence:
 
     @cached_property
     def usable(self) -> dict[str, float]:
-        """The levels but for those that the bare backbone is at already: nothing has to be learned for them."""
+        """The levels except those that the bare backbone reaches already, where nothing has to be learned."""
         frame = self.frontiers
         bare = {} if frame.empty else frame[frame["scale"] == 0].groupby("task")["own"].first().to_dict()
         return {task: level for task, level in self.levels.items() if task not in bare or level < bare[task]}
@@ -141,13 +144,17 @@ class Evidence:
         return found
 
     def measure(self, name: str, slots: Sequence[int]) -> list[Measured]:
-        """One measure of everything in some slots, in their order; nan where it was not measured."""
+        """All values of one measure in the given slots, in their order; nan where it was not measured."""
         found = self._measures.get(name, {})
         return [each for slot in slots for each in found.get(slot, [])]
 
 
 def _counts(slots: Sequence[Slot]) -> dict[int, Sequence[Counted]]:
-    """What Retain counts in the runs that say so. UserError for what was not scored, or is better when lower."""
+    """What Retain counts, by slot, in runs that set evaluation.retain.
+
+    Raises:
+        UserError: it names a metric that was not scored, or one that is better when lower.
+    """
     found: dict[int, Sequence[Counted]] = {}
     for number, slot in enumerate(slots):
         if slot.config is not None and slot.config.retain:
@@ -158,10 +165,10 @@ def _counts(slots: Sequence[Slot]) -> dict[int, Sequence[Counted]]:
 
 
 def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per slot, stage, benchmark and metric of the records that are there, in the order of the slots.
+    """One row per slot, stage, benchmark and metric of the existing records, in the order of the slots.
 
     ``seed`` is the training seed of a single run, the sampling seed of a merge; ``trained`` is the training seed of the
-    adapter of a row's benchmark, where one is there.
+    adapter for a row's benchmark, if there is one.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[tuple[Any, ...]] = []
@@ -177,9 +184,9 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per point of every adapter of ``CURVES``, where the backbone's frontier is there; it is first.
+    """One row per point of every adapter's frontier in ``CURVES``, if the backbone's exists, whose point comes first.
 
-    ``runs`` and ``marks`` are those of the two records; the other columns are :func:`point_row`'s.
+    ``runs`` and ``marks`` are those of both records; the other columns are those of :func:`point_row`.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[dict[str, Any]] = []
@@ -200,10 +207,10 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
 
 
 def _numbers(result: Result) -> list[tuple[str, str, float | None]]:
-    """Benchmark, metric and value; the figures of a training stand under ``training``."""
+    """Benchmark, metric and value of every number; those of a training have the benchmark ``training``."""
     if isinstance(result, Scores):
         return [(name, metric, value) for name, scores in result.every.items() for metric, value in scores.items()]
     if not isinstance(result, Adapter):
-        return []  # a frontier has a frame of its own
+        return []  # frontiers are in another frame
     figures = {**dict(result), **result.measures}
     return [("training", name, value) for name, value in figures.items() if isinstance(value, int | float)]

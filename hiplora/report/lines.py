@@ -1,4 +1,4 @@
-"""Runs of pipeline ``continual``: measures of a line of trainings, straight from the scores after each stage."""
+"""Runs of pipeline ``continual``: measures of a sequence of trainings, from the scores after each stage."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ PIPELINE = "continual"
 
 
 def order(slot: Slot) -> tuple[str, ...]:
-    """The tasks of a run, the first one first; none where it cannot be composed."""
+    """The tasks of a run in the order of training; empty if it cannot be composed."""
     return tuple(entry.members[0][0] for entry in slot.entries if entry.role == "adapter")
 
 
 def lines(evidence: Evidence, **point: str) -> list[int]:
-    """Numbers of the runs of the pipeline at some place of their axes, whatever their group."""
+    """The numbers of the pipeline's runs with the given keys on their axes, in any group."""
     runs = ((number, slot.run) for number, slot in enumerate(evidence.slots))
     return [number for number, run in runs if run.pipeline == PIPELINE and point.items() <= run.point.items()]
 
 
 def tasks(evidence: Evidence) -> list[str]:
-    """Every task of the runs, in order; the four where none composes."""
+    """Every task of the runs, in order; the four benchmarks if no run composes."""
     return [*dict.fromkeys(task for number in lines(evidence) for task in order(evidence.slots[number]))] or [*ORDER]
 
 
 def methods(evidence: Evidence) -> list[str]:
-    """Keys of the methods, in order."""
+    """The keys of the methods, in order."""
     return [*dict.fromkeys(evidence.slots[number].run.point["method"] for number in lines(evidence))]
 
 
 def per_line(evidence: Evidence, measure: str, **point: str) -> Sample:
-    """One value per training seed of one of :func:`measures`; a run without a value is left out and shows in n."""
+    """One value per training seed of one of :func:`measures`; a run without a value is left out, which n shows."""
     found, numbers = {}, lines(evidence, **point)
     for number in numbers:
         slot = evidence.slots[number]
@@ -50,10 +50,10 @@ def per_line(evidence: Evidence, measure: str, **point: str) -> Sample:
 
 
 def measures(slot: Slot, number: int) -> Iterator[Measured]:
-    """Measures of one run, which has this number.
+    """The measures of the run with this number.
 
-    ``{t}/{benchmark}`` (percent) and ``{t}/{benchmark}/nll`` after stage t, where 0 is the backbone; and, where no
-    stage is missing, those of :func:`hiplora.evaluation.continual.figures`.
+    ``{t}/{benchmark}`` (percent) and ``{t}/{benchmark}/nll`` (nats per token) after stage t, where 0 is the backbone;
+    and, if no stage is missing, those of :func:`hiplora.evaluation.continual.figures`.
     """
     line = [entry for entry in slot.entries if entry.role in ("backbone", "adapter")]
     for stage, entry in enumerate(line):
@@ -66,12 +66,12 @@ def measures(slot: Slot, number: int) -> Iterator[Measured]:
 
 
 def _benchmarks(entry: Entry) -> dict[str, Metrics]:
-    """Metrics by benchmark; none where the record is missing."""
+    """Metrics by benchmark; empty if the record is missing."""
     return {} if entry.record is None else cast(Scores, entry.record.result).benchmarks
 
 
 def _scores(entry: Entry) -> dict[str, float]:
-    """The NLL of every benchmark and text, and the headline score of the benchmarks; nan where not measured."""
+    """The NLL of every benchmark and text, and the benchmarks' headline scores in percent; nan where not measured."""
     found: dict[str, float | None] = {}
     for name, metrics in _benchmarks(entry).items():
         score = metrics[primary(name)] if name in TASKS else None

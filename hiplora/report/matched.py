@@ -1,6 +1,6 @@
-"""Adapters at equal learning: each at the smallest scale, or the earliest step, where its own NLL is at a level.
+"""Adapters at equal learning: each at the smallest scale, or the earliest step, at which its own NLL is at the level.
 
-Learning is the NLL of the adapter's own benchmark on validation. What is forgotten is read off there, linearly between
+Learning is the NLL of the adapter's own benchmark on validation. What it forgot there is interpolated linearly between
 the points of its frontier.
 """
 
@@ -22,7 +22,7 @@ READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 
 
 def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on: str) -> dict[str, float]:
-    """Rise of every general text over the backbone, and Retain-NLL with its parts; nan where one was not measured."""
+    """The rise of every general text's NLL over the backbone's, and Retain-NLL with its parts; nan if not measured."""
 
     def rise(name: str) -> float | None:
         before, after = (scores.get(name, {}).get("nll") for scores in (base, now))
@@ -34,7 +34,7 @@ def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on:
 
 
 def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
-    """One row of the frontier's frame: where the point lies, its own NLL and gain over the backbone, what it forgot."""
+    """One row of the frontiers' frame: the point's scale and fraction, its own NLL and gain, and what it forgot."""
     own, before = (_number(each.learning[trained_on]["nll"]) for each in (point, base))
     where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
     where |= {"top_share": _number(point.top_share), "own": own, "gain": before - own}
@@ -42,7 +42,7 @@ def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]
 
 
 def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
-    """One adapter from the backbone on: its finished update by ``scale``, or its training by ``fraction``."""
+    """One adapter's points, starting at the backbone: its finished update by ``scale``, or training by ``fraction``."""
     others = points["fraction" if way == "scale" else "scale"]
     on_it = np.flatnonzero((others == 0) | (others == 1))
     _, first = np.unique(points[way][on_it], return_index=True)
@@ -50,11 +50,11 @@ def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
 
 
 def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measured]:
-    """What every adapter with a level below the backbone's NLL forgot at it, nan where it never gets there.
+    """What every adapter whose task has a level forgot at that level; nan if it never reaches it.
 
-    ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` itself), ``fraction/x`` at the earliest
-    part of the training (``fraction/at``), the learning made monotone. ``any/x`` is ``scale/x``, and for an adapter
-    that never gets there x at the scale at which it has learned most.
+    ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` is c itself), ``fraction/x`` is x at
+    the earliest fraction of the training that does (``fraction/at``), with learning made monotone. ``any/x`` equals
+    ``scale/x``, or, for an adapter that never reaches the level, x at the scale at which it has learned most.
     """
     for (slot, task), points in frame.groupby(["slot", "task"], sort=False):
         if (level := levels.get(str(task))) is None:

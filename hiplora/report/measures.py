@@ -1,6 +1,6 @@
-"""What is derived from the long frame: scores of an adapter, what it forgot, what a merge breaks.
+"""Measures derived from the long frame: an adapter's own scores, what it forgot, what a merge breaks.
 
-Scores and drops are in percent and points, log-likelihoods in nats per token; nan where code was not executed.
+Scores are in percent, drops in points, log-likelihoods in nats per token; nan where code was not executed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def joined(marks: Iterable[str]) -> str:
 def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | None = None) -> Iterator[Measured]:
     """Every measure of every adapter and merge instance, in the order of the frame.
 
-    ``counts`` says what Retain counts, by slot, where it is not the four benchmarks.
+    ``counts`` says, by slot, what Retain counts if not the four benchmarks.
     """
     yield from _adapters(frame, counts or {})
     yield from _at_level(frame)
@@ -54,7 +54,7 @@ def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iter
 
 
 def _adapters(frame: pd.DataFrame, counts: Mapping[int, Sequence[Counted]]) -> Iterator[Measured]:
-    """``own`` score and ``own_nll`` of every adapter of a single run, and what it forgot beside the backbone."""
+    """``own`` score and ``own_nll`` of every single run's adapter, and what it forgot relative to the backbone."""
     single = frame[(frame["pipeline"] == "single") & frame["role"].isin(["backbone", "adapter"])]
     for slot, group in groupby(single.itertuples(), key=lambda row: row.slot):
         rows = list(group)
@@ -82,7 +82,7 @@ def _at_level(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and what follows from them."""
+    """Scores of every merge instance before and after, their difference Δ, and the measures derived from them."""
     known = frame[frame["trained"].notna()]
     keys = ["slot", "benchmark", "trained", "metric"]
     alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
@@ -105,10 +105,10 @@ def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
 
 
 def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
-    """``kept``: mean share of the tasks' gains in NLL that is left in a merge, clipped to ±1.
+    """``kept``: the mean, over the tasks, of the share of the gain in NLL that a merge keeps, each clipped to ±1.
 
-    ``kept_least`` is the smallest of them, ``kept/<task>`` each, ``kept_of`` the mean gain of the adapters alone. nan
-    where one of them has not gained anything that could be kept.
+    ``kept_least`` is the smallest share, ``kept/<task>`` each one, ``kept_of`` the mean gain of the adapters alone.
+    ``kept`` and ``kept_least`` are nan if some adapter has no gain that could be kept.
     """
     found = [row for row in rows if row.metric == "nll"]
     if not found or any(row.benchmark not in bases for row in found):
@@ -129,14 +129,14 @@ def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
 
 
 def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
-    """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded``: tasks that it is not judged by."""
+    """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded`` (number of tasks not judged)."""
     rises = [row.value - row.value_before for row in rows if row.metric == "nll"]
     drop = sum(abs(100 * (row.value - row.value_before)) for row in scored) / len(scored)
     found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}
     heads = [row for row in scored if row.metric == primary(row.benchmark)]
     before, after = ({row.benchmark: getattr(row, side) for row in heads} for side in ("value_before", "value"))
     known = not any(math.isnan(value) for value in (*before.values(), *after.values()))
-    for tau in TAUS:  # where a headline score was not measured, nothing can be judged
+    for tau in TAUS:  # without all headline scores nothing can be judged
         outcome = stats.merge_outcome(before, after, tau=tau) if known else None
         found["excluded"] = None if outcome is None else len(outcome.excluded)
         found[f"fail@{tau}"] = None if outcome is None or outcome.failed is None else 100.0 * outcome.failed

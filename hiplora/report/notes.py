@@ -1,4 +1,4 @@
-"""What every table and figure says beside its numbers: where they come from, how to read them, what is wrong."""
+"""Captions and notes of tables and figures: where the numbers come from, how to read them, what is missing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRINTED = ("Python", "torch", "transformers", "peft")
-PARITY = 0.01  # by how much deployed parameters may differ between methods that are compared
+PARITY = 0.01  # relative difference in deployed parameters that counts as equal
 COUNTED = (
-    "In parentheses: how many {} stand behind a value; (2/3) says that one of three is still missing, – that all are. "
+    "In parentheses: the number of {} behind a value; (2/3) means that one of three is still missing, – that all are. "
     "A blank is not defined."
 )
 PAPER = "The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
@@ -36,16 +36,16 @@ LITERAL = (
 INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
     "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
-    "narrow: in simulations of this design they hold the truth in 28 to 69 % of cases, the adapter-level (pigeonhole) "
-    "intervals in 85 to 93 %. Where both are shown, read the adapter-level one. An interval without width says that "
-    "all instances agreed, not that the rate is known; a single sampling seed has none."
+    "narrow: in simulations of this design they cover the true value in 28 to 69 % of cases, the adapter-level "
+    "(pigeonhole) intervals in 85 to 93 %. Where both are shown, use the adapter-level one. An interval of width 0 "
+    "means that all instances agreed, not that the rate is known; a single sampling seed has no interval."
 )
 MARKS = {
-    RESTORED: "made from an adapter that was trained again, not from the one on record",
-    STALE: "stale, as what it was made from has been replaced since; counted as missing and made again with the rest",
+    RESTORED: "made from an adapter that was trained again, not from the recorded one",
+    STALE: "stale: something it was made from has been replaced; counted as missing, and made again with the rest",
     DIRTY: "made from a checkout with uncommitted changes",
-    STILL: f"of an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: it is little "
-    "more than its residual",
+    STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
+    "little more than its residual",
 }
 
 
@@ -58,12 +58,12 @@ def table(
     notes: Iterable[str] = (),
     counted: str = "",
 ) -> Table:
-    """A table with its caption, its own notes, and those that every table with such columns and records has.
+    """A table with its caption, its own notes, and the general notes for its columns and records.
 
-    ``counted`` names what stands behind a value where it is neither seeds nor merge instances.
+    ``counted`` names what a value is averaged over, if neither seeds nor merge instances.
     """
     paper, labels = evidence.experiment.paper, evidence.experiment.labels
-    over = {"seeds": False, "instances": False}  # with a bootstrap it is over instances
+    over = {"seeds": False, "instances": False}  # columns with a bootstrap are over instances
     for column in columns:
         over["instances" if column.spread == "ci" and column.level != "t" else "seeds"] = True
     judged = any(column.measure.startswith("fail") for column in columns)
@@ -92,7 +92,7 @@ def table(
 
 
 def figure(evidence: Evidence, title: str, *, notes: Iterable[str], **drawn: Any) -> Figure:
-    """A figure with its caption, its own notes, and those that every figure of such records has."""
+    """A figure with its caption, its own notes, and the general notes for its records."""
     return Figure(
         name=file_name(evidence),
         title=f"{title}. {evidence.experiment.title}",
@@ -104,19 +104,19 @@ def figure(evidence: Evidence, title: str, *, notes: Iterable[str], **drawn: Any
 
 
 def file_name(evidence: Evidence) -> str:
-    """The experiment's; under settings of the user's own, a name of its own."""
+    """The name of the files: the experiment's, with a digest if the user changed settings."""
     name, changed = evidence.experiment.name, list(evidence.changed)
     return f"{name}-{digest({'settings': changed})[:6]}" if changed else name
 
 
 def mark_notes(evidence: Evidence) -> Iterator[str]:
-    """What the marks mean that occur."""
+    """The meanings of the marks that occur."""
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
     yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark])
 
 
 def caption(evidence: Evidence) -> str:
-    """Backbone, data, scale, changed settings; of the records: device and arithmetic, hardware, software, commits."""
+    """The caption: backbone, data, scale, changed settings; device and arithmetic, hardware, software, commits."""
     parts = [f"Backbone {evidence.backbone}, {evidence.data}, scale {evidence.scale}."]
     if evidence.changed:
         parts.append(f"Not under the settings of conf/, but with {', '.join(evidence.changed)}.")
@@ -138,11 +138,11 @@ def caption(evidence: Evidence) -> str:
 
 
 def parity_notes(evidence: Evidence) -> Iterator[str]:
-    """Deployed parameters of each method against LoRA's (else the first comparable method's); none without a run."""
+    """A note on each method's deployed parameters relative to LoRA's (else the first method without exception)."""
     sizes: dict[str, list[tuple[int, int]]] = {}
     exceptions: dict[str, str | None] = {}
     for slot in evidence.slots:
-        if slot.run.pipeline == "matched_merge":  # which also asks for the adapters of another method
+        if slot.run.pipeline == "matched_merge":  # it also asks for adapters of another method
             continue
         for record in (entry.record for entry in slot.entries if entry.role == "train" and entry.record is not None):
             result, key = cast(Adapter, record.result), slot.run.point["method"]
@@ -165,27 +165,27 @@ def parity_notes(evidence: Evidence) -> Iterator[str]:
         elif any(abs(size / count - 1) > PARITY for size in deployed):
             words += f" (outside {PARITY:.0%})"
         parts.append(words)
-    yield f"Deployed parameters, to be equal within {PARITY:.0%}: {'; '.join(parts)}."
+    yield f"Deployed parameters, which should be equal to within {PARITY:.0%}: {'; '.join(parts)}."
 
 
 def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
-    """The levels at which adapters are compared; which tasks of a group are left out, and why."""
+    """Notes on the levels at which adapters are compared, and on tasks of a group that are left out, with reasons."""
     tasks = evidence.experiment.keys(group, "task")
     if levels := [f"{task} {evidence.usable[task]:.3f}" for task in tasks if task in evidence.usable]:
         yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}."
     if absent := [task for task in tasks if task not in evidence.levels]:
-        left = ", and it is left out here" if evidence.levels else ""
-        yield f"No level yet for {', '.join(absent)}: selection gives it (python -m hiplora.run pipeline=select){left}."
+        left = "; left out here" if evidence.levels else ""
+        yield f"No level yet for {', '.join(absent)}: python -m hiplora.run pipeline=select fixes it{left}."
     for task in tasks:
         if task in evidence.levels and task not in evidence.usable:
             yield (
                 f"{task} is left out: its level, {evidence.levels[task]:.3f}, is not below the backbone's own NLL, so "
-                "nothing has to be learned for it."
+                "an adapter has nothing to learn for it."
             )
 
 
 def prefix_notes(evidence: Evidence) -> Iterator[str]:
-    """Whether prefixes that prompts share were computed once in training, which decides who draws dropout masks."""
+    """A note on whether trainings computed shared prefixes once, which affects their dropout masks."""
     found = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")
     ways = {1: "once, with one dropout mask for each", 0: "for each prompt, with its own"}
     made = dict([*found.groupby("value")])
@@ -197,26 +197,26 @@ def prefix_notes(evidence: Evidence) -> Iterator[str]:
 
 
 def _of(evidence: Evidence, trainings: pd.DataFrame, *, apart: bool) -> str:
-    """How many trainings there are; the rows that they belong to, where others differ from them."""
+    """The number of trainings, after the rows that they belong to if others differ (``apart``)."""
     count = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
     rows = ", ".join(map(evidence.experiment.label, dict.fromkeys(trainings["method"])))
     return f"{rows}: {count}" if apart else count
 
 
 def unjudged_notes(evidence: Evidence) -> Iterator[str]:
-    """How often MergeFail could not be judged, as an adapter scored 0 before the merge."""
+    """A note on how often MergeFail could not be judged because an adapter scored 0 before the merge."""
     excluded, failed = (evidence.measure(name, evidence.select("merge")) for name in ("excluded", "fail@0.9"))
     judged = [(one, other) for one, other in zip(excluded, failed, strict=True) if not math.isnan(one.value)]
     tasks, undecided = sum(len(one.members) for one, _ in judged), sum(math.isnan(other.value) for _, other in judged)
     yield (
         "A task whose adapter scored 0 before the merge cannot fall and is not judged: "
         f"{sum(one.value for one, _ in judged):.0f} of {tasks} task scores here; {undecided} of {len(judged)} "
-        "instances had no task left and are not counted."
+        "instances had no task left to judge and are not counted."
     )
 
 
 def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
-    """How many merges lack a score of a merged task; none where all are there."""
+    """A note on how many merges lack a score of a merged task; none if all scores exist."""
     slots = evidence.select("merge")
     drops, judged = evidence.measure("drop", slots), evidence.measure("excluded", slots)
     if short := sum(math.isnan(each.value) for each in drops):

@@ -1,4 +1,4 @@
-"""What a table would take: which runs are there, which are missing, how long they should run."""
+"""The plan of a table: which runs are there, which are missing, and how long these should take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def text(evidence: Evidence) -> str:
 
 
 def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
-    """Counts over the seeds: the last other axis across, the rest down."""
+    """Lines with counts over the seeds: the last other axis in columns, the rest in rows."""
 
     def count(slots: Sequence[Slot]) -> str:
         there, stale = sum(not slot.missing for slot in slots), sum(slot.stale for slot in slots)
@@ -50,7 +50,7 @@ def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
 
 
 def _work(evidence: Evidence) -> str:
-    """What is to be run, and how long that should take."""
+    """A sentence on what is to be run and how long that should take."""
     missing, store = [slot for slot in evidence.slots if slot.missing], evidence.store
     stages = [entry.stage for slot in missing for entry in slot.entries if entry.stage is not None]
     if not stages or store is None:
@@ -69,7 +69,7 @@ def _work(evidence: Evidence) -> str:
 
 
 def _time(todo: Sequence[Stage], store: Store) -> str:
-    """Time of the stages one after another, each from the median of the past ones most like it."""
+    """The time of the stages one after another, as text: for each the median of the most similar past stages."""
     past = defaultdict(list)
     for record in store.tracked:
         past[_traits(record.kind, record.where, record.asked)].append(getattr(record.result, "seconds", 0.0))
@@ -81,12 +81,12 @@ def _time(todo: Sequence[Stage], store: Store) -> str:
             total += count * statistics.median(seconds for other in alike for seconds in past[other])
             unknown -= count
     words = f"about {duration(total)} one after another, by the timings of past runs"
-    words += f" ({unknown} of them unlike any past run and not counted)" if unknown else ""
-    return words if unknown < len(todo) else "no past run says how long they take"
+    words += f" ({unknown} of them, unlike any past run, are not counted)" if unknown else ""
+    return words if unknown < len(todo) else "their time unknown, as no past run is like them"
 
 
 def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
-    """What says how long a stage takes, most telling first."""
+    """The traits that decide how long a stage takes, most important first."""
     of = asked.get("of", asked)
     trains = of.get("adapters", [of.get("train", of.get("of", of))])
     names = [sorted({str(train.get(key, {}).get("name")) for train in trains}) for key in ("task", "method")]

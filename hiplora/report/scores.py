@@ -1,4 +1,4 @@
-"""Scores as text: models side by side, and what one of them forgot."""
+"""Scores as text: tables of models side by side, and a sentence on what an adapter forgot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NORMAL_95 = 1.96  # standard errors on either side
 
 
 def number(value: Any, pattern: str = ".3f") -> str:
-    """A number as it is printed; a dash where it was not measured."""
+    """A number as text; a dash if it was not measured."""
     return "-" if value is None else format(value, pattern)
 
 
 def tables(columns: Mapping[str, Scores]) -> str:
-    """Every score of several models, one column each, and below it those of lm-eval's tasks."""
+    """Every score of several models, one column each, and below them those of lm-eval's tasks."""
     own = table({name: scores.benchmarks for name, scores in columns.items()})
     return "\n".join(filter(None, [own, lm_eval_table(columns)]))
 
@@ -37,9 +37,9 @@ def table(columns: Mapping[str, Mapping[str, Metrics]]) -> str:
 
 
 def lm_eval_table(columns: Mapping[str, Scores]) -> str:
-    """The scores of lm-eval's tasks, with n and half of a 95 % interval; "" where none was asked.
+    """The scores of lm-eval's tasks, with n and half the width of a 95 % interval; "" without such tasks.
 
-    What is inside a group with scores of its own is in the record alone.
+    The subtasks of a group with scores of its own are only in the record.
     """
     names = dict.fromkeys(
         name for scores in columns.values() for name, task in scores.lm_eval.items() if not task.group
@@ -65,15 +65,15 @@ def _with_interval(task: LmScore | None, metric: str) -> str:
 
 
 def _short(value: float | None) -> str:
-    """Three decimals; four digits of what is large, such as the perplexity of a model that has not learned the text."""
+    """Three decimals; four significant digits from 1000 on, for example for a perplexity."""
     return number(value, ".3f" if value is None or abs(value) < 1000 else ".4g")
 
 
 def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: Sequence[str] = ()) -> str:
-    """Retain in its forms, in a sentence; where it was trained on none of the four, all count.
+    """A sentence with Retain, Retain-NLL and general text; ``trained_on`` None: all benchmarks count.
 
     Raises:
-        UserError: ``retain`` names what no Retain can be taken of.
+        UserError: ``retain`` names a metric that was not scored, or one that is better when lower.
     """
     counts = counted_by(adapted, retain)
     found = retention(base.every, adapted.every, trained_on=trained_on, counts=counts)
@@ -89,7 +89,11 @@ def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: 
 
 
 def counted_by(scores: Scores, retain: Sequence[str]) -> list[Counted]:
-    """What Retain counts of these scores. UserError for what was not scored, or is better when lower."""
+    """The metrics of these scores that Retain counts.
+
+    Raises:
+        UserError: ``retain`` names a metric that was not scored, or one that is better when lower.
+    """
     found = counted(retain, scores.lm_eval)
     for each in found:
         if not each.ours:

@@ -1,4 +1,4 @@
-"""What conf/ states: every value of a composition, with the mark of the line that it comes from."""
+"""The settings of conf/: every value of a composition, with the mark of the line that it comes from."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hiplora.errors import UserError
 if TYPE_CHECKING:
     from yaml import Node
 
-REFERENCE = re.compile(r"\$\{.*\}")  # to another field, which says where its value comes from
+REFERENCE = re.compile(r"\$\{.*\}")  # to another field, which has the mark
 MARK = re.compile(r"\[(paper|review|lost|ours|corrected)\]")
-TO_BE_GIVEN = "???"  # the value of a field that conf/ leaves to the command
+TO_BE_GIVEN = "???"  # the value of a field that must be given on the command line
 NO_FIELDS = ("defaults", "hydra")  # keys of conf/ that are Hydra's
 
 
 @dataclass(frozen=True)
 class Stated:
-    """A resolved value, the mark of its line, and the file of conf/ with that line, without its ending."""
+    """A resolved value, the mark of its line, and the file of conf/ with that line, without its suffix."""
 
     value: Any
     mark: str
@@ -32,13 +32,12 @@ class Stated:
 
 
 def stated(overrides: Sequence[str]) -> dict[str, Stated]:
-    """Every field that overrides compose, by the name under which it is typed, in the order of the files.
+    """Every field that overrides compose to, by its name on the command line, in the order of the files; cached.
 
-    One that refers to another field is left out; one that must be given is :data:`TO_BE_GIVEN`. Each composition is
-    asked for once.
+    A field that refers to another one is left out; a field that must be given is :data:`TO_BE_GIVEN`.
 
     Raises:
-        UserError: they do not compose, or a field has no mark.
+        UserError: the overrides do not compose, or a field has no mark.
     """
     return _stated(conf.CONF_DIR, tuple(overrides))
 
@@ -57,7 +56,7 @@ def _stated(folder: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
 
 @cache
 def marks(path: Path) -> dict[str, str]:
-    """The mark of every field of a file, by its name there; of a list over several lines those of its lines.
+    """The mark of every field of a file, by its name there; for a list over several lines, the marks of these lines.
 
     Raises:
         UserError: a field has none.
@@ -77,14 +76,14 @@ def _fields(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
 
 
 def _mark(path: Path, lines: Sequence[str], name: str, node: Node) -> str:
-    """The first mark behind a value; its line may say more of others."""
+    """The first mark after a value; its comment may mention others for further options."""
     if node.id == "sequence" and not node.flow_style:
         return ", ".join(dict.fromkeys(_mark(path, lines, name, item) for item in node.value))
     end = node.end_mark
     found = MARK.search(lines[end.line][end.column :])
     if found is None:
         raise UserError(
-            f"{path}:{end.line + 1}: {name} has no mark; say behind it where its value comes from, as in "
-            "`# [ours] …` (conf/config.yaml has the marks)."
+            f"{path}:{end.line + 1}: {name} has no mark; say in a comment after it where its value comes from, as in "
+            "`# [ours] …` (conf/config.yaml explains the marks)."
         )
     return found[1]

@@ -1,4 +1,4 @@
-"""A table: its cells, as CSV, Markdown and LaTeX."""
+"""A table: its cells, written as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LATEX = str.maketrans({
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number in its column's unit, None where there is none yet: ``n`` of ``n_expected`` values are behind it.
+    """One number in its column's unit, from ``n`` of ``n_expected`` values; None if there is none yet.
 
-    ``std`` is over these values, seeds or merges, the interval is at 95 %; ``runs`` are the records, ``marks`` theirs.
-    ``words`` are printed in the number's place, where it says less than they do.
+    ``std`` is over these values, seeds or merges; the interval is at 95 %; ``runs`` are ids of the records behind it,
+    with their ``marks``. ``words``, if any, are printed instead of the number.
     """
 
     row: str
@@ -45,12 +45,12 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """``label`` names the unit, ``better`` is "up", "down" or None, ``decimals`` are printed.
+    """A column. ``label`` includes the unit, ``better`` is "up", "down" or None, ``decimals`` are printed.
 
-    ``spread`` says what follows the value: "std" for means over seeds, "ci" (the interval) for those over merge
-    instances of some ``sizes``, whose bootstrap has a ``level`` (seed or adapter; "t" is an interval that the notes
-    of the table explain), or "none". ``point`` narrows the runs of a row, ``paper`` is the path of the paper's value:
-    ``retain_pp/{method}``.
+    ``spread`` says what follows the value: "std" for means over seeds, "ci" (the interval) for means over merge
+    instances of some ``sizes``, or "none". ``level`` is that of the bootstrap (seed or adapter); "t" is an interval
+    that the table's notes explain. ``point`` restricts the runs of a row; ``paper`` is the path of the paper's value,
+    such as ``retain_pp/{method}``.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table ready to be written. ``sections`` are headings with their rows; without any, all rows stand together."""
+    """A table ready to be written. ``sections`` are headings with their rows; without any, all rows are one block."""
 
     name: str
     title: str
@@ -78,7 +78,7 @@ class Table:
     sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def cell(self, row: str, column: str) -> Cell | None:
-        """The cell at a place, None where the table has none by design."""
+        """The cell of a row and column; None if the table has none by design."""
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
 
     def text(self) -> str:
@@ -95,7 +95,7 @@ class Table:
 
 
 def to_csv(cells: Iterable[Cell]) -> str:
-    """Long form; an absent number is an empty field, record ids are joined by semicolons."""
+    """The cells as CSV in long form; a missing number is an empty field, record ids are joined by semicolons."""
     cells = list(cells)
     hidden = set() if any(cell.words for cell in cells) else {"words"}
     stream = io.StringIO()
@@ -103,13 +103,13 @@ def to_csv(cells: Iterable[Cell]) -> str:
     writer.writerow(names := [each.name for each in fields(Cell) if each.name not in hidden])
     for cell in cells:
         values = [";".join(v) if isinstance(v, tuple) else v for v in (getattr(cell, name) for name in names)]
-        # Ten significant digits: beyond any measurement here, short of the last bits that differ between machines.
+        # Ten significant digits: more than any measurement here, without the last bits, which differ between machines.
         writer.writerow(float(f"{value:.10g}") if isinstance(value, float) else value for value in values)
     return stream.getvalue()
 
 
 def cell_text(cell: Cell | None, column: Column) -> str:
-    """``41.2 ± 0.8 (3)``; ``41.2 ± 0.8 (2/3)`` where values are missing; ``–`` where all are; blank by design."""
+    """A cell as text: ``41.2 ± 0.8 (3)``, ``41.2 ± 0.8 (2/3)`` if values are missing, ``–`` if all are; else blank."""
     if cell is not None and cell.words:
         return cell.words
     if cell is None or cell.value is None:
@@ -123,15 +123,16 @@ def cell_text(cell: Cell | None, column: Column) -> str:
 
 
 def number_text(value: float, column: Column) -> str:
+    """A number with its column's decimals and a true minus sign; a small p as ``< 0.0001``."""
     text = f"{value:.{column.decimals}f}"
     if column.spread == "none" and value > 0 and float(text) == 0:  # a p is never zero
         return f"< {10**-column.decimals:.{column.decimals}f}"
-    # Rounding must not leave a signed zero; a true minus sign keeps columns readable.
+    # No signed zero after rounding; a true minus sign keeps columns readable.
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def grids(table: Table) -> list[tuple[str, list[list[str]]]]:
-    """Each section's heading with its header and rows as text; a section has the columns that it has cells in."""
+    """Each section's heading, with its header and rows as text; a section shows only columns that it has cells in."""
     if not table.sections:
         return [("", _grid(table, list(dict.fromkeys(cell.row for cell in table.cells)), table.columns))]
     found = []
@@ -143,20 +144,20 @@ def grids(table: Table) -> list[tuple[str, list[list[str]]]]:
 
 
 def _grid(table: Table, rows: Sequence[str], given: Sequence[Column]) -> list[list[str]]:
-    """Header and rows as text; the paper's values follow the column they belong to, under their own scale."""
+    """Header and rows as text; the paper's values follow their column, in a column that names the paper's backbone."""
     columns = [["", *rows]]
     for column in given:
         cells = [table.cell(row, column.label) for row in rows]
         columns.append([column.label + ARROWS[column.better], *(cell_text(cell, column) for cell in cells)])
         paper = [cell.paper if cell is not None else None for cell in cells]
-        if any(value is not None for value in paper):  # with the digits that the paper gives
+        if any(value is not None for value in paper):  # printed with the paper's digits
             stated = ["" if value is None else f"{value:g}".replace("-", "−") for value in paper]
             columns.append([f"paper's {column.label}, Llama-3.1-8B", *stated])
     return [list(line) for line in zip(*columns, strict=True)]
 
 
 def markdown(table: Table) -> str:
-    """The table with its caption, notes and, where cells are short of runs, the commands that fill them."""
+    """The table in Markdown with its caption and notes and, if runs are missing, the commands that make them."""
     lines = [f"# {table.title}", "", table.caption, ""]
     for heading, rows in grids(table):
         header, *body = ("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in rows)
@@ -164,14 +165,14 @@ def markdown(table: Table) -> str:
         lines += [*([f"## {heading}", ""] if heading else []), header, rule, *body, ""]
     lines += [f"- {note}" for note in table.notes]
     if table.commands:
-        lines += ["", "Not every run is there yet. What is missing is made by", "", "```", *table.commands, "```"]
+        lines += ["", "Some runs are missing. To make them:", "", "```", *table.commands, "```"]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def latex(table: Table) -> str:
-    """A booktabs table, with notes as its footnote text; with more rows than a page holds, a longtable.
+    """A booktabs table with its notes as footnote text; a longtable if it has more rows than a page.
 
-    Sections are tables of their own below one caption; of a longtable, which has one header, headings between rows.
+    Sections are separate tabulars under one caption; in a longtable, which has one header, headings between rows.
     """
     notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
     named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"
@@ -194,7 +195,7 @@ def latex(table: Table) -> str:
 
 
 def _long(named: Sequence[str], parts: Sequence[tuple[str, str, list[str]]]) -> list[str]:
-    """The lines of a longtable but for its end; every part has the same columns and header."""
+    """The lines of a longtable without its end; every part has the same columns and header."""
     _, columns, (header, *_) = parts[0]
     lines = [rf"\begin{{longtable}}{columns}", "".join(named) + r"\\", r"\toprule", header, r"\midrule", r"\endhead"]
     for heading, _, (_, *body) in parts:
@@ -205,7 +206,7 @@ def _long(named: Sequence[str], parts: Sequence[tuple[str, str, list[str]]]) -> 
 
 
 def _latex_rows(rows: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
-    """Alignment of the columns, and every row."""
+    """The column alignment, and every row in LaTeX."""
     return f"{{l{'r' * (len(rows[0]) - 1)}}}", [
         " & ".join(text.translate(LATEX) for text in row) + r" \\" for row in rows
     ]

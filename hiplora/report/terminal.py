@@ -1,4 +1,4 @@
-"""What a run prints when it is done: its scores, what it forgot, what it reused."""
+"""The text that a run prints when it is done: its scores, what it forgot, what it reused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[str] = ()) -> str:
-    """Text on one finished run; ``retain`` names what Retain counts, the four benchmarks where it is empty."""
+    """The text of one finished run; ``retain`` names what Retain counts, the four benchmarks if it is empty."""
     found = elsewhere(outcomes, retain=retain)
     parts = found if found else _trained_here(outcomes, retain)
     if engine.reused:
@@ -33,7 +33,7 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
 
 
 def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[str]:
-    """Scores, trainings and what was forgotten of adapters that this project trained."""
+    """The parts of the text for adapters trained here: scores, trainings, what they forgot."""
     scored = {_role(outcome): outcome for outcome in outcomes if isinstance(outcome.stage, Score)}
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
     edited = [outcome for outcome in outcomes if isinstance(outcome.record.result, Edited)]
@@ -52,7 +52,7 @@ def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[st
 
 
 def tally(engine: Engine) -> str:
-    """How much of a run was made and how much was there."""
+    """A sentence with the number of stages that a run made and reused."""
     return f"Made {len(engine.made)} stages, reused {len(engine.reused)}."
 
 
@@ -61,7 +61,7 @@ def _role(outcome: Outcome) -> str | None:
 
 
 def _scale(outcome: Outcome) -> float:
-    """The number that the update of what was scored is multiplied by."""
+    """The factor on the update that was scored."""
     return getattr(outcome.stage.of, "scale", 1.0)  # type: ignore[attr-defined]
 
 
@@ -75,7 +75,7 @@ def _place(record: Record, *, restored: bool) -> str:
 
 
 def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
-    """Every score before and after; beside them the tracked record's, where what was scored here is not it."""
+    """Every score before and after, and those of the tracked record if this run's record differs from it."""
     columns: dict[str, Any] = {}
     if base is not None:
         columns["base"] = base.record.result
@@ -110,7 +110,7 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
 
 
 def _line_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The scores of adapters that went on from each other; none where there are not several, or not all of a line."""
+    """The scores of adapters each trained on from the one before; empty unless there are several, all of one line."""
     scored: list[Any] = [outcome for outcome in outcomes if _role(outcome) == "adapter"]
     trains = [outcome.stage.of.train.id for outcome in scored]
     whole = len(trains) > 1 and [train.id for train in scored[-1].stage.of.train.line()] == trains
@@ -118,7 +118,7 @@ def _line_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _matrix(line: Sequence[Outcome]) -> str:
-    """Each benchmark's headline score after every stage of a line of trainings, and what follows from them."""
+    """Each benchmark's headline score after every stage of a line of trainings, and the measures of the line."""
     stages: list[Any] = [outcome.record.result.benchmarks for outcome in line]  # type: ignore[attr-defined]
     tasks = [outcome.stage.of.train.task.name for outcome in line[1:]]  # type: ignore[attr-defined]
     columns = [name for name in stages[0] if name in TASKS]
@@ -151,7 +151,7 @@ SHOWN = {
 
 
 def _edits(edited: Sequence[Outcome]) -> str:
-    """What became of the edits, of all of them and by category; beside them the bare backbone."""
+    """The measures of all edits and by category, beside those of the bare backbone."""
     base, *after = (outcome.record.result for outcome in edited)
     before: Any = figures_of_edits(alone(base))  # type: ignore[arg-type]
     found: Any = figures_of_edits(pairs(base, after))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Trainings of one kind by their seed, and values of each seed with what stands behind them."""
+"""The trainings of one method by seed, and values per seed with the records behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Trainings = dict[str, list[tuple[Entry, Adapter]]]  # by seed
 
 
 def trainings(evidence: Evidence, group: str, method: str, *, number: int) -> Trainings:
-    """What was trained with one method, of each seed that has all its ``number`` adapters."""
+    """The trainings of one method by seed, for each seed that has all its ``number`` adapters."""
     found: Trainings = {}
     for slot in (evidence.slots[place] for place in evidence.select(group, method=method)):
         for entry in slot.entries:
@@ -24,7 +24,7 @@ def trainings(evidence: Evidence, group: str, method: str, *, number: int) -> Tr
 
 
 def sample(behind: Trainings, values: Mapping[str, float], expected: int) -> Sample:
-    """A value of each seed that has one."""
+    """The sample of values by seed, with the records of ``behind``."""
     return Sample({seed: _measured(behind[seed], value) for seed, value in values.items()}, expected)
 
 

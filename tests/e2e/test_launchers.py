@@ -97,7 +97,7 @@ def test_a_launcher_that_raises_ends_in_the_summary(start: Start, tmp_path: Path
     assert "Traceback" not in errors
     told = printed[printed.index("The launcher stopped") :].splitlines()
     assert told[0].startswith("The launcher stopped the sweep (RuntimeError: a worker died; HYDRA")
-    assert "0 of the 2 jobs that had started went well. Type the same command again" in told[0]
+    assert "0 of the 2 jobs that had started succeeded. Type the same command again" in told[0]
     assert told[1].split()[:2] == ["FAILED", "0:"]
     assert "/nowhere" in told[2]
     assert told[3].split()[:2] == ["UNKNOWN", "1:"]
@@ -127,7 +127,7 @@ def test_a_job_of_submitit_that_dies_does_not_stop_the_others(start: Start, tmp_
     printed, errors = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "Traceback" not in errors
-    assert "1 of the 2 jobs that had started went well" in printed
+    assert "1 of the 2 jobs that had started succeeded" in printed
     assert "ended without a status (killed?)" in printed
     assert ".submitit/<job>/*.out" in printed
 

@@ -125,7 +125,7 @@ def other_machine(results: Path) -> None:
 def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:
     swept = run("pipeline=train", "method.k=8,999", "seed=42,100", "--multirun")  # the flag may stand anywhere
     assert swept.returncode == 1
-    assert "2 of 4 jobs went well" in swept.stdout
+    assert "2 of 4 jobs succeeded" in swept.stdout
     assert "method.k=999" in swept.stdout
     assert "exceeds" in swept.stdout
     assert len(adapters(tmp_path / "outputs")) == 2
@@ -166,7 +166,7 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
     assert process.returncode == 130
     assert "Traceback" not in errors
     head, first, second = errors.splitlines()[-3:]
-    assert "1 of the 2 jobs that had started went well. Type the same command again" in head
+    assert "1 of the 2 jobs that had started succeeded. Type the same command again" in head
     assert first.split()[:2] == ["ok", "0:"]
     assert second.split()[:2] == ["STOPPED", "1:"]
     assert "seed='100'" in second

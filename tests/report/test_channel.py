@@ -43,5 +43,5 @@ def test_its_cells_are_marked_and_a_note_says_why() -> None:
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert STILL in rows["HiP-LoRA"]
     assert STILL not in rows["LoRA"]
-    assert f"- {STILL} of an adapter whose principal channel holds under 1%" in text
+    assert f"- {STILL} from an adapter whose principal channel holds under 1%" in text
     assert STILL not in markdown(build(evidence))

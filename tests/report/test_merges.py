@@ -208,7 +208,8 @@ def test_parity_is_told_with_its_exceptions():
             record = train.model_copy(update={"result": result, "asked": {"method": {"name": method}}})
             slots.append(replace(slot, entries=(Entry(role="train", record=record),)))
     (note,) = parity_notes(replace(evidence, slots=slots))
-    assert note.startswith("Deployed parameters, to be equal within 1%: HiP-LoRA 1,000; AdaLoRA × 0.990 to 1.010 (exc")
+    assert note.startswith("Deployed parameters, which should be equal to within 1%: HiP-LoRA 1,000; AdaLoRA × ")
+    assert "HiP-LoRA 1,000; AdaLoRA × 0.990 to 1.010 (exception: " in note
     assert "; 1,500 trained, 990 to 1,010 deployed)" in note
     assert note.endswith("(exception: stores one magnitude per row of every matrix; 1,050 trained, 1,050 deployed).")
 

@@ -128,7 +128,7 @@ def test_a_run_shows_an_item_that_it_learned_with_prompt_and_answers(page, made)
     assert "learned" in words
     assert any(item["question"] in words for item in made._items["gsm8k"][1])
     assert "polyline" in article  # its curve
-    assert "Those of conf/." in words
+    assert "The same as in conf/." in words
 
 
 def test_a_page_without_records_says_what_to_type(tmp_path, monkeypatch, elsewhere):

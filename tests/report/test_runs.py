@@ -83,7 +83,7 @@ def test_one_record_with_prompts_that_are_those_of_the_record(made, said):
     path.write_bytes(gzip.compress(b"".join(_with_other_prompts(kept))))
     changed = said("show", id, "--predictions", "all")
     assert items[0]["question"] not in changed
-    assert "not those of the data here" in changed
+    assert "differs from the data here" in changed
     path.unlink()
     assert "holds the predictions of" in said("show", id, status=2)
     path.write_bytes(kept)

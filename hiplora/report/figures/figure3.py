@@ -1,4 +1,4 @@
-"""Figure 3: what λ and γ of the stability budget do to learning and forgetting, beside scaling LoRA's update."""
+"""Figure 3: the effect of λ and γ of the stability budget on learning and forgetting, beside scaling LoRA's update."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hiplora.report.notes import figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-LORA = "lora"  # the group, and its one method
+LORA = "lora"  # the group and its one method
 GREY = {"color": "0.55", "zorder": 1}
 GROUPS = ("relative", "absolute")
 NOTES = (
     "Word problems, on validation. Learning is the fall of the adapter's own NLL from the backbone's, forgetting the "
-    "rise of the cross-entropy on general text; both over those of LoRA's adapter of the same seed, which is at "
-    "(1, 1). A point is the mean of a setting over the seeds with 95 % Student-t intervals of these ratios.",
-    "The grey line is LoRA's update scaled, c ΔW, with the interval of its forgetting: what less training strength "
-    "alone does. A setting below it forgets less than LoRA where both have learned as much.",
-    "λ is the weight of the stability budget, γ the exponent of the singular-value weights. A point is named by what "
-    "sets it apart; the heading says what holds otherwise. All else is the same in a panel, the learning rate that of "
-    "the selected method. In parentheses: seeds, of the panel with fewer.",
+    "rise of the cross-entropy on general text; both relative to LoRA's adapter of the same seed, which is at (1, 1). "
+    "A point is the mean of a setting over the seeds, with 95 % Student-t intervals of these ratios.",
+    "The grey line is LoRA's update scaled, c ΔW, with the interval of its forgetting: the effect of a smaller update "
+    "alone. A setting below it forgets less than LoRA at the same learning.",
+    "λ is the weight of the stability budget, γ the exponent of the singular-value weights. A point is named by the "
+    "setting that it changes; the heading gives the others. Everything else is the same within a panel; the learning "
+    "rate is that of the selected method. In parentheses: the number of seeds, in the panel with fewer.",
 )
 Ratios = dict[str, Sample]  # of "gain" and "text"
 
@@ -53,7 +53,7 @@ def _scales(evidence: Evidence) -> list[float]:
 
 
 def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[int, Any]:
-    """Rows of the frontiers by seed: each seed's adapter, its finished update scaled."""
+    """The frontiers' rows by seed: each seed's adapter with its finished update at a scale."""
     frame = evidence.frontiers
     if frame.empty:
         return {}
@@ -62,7 +62,7 @@ def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[i
 
 
 def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Mapping[int, Any]) -> Ratios:
-    """What each seed has learned and forgotten, over LoRA's of the same seed."""
+    """What each seed's adapter has learned and forgotten, relative to LoRA's of the same seed."""
     found: Ratios = {}
     for measure in ("gain", "text"):
         of = {}
@@ -77,7 +77,7 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
 
 
 def _dot(panel: str, series: str, pair: Ratios) -> Dot:
-    """The mean of both ratios, with both intervals."""
+    """The means of both ratios as a point, with both intervals."""
     gain, text = pair["gain"], pair["text"]
     return dot(panel, series, float(gain.values.mean()), text, text.interval("t"), across=gain.interval("t"))
 

@@ -1,4 +1,4 @@
-"""Figure 4: how far the principal gains of HiP-LoRA move, by the singular value and by γ."""
+"""Figure 4: how far the principal gains of HiP-LoRA move, by singular value and γ."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 GROUPS = ("relative", "absolute")
 NOTES = (
-    "φ_i is what training has added to the singular value σ_i of a direction of the backbone (relative gains: "
-    "φ_i = σ_i δ_i, and δ_i is trained). The directions of all adapted matrices are cut into quantile bins of σ. A "
-    "point is the mean of |φ_i| over a bin, at its mean σ, and then over seeds; bands are 95 % Student-t intervals of "
-    "the seeds. In parentheses: seeds, of the panel with fewer.",
+    "φ_i is what training has added to the singular value σ_i of a direction of the backbone (relative gains: φ_i = "
+    "σ_i δ_i, and δ_i is trained). The directions of all adapted matrices are divided into quantile bins of σ. A "
+    "point is the mean of |φ_i| over a bin, at its mean σ, then over seeds; bands are 95 % Student-t intervals over "
+    "the seeds. In parentheses: the number of seeds, in the panel with fewer.",
     "The stability budget is λ Σ w_i φ_i² with w_i ∝ σ_i^γ, normalised to a mean of 1 in each matrix: a larger γ "
-    "protects the leading directions more, γ = 0 all of them alike. λ is fixed in each panel (conf/experiment/"
-    "figure4.yaml). The scales of the two panels differ.",
+    "protects the leading directions more, γ = 0 protects all equally. λ is fixed in each panel (conf/experiment/"
+    "figure4.yaml). The axes of the two panels differ.",
 )
 
 
@@ -37,7 +37,7 @@ def build(evidence: Evidence) -> Figure:
 
 
 def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
-    """The bins of one γ; their edges are the backbone's, so that bins of one number are of the same directions."""
+    """The points of one γ. Bins depend on the backbone alone, so bins of the same number have the same directions."""
     panel, name = (evidence.experiment.label(key) for key in (group, method))
     seeds = evidence.experiment.keys(group, "seed")
     behind = trainings(evidence, group, method, number=1)

@@ -1,4 +1,4 @@
-"""Figure 5: training loss of HiP-LoRA and its ablations, and how far theirs is from its own."""
+"""Figure 5: training loss of HiP-LoRA and its ablations, and the differences of theirs to its."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ WINDOWS = 12
 LOSS, APART = "loss", "minus HiP-LoRA's"
 LINEAR = 0.02  # nats within which the axis of differences is linear
 NOTES = (
-    f"Task loss in nats per label token, without the stability budget, as means over {WINDOWS} windows of the steps; "
-    "per seed the mean over the adapters of the four tasks, then over seeds, with the 95 % Student-t band over seeds.",
-    "Below: the same minus that of HiP-LoRA. A seed's trainings see the same examples in the same order, so what "
-    "examples do to the loss cancels there; the axis is linear within "
-    f"±{LINEAR} nats and logarithmic beyond. In parentheses: seeds, of the panel with fewest.",
+    f"Task loss in nats per label token, without the stability budget, averaged over {WINDOWS} windows of the steps; "
+    "for each seed the mean over the adapters of the four tasks, then over seeds, with the 95 % Student-t band over "
+    "seeds.",
+    "Below: the same minus HiP-LoRA's. All trainings of a seed see the same examples in the same order, so the effect "
+    f"of the examples on the loss cancels there; the axis is linear within ±{LINEAR} nats and logarithmic beyond. In "
+    "parentheses: the number of seeds, in the panel with the fewest.",
 )
 
 
 def build(evidence: Evidence) -> Figure:
-    """Loss, and the difference to the whole method, for each parameterisation."""
+    """Panels of the loss and of the difference to the full method, for each parameterisation."""
     dots: list[Dot] = []
     for group in dict.fromkeys(run.group for run in evidence.experiment.runs):
         whole, *ablations = evidence.experiment.keys(group, "method")
@@ -44,17 +45,17 @@ def build(evidence: Evidence) -> Figure:
 
 
 def _curves(evidence: Evidence, group: str, method: str) -> list[tuple[float, Sample]]:
-    """The loss in every window, at its mean step, of each seed that has all tasks."""
+    """The mean step and the loss of every window, for the seeds that have all tasks."""
     seeds, tasks = (evidence.experiment.keys(group, axis) for axis in ("seed", "task"))
     behind = trainings(evidence, group, method, number=len(tasks))
     curves = {seed: [result for _, result in each if result.curve] for seed, each in behind.items()}
     losses = {seed: _windows(results) for seed, results in curves.items() if len(results) == len(tasks)}
-    steps = next(iter(losses.values()), {})  # the same of all, as all trainings have as many
+    steps = next(iter(losses.values()), {})  # the same for all, as all trainings have as many steps
     return [(x, sample(behind, {seed: each[x] for seed, each in losses.items()}, len(seeds))) for x in steps]
 
 
 def _windows(results: Sequence[Adapter]) -> dict[float, float]:
-    """Mean loss of every window by its mean step, over adapters trained for as many steps."""
+    """The mean loss of every window by its mean step, over adapters trained for equally many steps."""
     losses = np.array([[entry["loss"] for entry in result.curve] for result in results]).mean(axis=0)
     steps = np.arange(1, len(losses) + 1)
     cut = (np.array_split(each, min(WINDOWS, len(losses))) for each in (steps, losses))
@@ -74,7 +75,7 @@ def _draw(canvas: Canvas, made: Figure) -> None:
     groups = list(dict.fromkeys(each.panel.rpartition(", ")[0] for each in made.dots)) or [""]
     grid: Any = canvas.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
     for (above, below), group in zip(grid.T, groups, strict=True):
-        above.set(title=group, yscale="log")  # before anything is drawn, for the margins
+        above.set(title=group, yscale="log")  # before drawing, since it affects the margins
         below.set_yscale("symlog", linthresh=LINEAR)
         for axes, what in ((above, LOSS), (below, APART)):
             panel = made.panel(f"{group}, {what}")

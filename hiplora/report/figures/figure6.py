@@ -1,4 +1,4 @@
-"""Figure 6: what perturbing a singular direction costs, in bins of the singular value."""
+"""Figure 6: the cost of perturbing a singular direction, in bins of the singular value."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BINS = 6
 UNITS = {"acc": "drop in accuracy (pp)", "nll": "rise in NLL (nats/token)"}
 NOTES = (
     PROBED,
-    f"Each kind of perturbation is cut into {BINS} quantile bins of σ. A point is the mean over the interventions of a "
-    "bin, at their mean σ; bars are 95 % Student-t intervals, as if interventions were independent. In parentheses: "
-    "interventions.",
+    f"The interventions of each kind are divided into {BINS} quantile bins of σ. A point is the mean over a bin, at "
+    "its mean σ; bars are 95 % Student-t intervals, as if interventions were independent. In parentheses: the number "
+    "of interventions.",
 )
 
 
@@ -65,5 +65,5 @@ def _draw(canvas: Canvas, made: Figure) -> None:
 
 
 def _counted(dots: Sequence[Dot]) -> str:
-    """A series with the interventions behind its line."""
+    """A series with its marks and the number of interventions behind its line."""
     return f"{dots[0].series}{joined(each.marks for each in dots)} ({sum(each.n for each in dots) // len(COSTS)})"

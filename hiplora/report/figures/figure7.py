@@ -1,4 +1,4 @@
-"""Figure 7: forgetting against learning, over the scale of the finished update and along the training; merges."""
+"""Figure 7: forgetting against learning, over scales of the finished update and along training; merges."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from hiplora.report.notes import figure, level_notes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-LORA = "lora"  # whose finished adapters are 1 on both axes
+LORA = "lora"  # the finished adapters of this arm are 1 on both axes
 FRONTIER, TRAINING, LEVEL, MERGES, BY_SEED = "frontier", "training", "level", "merges", ", by seed"
-GROUPS = ("frontier", "longer")  # of runs; the second has one task alone
+GROUPS = ("frontier", "longer")  # groups of runs; the second has only one task
 NOTES = (
     "Left: learning is the fall of the own NLL on validation from the backbone's, forgetting the rise of the "
-    "cross-entropy on general text; both in units of LoRA's mean at c = 1 for the task, means over the tasks of a "
+    "cross-entropy on general text; both in units of LoRA's mean at c = 1 for the task, averaged over the tasks of a "
     "seed, then over seeds, with the 95 % Student-t band of the forgetting. Points are scales c of the finished "
-    "update, the thin line behind is the training, c = 1. The dotted line is the level of Table 16. In parentheses: "
-    "seeds.",
-    "Right: what a merge of four keeps of its adapters' gains in NLL, against the mean of these gains (test); each "
-    "adapter at its level. Small: a seed; large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
+    "update; the thin line behind them is the training at c = 1. The dotted line is the level of Table 16. In "
+    "parentheses: the number of seeds.",
+    "Right: the share of its adapters' gains in NLL that a merge of four keeps, against the mean of these gains "
+    "(test); each adapter at its level. Small: one seed; large: their mean with its 95 % Student-t interval. Filled: "
+    "{0}; open: {1}.",
 )
 
 
 def build(evidence: Evidence) -> Figure:
-    """A frontier with its training per arm; a cloud of merges per arm and operator."""
+    """For each arm a frontier and its training; for each arm and operator a cloud of merges."""
     operators = evidence.experiment.keys("merges", "merge")
     units = _units(evidence)
     dots = [*_level(evidence, units)]
@@ -69,7 +70,7 @@ def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
 
 
 def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
-    """The points of one arm, by scale and then by step, of the seeds that have all tasks."""
+    """The points of one arm, by scale and by step, over the seeds that have all tasks."""
     frame, tasks = evidence.frontiers, evidence.comparable(group)
     if frame.empty or not set(tasks) <= set(units.index):
         return
@@ -94,7 +95,7 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
-    """Every seed's merge, then their mean, whose panel is named for it."""
+    """Every seed's merge, then their mean, in separate panels."""
     kept, gains = (
         per_seed(evidence, measure, group="merges", method=arm, merge=operator) for measure in ("kept", "kept_of")
     )

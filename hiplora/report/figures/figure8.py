@@ -1,4 +1,4 @@
-"""Figure 8: the share of merges that keep τ of every task's gain in NLL, for every τ instead of one."""
+"""Figure 8: the share of merges that keep τ of every task's gain in NLL, as a function of τ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 TAUS = np.linspace(0, 1, 21)
-GROUPS = ("addition", "ties")  # of runs, a panel each
+GROUPS = ("addition", "ties")  # groups of runs, one panel each
 NOTES = (
-    "Share of the merges that keep at least τ of the gain in NLL of every task: the smallest of (base − merged) / "
-    "(base − own) over the tasks, of the gold answers. Merges of all sizes are pooled.",
-    "In parentheses: merges. The CSV has the 95 % adapter-level (pigeonhole) bootstrap interval of every share; merges "
-    "share adapters.",
+    "The share of merges for which the smallest (base − merged) / (base − own) over the tasks, in NLL of the gold "
+    "answers, is at least τ. Merges of all sizes are pooled.",
+    "In parentheses: the number of merges. The CSV has the 95 % adapter-level (pigeonhole) bootstrap interval of every "
+    "share, since merges share adapters.",
 )
 
 

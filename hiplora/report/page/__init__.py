@@ -1,1 +1,1 @@
-"""One self-contained HTML file of everything that records say: a summary, tables, figures, and every run."""
+"""The report page: one self-contained HTML file with a summary, all tables and figures, and every run."""

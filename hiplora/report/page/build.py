@@ -1,4 +1,4 @@
-"""The page from a folder of results: everything gathered, then written by the templates beside this file."""
+"""The HTML page of a results folder: all data is gathered here and written by the templates beside this file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from hiplora.report.tables import TABLES
 
 EVERYTHING = (*TABLES, *FIGURES)
 TEMPLATES = Path(__file__).with_name("templates")
-ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # of the list; other kinds stand last
+ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # in the list of runs; other kinds come last
 PANEL = {"width": 300, "height": 240}
 
 
 def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING) -> str:
-    """HTML of everything in ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names the exhibits.
+    """The HTML page of ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names tables and figures.
 
     Raises:
         UserError: there is no such folder, table or figure, or the overrides do not compose.
     """
     if unknown := [name for name in only if name not in EVERYTHING]:
-        raise UserError(f"{', '.join(unknown)} is no table or figure; choose among {', '.join(EVERYTHING)}.")
+        raise UserError(f"{', '.join(unknown)} is not a table or figure; choose among {', '.join(EVERYTHING)}.")
     shelf = Shelf(folder)
     settings = data_words(folder, words)
     runs = sorted(grouped(shelf), key=lambda run: (ORDER.get(run.kind, len(ORDER)), run.head.started))
@@ -62,7 +62,7 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
 
 
 def render(**values: Any) -> str:
-    """The template, filled."""
+    """The page's template, filled with values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -82,13 +82,13 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _methods(views: Sequence[View]) -> list[str]:
-    """The methods with a look of their own: those with most adapters."""
+    """The methods that get their own look: those with the most adapters."""
     counts = Counter(view.method for view in views if view.run.kind == "adapter" and view.method)
     return [name for name, _ in counts.most_common(len(drawing.LOOKS))]
 
 
 def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.Scatter]:
-    """Learning against forgetting, a panel for each task and evaluation."""
+    """Scatter plots of learning against forgetting, one panel per task and evaluation."""
     found: dict[tuple[str, str], list[drawing.Mark]] = {}
     for view in views:
         of = view.facts

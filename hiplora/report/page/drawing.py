@@ -1,4 +1,4 @@
-"""Small drawings as SVG that follow the page's colours: a training curve, and learning against forgetting."""
+"""Small SVG drawings in the page's colours: a training curve, and learning against forgetting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hiplora.report.figure import SERIES
 
-POINTS = 120  # of a curve; a longer training is averaged
-# Half a marker's size is 4: the shapes of the figures, by the name that matplotlib gives them.
+POINTS = 120  # of a curve; longer trainings are averaged
+# The markers of the figures as SVG paths, about 8 pixels wide, by their names in matplotlib.
 SHAPES = {
     "o": "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "s": "M-3.2-3.2h6.4v6.4h-6.4z", "^": "M0-4.2L4 3.2H-4z",
     "D": "M0-4.4L4.4 0L0 4.4L-4.4 0z", "v": "M0 4.2L4-3.2H-4z",
@@ -20,7 +20,7 @@ LOOKS = tuple((color, SHAPES[marker]) for color, marker, _ in SERIES)
 
 @dataclass(frozen=True)
 class Axis:
-    """Numbers to pixels, with ticks at round numbers."""
+    """An axis: a mapping from numbers to pixels (``place``), with ticks at round numbers."""
 
     ticks: tuple[tuple[float, str], ...]  # pixel, words
     place: Callable[[float], float]
@@ -32,14 +32,14 @@ class Mark:
 
     x: float
     y: float
-    series: int | None  # of the looks; None is any other method
+    series: int | None  # index into the looks; None for a method without its own
     href: str
     title: str
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A training curve: its points as SVG has them, and its axes."""
+    """A training curve: its points in SVG's format, and its axes."""
 
     points: str
     x: Axis
@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Marks in pixels, the Pareto front as SVG's points, the place of zero where it is on the axes."""
+    """A scatter plot: marks in pixels, the Pareto front in SVG's format, and the axes."""
 
     title: str
     marks: tuple[Mark, ...]
@@ -58,7 +58,7 @@ class Scatter:
 
 
 def axis(values: Sequence[float], start: float, end: float, *, ticks: int = 4) -> Axis:
-    """An axis that holds the values between two pixels."""
+    """An axis that maps the range of the values to the pixels from ``start`` to ``end``."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(values), max(values)
@@ -75,7 +75,7 @@ def axis(values: Sequence[float], start: float, end: float, *, ticks: int = 4) -
 
 
 def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height: int) -> Curve:
-    """The loss of every step, of neighbouring steps their mean where there are many."""
+    """The curve of the losses; with many steps, neighbouring ones are averaged."""
     size = -(-len(steps) // POINTS)
     parts = [slice(start, start + size) for start in range(0, len(steps), size)]
     xs, ys = ([sum(values[part]) / len(values[part]) for part in parts] for values in (steps, losses))
@@ -84,7 +84,7 @@ def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height
 
 
 def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Scatter:
-    """Marks of one task on common axes; zero is on both."""
+    """The scatter plot of one task's marks; both axes include zero."""
     x = axis([0.0, *(mark.x for mark in marks)], 46, width - 8)
     y = axis([0.0, *(mark.y for mark in marks)], height - 40, 8)
     front = pareto([(mark.x, mark.y) for mark in marks])
@@ -93,7 +93,7 @@ def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Sc
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those that no other beats in both: learned more (x) and forgot less (y); in the order of x."""
+    """The Pareto front: points for which no other has both larger x (learned) and smaller y (forgot), by x."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(set(points), key=lambda point: (-point[0], point[1])):
         if not front or y < front[-1][1]:

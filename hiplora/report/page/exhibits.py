@@ -1,4 +1,4 @@
-"""Tables and figures as the page shows them: every number a link to the runs behind it."""
+"""Tables and figures for the page: every number links to the runs behind it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from hiplora.report.find import gather, identify
 from hiplora.report.frame import Evidence
 from hiplora.report.table import ARROWS, Cell, Column, Table, cell_text
 
-Link = tuple[str, str]  # where it leads, its words
-Find = Callable[[str, str], Link | None]  # of a record's id and place
+Link = tuple[str, str]  # target, text
+Find = Callable[[str, str], Link | None]  # the link of a record by its id and ``where``
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell: its text, and the link behind it where there is a run."""
+    """A cell: its text, and its link if there is a run behind it."""
 
     text: str
     href: str | None = None
     paper: bool = False
-    words: bool = False  # whether it is a sentence and no number
+    words: bool = False  # whether it holds words instead of a number
 
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a table under one header."""
+    """A part of a table with its own header."""
 
     heading: str
     header: Sequence[Shown]
@@ -40,7 +40,10 @@ class Section:
 
 @dataclass
 class Exhibit:
-    """A table or figure, or why there is none; ``behind`` are runs that a number of several leads to."""
+    """A table or figure, or the ``problem`` for which there is none.
+
+    ``there`` of ``wanted`` runs exist; ``behind`` holds the lists of runs that numbers with several runs link to.
+    """
 
     name: str
     title: str
@@ -50,20 +53,20 @@ class Exhibit:
     problem: str = ""
     picture: str = ""
     sections: list[Section] = field(default_factory=list)
-    width: int = 0  # of the picture in pixels, at most
+    width: int = 0  # largest width of the picture, in pixels
     points: Sequence[tuple[Dot, str | None]] = ()
     behind: list[tuple[str, list[Link]]] = field(default_factory=list)
 
     @property
     def filled(self) -> bool:
-        """Whether anything of it is there."""
+        """Whether it has any number or point."""
         if isinstance(self.made, Figure):
             return bool(self.made.dots)
         return self.made is not None and any(cell.value is not None for cell in self.made.cells)
 
 
 def exhibits(names: Sequence[str], settings: Sequence[str], find: Find) -> Iterator[Exhibit]:
-    """Tables and figures; one that cannot be made says why."""
+    """The tables and figures with these names; one that cannot be made has a ``problem``."""
     for name in names:
         experiment = load(name)
         try:
@@ -91,14 +94,14 @@ def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:
 
 
 class Links:
-    """Links of a table or figure: straight to a single run, else to a list of runs below it."""
+    """The links of a table or figure: directly to a single run, otherwise to a list of runs below it."""
 
     def __init__(self, name: str, where: str, find: Find) -> None:
         self._name, self._where, self._find = name, where, find
         self._lists: dict[tuple[Link, ...], str] = {}
 
     def of(self, runs: Sequence[str]) -> str | None:
-        """Where a number leads; None where no run of it is on the page."""
+        """The target of a number's link; None if none of its runs is on the page."""
         found = tuple(link for id in runs if (link := self._find(id, self._where)) is not None)
         if not found:
             return None
@@ -107,7 +110,7 @@ class Links:
         return "#" + self._lists.setdefault(found, f"{self._name}-runs-{len(self._lists) + 1}")
 
     def lists(self) -> list[tuple[str, list[Link]]]:
-        """Every list by its anchor."""
+        """Every list of runs with its anchor."""
         return [(anchor, list(links)) for links, anchor in self._lists.items()]
 
 

@@ -1,4 +1,4 @@
-"""What a run learned and forgot, beside the backbone under the same evaluation."""
+"""What a run's adapter learned and forgot, relative to the backbone under the same evaluation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ FRONTIER = "frontier"
 
 @dataclass(frozen=True)
 class Facts:
-    """Numbers of one adapter, None where they were not measured; ``on`` says where: test, validation or frontier.
+    """The numbers of one adapter, None if not measured; ``on`` names the evaluation: test, validation or frontier.
 
-    ``own`` is the headline score in percent, ``learned`` the fall of the own NLL, the others as
-    :func:`hiplora.evaluation.retention.retention` has them. A frontier learns on validation and has no ``own``.
+    ``own`` is the headline score in percent, ``learned`` the fall of the own NLL in nats per token, the others are
+    defined by :func:`hiplora.evaluation.retention.retention`. A frontier measures learning on validation and has no
+    ``own``.
     """
 
     on: str
@@ -35,7 +36,7 @@ class Facts:
 
 
 def facts(run: Run, bases: Mapping[str, Record | None]) -> Facts | None:
-    """What a run's best record says of its adapter; ``bases`` are the backbone's records by :func:`key`."""
+    """The facts from a run's best record, None if it is not an adapter; ``bases``: backbone records by :func:`key`."""
     record, task = run.best, run.task
     if record is None or task is None:
         return None
@@ -56,7 +57,7 @@ def facts(run: Run, bases: Mapping[str, Record | None]) -> Facts | None:
 
 
 def _of_frontier(record: Record, base: Record | None, task: str) -> Facts | None:
-    """The finished adapter, c = 1."""
+    """The facts of the finished adapter at c = 1."""
     assert isinstance(record.result, Frontier)
     point = next((each for each in record.result.points if each.scale == each.fraction == 1), None)
     if point is None or base is None or not isinstance(base.result, Frontier):
@@ -72,16 +73,16 @@ def _fall(before: Mapping[str, Metrics], after: Mapping[str, Metrics], name: str
 
 
 def key(record: Record) -> str:
-    """What must be equal for scores to be compared: kind, device, backbone's arithmetic, evaluation and its items.
+    """A key that is equal for comparable scores: kind, device and arithmetic, evaluation and its numbers of items.
 
-    Which benchmarks were asked is no part of it, nor at how many scales of an adapter.
+    The benchmarks asked and the number of scales are not part of it.
     """
     sizes = [record.asked.get(name) for name in ("own_items", "other_items")]
     return repr((record.kind, record.where, record.asked.get("evaluation"), sizes))
 
 
 def backbones(records: Iterable[Record]) -> dict[str, Record | None]:
-    """The backbone's records by :func:`key`, of several the one with most benchmarks."""
+    """The backbone's records by :func:`key`; among several, the one with the most benchmarks."""
     found: dict[str, Record | None] = {}
     for record in records:
         of = record.asked.get("of", {}).get("kind")
@@ -98,7 +99,7 @@ def _breadth(record: Record) -> int:
 
 
 def members(shelf: Shelf, record: Record) -> list[Record]:
-    """Scores of a merge's adapters alone, under the same evaluation."""
+    """The scores of a merge's adapters alone, under the same evaluation; empty for other records."""
     if scored(record) != "merged":
         return []
     alone = [each for each in shelf.records if scored(each) == "adapter" and key(each) == key(record)]

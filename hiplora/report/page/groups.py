@@ -1,4 +1,4 @@
-"""Runs as a reader thinks of them: a training with all that was measured of its adapter; else a record alone."""
+"""Records grouped into runs: a training with everything measured on its adapter; any other record alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hiplora.stages.results import Adapter, Frontier, Scores
 
 @dataclass(frozen=True)
 class Run:
-    """``records`` in the order in which they were made, the training first; ``train`` is None where there is none."""
+    """One run: its ``records`` in the order in which they were made, and its ``train``, which comes first, or None."""
 
     train: Record | None
     records: tuple[Record, ...]
 
     @property
     def head(self) -> Record:
-        """The record that the run goes by."""
+        """The record that names the run."""
         return self.records[0]
 
     @cached_property
     def kind(self) -> str:
-        """What it is: adapter, backbone, merged, else the kind of its record."""
+        """adapter, backbone or merged; otherwise the kind of its record."""
         return "adapter" if self.train is not None else str(self.head.asked.get("of", {}).get("kind", self.head.kind))
 
     @property
     def task(self) -> str | None:
-        """What the adapter was trained on."""
+        """The task that the adapter was trained on; None without a training."""
         return None if self.train is None else self.train.asked.get("task", {}).get("name")
 
     @cached_property
     def best(self) -> Record | None:
-        """The record that says most of the unscaled adapter or model: scores on test, on validation, a frontier."""
+        """The most informative record of the unscaled adapter or model: scores on test, on validation, a frontier."""
 
         def rank(record: Record) -> tuple[int, bool, int]:
             result = record.result
@@ -49,17 +49,17 @@ UNSCALED = ("adapter", "backbone", "merged", "folder")
 
 
 def scored(record: Record) -> str | None:
-    """What a record's scores are of, such as adapter or scaled; None where it is no record of scores."""
+    """The kind of source that a record scores, such as adapter or scaled; None if it does not hold scores."""
     return record.asked.get("of", {}).get("kind") if isinstance(record.result, Scores) else None
 
 
 def split(record: Record) -> str:
-    """Where it was scored."""
+    """The split that was scored: test or validation."""
     return record.asked.get("evaluation", {}).get("splits", "test")
 
 
 def grouped(shelf: Shelf) -> list[Run]:
-    """Every record in one run, the first-made run first."""
+    """The runs in the order in which they were made; every record is in one of them."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(shelf.records, key=lambda record: not isinstance(record.result, Adapter)):
         key = (record.id, record.where)

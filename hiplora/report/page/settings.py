@@ -1,4 +1,4 @@
-"""The settings of a record beside those of conf/: what differs comes first."""
+"""The settings of a record compared with those of conf/."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hiplora.pipelines.base import scores, training
 from hiplora.report.runs.fields import Fields, Value, asked, flat, shown
 from hiplora.stages.record import Record
 
-TITLE = ("method", "task", "seed", "of", "operator")  # said in the title of a run
+TITLE = ("method", "task", "seed", "of", "operator")  # part of a run's title
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``changed`` are (name, value, value of conf/); ``reason`` says why nothing could be compared."""
+    """A record's settings: ``changed`` are (name, value, value of conf/); ``reason`` says why nothing was compared."""
 
     changed: tuple[tuple[str, Value, Value], ...]
     every: Fields
@@ -25,25 +25,25 @@ class Settings:
 
     @property
     def words(self) -> str:
-        """What differs, in a few words for a list: not the files, and not what only counts versions."""
+        """The differences as a short text for the list of runs, without files and versions."""
         plain = [each for each in self.changed if not each[0].startswith("reads.") and "version" not in each[0]]
         return ", ".join(f"{name.rpartition('.')[2]}={shown(value)}" for name, value, _ in plain)
 
 
 class Defaults:
-    """What conf/ composes for a method, a task and an operator; ``words`` are the overrides of all runs here."""
+    """The settings of conf/ by method, task and operator; ``words`` are the overrides of all runs of the folder."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
         self._known: dict[tuple[str, ...], Fields | str] = {}
 
     def of(self, record: Record) -> Settings:
-        """The settings of a record, compared."""
+        """The settings of a record, compared with those of conf/."""
         every = asked(record)
         plain = self._plain(every)
         if isinstance(plain, str):
             return Settings((), every, plain)
-        several = "," in str(every.get("task"))  # a merge's adapters: each has the form of its own task
+        several = "," in str(every.get("task"))  # a merge: each adapter has its own task's settings
         shared = [name for name in every if name in plain and name not in TITLE]
         shared = [name for name in shared if not (several and name.startswith(("task.", "reads.")))]
         return Settings(tuple((n, every[n], plain[n]) for n in shared if every[n] != plain[n]), every)

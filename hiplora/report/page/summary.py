@@ -1,4 +1,4 @@
-"""What the page says first: the question, the answer that the records give, and one picture."""
+"""The summary at the top of the page: the question, the answer that the records give, and one picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hiplora.report.page.exhibits import Exhibit, Section
 from hiplora.report.page.groups import Run
 from hiplora.report.table import Table
 
-ANSWERS = "table16"  # whose first contrasts are the question of the project
+ANSWERS = "table16"  # its first contrasts answer the project's question
 PICTURE = "figure7"
 FIRST = "Contrasts: text rise (primary)"
 LEAD = {
@@ -23,7 +23,7 @@ LEAD = {
 
 @dataclass(frozen=True)
 class Summary:
-    """``lead`` answers in a sentence, ``contrasts`` holds the numbers, ``missing`` says what an answer waits for."""
+    """``lead`` is the answer in a sentence, ``contrasts`` has the numbers, ``missing`` says how many runs exist."""
 
     lead: str
     contrasts: Section | None
@@ -34,7 +34,7 @@ class Summary:
 
 
 def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> Summary:
-    """The answer as far as it is there."""
+    """The summary, as far as the runs allow."""
     by_name = {each.name: each for each in exhibits}
     of = by_name.get(ANSWERS)
     section, verdict = _answer(of)

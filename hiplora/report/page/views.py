@@ -1,4 +1,4 @@
-"""What the page shows of one run: its settings, curve, scores before and after, and what the model answered."""
+"""The page's view of one run: its settings, curve, scores before and after, and the model's answers."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from hiplora.report.runs.text import headline
 from hiplora.stages.record import Record, Sample
 from hiplora.stages.results import Adapter, Scores
 
-TRAINING = {  # numbers of a training that a reader looks for, in words
+TRAINING = {  # the numbers of a training to show, with their labels
     "steps": "steps", "tokens": "tokens", "epochs": "epochs", "final_loss": "final loss (nats/token)",
     "seconds": "seconds", "tokens_per_second": "tokens per second", "deployed_parameters": "parameters, deployed",
     "update_norm": "‖ΔW‖", "top_share": "share in the leading subspaces", "channel_share": "share of the channel",
 }  # fmt: skip
-MOST = 40  # numbers of a record of another kind
-WIDE = 60  # characters of such a number: one bit for each item is none to read
-LOWER = ("nll", "empty")  # metrics that are better when they are lower
+MOST = 40  # numbers shown of a record of another kind
+WIDE = 60  # characters of such a number at most, which leaves out strings with one bit per item
+LOWER = ("nll", "empty")  # metrics that are better when lower
 LONG = 600  # characters of a prompt or an answer
 SIZE = {"width": 420, "height": 150}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A metric before and after, ``alone`` of a merge's adapter by itself; texts, empty where not measured.
+    """A metric before and after as texts, empty if not measured; ``alone``: of a merge's adapter by itself.
 
-    ``change`` is against ``alone`` where that is there, else against ``before``.
+    ``change`` is relative to ``alone`` if it exists, otherwise to ``before``.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Answer:
-    """One item: what was asked, what is right, what the backbone and this model said; ``fate`` compares them."""
+    """One item: its prompt, right answer, the answers of backbone (``before``) and model; ``fate`` compares them."""
 
     benchmark: str
     id: str
@@ -61,7 +61,7 @@ class Answer:
 
 @dataclass
 class Part:
-    """What one record adds to a run."""
+    """One record's part of a run's view."""
 
     record: Record
     anchor: str
@@ -103,7 +103,7 @@ class Views:
         return backbones(self._shelf.records)
 
     def of(self, run: Run) -> View:
-        """Everything about one run."""
+        """The view of one run."""
         settings = self._defaults.of(run.head)
         every = settings.every
         method, task, seed = (shown(every[name]) if name in every else "" for name in ("method", "task", "seed"))
@@ -139,7 +139,7 @@ class Views:
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
-        """Counts of what was learned and forgotten by benchmark, and items that show it: more of the own one."""
+        """Counts of learned and lost items by benchmark, and example items, with more of the run's own benchmark."""
         items = by_benchmark(self._shelf.samples(record))
         before = self._base_items(base)
         counts, found = [], []
@@ -174,7 +174,7 @@ class Views:
 
 
 def anchor(record: Record) -> str:
-    """The name that links to a record lead to."""
+    """The HTML anchor of a record."""
     return f"r-{record.id}-{record.where}"
 
 
@@ -242,11 +242,11 @@ def _short(value: object) -> str:
 
 
 def _cut(text: str) -> str:
-    """A text with the middle of a long one left out, and control characters made visible."""
+    """A text, shortened in the middle if it is long, with control characters made visible."""
     short = text if len(text) <= LONG else f"{text[: LONG // 2]} […] {text[-LONG // 2 :]}"
     return "".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in short).strip("\n")
 
 
 def summary_of(records: Iterable[Record]) -> str:
-    """The headline numbers of a run that is no adapter."""
+    """The headline numbers of a run other than an adapter's."""
     return "; ".join(filter(None, (headline(record.result) for record in records)))

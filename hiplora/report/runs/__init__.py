@@ -1,1 +1,1 @@
-"""Records one by one: their fields under dotted names, filters over them, predictions with their prompts, as text."""
+"""Inspection of single records: fields under dotted names, filters, predictions with their prompts, text output."""

@@ -1,4 +1,4 @@
-"""Every field of a record under one dotted name: what was asked, what came out, where and when."""
+"""Every field of a record under a dotted name: settings, results, where and when it was made."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hiplora.stages.results import Adapter, Scores
 
 Value = str | int | float | bool | None
 Fields = dict[str, Value]
-INSIDE = {"of", "train", "adapters", "parent"}  # say where in a stage a field lies, not which field it is
+INSIDE = {"of", "train", "adapters", "parent"}  # nesting in a stage, left out of a field's name
 HEAD = ("kind", "id", "where", "name", "started", "digest")
 RESULT = "result"
 
 
 def fields(record: Record, marks: str = "") -> Fields:
-    """Everything that records can be listed, filtered and compared by; ``marks`` are a table's."""
+    """All fields by which records can be listed, filtered and compared; ``marks`` are those of tables."""
     raw = record.environment
     about: Fields = {name: getattr(record, name) for name in HEAD}
     about |= {"marks": marks, "commit": raw.get("git_commit"), "dirty": raw.get("git_dirty")}
@@ -27,12 +27,12 @@ def fields(record: Record, marks: str = "") -> Fields:
 
 
 def asked(record: Record) -> Fields:
-    """What was asked, by the names of the command line where these are unique: ``training.lr``, ``method``."""
+    """The settings of a record, under the names of the command line: ``training.lr``, ``method``."""
     return flat({key: value for key, value in record.asked.items() if key != "kind"})
 
 
 def numbers(record: Record) -> Fields:
-    """What came out: plain values as ``result.gsm8k.acc``, and how many there are of what stands in lists."""
+    """The results of a record: plain values such as ``result.gsm8k.acc``, and the lengths of lists of objects."""
     raw = record.result.model_dump()
     if isinstance(record.result, Scores):
         raw |= raw.pop("benchmarks") | {f"lm_eval.{name}": _shown_of(task) for name, task in raw.pop("lm_eval").items()}
@@ -43,16 +43,16 @@ def numbers(record: Record) -> Fields:
 
 
 def _shown_of(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores of an lm-eval task with half of a 95 % interval, and what a reader must know of them."""
+    """The scores of an lm-eval task with half the width of a 95 % interval, and its n, shots, version and group."""
     halves = {f"{metric} ±": NORMAL_95 * error for metric, error in task["stderr"].items()}
     return {**task["metrics"], **halves, **{key: task[key] for key in ("n", "shots", "version", "group")}}
 
 
 def flat(tree: Mapping[str, Any]) -> Fields:
-    """The leaves of a tree of settings, each under its dotted name.
+    """The leaves of a tree of settings by dotted name.
 
-    What has a name is known by it: ``method`` is the method's, ``benchmarks.gsm8k.scoring`` a benchmark's option. Where
-    several adapters have one field, their different values stand together.
+    Objects with a name are listed under it: ``method`` is the method's name, ``benchmarks.gsm8k.scoring`` a benchmark's
+    option. If several adapters have the same field, its different values are joined by commas.
     """
     found: dict[str, list[Value]] = {}
     for name, value in _leaves(tree, ""):
@@ -91,17 +91,17 @@ def _many(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed and printed, on one line: ``null``, ``true``, numbers with six digits."""
+    """A value as text on one line, as it is typed: ``null``, ``true``, numbers with six significant digits."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 
 def resolve(name: str, known: Iterable[str]) -> str:
-    """The full name of a field from its last words, such as ``training.lr`` from ``lr``.
+    """The full name of a field from its last parts, such as ``training.lr`` from ``lr``.
 
     Raises:
-        UserError: no record has it, or it says too little.
+        UserError: no record has such a field, or several fields match.
     """
     known = dict.fromkeys(known)
     if name in known:

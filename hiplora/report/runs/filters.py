@@ -1,4 +1,4 @@
-"""Filters over fields, as a user types them: ``method=hip,lora``, ``training.lr>1e-4``, ``name=*gsm8k*``."""
+"""Filters on fields as a user types them: ``method=hip,lora``, ``training.lr>1e-4``, ``name=*gsm8k*``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WORD = re.compile(r"(?P<field>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
 
 @dataclass(frozen=True)
 class Filter:
-    """What a field must be: one of ``values`` (``=``, ``!=``), or on one side of a number."""
+    """A condition on a field: one of ``values`` (``=``) or none of them (``!=``), or on one side of a number."""
 
     field: str
     sign: str
     values: tuple[str, ...]
 
     def holds(self, fields: Fields) -> bool:
-        """Whether a record is let through; one without the field never is."""
+        """Whether a record passes; one without the field never does."""
         if self.field not in fields:
             return False
         value = fields[self.field]
@@ -35,14 +35,14 @@ class Filter:
 
 
 def select(found: Sequence[Fields], words: Sequence[str]) -> list[Fields]:
-    """Those that pass every filter. Raises UserError for a word that is none, or names no field."""
+    """The records that pass every filter. Raises UserError for a word that is not a filter or names no field."""
     known = dict.fromkeys(name for fields in found for name in fields)
     filters = [parse(word, list(known)) for word in words] if found else []
     return [fields for fields in found if all(each.holds(fields) for each in filters)]
 
 
 def parse(word: str, known: Sequence[str]) -> Filter:
-    """A filter from a word. Raises UserError where it is none."""
+    """The filter that a word stands for. Raises UserError if it is not a filter."""
     match = WORD.fullmatch(word)
     if match is None:
         raise UserError(f"{word!r} is not a filter; type field=value, e.g. method=hip, or field>number.")

@@ -1,4 +1,4 @@
-"""What models answered, item by item: right or wrong, and which items flipped between two records."""
+"""Predictions item by item: right or wrong, and which items flipped between two records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Items = dict[str, Sample]  # by the item's id
 
 
 def by_benchmark(samples: Iterable[Sample]) -> dict[str, Items]:
-    """The predictions of each benchmark by item, in order; ``items`` are of none, such as edits."""
+    """The predictions of each benchmark by item id, in order; those without one, such as edits, under ``items``."""
     found: dict[str, Items] = {}
     for number, sample in enumerate(samples):
         found.setdefault(sample.get("benchmark", "items"), {})[str(sample.get("id", number))] = sample
@@ -19,7 +19,7 @@ def by_benchmark(samples: Iterable[Sample]) -> dict[str, Items]:
 
 
 def score(sample: Sample) -> float | None:
-    """1 for a right answer, 0 for a wrong one, the share that passed of several programs; None where none was asked."""
+    """1 for a right answer, 0 for a wrong one, the share of several programs that passed; None without an answer."""
     if verdicts := sample.get("verdicts"):
         return sum(verdict == "passed" for verdict in verdicts) / len(verdicts)
     value = sample.get("acc", sample.get("exact_match"))
@@ -27,20 +27,20 @@ def score(sample: Sample) -> float | None:
 
 
 def right(sample: Sample) -> bool | None:
-    """Whether the answer counts as right: of several programs, whether at least half passed."""
+    """Whether the answer counts as right: with several programs, whether at least half passed; None without one."""
     found = score(sample)
     return None if found is None else found >= 0.5
 
 
 def passed(sample: Sample) -> str:
-    """How many of several programs passed, in words; nothing of other answers."""
+    """How many of several programs passed, as text; empty for other answers."""
     verdicts = sample.get("verdicts", [])
     return f" ({sum(verdict == 'passed' for verdict in verdicts)} of {len(verdicts)} passed)" if verdicts else ""
 
 
 @dataclass
 class Flips:
-    """Items of one benchmark that two records share, by who was right; ``other`` counts those that are not the same."""
+    """The items of one benchmark by which of two records is right; ``other`` counts items that cannot be compared."""
 
     both: list[str] = field(default_factory=list)
     neither: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Flips:
 
 
 def flips(one: Mapping[str, Sample], two: Mapping[str, Sample]) -> Flips:
-    """Items that both answered, by id and content, in the order of the first."""
+    """The items that both records answered, matched by id and content, in the order of the first."""
     found = Flips(other=len(one.keys() ^ two.keys()))
     kinds = {(True, True): found.both, (False, False): found.neither}
     kinds |= {(True, False): found.lost, (False, True): found.gained}
@@ -64,7 +64,7 @@ def flips(one: Mapping[str, Sample], two: Mapping[str, Sample]) -> Flips:
 
 
 def telling(items: Items, before: Items | None, each: int) -> list[str]:
-    """Items worth showing: changed against ``before`` first, then right and wrong ones; up to ``each`` of a kind."""
+    """Ids of items worth showing: first those that changed since ``before``, then others; up to ``each`` per kind."""
     if before is not None:
         found = flips(before, items)
         kinds: Sequence[list[str]] = (found.gained, found.lost, found.both, found.neither)

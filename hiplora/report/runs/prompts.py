@@ -1,7 +1,6 @@
 """Prompts and right answers of the items behind predictions.
 
-Records never hold a benchmark's text. It is read from the data, and shown only where the hash in the record says that
-these were the words.
+Records never hold a benchmark's text. It is read from the data, and shown only if it matches the hash in the record.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from hiplora.stages.record import Record, Sample
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
 
-FORM = ("scoring", "template", "target")  # options that decide a prompt's words
-OTHER = "the words of this item are not those of the data here"
+FORM = ("scoring", "template", "target")  # options that change a prompt's text
+OTHER = "the text of this item differs from the data here"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One prediction for people; ``prompt`` and ``right`` are None where ``reason`` says why they are not shown."""
+    """One prediction to show; if ``prompt`` and ``right`` are None, ``reason`` says why they are not shown."""
 
     prompt: str | None
     right: str | None
@@ -55,11 +54,11 @@ class Prompts:
             if item is None or not _same(task.prompt(item), sample):
                 return Shown(None, None, _written(sample), OTHER)
             return Shown(task.prompt(item), task.answer(item), task.given(item, sample))
-        except UserError as error:  # a conversation, whose words are the tokenizer's
+        except UserError as error:  # a conversation, whose text depends on the tokenizer
             return Shown(None, None, _written(sample), str(error))
 
     def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
-        """A benchmark as a record asked it, and its items. Raises UserError where they are not here."""
+        """A benchmark with a record's options, and its items by id. Raises UserError if they are not available."""
         options: Mapping[str, Any] = next(
             (each for each in record.asked.get("benchmarks", []) if each.get("name") == name), {}
         )
@@ -80,7 +79,7 @@ class Prompts:
         if name.startswith("lm_eval/"):
             raise UserError("lm-eval's tasks are not read here, so its text is not shown")
         if name not in self._tasks:
-            raise UserError("this item is of none of the benchmarks of conf/, so its text is not read")
+            raise UserError("this item is from none of the benchmarks of conf/, so its text is not read")
         task = self._tasks[name].but(**form)
         return task, {str(item["id"]): item for item in task.test_items(self._source, split)}
 
@@ -97,16 +96,16 @@ def _written(sample: Sample) -> str | None:
 
 
 def data_words(folder: Path, words: Sequence[str] = ()) -> list[str]:
-    """The overrides under which runs have their results in a folder ``results/<data>``: those of conf/ need none.
+    """The overrides with which runs write into a folder ``results/<data>``, as far as they differ from conf/.
 
     Raises:
-        UserError: it is not called as a kind of data is.
+        UserError: the folder's name is not a kind of data.
     """
     check_conf()
     known = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
     folder = folder.resolve()
     if folder.name not in known:
-        raise UserError(f"{folder} is not called as a kind of data is; choose a folder called {' or '.join(known)}.")
+        raise UserError(f"{folder} is not named after a kind of data; choose a folder named {' or '.join(known)}.")
     plain = compose_cached([])
     asked = {"results_dir": str(folder.parent), "data": folder.name, "scale": NATURAL[folder.name]}
     there = {"results_dir": str(plain.places.results.resolve().parent), "data": plain.data.name, "scale": plain.scale}

@@ -1,4 +1,4 @@
-"""The records of one results folder, and what a person asks of one of them: its marks, its neighbours, its name."""
+"""The records of one results folder, with their marks, needs and files, found by the beginning of an id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Shelf:
     """The tracked records in ``results/<data>``, in the order in which they were made.
 
     Raises:
-        UserError: there is no such folder, or it holds several of them.
+        UserError: there is no such folder, or it holds several folders of results.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Shelf:
 
     @cached_property
     def by_id(self) -> dict[str, list[Record]]:
-        """Records by what was asked: one for each place that answered."""
+        """Records by id: one for each kind of machine (``where``) that made it."""
         found: dict[str, list[Record]] = {}
         for record in self.records:
             found.setdefault(record.id, []).append(record)
@@ -48,7 +48,7 @@ class Shelf:
         return [fields(record, self.marks(record)) for record in self.records]
 
     def need(self, record: Record, id: str) -> Record | None:
-        """The record that another was made from."""
+        """The record with this id that ``record`` was made from; None if it is missing."""
         return next((each for each in self.by_id.get(id, []) if each.where == record.where), None)
 
     def marks(self, record: Record) -> str:
@@ -67,10 +67,10 @@ class Shelf:
         return self.store.tracked.folder / record.kind / f"{record.stem}.json"
 
     def find(self, typed: str) -> Record:
-        """The record of an id or its beginning (``3f2a``), with its place where two answered (``3f2a….cpu-float32``).
+        """The record with this id or beginning of an id (``3f2a``), with ``where`` if needed (``3f2a….cpu-float32``).
 
         Raises:
-            UserError: there is none, or there are several.
+            UserError: no record matches, or several do.
         """
         id, _, where = typed.partition(".")
         of = [each for each in self.records if each.id.startswith(id) and (not where or each.where == where)]
@@ -78,7 +78,7 @@ class Shelf:
         if len(found) == 1:
             return found[0]
         if not found:
-            raise UserError(f"{self.folder} has no record {typed}; python -m hiplora.runs lists those there are.")
+            raise UserError(f"{self.folder} has no record {typed}; python -m hiplora.runs lists the records.")
         several = ", ".join(f"{each.id}.{each.where} ({each.kind} {each.name})" for each in found[:6])
         raise UserError(f"{typed} can be {several}; type more of it.")
 

@@ -1,4 +1,4 @@
-"""Records in a terminal: the list, one of them, two of them beside each other."""
+"""Records as text for a terminal: the list, one record, a comparison of two."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hiplora.tasks import TASKS, primary
 
 LINE = 100  # characters of an answer or a value in a table
 DIGEST = re.compile(r"[0-9a-f]{40,}")
-PROMPT = 700  # characters of a prompt, its middle left out
+PROMPT = 700  # characters of a prompt; the middle of a longer one is left out
 
 
 def listing(shelf: Shelf, found: Sequence[Fields], columns: Sequence[str]) -> str:
-    """A line for each of some records, with further columns."""
+    """The list of some records, one line each, with further columns."""
     if not shelf.records:
-        return f"{shelf.folder} has no record yet; the first one is made by\n  {FIRST}"
+        return f"{shelf.folder} has no record yet; make the first one with\n  {FIRST}"
     by_key = {(record.id, record.where): record for record in shelf.records}
     rows = [["kind", "id", "where", "made", "name", *columns, ""]]
     for each in found:
@@ -34,12 +34,12 @@ def listing(shelf: Shelf, found: Sequence[Fields], columns: Sequence[str]) -> st
         rows.append([*head, record.name, *values, headline(record.result)])
     count = f"{len(found)} of {len(shelf.records)} records in {shelf.folder}"
     return "\n".join(
-        [*_aligned(rows), "", count + "; show ID says all of one, diff ID ID compares two.", *_broken(shelf)]
+        [*_aligned(rows), "", count + "; show ID prints one in full, diff ID ID compares two.", *_broken(shelf)]
     )
 
 
 def headline(result: Result) -> str:
-    """The numbers that one looks for first."""
+    """The most important numbers of a result, as text."""
     if isinstance(result, Scores):
         words = [
             f"{name} {_percent(scores, headline_metric(name, scores))}" for name, scores in result.benchmarks.items()
@@ -56,7 +56,7 @@ def headline(result: Result) -> str:
 
 
 def headline_metric(name: str, scores: Mapping[str, float | None]) -> str:
-    """The score that a benchmark goes by; of a text its likelihood."""
+    """The headline metric of a benchmark; for a general text its first metric."""
     return primary(name) if name in TASKS else next(iter(scores))
 
 
@@ -70,7 +70,7 @@ def _percent(scores: Mapping[str, float | None], metric: str) -> str:
 
 
 def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) -> str:
-    """All of one record, with up to ``each`` predictions of a kind, or all."""
+    """The whole of one record as text, with up to ``each`` predictions of a kind; None: all."""
     marks = shelf.marks(record)
     lines = [f"{record.kind} {record.name}", *_pairs({**_about(record), "file": str(shelf.path(record))})]
     lines += _pairs({"marks": marks}) if marks else []
@@ -88,7 +88,7 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
     ]
     for benchmark, items in by_benchmark(shelf.samples(record)).items():
         known = [verdict for sample in items.values() if (verdict := right(sample)) is not None]
-        counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)}, none of them right or wrong"
+        counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)}, not judged right or wrong"
         lines += ["", f"Predictions: {benchmark}, {counted}"]
         wanted = list(items) if each is None else telling(items, None, each) or list(items)[:each]
         for id in wanted:
@@ -97,7 +97,7 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
 
 
 def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int | None) -> str:
-    """What differs between two records: settings, numbers, items that flipped."""
+    """The differences between two records as text: settings, numbers, items that flipped."""
     lines = [f"A  {one.kind} {one.name} {one.id} ({one.where})", f"B  {two.kind} {two.name} {two.id} ({two.where})"]
     left, right_ = ({**asked(record), **_made(record)} for record in (one, two))
     differ = [name for name in dict.fromkeys([*left, *right_]) if left.get(name) != right_.get(name)]
@@ -109,7 +109,7 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
         found = flips(samples[0][benchmark], samples[1][benchmark])
         lines += ["", f"{benchmark}: right in A alone {len(found.lost)}, in B alone {len(found.gained)}, "
                       f"in both {len(found.both)}, in neither {len(found.neither)}"]  # fmt: skip
-        lines += [f"  {found.other} items are not in both, or were not answered there"] if found.other else []
+        lines += [f"  {found.other} items are not in both records or not answered in both"] if found.other else []
         for id in (id for ids in (found.lost, found.gained) for id in ids[:each]):
             sides = [(record, of[benchmark][id]) for record, of in zip((one, two), samples, strict=True)]
             lines += _flipped(sides, prompts)
@@ -117,7 +117,7 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
 
 
 def compared(one: Fields, two: Fields) -> dict[str, list[object]]:
-    """Fields that differ, as pairs; an absent one is None."""
+    """The fields that differ, as pairs of values; None for a missing one."""
     return {k: [one.get(k), two.get(k)] for k in dict.fromkeys([*one, *two]) if one.get(k) != two.get(k)}
 
 
@@ -170,7 +170,7 @@ def _flipped(sides: Sequence[tuple[Record, Sample]], prompts: Prompts) -> Iterat
 
 
 def _block(name: str, text: str) -> list[str]:
-    """A text under a label, its lines indented; the middle of a long one is left out."""
+    """Lines of a text after a label, indented; the middle of a long text is left out."""
     short = text if len(text) <= PROMPT else f"{text[: PROMPT // 2]} […] {text[-PROMPT // 2 :]}"
     first, *more = short.strip("\n").split("\n")
     return [f"    {name:<7}{first}", *(f"           {line}" for line in more)]
@@ -187,7 +187,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    """A value that fits into a column: of the digest of a file its beginning."""
+    """A value shortened to fit a column; a file's digest to its first 12 digits."""
     if DIGEST.fullmatch(text):
         return text[:12]
     return text if len(text) <= LINE else f"{text[: LINE - 1]}…"

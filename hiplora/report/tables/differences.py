@@ -1,4 +1,4 @@
-"""Differences between methods, pair by pair: what a claim of "better" stands on, not intervals that overlap or not."""
+"""Paired differences between methods: the basis of a claim of "better", unlike overlapping intervals."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -9,7 +9,7 @@ from hiplora.report.frame import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
-PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora")]  # the last: what the projection does alone
+PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora")]  # the last: the effect of the projection alone
 PAIRS += [("hip_absolute", "lora"), ("hip_absolute", "proj"), ("hip", "hip_absolute")]
 DIFFERENCE = Column(label="difference", decimals=3, spread="ci")
 ADAPTER = Column(label="difference, adapter-level", decimals=3, spread="ci")
@@ -20,13 +20,13 @@ SINGLE |= {"retain_nll": "Retain-NLL ↓ (nats/token)", "retain_text": "Retain-t
 MERGED = {"drop": "mean absolute drop ↓ (pp)", "nll_rise": "NLL rise ↓ (nats/token)", "fail@0.9": "MergeFail ↓ (pp)"}
 NOTES = (
     "A row is the first method minus the second. ↑ and ↓ say which sign is better for the first. Own score, own NLL: "
-    "of each task's adapter on its benchmark, mean over the four tasks. Rows with an operator are of merges of all "
-    "sizes; MergeFail at τ = 0.9, NLL rise is that of the gold answers of the merged tasks. Retain-NLL leaves word "
-    "problems out.",
-    "Without an operator the brackets are the 95 % Student-t interval of the differences of the training seeds, and "
-    "the sign-flip p over them is exact. Sampling seeds of merges share adapters, so there the sign-flip p is too "
-    "small, as is the bootstrap p (+1 correction), which takes instances as independent given the seed. With three "
-    "seeds a sign-flip p cannot be below 0.25. Nothing is corrected for the number of rows.",
+    "of each task's adapter on its own benchmark, mean over the four tasks. Rows with an operator are for merges of "
+    "all sizes; MergeFail is at τ = 0.9, NLL rise is that of the gold answers of the merged tasks. Retain-NLL "
+    "excludes word problems.",
+    "Without an operator the brackets are the 95 % Student-t interval of the differences over training seeds, and the "
+    "sign-flip p over them is exact. Sampling seeds of merges share adapters, so for merges the sign-flip p is too "
+    "small, and so is the bootstrap p (+1 correction), which treats instances as independent given the seed. With "
+    "three seeds a sign-flip p cannot be below 0.25. Nothing is corrected for the number of rows.",
 )
 
 
@@ -38,7 +38,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def _pair(evidence: Evidence, ours: str, theirs: str) -> Iterator[Cell]:
-    """Paired over the training seeds for which both methods have all their runs, over the instances that both have."""
+    """The rows of a pair: over training seeds for which both methods have all runs, and over common instances."""
     label = " − ".join(evidence.experiment.label(method) for method in (ours, theirs))
     for measure, words in SINGLE.items():
         left, right = (per_seed(evidence, measure, method=method) for method in (ours, theirs))

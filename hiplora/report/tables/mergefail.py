@@ -17,7 +17,7 @@ GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes
 
 
 def build(evidence: Evidence) -> Table:
-    """By method, size and τ, under both bootstraps."""
+    """One row per method and size; the columns are the values of τ, with both bootstraps."""
     cells = [
         cell(evidence, f"{evidence.experiment.label(method)}, {words}", replace(column, sizes=sizes), method=method)
         for method in evidence.experiment.keys("merge", "method")

@@ -1,4 +1,4 @@
-"""Table 1: each method fine-tuned on one task at a time, and what that costs elsewhere."""
+"""Table 1: each method fine-tuned on one task at a time, and what it forgets of the others."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.tasks import primary
 
-COLUMNS = (  # the benchmarks by their headline scores; those of tasks that the grid has
+COLUMNS = (  # headline scores of the benchmarks; a table shows those of its grid's tasks
     *(
         Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
         for task, name in {"mmlu": "MMLU", "gsm8k": "GSM8K", "code": "pass@1", "scienceqa": "ScienceQA"}.items()
@@ -21,19 +21,18 @@ COLUMNS = (  # the benchmarks by their headline scores; those of tasks that the 
 )
 BASE = "Backbone, no adapter"
 NOTES = (
-    "Each benchmark's column holds the adapters trained on that task, scored on it; ± is the standard deviation "
-    "(n − 1) over training seeds. The CSV has Student-t intervals at 95 % over the same seeds (wide, with "
-    "three of them).",
-    "Retain: points lost on the other three benchmarks, mean over the adapters of a seed, one for each of these "
-    "columns, signed; 0 is the backbone, below 0 is a gain. Retain-NLL: rise of the gold answers' negative "
-    "log-likelihood, which moves where a score is at its floor or coarse, over the same benchmarks but for word "
-    "problems: the style of answers moves these by up to a nat either way, and their rise stands beside, mean over the "
-    "adapters of other tasks. Retain-text: rise of the cross-entropy on general text.",
+    "Each benchmark's column shows the adapters trained on that task, scored on it; ± is the standard deviation "
+    "(n − 1) over training seeds. The CSV has 95 % Student-t intervals over the same seeds (wide, with three of them).",
+    "Retain: points lost on the other three benchmarks, mean over a seed's adapters, one for each benchmark column; "
+    "signed: 0 is the backbone, below 0 is a gain. Retain-NLL: rise of the gold answers' negative log-likelihood, "
+    "which also moves where a score is coarse or at its floor. It excludes word problems, whose NLL the style of "
+    "answers moves by up to a nat either way; their rise has its own column, mean over the adapters of other tasks. "
+    "Retain-text: rise of the cross-entropy on general text.",
 )
 
 
 def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
-    """One row per method: own benchmark of each task's adapter, then what was forgotten; ``more`` notes."""
+    """One row per method: each task's adapter on its own benchmark, then what was forgotten; ``more`` are notes."""
     tasks = evidence.experiment.keys("single", "task")
     columns = [column for column in COLUMNS if column.point.get("task") in (None, *tasks)]
     cells = [*_base_row(evidence, columns), *rows(evidence, columns, "single", "method")]
@@ -42,7 +41,7 @@ def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
 
 
 def _base_row(evidence: Evidence, columns: Sequence[Column]) -> Iterator[Cell]:
-    """The unadapted backbone: one measurement, which every Retain is against."""
+    """The bare backbone: a single measurement, the reference of every Retain."""
     frame = evidence.frame[evidence.frame["role"] == "backbone"].drop_duplicates(["id", "benchmark", "metric"])
     for column in (each for each in columns if each.measure == "own"):
         task = column.point["task"]
@@ -56,6 +55,6 @@ def _blank_notes(evidence: Evidence) -> Iterator[str]:
     frame = evidence.frame[(evidence.frame["role"] == "adapter") & (evidence.frame["metric"] == primary("code"))]
     if blank := frame["value"].isna().sum():
         yield (
-            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in a "
-            "column of it nor in Retain; their Retain-NLL and Retain-text stand."
+            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in its "
+            "column nor in Retain; their Retain-NLL and Retain-text are valid."
         )

@@ -1,4 +1,4 @@
-"""Table 10: edits by category of the fact."""
+"""Table 10: the measures of Table 8 by category of the edited facts."""
 
 from hiplora.report.edits import UNEDITED, EditRuns
 from hiplora.report.frame import Evidence
@@ -25,14 +25,15 @@ COLUMNS = (
     Column(label="Probes, log p(edited) (nats/token)", decimals=3, measure="probe_log_p_new"),
 )
 NOTE = (
-    "log p: mean log-probability per token behind the edit's own prompt, mean over items (forced). Behind an edit: the "
-    "unrelated prompts that have the sentence of an edit of this category in front; probes, log p(edited): those where "
-    "its new answer is scored in the right one's place. Locality without it is of no category: Table 8 has it."
+    "log p: mean log-probability per token after the edit's own prompt, mean over items (forced). Behind an edit: the "
+    "unrelated prompts that have the sentence of an edit of this category in front. Probes, log p(edited): those for "
+    "which an edit of this category gives the new answer that is scored instead of the right one. Locality without an "
+    "edit in front has no category; see Table 8."
 )
 
 
 def build(evidence: Evidence) -> Table:
-    """For every category the bare backbone, then one row per method."""
+    """For every category a row of the bare backbone, then one row per method."""
     runs, label = EditRuns(evidence), evidence.experiment.label
     cells: list[Cell] = []
     for category in runs.categories or CATEGORIES:

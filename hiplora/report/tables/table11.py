@@ -1,4 +1,4 @@
-"""Table 11: HiP-LoRA and its ablations: what is forgotten, what breaks in a merge, what is learnt."""
+"""Table 11: HiP-LoRA and its ablations: what they forget, what breaks in a merge, what they learn."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from hiplora.report.frame import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
-FULL = "hip"  # the row that the others lack a part of
+FULL = "hip"  # the full method, of which every other row lacks a part
 FAIL = Column(label="MergeFail (%)", better="down", spread="ci", measure="fail@0.9")
 COLUMNS = (
     Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="{method}/retain_pp"),
@@ -20,13 +20,13 @@ P_FAIL = Column(label="p, MergeFail, bootstrap", decimals=4, spread="none")
 P_FAIL_SEEDS = Column(label="p, MergeFail, sign-flip over seeds", decimals=2, spread="none")
 P_RETAIN_SEEDS = Column(label="p, Retain, sign-flip over seeds", decimals=2, spread="none")
 NOTES = (
-    "Retain and downstream average (mean of the four adapters' own scores): mean ± std over training seeds. MergeFail: "
-    "merges of four by addition at τ = 0.9, in brackets the 95 % interval; the paper's pools merges of two, three and "
-    "four.",
-    "p: two-sided, of the paired difference to HiP-LoRA. The bootstrap p (+1 correction) takes instances as "
+    "Retain and downstream average (mean of the four adapters' own scores): mean ± std over training seeds. "
+    "MergeFail: merges of four by addition at τ = 0.9, in brackets the 95 % interval; the paper's value pools merges "
+    "of two, three and four.",
+    "p: two-sided, for the paired difference to HiP-LoRA. The bootstrap p (+1 correction) treats instances as "
     "independent given the seed, which they are not, and is too small. The sign-flip p is exact over training seeds "
     "(Retain); sampling seeds (MergeFail) share adapters, so there it is too small as well; with three seeds neither "
-    "can be below 0.25. No correction for the number of comparisons.",
+    "can be below 0.25. Nothing is corrected for the number of comparisons.",
 )
 
 
@@ -41,7 +41,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def _tests(evidence: Evidence, method: str) -> list[Cell]:
-    """Of MergeFail over common instances; of Retain over seeds, not before both methods have all of them."""
+    """Tests of MergeFail over common instances, and of Retain over seeds once both methods have all of them."""
     row = evidence.experiment.label(method)
     ours, theirs = (per_instance(evidence, FAIL.measure, method=each) for each in (method, FULL))
     bootstrap, flips = (fail := ours.minus(theirs)).p_values()

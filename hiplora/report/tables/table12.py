@@ -5,12 +5,11 @@ from hiplora.report.table import Table
 from hiplora.report.tables import table1
 
 NOTE = (
-    "Only adapters for GSM8K and ScienceQA are trained here, so Retain and what stands beside it are means over these "
-    "two, not over the four of Table 1: compare the rows with each other. What they lose is measured on all four "
-    "benchmarks."
+    "Only adapters for GSM8K and ScienceQA are trained here, so Retain and the columns after it are means over these "
+    "two, not over the four of Table 1: compare the rows with each other only. Losses are measured on all benchmarks."
 )
 
 
 def build(evidence: Evidence) -> Table:
-    """The columns of Table 1 whose adapters are there."""
+    """Table 1's columns for the tasks of this grid."""
     return table1.build(evidence, more=[NOTE])

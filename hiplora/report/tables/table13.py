@@ -1,4 +1,4 @@
-"""Table 13: LoRA and HiP-LoRA merged by addition and by TIES; sizes pooled, size 4 beside."""
+"""Table 13: LoRA and HiP-LoRA merged by addition and by TIES, over all sizes and for size 4."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hiplora.report.table import Column, Table
 
 DROP = Column(label="Mean absolute drop{} (pp)", decimals=2, better="down", spread="ci", measure="drop")
 FAIL = Column(label="MergeFail{} (%)", better="down", spread="ci", measure="fail@0.9")
-COLUMNS = (  # the paper's values stand beside the pooled ones
+COLUMNS = (  # the paper's values are beside the pooled ones
     replace(DROP, label=DROP.label.format(""), paper="{method}_{merge}/drop_pp"),
     replace(FAIL, label=FAIL.label.format(""), paper="{method}_{merge}/mergefail"),
     *(replace(each, label=each.label.format(", adapter-level"), level="adapter") for each in (DROP, FAIL)),
@@ -17,7 +17,7 @@ COLUMNS = (  # the paper's values stand beside the pooled ones
 )
 NOTE = (
     "Mean absolute drop: mean of |After − Before| over the metrics of an instance's tasks, then over instances. "
-    "MergeFail at τ = 0.9. Without a mark, all sizes are pooled under the hierarchical bootstrap."
+    "MergeFail at τ = 0.9. Columns without a remark pool all sizes and use the hierarchical bootstrap."
 )
 
 

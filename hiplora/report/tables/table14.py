@@ -1,4 +1,4 @@
-"""Table 14: merge operators with and without a calibration in front, on one size-4 instance per sampling seed."""
+"""Table 14: merge operators with and without a calibration before them, on one size-4 instance per sampling seed."""
 
 from hiplora.report.aggregate import rows
 from hiplora.report.frame import Evidence
@@ -12,7 +12,7 @@ NOTES = (
     "One merge of four adapters per sampling seed, the same for every row. Only likelihoods are computed, nothing is "
     "generated. NLL rise: of the gold answers, after − before, mean over the four tasks.",
     "Rescale only and random directions are controls: Pico's rescaling without its coefficients, and its coefficients "
-    "on random directions. What they reach is not due to Pico's choice of directions.",
+    "on random directions. An effect that they have too is not due to Pico's choice of directions.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Table 15: does the singular subspace that was cached before training stay the leading one?"""
+"""Table 15: does the leading singular subspace, cached before training, remain the leading one?"""
 
 from collections.abc import Callable, Iterator
 from statistics import fmean, median
@@ -41,18 +41,19 @@ MEASURES: dict[str, tuple[Column, Measure]] = {
     ),
 }
 NOTES = (
-    "The leading k left and right singular subspaces of every adapted matrix, before training and with the update "
-    "added. Overlap: ‖UᵀU'‖² / k, mean of both sides and of all matrices; 1 is the same subspace. Largest angle: of "
-    "the principal angles of a matrix, over both sides. Where the gap (σ_k − σ_{k+1}) / σ_1 is small, the last "
-    "direction is ill-determined, and its angle large at any change: read it beside the random update.",
-    "An intruder is a new left direction whose cosine with every old one that is cached is below 0.5. Random update: "
-    "of the same rank and norm on every matrix as the trained one. A value is the mean over the adapters of a method, "
-    "one per task.",
+    "The table compares the leading k left and right singular subspaces of every adapted matrix before training with "
+    "those after the update is added. Overlap: ‖UᵀU'‖² / k, mean over both sides and all matrices; 1 is the same "
+    "subspace. Largest angle: the largest principal angle of a matrix, over both sides. Where the gap "
+    "(σ_k − σ_{k+1}) / σ_1 is small, the last direction is ill-determined, and its angle is large after any change: "
+    "compare it with that of the random update.",
+    "An intruder is a new left direction whose cosine with every cached old one is below 0.5. The random update has "
+    "the same rank and norm as the trained one on every matrix. A value is the mean over a method's adapters, one per "
+    "task.",
 )
 
 
 def build(evidence: Evidence) -> Table:
-    """For each method a row per fraction of the steps, the finished adapter, and the random update of its size."""
+    """For each method a row per fraction of the steps, one for the finished adapter, one for the random update."""
     methods = evidence.experiment.keys("drift", "method")
     cells = [cell for method in methods for cell in _rows(evidence, method)]
     columns = [column for column, _ in MEASURES.values()]

@@ -15,12 +15,12 @@ from hiplora.report.frame import Evidence
 from hiplora.report.notes import level_notes, table
 from hiplora.report.table import Cell, Column, Table
 
-LORA = "lora"  # what rises are divided by
+LORA = "lora"  # rises are divided by this arm's
 PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora"), ("proj", "proj_random"), ("hip", "hip_free")]
 INSIDE = [("inside_top", "inside_random")]
-MOVING = [("hip_gated", "proj")]  # the principal channel against none, where selection's best hardly moves it
+MOVING = [("hip_gated", "proj")]  # a moving principal channel against none, if selection's best hardly moves it
 SECOND_TEXT = "text_sampled"
-ONE_TEXT = "This data has one general text, so there is no second one to agree with it."
+ONE_TEXT = "This data has one general text, so no verdict is checked against a second one."
 UNSELECTED = "Contrasts: text rise on what nothing was selected on"
 UNSEEN = ("mmlu", "code")  # nothing was selected on these
 MOVED = "Contrast: text rise, the channel moving"
@@ -41,51 +41,52 @@ COLUMNS = (
 )
 KEPT = Column(label="Kept, {}", decimals=2, better="up")
 NOTES = (
-    "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation, linear between "
-    "the points of its frontier, is the level of its task; what it forgot is read off there. An adapter that never "
-    "gets there is counted, and its seed is left out; beside stand the contrasts with it, taken at the c at which it "
-    "has learned most.",
-    "Text rise: of the cross-entropy on general text, as a ratio to LoRA's mean at the level for the same task, mean "
-    "over the tasks of a seed. Retain-NLL: rise of the gold answers' NLL on the other benchmarks, but for word "
-    "problems, which stand beside; its rises and falls add up to it. ± is the standard deviation over training seeds.",
-    "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; a "
-    "seed's own adapters of all tasks, each at its c, or each brought to the norm of LoRA's.",
+    "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation (interpolated "
+    "linearly between the points of its frontier) is at the level of its task; what it forgot is measured there. An "
+    "adapter that never reaches the level is counted, and its seed is left out; further columns give the contrasts "
+    "with such adapters included, taken at the c at which they have learned most.",
+    "Text rise: rise of the cross-entropy on general text, as a ratio to LoRA's mean at the level for the same task, "
+    "mean over the tasks of a seed. Retain-NLL: rise of the gold answers' NLL on the other benchmarks except word "
+    "problems, which have their own column; it is the sum of its rises and falls. ± is the standard deviation over "
+    "training seeds.",
+    "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; the "
+    "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's.",
     "A contrast is the first arm minus the second, paired by training seed, with the 95 % Student-t interval; "
     "inference is over seeds, the tasks are fixed. p is corrected by Holm over the contrasts of its section, "
-    "missing ones too.",
-    "Supported: p below .05 and the difference beyond the margin for the first arm (10 % of LoRA's mean for text, 25 % "
-    "for NLL and for what merges keep). Not supported: the 90 % interval lies inside the margin, or the difference is "
-    "significant for the second arm. Else undecidable, as is what the second text (sampled from the backbone) or the "
-    "matching along the training (own NLL made monotone in the step) contradicts in sign. A verdict holds for this "
-    "scale only.",
-    "Detectable: the difference that these seeds would have shown with a power of 80 % at Holm's first step. Own "
-    "score: the difference at the level, and its one-sided 95 % lower bound; under −3 pp, equal learning is not shown.",
+    "including missing ones.",
+    "Supported: p is below .05 and the difference is beyond the margin in favour of the first arm (10 % of LoRA's "
+    "mean for text, 25 % for NLL and for what merges keep). Not supported: the 90 % interval lies inside the margin, "
+    "or the difference is significant in favour of the second arm. Otherwise undecidable; also undecidable if the "
+    "second text (sampled from the backbone) or the matching along the training (own NLL made monotone in the step) "
+    "has the opposite sign. A verdict holds for this scale only.",
+    "Detectable: the smallest difference that these seeds would show with a power of 80 % at Holm's first step. Own "
+    "score: the difference at the level, and its one-sided 95 % lower bound; below −3 pp, equal learning is not shown.",
 )
 
 
 @dataclass(frozen=True)
 class Arms:
-    """Measures of an arm by seed, each the mean over some tasks of a group of runs."""
+    """The measures of an arm by seed, each a mean over ``tasks`` of the runs of a group."""
 
     evidence: Evidence
     tasks: Sequence[str]
     group: str = "frontier"
 
     def mean(self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, float] | None = None) -> Sample:
-        """The measure as it is, or of each task ``per`` a number."""
+        """The measure's mean over the tasks, each divided by its number in ``per``, if given."""
         return per_seed(self.evidence, measure, group=self.group, tasks=tasks or self.tasks, per=per, method=arm)
 
     def ratio(self, arm: str, measure: str, per: str = "") -> Sample:
-        """The measure in units of LoRA's mean for each task (of ``per``, where that is another measure)."""
+        """The measure in units of LoRA's mean for each task (of the measure ``per``, if given)."""
         lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
         if not all(sample.of for sample in lora.values()):
             return Sample({}, self.mean(arm, measure).expected)
         return self.mean(arm, measure, per={task: float(sample.values.mean()) for task, sample in lora.items()})
 
     def kept(self, arm: str, operator: str, norms: str, task: str = "", everyone: bool = False) -> Sample:
-        """What is left in a seed's merge of its adapters' gains, of all tasks or of one.
+        """The share of its adapters' gains that a seed's merge keeps, over all tasks or for one.
 
-        Seeds whose adapters are not all at the level are left out, unless ``everyone`` is asked for.
+        Seeds whose adapters are not all at the level are left out, unless ``everyone``.
         """
         measure = f"kept/{task}" if task else "kept"
         found = per_seed(self.evidence, measure, group="merges", method=arm, merge=operator, norms=norms)
@@ -131,20 +132,20 @@ def build(evidence: Evidence) -> Table:
 
 
 def _arms(evidence: Evidence) -> Iterator[str]:
-    """The arms, without a HiP-LoRA whose channel moves where that is the selected one: the same runs."""
+    """The arms, without ``hip_gated`` if its runs are those of ``hip``."""
     for arm in evidence.experiment.keys("frontier", "method"):
         if arm != MOVING[0][0] or _asked(evidence, arm) != _asked(evidence, "hip"):
             yield arm
 
 
 def _asked(evidence: Evidence, arm: str) -> list[str]:
-    """Ids of all that an arm's runs ask for."""
+    """The ids of all stages that an arm's runs ask for."""
     entries = [each for slot in evidence.select("frontier", method=arm) for each in evidence.slots[slot].entries]
     return [known.id for each in entries if (known := each.record or each.stage) is not None]
 
 
 def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iterator[Cell]:
-    """One row of the first section."""
+    """The cells of an arm's row in the first section."""
     row, evidence = arms.evidence.experiment.label(arm), arms.evidence
     slots = [s for task in arms.tasks for s in evidence.select(arms.group, method=arm, task=task)]
     there = {each.slot: each for each in evidence.measure("scale/c", slots)}
@@ -200,5 +201,5 @@ def _merges(arms: Arms, operator: str, norms: str) -> Measure:
 
 
 def _share(lora: Sample) -> float | None:
-    """The margin for NLL, from LoRA's mean at the level, whatever its sign."""
+    """The margin for NLL and merges: a share of the absolute value of LoRA's mean; None without one."""
     return MARGIN_NLL * abs(float(lora.values.mean())) if lora.of else None

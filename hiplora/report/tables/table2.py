@@ -1,4 +1,4 @@
-"""Table 2: four adapters added, each task before and after."""
+"""Table 2: four adapters merged by addition, each task's score before and after."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ KINDS = {
 }
 KINDS["Δ"].append(replace(DROP, paper="mean_abs_drop_pp/{method}"))
 NOTE = (
-    "Before: each adapter alone on its own task. After: the one model in which all four are added. Δ = After − Before, "
-    "in pp. Mean absolute drop: mean of |Δ| over the six columns of an instance, then over instances."
+    "Before: each adapter alone on its own task. After: one model with all four adapters added. Δ = After − Before, in "
+    "pp. Mean absolute drop: mean of |Δ| over the six columns of an instance, then over instances."
 )
 
 

@@ -1,4 +1,4 @@
-"""Table 3: does what a singular direction is worth go with its singular value?"""
+"""Table 3: does the importance of a singular direction correlate with its singular value?"""
 
 from collections.abc import Iterator
 
@@ -12,16 +12,16 @@ COLUMNS = [
     for words, paper in zip(COSTS.values(), ("{perturbation}/pearson", ""), strict=True)
 ]
 PROBED = (
-    "One direction u_i v_iᵀ of one attention matrix is perturbed at a time: zero takes σ_i away, flip turns its sign, "
-    "noise multiplies it by 1 + ε with ε normal, standard deviation 0.1. One direction is drawn from each of n "
+    "One direction u_i v_iᵀ of one attention matrix is perturbed at a time: zero sets σ_i to 0, flip changes its sign, "
+    "noise multiplies it by 1 + ε with normal ε of standard deviation 0.1. One direction is drawn from each of n "
     "quantile bins of σ over the probed matrices. The drop in accuracy and the rise of the gold answers' NLL are means "
     "over the same items of two multiple-choice benchmarks."
 )
 NOTES = (
     PROBED,
-    "r is Pearson's; in brackets its 95 % percentile interval over 10 000 resamples of the interventions. They share "
-    "backbone and items, and directions of one matrix are not independent of each other: read the intervals as "
-    "descriptions of these interventions. A dash says that nothing moved at all.",
+    "r is Pearson's; in brackets its 95 % percentile interval over 10 000 resamples of the interventions. These share "
+    "backbone and items, and directions of one matrix are not independent of each other, so the intervals only "
+    "describe these interventions. A dash means that nothing changed at all.",
 )
 
 
@@ -48,7 +48,7 @@ def cell(
     value: float | None,
     interval: tuple[float | None, float | None],
 ) -> Cell:
-    """A cell over the interventions of one kind, empty without a probe."""
+    """A cell over the interventions of one kind; empty without a probe."""
     return Cell(
         row=evidence.experiment.label(perturbation),
         column=column.label,
@@ -64,12 +64,12 @@ def cell(
 
 
 def _expected(evidence: Evidence, perturbation: str) -> int:
-    """How many interventions the probe that the table wants makes of one kind."""
+    """The number of interventions of one kind in the probe that the table needs."""
     probes = [entry.stage for slot in evidence.slots for entry in slot.entries]
     return max((getattr(stage, "count", {}).get(perturbation, 0) for stage in probes), default=0)
 
 
 def _paper(evidence: Evidence, column: Column, perturbation: str) -> float | None:
-    """The paper's value; its noise has the standard deviation in its name."""
+    """The paper's value, where noise is listed under its standard deviation; None without one."""
     name = {"noise": "noise_0.1"}.get(perturbation, perturbation)
     return evidence.experiment.paper_value(column.paper.format(perturbation=name)) if column.paper else None

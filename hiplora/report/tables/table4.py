@@ -1,4 +1,4 @@
-"""Table 4: every setting of conf/ at both scales, with the mark that says where it comes from. No run is behind it."""
+"""Table 4: every setting of conf/ at both scales, with the mark that says where it comes from. It needs no runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiplora.report.stated import TO_BE_GIVEN, Stated, stated
 from hiplora.report.table import Cell, Column, Table
 
 COLUMNS = tuple(Column(label=f"scale={scale}", spread="none") for scale in ("mini", "paper"))
-SECTIONS = {  # heading → first parts of the names that stand under it
+SECTIONS = {  # heading → first parts of the names of its rows
     "Backbone": ("model",),
     "Singular directions": ("svd",),
     "Training": ("training",),
@@ -23,18 +23,18 @@ SECTIONS = {  # heading → first parts of the names that stand under it
     "Merging": ("merging", "merge"),
     "Pipelines": ("efficiency", "pipeline"),
 }
-GROUPS = ("method", "task", "merge", "pipeline")  # all of whose options are shown
-SELECTION = "select"  # the pipeline whose grids are no settings of a run
+GROUPS = ("method", "task", "merge", "pipeline")  # groups whose options are all shown
+SELECTION = "select"  # the pipeline whose grids are not settings of a run
 CAPTION = (
-    "A value is what conf/ composes to at that scale; a row is called as it is typed. An option of a group stands in "
-    "front of its settings: method=hip has a learning rate of its own where a row says method=hip training.lr, and "
-    "training.lr is that of the others."
+    "A value is what conf/ composes to at that scale; a row is named as it is typed. Settings of one option of a "
+    "group have the option in front: a row method=hip training.lr is the learning rate of method=hip, and the row "
+    "training.lr that of all other methods."
 )
 NOTES = (
-    "[paper]: stated in the paper. [review]: asked for by its reviewers. [lost]: the paper has a value that did not "
-    "reach us, we fixed one. [ours]: not in the paper. [corrected]: the paper's literal text cannot work.",
-    "An option that starts from another has rows only for what it changes. A blank is not set at that scale. The grids "
-    "of selection stand in conf/pipeline/select.yaml, what each setting means beside it in conf/.",
+    "[paper]: stated in the paper. [review]: asked for by its reviewers. [lost]: the paper has a value, which our copy "
+    "lacks; we chose one. [ours]: not in the paper. [corrected]: the paper's literal text cannot work.",
+    "An option that extends another one has rows only for the settings that it changes. A blank is not set at that "
+    "scale. Selection's grids are in conf/pipeline/select.yaml; comments in conf/ explain each setting.",
 )
 
 
@@ -42,7 +42,7 @@ def build(evidence: Evidence) -> Table:
     """A row per setting.
 
     Raises:
-        UserError: with settings of the user's own, which the table would not show, or a field without a mark.
+        UserError: the user changed settings, which the table would not show, or a field has no mark.
     """
     if evidence.changed:
         raise UserError(f"Table 4 shows conf/ as it is, without {', '.join(evidence.changed)}; leave that out.")
@@ -65,7 +65,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def _settings(scale: str) -> dict[str, Stated]:
-    """Every setting at a scale by the name of its row."""
+    """Every setting at a scale, by the name of its row."""
     found: dict[str, Stated] = {}
     for words in _compositions():
         for name, each in stated([scale, *words]).items():
@@ -76,7 +76,7 @@ def _settings(scale: str) -> dict[str, Stated]:
 
 
 def _compositions() -> Iterator[list[str]]:
-    """The fewest compositions in which every option of the groups occurs."""
+    """Overrides of the fewest compositions in which every option of the groups occurs."""
     options = [[f"{group}={each}" for each in _options(group)] for group in GROUPS]
     for words in zip_longest(*options):
         yield [word for word in words if word is not None]
@@ -87,7 +87,7 @@ def _options(group: str) -> list[str]:
 
 
 def _row(name: str, file: str) -> str | None:
-    """How a setting is typed: below an option of a group, behind that option. None for what is no setting."""
+    """A setting's row name: its name as typed, after the option of a group that it belongs to. None if no setting."""
     group, _, option = file.partition("/")
     if group == "selected":
         return f"method={option.rpartition('/')[2]} {name}"
@@ -97,14 +97,14 @@ def _row(name: str, file: str) -> str | None:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Where a row stands: by its part, then by its option; rows of one option stay in their order."""
+    """The sort key of a row: its section's part, then its option; rows of one option keep their order."""
     parts = [part for each in SECTIONS.values() for part in each]
     option, typed, _ = name.rpartition(" ")
     return parts.index(_part(name)), option if typed else ""
 
 
 def _part(name: str) -> str:
-    """The first part of a name; that of the group where an option stands in front."""
+    """The first part of a name; with an option in front, the option's group."""
     return name.partition(" ")[0].partition("=")[0].partition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""Table 5: what training costs with each method, as ratios to LoRA measured in one process."""
+"""Table 5: the cost of training with each method, relative to LoRA, measured in one process."""
 
 from collections.abc import Iterator
 from statistics import fmean, median
@@ -16,12 +16,12 @@ SVD = Column(label="SVD (min)", decimals=2, better="down", spread="none", paper=
 CACHE = Column(label="SVD cache (GB)", decimals=3, better="down", spread="none", paper="{method}/svd_cache_gb")
 COLUMNS = (RATIO, SPEED, MEMORY, SVD, CACHE)
 NOTES = (
-    "All methods train in one process, in turns that begin with another method each time; forward, backward, clipping, "
-    "AdamW, penalty and retraction are timed, after a warm-up. A token is a prompt or answer token; padding is not "
-    "counted. Ratio: mean over the turns of a method's speed over LoRA's in the same round, in brackets the least and "
-    "the greatest of them; tokens/s: median over the turns. Only ratios carry over to other machines.",
-    "Peak memory: of torch on a GPU; on a CPU of the whole process, weights and libraries included. The SVD is "
-    "computed once per backbone and then read from its cache; a blank is a method without one.",
+    "All methods train in one process and take turns, each round starting with another method; forward, backward, "
+    "clipping, AdamW, penalty and retraction are timed, after a warm-up. Prompt and answer tokens count, padding does "
+    "not. Ratio: mean over the rounds of a method's speed over LoRA's in the same round, in brackets the smallest and "
+    "the largest; tokens/s: median over the turns. Only the ratios carry over to other machines.",
+    "Peak memory: torch's on a GPU; on a CPU that of the whole process, with weights and libraries. The SVD is "
+    "computed once per backbone and then read from its cache; blank for a method without one.",
 )
 
 

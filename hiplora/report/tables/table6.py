@@ -1,4 +1,4 @@
-"""Table 6: the correlations of Table 3 with their p, Pearson's beside Spearman's."""
+"""Table 6: the correlations of Table 3 with p values, Pearson's beside Spearman's."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ COLUMNS = [
 ]
 NOTES = (
     PROBED,
-    "Pearson's r is of log(1 + σ), Spearman's ρ of σ; p is two-sided, by Student's t, as if interventions were "
+    "Pearson's r uses log(1 + σ), Spearman's ρ uses σ; p is two-sided, by Student's t, as if interventions were "
     "independent, and not corrected for the number of columns.",
 )
 

@@ -1,4 +1,4 @@
-"""Table 7: one adapter through several tasks; what it knows at the end, and what it forgot on the way."""
+"""Table 7: one adapter trained on several tasks in a row; its scores at the end, and what it forgot on the way."""
 
 from typing import cast
 
@@ -20,15 +20,17 @@ COLUMNS = (
     Column(label="Text (nats/token)", decimals=3, better="down", measure="text_rise"),
 )
 NOTES = (
-    "AvgAcc: mean over the T tasks of the score after the last one. Forgetting: of every task but the last, the best "
-    "score from its own stage to the last but one, minus that at the end; mean over T − 1. BWT: at the end minus after "
-    "the task's own stage; mean over T − 1. FWT: of every task but the first, just before its own stage minus the bare "
-    "backbone; mean over T − 1. ± is the standard deviation (n − 1) over training seeds.",
-    "With -NLL: the same of the gold answers' log-likelihood, so Forgetting-NLL is a rise of the NLL, and BWT-NLL and "
-    "FWT-NLL are gains; AvgNLL is the mean NLL. Text: rise of the cross-entropy on general text from the backbone to "
-    "the end.",
-    "A task's adapter goes on from the one before, with the singular directions of the original weights. OSF's paper "
-    "decomposes the weights anew before each task; here it does not. O-LoRA's factors of earlier tasks are frozen.",
+    "AvgAcc: mean over the T tasks of the score after the last one. Forgetting: for every task but the last, the best "
+    "score from its own stage to the last but one, minus the score at the end; mean over T − 1 tasks. BWT: score at "
+    "the end minus score after the task's own stage; mean over T − 1 tasks. FWT: for every task but the first, score "
+    "just before its own stage minus the bare backbone's; mean over T − 1 tasks. ± is the standard deviation (n − 1) "
+    "over training seeds.",
+    "Columns with -NLL: the same for the gold answers' log-likelihood, so Forgetting-NLL is a rise of the NLL, and "
+    "BWT-NLL and FWT-NLL are gains; AvgNLL is the mean NLL. Text: rise of the cross-entropy on general text from the "
+    "backbone to the end.",
+    "Each task continues training the adapter of the task before, with the singular directions of the original "
+    "weights. OSF's paper decomposes the weights again before each task; here it does not. O-LoRA's factors of "
+    "earlier tasks are frozen.",
 )
 
 
@@ -44,7 +46,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def line_notes(evidence: Evidence) -> list[str]:
-    """The order of the tasks, and what of the optimizer each starts with."""
+    """Notes on the order of the tasks and on the optimizer state that each starts with."""
     found: dict[str, None] = {}
     for slot in (evidence.slots[number] for number in lines(evidence)):
         if order(slot):

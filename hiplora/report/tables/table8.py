@@ -1,4 +1,4 @@
-"""Table 8: a batch of facts edited with one adapter: what has taken hold, and what else has changed."""
+"""Table 8: a batch of facts edited with one adapter: which edits hold, and what else has changed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,20 +28,19 @@ COLUMNS = (
 )
 CHANGES = ("locality", "change", "flips", "front_change", "front_flips")  # the backbone has none
 ITEMS = (
-    "Generated: the greedy completion, up to a line's or the text's end and at most two tokens longer than the "
-    "longer of its two answers, is the new answer once case, articles and punctuation are taken off both. New "
-    "likelier: log p(new) > log p(old), each summed over the answer's tokens (forced). Success: one or the other. "
-    "Where old was believed: the items of which the bare backbone's greedy completion begins with the old answer, or "
-    "to whose old answer it gives the higher sum. Paraphrases: the same of other wordings, mean over an item's. "
-    "Neighbours: the same relation of subjects that no edit touches; the sum of their own answer against that of the "
-    "edit's new one (forced). ± is the standard deviation (n − 1) over training seeds."
+    "Generated: the greedy completion, which ends at a line break or the end token and is at most two tokens longer "
+    "than the longer of the two answers, equals the new answer, ignoring case, articles and punctuation. New "
+    "likelier: log p(new) > log p(old), each summed over the answer's tokens (forced). Success: at least one of the "
+    "two. Where old was believed: items for which the bare backbone's greedy completion begins with the old answer, "
+    "or which give the old answer the higher sum. Paraphrases: the same for other wordings, mean over an item's "
+    "paraphrases. Neighbours: the same relation for subjects that no edit touches; their own answer's sum against "
+    "that of the edit's new answer (forced). ± is the standard deviation (n − 1) over training seeds."
 )
 PROBES = (
-    "Locality: on unrelated prompts of held-out benchmarks, the change of accuracy from the bare backbone, absolute; "
-    "beside it the signed change, and flips: prompts of which right has become wrong or wrong right. Behind an edit: "
-    "the same with the sentence of one of the edits on a line in front of each, backbone and adapter alike. log p: "
-    "mean log-probability per token of the benchmark's right answer, and of an edit's new answer in its place "
-    "(forced)."
+    "Locality: on unrelated prompts of held-out benchmarks (probes), the absolute change of accuracy from the bare "
+    "backbone's; beside it the signed change, and flips: prompts whose answer became right or wrong. Behind an edit: "
+    "the same with the sentence of one of the edits on a line before each prompt, for backbone and adapter. log p: "
+    "mean log-probability per token of the benchmark's right answer, and of an edit's new answer instead (forced)."
 )
 
 
@@ -56,7 +55,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def batch_notes(evidence: Evidence) -> Iterator[str]:
-    """How many facts were edited at a time, of which set, and how many probes there were."""
+    """A note on how many facts were edited at a time, from which set, and on the number of probes."""
     stages = [entry.stage for slot in evidence.slots for entry in slot.entries]
     for stage in stages:
         if isinstance(stage, Edit) and not stage.of.stands_on():

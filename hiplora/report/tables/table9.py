@@ -1,4 +1,4 @@
-"""Table 9: one adapter through several tasks, its scores on every benchmark after each stage."""
+"""Table 9: one adapter trained on several tasks in a row, its scores on every benchmark after each stage."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ SCORES = {**NAMES, "code": "pass@1"}
 BASE = "Backbone, no adapter"
 NOTE = (
     "A row is the adapter after that many stages, named by the task trained last; mean ± standard deviation (n − 1) "
-    "over training seeds. Scores in percent; NLL of the same items' gold answers, and cross-entropy on general text."
+    "over training seeds. Scores in percent; NLL of the same items' gold answers; cross-entropy on general text."
 )
 
 
@@ -41,7 +41,7 @@ def build(evidence: Evidence) -> Table:
 
 
 def _base_row(evidence: Evidence, columns: Sequence[Column]) -> Iterator[Cell]:
-    """The bare backbone: one measurement, which all lines share."""
+    """The bare backbone: a single measurement, which all lines share."""
     for column in columns:
         shared = {each.runs: each for each in per_line(evidence, f"0/{column.measure}").of.values()}
         sample = Sample(shared, 1)

@@ -1,4 +1,4 @@
-// Sorting and filtering of the list of runs. Without this script the list is as it stands.
+// Sorting and filtering of the list of runs. Without this script the list keeps its order.
 (() => {
   const table = document.querySelector("table.list");
   if (!table) return;
@@ -13,7 +13,7 @@
     const number = heads[column].dataset.kind === "number";
     const compare = (one, two) => {
       const [a, b] = [valueOf(one, column), valueOf(two, column)];
-      if (a === "" || b === "") return (a === "") - (b === ""); // what was not measured stands last either way
+      if (a === "" || b === "") return (a === "") - (b === ""); // missing values come last in either direction
       const order = number ? a - b : a.localeCompare(b, undefined, { numeric: true });
       return descending ? -order : order;
     };
@@ -32,7 +32,7 @@
     button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
   });
 
-  // A word is looked for everywhere; column=text, column<number and column>number in one column.
+  // A plain word searches all columns; column=text, column<number and column>number search one.
   const test = (word) => {
     const [, name, sign, wanted] = word.match(/^([^=<>]+)([=<>])(.*)$/) ?? [];
     const column = names.indexOf(name?.toLowerCase());
