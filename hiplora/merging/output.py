@@ -21,16 +21,8 @@ from hiplora.errors import UserError
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
-WEIGHTS = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".gguf",
-    ".h5",
-    ".msgpack",
-    ".onnx",
-)  # a backbone's other weight files, not copied
+# Weight files of a backbone that are not copied beside the new ones.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 COMMAND = "hiplora-merge"
 
 
