@@ -331,7 +331,7 @@ def test_one_rank_for_all_modules_is_exact_and_scaled_alike_by_any_tool(adapters
     assert run(*addition, tmp_path / "cut", "--rank", 2) == 0
     assert ranks(tmp_path / "cut") == {"q_proj": {2}, "v_proj": {2}}
     assert run(*addition, tmp_path / "fold", "--fold", "--backbone", backbone, "--ranks", "own") == 2
-    assert "--ranks is of the adapter that is written" in capsys.readouterr().err
+    assert "--ranks applies to a written adapter" in capsys.readouterr().err
 
 
 def test_an_update_without_factors_is_written_as_zeros(tmp_path):
