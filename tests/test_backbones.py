@@ -228,10 +228,10 @@ def test_words_for_target_modules(folders: dict[str, Path], family: str) -> None
         (
             "mixtral",
             ["experts"],
-            r"experts, but .* is a parameter .* of MixtralExperts, no linear layer; choose among k_",
+            r"experts, but .* is a parameter .* of MixtralExperts, not a linear layer; choose among k_",
         ),
-        ("mixtral", ["mlp.gate"], "mlp.gate, but .* of MixtralTopKRouter, no linear layer"),
-        ("gpt2", ["c_attn", "wte"], "names wte, whose weight is that of lm_head too"),
+        ("mixtral", ["mlp.gate"], "mlp.gate, but .* of MixtralTopKRouter, not a linear layer"),
+        ("gpt2", ["c_attn", "wte"], "names wte, whose weight this backbone shares with lm_head"),
         ("phi3", ["q_proj"], "q_proj, but no linear layer .* choose among .*qkv_proj"),
     ],
 )

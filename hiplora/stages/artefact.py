@@ -1,4 +1,4 @@
-"""A trained adapter's folder: what the method loads, the native state to go on from, and the digests of both."""
+"""A trained adapter's folder: the files the method loads, the native state to train on from, and digests of both."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from hiplora.stages.store import DIGEST
 if TYPE_CHECKING:
     from peft import PeftModel
 
-# Beside PEFT's files: the trained tensors by name and the method's state, to go on from. Snapshots hold the same.
+# Beside PEFT's files: the trained tensors by name and the method's state, to train on from. Snapshots hold the same.
 NATIVE = "native.pt"
-OPTIMIZER = "optimizer.pt"  # AdamW's state of the last step, where it was to be kept
+OPTIMIZER = "optimizer.pt"  # AdamW's state after the last step, if the training keeps it
 
 
 def snapshot(step: int) -> str:
-    """The file of the native state that a training had after one of its steps."""
+    """File name of the native state after a step of the training."""
     return f"snapshot-{step:08d}.pt"
 
 
@@ -49,7 +49,11 @@ def save(
     snapshots: Mapping[int, Mapping[str, Any]] | None = None,
     optimizer: Mapping[Any, Any] | None = None,
 ) -> None:
-    """Write the adapter's folder in one go: what the method loads, the native states, and the digests of all."""
+    """Write the adapter's folder at once: the files the method loads, the native states, and the digests of all.
+
+    ``native`` is the final state, ``snapshots`` maps a step to the state after it, ``optimizer`` is AdamW's state;
+    ``tensors`` is the digest of ``native`` (:func:`tensors_digest`).
+    """
     import torch
 
     with new_folder(target) as folder:
@@ -66,7 +70,7 @@ def save(
 
 
 def tensors_digest(native: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes, types and values of the native state: tensors, not files, so no writer matters."""
+    """SHA-256 over names, shapes, types and values of the native state; the file format does not enter."""
     import torch
 
     total = hashlib.sha256()
@@ -87,17 +91,17 @@ def tensors_digest(native: Mapping[str, Any]) -> str:
 
 
 def verify(folder: Path, record: Record) -> None:
-    """Refuse an adapter's folder that lacks a file, holds one that is not what was written, or is of another training.
+    """Refuse an adapter's folder with a missing or altered file, or from another training than the record's.
 
     Raises:
-        UserError: one sentence that names the folder and what to do.
+        UserError: names the folder and what to do.
     """
     check_complete(folder)
     written = json_object(folder / DIGEST)
     if written["tensors"] != record.result.reproducible():
         raise UserError(f"The adapter {folder} was trained anew since this run began; type the same command again.")
     for name, digests in written["files"].items():
-        if name == CARD:  # older folders have one among their digests
+        if name == CARD:  # older folders list its digest, but it is rewritten with every score
             continue
         path = folder / name
         if not path.is_file() or sha256(path) not in digests:
@@ -108,7 +112,10 @@ def verify(folder: Path, record: Record) -> None:
 
 
 def native(folder: Path, record: Record, name: str = NATIVE) -> dict[Any, Any]:
-    """A native state of an adapter, on the CPU: its own, a snapshot's, or its optimizer's. Raises as :func:`verify`."""
+    """A saved state of an adapter, on the CPU: its final native state, a snapshot, or the optimizer's state.
+
+    ``name`` is the file. Raises as :func:`verify`.
+    """
     import torch
 
     verify(folder, record)
@@ -116,31 +123,31 @@ def native(folder: Path, record: Record, name: str = NATIVE) -> dict[Any, Any]:
 
 
 def lacks_basis(folder: Path) -> bool:
-    """Whether an adapter could carry its singular directions and does not; other methods' have no such option."""
+    """Whether an adapter could carry its singular directions and does not; False for methods without that option."""
     return json_object(folder / ADAPTER_CONFIG).get("save_basis") is False
 
 
 def add_basis(method: Method, model: PeftModel, folder: Path) -> None:
-    """Save a loaded adapter again, with its directions; each file is replaced whole: the folder always loads."""
+    """Save a loaded adapter again with its singular directions; files are replaced whole: the folder always loads."""
     options: Any = model.peft_config[next(iter(model.active_adapters))]
     options.save_basis = True
     beside = folder.with_name(f"{folder.name}.basis")  # no lock is held: others may be writing there
     clear_leftovers(beside, age=A_DAY)
     with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{beside.name}.") as new:
         method.save(model, Path(new))
-        # The configuration last: it says that the weights beside it carry the directions.
+        # The configuration comes last, because it says that the weights beside it carry the directions.
         saved = [path for path in Path(new).iterdir() if path.name != CARD]
         paths = sorted(saved, key=lambda path: path.name == ADAPTER_CONFIG)
-        _write_digest(folder, coming=paths)  # until all are there, the old files and the new ones are right
+        _write_digest(folder, coming=paths)  # until all are replaced, old and new files both count as intact
         for path in paths:
             write_atomically(folder / path.name, path.read_bytes())
         _write_digest(folder)
 
 
 def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
-    """The SHA-256 of every file of an adapter's folder, beside those of the files that will take their place.
+    """Write the SHA-256 of every file of an adapter's folder, and of the ``coming`` files that will replace them.
 
-    The card is left out: it is written again with every score.
+    The card is left out: it is rewritten with every score.
     """
     written = json_object(folder / DIGEST)
     files: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
-"""What a stage is: the unit of work behind every published number.
+"""Base classes of stages and sources. A stage is the unit of work behind every published number.
 
-A stage is frozen options. Its id follows from them (:mod:`hiplora.config`) and from the digests of what it reads; its
-needs are the stages whose records and artefacts it uses. A source puts weights on the shared backbone and takes them
-off again, bit for bit; it leaves no record of its own.
+A stage is frozen options. Its id is a hash of these (:mod:`hiplora.config`) and of the digests of the files it reads.
+Its needs are the stages whose records and artefacts it uses. A source puts weights on the shared backbone and then
+restores the backbone bit for bit; it leaves no record of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage's run hands to its record; ``device`` names the hardware in words."""
+    """What a stage's run returns for its record; ``device`` describes the hardware in words."""
 
     result: Result
     device: str
@@ -39,11 +39,11 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a running stage is given.
+    """What the engine gives a running stage.
 
-    ``needs`` holds the records of its needs by id, ``parts`` what an earlier run that was stopped has finished.
-    ``folder`` is where its artefact belongs, ``checkpoints`` where it may keep what it goes on from, ``artefacts`` the
-    folders of its needs' artefacts by id; ``tracker`` is the W&B run of its curve, or None.
+    ``needs`` holds the records of the stage's needs by id, ``artefacts`` the folders of their artefacts by id.
+    ``parts`` holds the finished parts of an interrupted run. ``folder`` is the folder for the stage's own artefact,
+    ``checkpoints`` the one for resumable checkpoints. ``tracker`` logs the training curve to W&B, or is None.
     """
 
     needs: Mapping[str, Record]
@@ -56,16 +56,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with a source's weights on it, and what is worth recording about how they were made."""
+    """A model with a source's weights on it; ``report`` says how they were made and goes into the record."""
 
     model: nn.Module
     report: dict[str, Any] = field(default_factory=dict)
 
 
 class Stage(Options):
-    """A unit of work. A subclass is one kind: ``kind`` names it in records, ``artefact`` says that it leaves a folder.
+    """A unit of work. Each subclass is one kind: it declares its fields and implements ``where``, ``name`` and ``run``.
 
-    A subclass declares its fields and implements ``where``, ``name`` and ``run``.
+    ``kind`` is its name in records; ``artefact`` tells whether it leaves a folder.
     """
 
     kind: ClassVar[str]
@@ -73,12 +73,12 @@ class Stage(Options):
 
     @cached_property
     def id(self) -> str:
-        """What was asked: 12 hex digits of kind, version, fields and what is read."""
+        """12 hex digits that identify what was asked: a digest of kind, version, fields and the files read."""
         return digest([self.identity(), self._read])
 
     @cached_property
     def _read(self) -> dict[str, str]:
-        return self.reads()  # looked up once: a table asks hundreds of stages, for their ids and to describe them
+        return self.reads()  # cached: a table needs it for hundreds of stages, for the id and for the description
 
     def reference(self) -> Any:
         return {"stage": self.id}
@@ -91,43 +91,43 @@ class Stage(Options):
         return ()
 
     def reads(self) -> dict[str, str]:
-        """Files that decide the result: name → SHA-256, or the commit of a repository. Paths do not enter."""
+        """Files that determine the result: name → SHA-256, or the commit of a repository. Paths do not enter the id."""
         return {}
 
     def where(self) -> str:
-        """Device type and arithmetic that would answer here, such as ``cpu-bfloat16``."""
+        """Device type and arithmetic that a run on this machine would use, such as ``cpu-bfloat16``."""
         raise NotImplementedError
 
     def name(self) -> str:
-        """Words that a person looks the record up by, such as ``hip-gsm8k-s42``; they do not identify it."""
+        """A readable name for the record, such as ``hip-gsm8k-s42``; it is not part of the id."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Refuse, before anything is computed, what could not be finished. Raises UserError."""
+        """Refuse, before anything is computed, a stage that could not finish. Raises UserError."""
 
     def run(self, job: Job) -> Made:
         """Compute the result."""
         raise NotImplementedError
 
     def clean(self, job: Job) -> None:
-        """Remove what is of no use once the record is written."""
+        """Remove files that are useless once the record is written."""
 
     def holds(self, folder: Path) -> bool:
-        """Whether the artefact in a folder has everything that is asked for; it is made again where it has not."""
+        """Whether the artefact in a folder has everything this stage asks for; if not, the engine makes it again."""
         return True
 
     def complete(self, job: Job) -> None:
-        """Add to a finished artefact what is asked for and not part of the id."""
+        """Add to a finished artefact what this stage asks for beyond its id."""
 
 
 class Source(Options):
-    """Weights that can be put on a backbone to be scored. It leaves no record of its own."""
+    """Weights that can be put on a backbone to be scored. A source leaves no record of its own."""
 
     kind: ClassVar[str]
 
     @property
     def role(self) -> str:
-        """What it is to a table: backbone, adapter or merged."""
+        """Its role in tables: backbone, adapter or merged."""
         return self.kind
 
     @property
@@ -136,30 +136,30 @@ class Source(Options):
         raise NotImplementedError
 
     def stands_on(self) -> tuple[Stage, ...]:
-        """The stages whose artefacts are read."""
+        """The stages whose artefacts this source reads."""
         return ()
 
     def reads(self) -> dict[str, str]:
-        """Files that decide the weights, beside those of the stages: name → SHA-256."""
+        """Files that determine the weights, beside the artefacts of those stages: name → SHA-256."""
         return {}
 
     def check(self) -> None:
-        """Refuse what could not be put on. Raises UserError."""
+        """Refuse weights that the backbone cannot take. Raises UserError."""
 
     def on(self, backbone: Backbone, job: Job) -> AbstractContextManager[Loaded]:
         """The model with the weights on it; when the block ends, the backbone is as it was, bit for bit."""
         raise NotImplementedError
 
     def name(self) -> str:
-        """Words for file names."""
+        """A readable name for file names."""
         raise NotImplementedError
 
     def subject(self) -> tuple[str, str]:
-        """What the model is, for a sentence that refuses its outputs, and what to do about them."""
+        """Two phrases for the error about non-finite outputs: which model it is, and what the user can do."""
         raise NotImplementedError
 
     def check_finite(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Refuse scores that are not finite. Raises UserError."""
+        """Refuse scores that are not finite; ``metrics`` is benchmark → metric → value. Raises UserError."""
         for benchmark, scores in metrics.items():
             for metric, value in scores.items():
                 if value is not None and not math.isfinite(value):

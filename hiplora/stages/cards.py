@@ -1,4 +1,4 @@
-"""The model card of an adapter that was trained here: what it is, with the scores that are known by then."""
+"""The model card of an adapter that was trained here, with the scores known so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training was made of: its tasks in their order, and the options that a reader of its card asks for."""
+    """The inputs of a training that its card shows: the tasks in training order, and the options."""
 
     record: str
     tasks: Sequence[str]
@@ -31,7 +31,7 @@ class Trained:
 
 
 def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
-    """What the card of a trained adapter says; intervals are over the items of each benchmark."""
+    """The card of a trained adapter; intervals of scores are over the items of each benchmark."""
     about = (
         f"An adapter of the method `{made.method.name}`, trained by the hiplora suite on "
         f"{' and then '.join(made.tasks)} (data `{made.data}`) with seed {made.seed}. It changes "
@@ -57,7 +57,7 @@ def _of_scores(scores: Sequence[Scored]) -> str:
 
 
 def _settings(made: Trained, result: Adapter) -> dict[str, Any]:
-    """What one would need to train it again, and what came of it."""
+    """The settings needed to train the adapter again, and the main numbers of its training."""
     model = made.model
     found = Path(model.path).name if model.source == "folder" else model.path
     return {

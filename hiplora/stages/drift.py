@@ -1,4 +1,4 @@
-"""Kind ``drift``: does the subspace that was cached before training stay the leading one of the adapted weights?"""
+"""Kind ``drift``: does the subspace cached before training remain the leading one of the adapted weights?"""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from hiplora.spectral.recipes import Basis
     from hiplora.updates import Update
 
-INTRUDER = 0.5  # a direction of the adapted weight is new where no old one is closer than this cosine
+INTRUDER = 0.5  # a direction of the adapted weight is an intruder if its cosine with every old one is below this
 
 
 class Drift(Stage):
-    """Leading subspaces of W + ΔW against those of W, of the finished adapter and at ``fractions`` of its training.
+    """Leading subspaces of W + ΔW against those of W, for the finished adapter and at ``fractions`` of its training.
 
-    A random update of the same rank and norm on every matrix is the yardstick. ``k`` directions are compared; what is
-    an intruder is decided among all ``svd.k_max`` old ones. Of an adapter folder nothing is known along its training;
-    what a training would record of its update is measured here.
+    The baseline is a random update of the same rank and norm on every matrix. ``k`` directions are compared; intruders
+    are judged against all ``svd.k_max`` old directions. An adapter folder has no snapshots, so it takes no fractions;
+    the measures that a training would record of its update are computed here for it.
     """
 
     kind: ClassVar[str] = "drift"
@@ -46,16 +46,17 @@ class Drift(Stage):
     def check_options(self) -> None:
         if self.k >= self.svd.k_max:
             raise UserError(
-                f"pipeline.k={self.k} must be below svd.k_max={self.svd.k_max}: the gap behind it is measured."
+                f"pipeline.k={self.k} must be below svd.k_max={self.svd.k_max}, because the gap after the k-th "
+                "singular value is measured."
             )
         if isinstance(self.of, Folder) and self.fractions:
-            raise UserError("Nothing is known of an adapter folder along its training; leave the fractions out.")
+            raise UserError("An adapter folder has no snapshots of its training; leave the fractions out.")
 
     def needs(self) -> tuple[Stage, ...]:
         return (self.of.keeping(*self.fractions),) if isinstance(self.of, Train) else ()
 
     def reads(self) -> dict[str, str]:
-        return self.of.reads() if isinstance(self.of, Source) else {}  # a training has them in its own id
+        return self.of.reads() if isinstance(self.of, Source) else {}  # the id of a training covers what it reads
 
     def where(self) -> str:
         return self.of.model.where()
@@ -100,11 +101,11 @@ class Drift(Stage):
         return Snapshot(train=self.of, fraction=fraction).updates(backbone, job)
 
     def _asked(self) -> list[tuple[float, bool]]:
-        """Fraction of the steps, and whether a random update stands in for the trained one."""
+        """Pairs: fraction of the steps, and whether a random update replaces the trained one."""
         return [*((fraction, False) for fraction in (*self.fractions, 1.0)), (1.0, True)]
 
     def _matrix(self, weight: Tensor, update: Update, old: Basis) -> MatrixDrift:
-        """What an update does to the leading subspaces of one weight."""
+        """How an update moves the leading subspaces of one weight."""
         import torch
 
         from hiplora.spectral import truncated_svd
@@ -118,7 +119,10 @@ class Drift(Stage):
 
 
 def compared(old: Basis, new: Basis, *, update: Update, size: float) -> MatrixDrift:
-    """The numbers of one matrix: ``old`` holds more directions of W than the k of W + ΔW in ``new``."""
+    """The drift of one matrix. ``old`` holds the directions of W, ``new`` the k leading ones of W + ΔW.
+
+    ``old`` has more than k directions unless the matrix has no more; ``size`` is ‖ΔW‖_F / ‖W‖_F.
+    """
     from hiplora.spectral import principal_angles
     from hiplora.updates import inside
 
@@ -140,7 +144,7 @@ def compared(old: Basis, new: Basis, *, update: Update, size: float) -> MatrixDr
 
 
 def alike(update: Update, name: str) -> Update:
-    """A random update with the rank and the norm of another; ``name`` seeds the draw."""
+    """A random update with the rank and the norm of ``update``; ``name`` seeds the draw."""
     import torch
 
     from hiplora.updates import Dense, LowRank

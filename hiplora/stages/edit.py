@@ -1,4 +1,4 @@
-"""Kind ``edit``: what a model says of batches of edited facts and of unrelated prompts, before and after the edit."""
+"""Kind ``edit``: a model's answers on batches of edited facts and on unrelated prompts, before or after the edit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Edit(Stage):
-    """The items of ``batches``, and the first ``probes`` (benchmark → how many) of ``evaluation.splits``.
+    """Asks the items of ``batches``, and the first ``probes`` (benchmark → number) of the split ``evaluation.splits``.
 
-    An adapter has one batch, which it was trained on; the backbone has all that it stands beside, as the probes are
-    asked once. Predictions keep what was asked of every item, before the edit those of the backbone.
+    An adapter is measured on the one batch it was trained on; the backbone, which gives the answers before the edit, on
+    all batches in one stage, so that it answers the probes once. The predictions hold the answers on every item.
     """
 
     kind: ClassVar[str] = "edit"
@@ -85,7 +85,7 @@ class Edit(Stage):
         return Made(result, models.describe(backbone), [*samples, *_probe_samples(plain)])
 
     def _check_probes(self, source: DataSource) -> None:
-        """Refuse more probes than there are."""
+        """Refuse more probes than the benchmark has items. Raises UserError."""
         for task in self.benchmarks:
             asked, there = self.probes[task.name], len(task.test_items(source, self.evaluation.splits))
             if there < asked:
@@ -96,7 +96,7 @@ class Edit(Stage):
 
 
 def _batch(probes: Probes, batch: EditBatch, plain: dict[str, TaskScore]) -> tuple[EditedBatch, list[dict[str, Any]]]:
-    """What is measured of one batch, and what was said of each of its items."""
+    """The results of one batch, and the model's answers on each of its items."""
     from hiplora.evaluation import edit_measures as judge
     from hiplora.evaluation.editing import replies
 
@@ -124,7 +124,7 @@ def _batch(probes: Probes, batch: EditBatch, plain: dict[str, TaskScore]) -> tup
 
 
 def _right(scores: dict[str, TaskScore]) -> dict[str, str]:
-    """Benchmark → which of its items were answered right."""
+    """Benchmark → which of its items were answered right, as a string of 0 and 1."""
     from hiplora.evaluation.edit_measures import bits
 
     return {name: bits(sample["acc"] == 1 for sample in score.samples) for name, score in scores.items()}
@@ -136,7 +136,7 @@ def _gold(scores: dict[str, TaskScore]) -> list[float]:
 
 
 def _sample(found: Replies, batch: int) -> dict[str, Any]:
-    """What is kept of one item: ids and what the model said; ``[log p, tokens, whether greedy]`` of every answer."""
+    """The predictions on one item: ids, completions, and ``[log p, tokens, whether greedy]`` of every scored answer."""
 
     def scored(*each: Any) -> list[Any]:
         return [[round(one.log_prob, 4), one.tokens, one.greedy] for one in each]

@@ -1,4 +1,4 @@
-"""Kind ``efficiency``: what training with each method costs, all of them in one process, in turns."""
+"""Kind ``efficiency``: the cost of training with each method, all measured in one process, in turns."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Efficiency(Stage):
-    """Each of ``methods`` trains ``warmup`` steps and the ``training.steps`` that are timed, ``repetitions`` times.
+    """Each of ``methods`` trains ``warmup`` steps and then ``training.steps`` timed ones, ``repetitions`` times.
 
-    The turns go round, each time beginning with another method, so that a machine that slows down slows all of them.
+    The methods take turns, and each round begins with another method, so that a machine that slows down slows them all.
     """
 
     kind: ClassVar[str] = "efficiency"
@@ -55,7 +55,7 @@ class Efficiency(Stage):
         return {"backbone": models.identity(self.model), **self.task.training_reads(Source(self.data))}
 
     def where(self) -> str:
-        """The machine and its threads too: nothing here would be the same with others."""
+        """Device, arithmetic, and the machine with its threads: on another machine all numbers would differ."""
         return f"{self.model.where()}-{machine()}"
 
     def name(self) -> str:
@@ -94,14 +94,14 @@ class Efficiency(Stage):
         return [*names[first:], *names[:first]]
 
     def _turn(self, backbone: models.Backbone, method: Method) -> dict[str, Any]:
-        """Speed of the steps after the warm-up, and the most memory that was held."""
+        """Tokens per second of the steps after the warm-up, and the peak memory in bytes."""
         from transformers import set_seed
 
         from hiplora.training.memory import peak_memory
         from hiplora.training.trainer import train
 
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
-        steps = self.warmup + self.training.steps  # of one training: a method's schedule and its end come once
+        steps = self.warmup + self.training.steps  # one training, so that a method's schedule runs once, to its end
         training = self.training.but(steps=steps, log_every=steps, checkpoint_every=steps, snapshots=())
         targets = resolved(backbone.model, self.targets)
         setup = Setup(targets=targets, svd=self.svd if method.uses_svd else None, training=training)
@@ -124,12 +124,15 @@ class Efficiency(Stage):
 
 
 def speed_behind(warmup: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> float:
-    """Tokens per second of the steps behind the first ``warmup``; both count from the start, which comes first."""
+    """Tokens per second of the steps after the first ``warmup``.
+
+    ``tokens`` and ``seconds`` are cumulative: entry i is the total after i steps, entry 0 is 0.
+    """
     return (tokens[-1] - tokens[warmup]) / (seconds[-1] - seconds[warmup])
 
 
 def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, int]:
-    """Seconds to compute the singular directions of all target matrices, and the bytes of the file that keeps them."""
+    """Seconds to compute the singular directions of all target matrices, and the size of their cache file in bytes."""
     from hiplora.spectral import load_or_compute
 
     weights = energy.matrices(model, names)
@@ -140,7 +143,7 @@ def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, i
 
 
 def machine() -> str:
-    """The processor, its cores and torch's threads, such as ``amd-epyc-x2-t1``: for a file name. Loads torch."""
+    """Processor, number of cores and torch's threads, such as ``amd-epyc-x2-t1``, for a file name. Loads torch."""
     import torch
 
     try:

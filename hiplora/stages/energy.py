@@ -1,6 +1,6 @@
-"""Where a trained update lies: its size, and its energy ‖ΔW‖²_F inside the backbone's leading singular subspaces.
+"""Size of a trained update, and the share of its energy ‖ΔW‖²_F inside the backbone's leading singular subspaces.
 
-The premise of the method is that ordinary updates meddle with these subspaces; every training records how far.
+The premise of the method is that ordinary updates disturb these subspaces; every training records how much.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from hiplora.spectral.recipes import Basis
     from hiplora.updates import Update
 
-TOP = 32  # leading directions on each side, or all where a matrix has fewer
-CLOSE = 1e-2  # largest residual of directions that a share depends on by rounding alone
-BINS = 10  # of σ, over the directions of all matrices
-MOVES = 0.01  # least share of the energy of a principal channel that moves; the stability budget can pin it at 1e-5
+TOP = 32  # leading directions on each side, or all if a matrix has fewer
+CLOSE = 1e-2  # largest residual of singular directions at which the recipe changes a share by rounding alone
+BINS = 10  # quantile bins of σ, over the directions of all matrices
+MOVES = 0.01  # a principal channel with a smaller share of the energy counts as still; the budget can pin it at 1e-5
 
 
 def norm(updates: Mapping[str, Update]) -> float:
@@ -30,34 +30,34 @@ def norm(updates: Mapping[str, Update]) -> float:
 
 
 def bases(model: nn.Module, names: Mapping[str, Update], svd: Svd) -> dict[str, Basis]:
-    """The singular directions of the backbone's matrices of these names: from the cache, computed once per backbone."""
+    """Module name → singular directions of the backbone's weight, from the cache; computed once per backbone."""
     from hiplora.spectral import load_or_compute
 
     return load_or_compute(matrices(model, names), **svd.fields()).bases
 
 
 def matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """The backbone's weights (out, in) of these names, detached."""
+    """Module name → the backbone's weight (out, in), detached."""
     from hiplora.tuner.targets import matrix_of
 
     return {name: matrix_of(name, model.get_submodule(name)) for name in names}
 
 
 def leading(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> bool:
-    """Whether the directions are the ``TOP`` leading ones, whatever recipe they came from.
+    """Whether ``bases`` hold the ``TOP`` leading directions of every matrix, accurately enough to measure shares.
 
-    The randomised recipe bounds no residual (nan): its directions are off by tens of degrees.
+    False for the randomised recipe, which bounds no residual (nan): its directions are off by tens of degrees.
     """
     enough = all(bases[name].k >= min(TOP, *update.shape) for name, update in updates.items())
     return enough and all(bases[name].residual <= CLOSE for name in updates)
 
 
 def top_share(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> float | None:
-    """Share of the update's energy that leading directions of either side see.
+    """Share of the update's energy inside the leading left or right singular subspaces.
 
-    None for an update of 0, and where ``bases`` are not ``leading``. Per matrix that is
-    ``1 − ‖(I − P_U) ΔW (I − P_V)‖² / ‖ΔW‖²``, with the projections on the first ``TOP`` left and right directions;
-    energies are summed over the matrices.
+    Per matrix it is ``1 − ‖(I − P_U) ΔW (I − P_V)‖² / ‖ΔW‖²``, where P_U and P_V project on the first ``TOP`` left and
+    right directions; energies are summed over the matrices. None for an update of 0, or if ``bases`` are not
+    :func:`leading`.
     """
     from hiplora.updates import inside
 
@@ -69,10 +69,10 @@ def top_share(updates: Mapping[str, Update], bases: Mapping[str, Basis]) -> floa
 
 
 def random_share(updates: Mapping[str, Update]) -> float | None:
-    """The expected ``top_share`` of updates of the same energies, of whatever rank, whose directions are random.
+    """The expected :func:`top_share` of updates with the same energies and random directions, at any rank.
 
-    Singular vectors that are uniform on the sphere have the share k/m of their energy in a subspace of k of m
-    directions, so the expectation is ``1 − (1 − k/m)(1 − k/n)`` for each matrix: nothing is drawn.
+    A singular vector that is uniform on the sphere has k/m of its energy in a subspace of k of m dimensions, so the
+    expectation for a matrix is ``1 − (1 − k/m)(1 − k/n)``; nothing is drawn. None for an update of 0.
     """
     energies = {name: update.norm() ** 2 for name, update in updates.items()}
     total = sum(energies.values())
@@ -81,7 +81,11 @@ def random_share(updates: Mapping[str, Update]) -> float | None:
 
 
 def channel_share(updates: Mapping[str, Update]) -> float | None:
-    """Share of the energy in principal channels, of what these and the residuals hold; 0 where there is none."""
+    """The principal channels' share of the energy: Σ‖φ‖² over the sum of this and the energy of everything else.
+
+    Everything else is the residuals beside the channels, and updates without a channel. 0 without any channel; None for
+    an update of 0.
+    """
     from hiplora.updates import Principal
 
     channels = [u for u in updates.values() if isinstance(u, Principal)]
@@ -92,9 +96,9 @@ def channel_share(updates: Mapping[str, Update]) -> float | None:
 
 
 def measures(updates: Mapping[str, Update], bases: Mapping[str, Basis] | None) -> dict[str, float]:
-    """``update_norm`` and the shares, for the record of a training.
+    """``update_norm`` and the energy shares, for the record of a training; undefined ones are left out.
 
-    What is not defined is left out, and what another recipe of the singular directions would make another number.
+    So are the top shares if the directions are not accurate enough for them (:func:`leading`), or ``bases`` is None.
     """
     found = {"update_norm": norm(updates), "channel_share": channel_share(updates)}
     if bases is not None and leading(updates, bases):
@@ -103,9 +107,9 @@ def measures(updates: Mapping[str, Update], bases: Mapping[str, Basis] | None) -
 
 
 def gains(model: nn.Module, updates: Mapping[str, Update]) -> list[Gains]:
-    """How far the gains φ of principal channels moved, by the singular value σ_i = u_iᵀ W v_i of the backbone.
+    """The gains φ of principal channels in bins of the backbone's singular value σ_i = u_iᵀ W v_i.
 
-    The directions of all matrices are sorted by σ and cut into ``BINS`` of equal numbers; none without a channel.
+    The directions of all matrices are sorted by σ and cut into ``BINS`` bins of equal size. Empty without a channel.
     """
     import torch
 

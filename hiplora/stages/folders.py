@@ -1,7 +1,7 @@
-"""Sources that somebody else trained: an adapter folder, and several of them merged.
+"""Sources that were trained elsewhere: an adapter folder, and several adapter folders merged.
 
-A folder is identified by the content of the files that decide what it is, wherever it lies; the backbone that it goes
-on is checked by names and shapes before anything is computed.
+A folder is identified by the contents of its configuration and weights, not by its path. Its module names and shapes
+are checked against the backbone before anything is computed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
     from hiplora.updates import Update
 
-LONGEST = 60  # letters of a name in a file name
+LONGEST = 60  # characters of a label in a file name
 
 
 class Folder(Source):
     """An adapter as PEFT or this project saves it: a folder, or ``owner/name[@revision][/folder]`` on the Hub.
 
-    ``trained_on`` is the benchmark that its Retain leaves out, where it was trained on one of the four.
+    ``trained_on`` is the benchmark that its Retain leaves out, or None if it was trained on none of the four.
     """
 
     kind: ClassVar[str] = "folder"
@@ -56,14 +56,14 @@ class Folder(Source):
 
     @property
     def folder(self) -> Path:
-        """Where it lies, fetched from the Hub where it is there."""
+        """The local folder; an adapter on the Hub is downloaded first."""
         return _fetched(self.path)
 
     def reads(self) -> dict[str, str]:
         return {"backbone": models.identity(self.model), "adapter": self.content()}
 
     def content(self) -> str:
-        """What the folder is: a digest over the names and contents of the files that decide it."""
+        """Digest over the names and contents of the files that determine the adapter."""
         return digest([[path.name, models.file_digest(path)] for path in adapter_files(self.folder)])
 
     def name(self) -> str:
@@ -71,14 +71,17 @@ class Folder(Source):
 
     @property
     def label(self) -> str:
-        """What to call it beside others: the last part of its path."""
+        """Its name among other adapters: the last part of its path."""
         return Path(self.path).name
 
     def subject(self) -> tuple[str, str]:
-        return f"the adapter {self.path}", "it has diverged, or belongs to another backbone: name that with model="
+        return f"the adapter {self.path}", "it has diverged, or belongs to another backbone: name that one with model="
 
     def check(self) -> None:
-        """Also whether it fits the backbone, as far as that is here: by the configuration, before it is loaded."""
+        """Refuse an adapter that does not fit the backbone; only the backbone's configuration is read.
+
+        It does nothing before the backbone is downloaded or converted. Raises UserError.
+        """
         from hiplora.adapters.fitting import check_fits
         from hiplora.adapters.skeleton import skeleton
 
@@ -90,7 +93,7 @@ class Folder(Source):
             check_fits(adapter, built.modules, self.model.name)
 
     def read(self) -> Adapter:
-        """What lies in the folder, read once for all that is asked of it."""
+        """The adapter in the folder; read once and kept in memory."""
         return _read(self.path, self.content(), models.checkpoint(self.model))
 
     def updates(self) -> dict[str, Update]:
@@ -99,14 +102,14 @@ class Folder(Source):
 
     @contextmanager
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
-        """The backbone with the update beside it and what was trained as a whole in place; no weight is changed."""
+        """The backbone with the update attached and fully trained modules swapped in; no weight is overwritten."""
         adapter = self.read()
         with _on(backbone, self.model, [adapter], adapter.updates, adapter.trained):
             yield Loaded(backbone.model, _report(adapter))
 
 
 class MergedFolders(Source):
-    """Adapter folders of one backbone, merged. ``seed`` is of what the operator draws; None where it draws nothing."""
+    """Adapter folders of one backbone, merged. ``seed`` seeds the operator's draws; None if it draws nothing."""
 
     kind: ClassVar[str] = "merged_folders"
 
@@ -148,7 +151,7 @@ class MergedFolders(Source):
 
     @contextmanager
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
-        """The backbone with the merged update attached; what several trained as a whole is their mean."""
+        """The backbone with the merged update attached; modules that several adapters trained in full are averaged."""
         import torch
 
         from hiplora.merging import apply
@@ -169,7 +172,10 @@ class MergedFolders(Source):
 
 
 def _numbered(number: int, folder: Folder) -> Adapter:
-    """An adapter under a label without the path of this machine, in its notes too; folders may have one name."""
+    """The adapter with a label, in its notes too, that holds no path of this machine.
+
+    The number keeps labels apart, as two folders may have the same name.
+    """
     adapter = folder.read()
     label = f"{number} ({Path(adapter.label).name})"
     return replace(adapter, label=label, notes=tuple(note.replace(adapter.label, label) for note in adapter.notes))
@@ -179,7 +185,7 @@ def _numbered(number: int, folder: Folder) -> Adapter:
 def _on(
     backbone: models.Backbone, model: Model, adapters: Sequence[Adapter], updates: Any, trained: Any
 ) -> Iterator[None]:
-    """Updates and trained values on the loaded backbone, after every adapter was checked against it."""
+    """Puts updates and fully trained values on the loaded backbone, after checking every adapter against it."""
     import torch
 
     from hiplora.adapters.fitting import check_fits
@@ -193,15 +199,15 @@ def _on(
 
 
 def _report(adapter: Adapter) -> dict[str, Any]:
-    """What a record says of an adapter: how many matrices, what was trained beside them, what a reader must know."""
+    """The record's report on an adapter: number of matrices, modules trained in full, and notes for the reader."""
     beside = [*adapter.trained.tensors, *(f"{module} (tokens)" for module in adapter.trained.tokens)]
-    notes = [note.replace(adapter.label, Path(adapter.label).name) for note in adapter.notes]  # no path of a machine
+    notes = [note.replace(adapter.label, Path(adapter.label).name) for note in adapter.notes]  # no machine's paths
     found = {"matrices": len(adapter.updates), "trained_beside": beside, "notes": notes}
     return {name: value for name, value in found.items() if value}
 
 
 def named_backbone(path: str) -> tuple[str, str | None]:
-    """The backbone that an adapter says it was trained on, with its revision.
+    """The backbone that an adapter's configuration names, and its revision or None.
 
     Raises:
         UserError: it names none.
@@ -218,12 +224,12 @@ def named_backbone(path: str) -> tuple[str, str | None]:
 
 @cache
 def _fetched(path: str) -> Path:
-    """The folder of an adapter, downloaded where it is on the Hub."""
+    """The folder of an adapter; one on the Hub is downloaded."""
     return locate(_pinned(path))
 
 
 def _pinned(path: str) -> str:
-    """The place of an adapter; of a branch on the Hub the commit that it is here, so that runs agree."""
+    """The path of an adapter; on the Hub with the commit in place of a branch, so that all runs read the same."""
     hub = None if typed_path(path).is_dir() else HUB.fullmatch(path)
     if hub is None:
         return path
@@ -239,5 +245,5 @@ def _read(path: str, content: str, backbone: Path | None) -> Adapter:
 
 
 def _safe(name: str) -> str:
-    """A name as a file name can hold it."""
+    """The name with characters that are unsafe in file names replaced, cut to ``LONGEST``."""
     return re.sub(r"[^\w.+-]+", "_", name)[:LONGEST]

@@ -1,8 +1,8 @@
 """Kind ``frontier``: what an adapter has learned against what it has forgotten, at several sizes of its update.
 
-Nothing is generated, which makes the scores cheap: they are log-likelihoods of the gold answers to the first items of
-every benchmark, and of general text. They are taken of the trained update scaled, c ΔW, and of the update along the
-training.
+The scores are cheap because nothing is generated: they are log-likelihoods of the gold answers to the first items of
+every benchmark, and of general text. They are measured with the trained update scaled, c ΔW, and with the update at
+several steps of the training.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from hiplora.spectral.recipes import Basis
     from hiplora.updates import Update
 
-LEARNING = "validation"  # what was learned is never measured where forgetting is
+LEARNING = "validation"  # the split that measures learning, so that scales are never chosen on test
 
 
 class Frontier(Stage):
-    """Points for every one of ``scales`` (of the finished adapter) and of ``fractions`` (of its steps).
+    """One point for each of ``scales`` (of the finished update) and each of ``fractions`` (of the training's steps).
 
-    ``own_items`` of the adapter's own benchmark are asked on validation, ``other_items`` of every benchmark on
-    ``evaluation.splits``; of the backbone, which is one point, every benchmark is asked as its own. ``svd`` computes
-    the directions of ``top_share``. How text would be written is no part of the identity: none is.
+    The adapter's own benchmark is measured on ``own_items`` of validation, every benchmark on ``other_items`` of
+    ``evaluation.splits``. The backbone has one point, and every benchmark counts as its own. ``svd`` computes the
+    directions for ``top_share``. Generation settings do not enter the identity, because nothing is generated.
     """
 
     kind: ClassVar[str] = "frontier"
@@ -59,10 +59,10 @@ class Frontier(Stage):
     def check_options(self) -> None:
         if isinstance(self.of, Train) != bool(self.scales or self.fractions):
             raise UserError(
-                "A frontier of an adapter has scales or fractions of its training, the backbone's has none."
+                "A frontier of an adapter needs scales or fractions of its training; the backbone's takes neither."
             )
         if not self._own():
-            raise UserError("A frontier asks the benchmark that its adapter was trained for; add it to the benchmarks.")
+            raise UserError("A frontier needs the benchmark that its adapter was trained on; add it to the benchmarks.")
 
     @property
     def model(self) -> Model:
@@ -117,7 +117,7 @@ class Frontier(Stage):
         return Made(results.Frontier(points=points, seconds=seconds), models.describe(backbone))
 
     def _sources(self) -> list[tuple[float, float, Backbone | Scaled | Snapshot]]:
-        """Scale, fraction of the steps, and what has them."""
+        """The points as (scale, fraction of the steps, source)."""
         if isinstance(self.of, Backbone):
             return [(0.0, 0.0, self.of)]
         scaled = [(scale, 1.0, Scaled(of=self.of, scale=scale)) for scale in self.scales]
@@ -131,12 +131,12 @@ class Frontier(Stage):
     def _scores(
         self, backbone: models.Backbone, source: Backbone | Scaled | Snapshot, updates: dict[str, Update]
     ) -> dict[str, dict[str, Metrics]]:
-        """Scores of the backbone with an update on it: of what was learned, and of what may be forgotten."""
+        """Scores of the backbone with an update on it: ``learning`` and ``benchmarks`` of a :class:`Point`."""
         from hiplora.merging.attached import attached
 
-        answers = Parts(None)  # of this point: in selection the two kinds of scores share items
+        answers = Parts(None)  # shared within the point: in selection both kinds of scores are on the same items
         with attached(backbone.model, updates):
-            texts = self._general(backbone)  # first: outputs that are not finite are found in a second
+            texts = self._general(backbone)  # comes first, because it finds non-finite outputs within a second
             source.check_finite(texts)
             learning = self._learning(backbone, answers)
             split, items = self.evaluation.splits, self.other_items
@@ -155,7 +155,7 @@ class Frontier(Stage):
         }
 
     def _learning(self, backbone: models.Backbone, answers: Parts) -> dict[str, Metrics]:
-        """Scores of its own benchmark, with the accuracy where that is read off likelihoods too."""
+        """Scores of the adapter's own benchmark, with the accuracy if that follows from likelihoods too."""
         source = DataSource(self.data)
         found: dict[str, Metrics] = {}
         for writes in (False, True):
@@ -177,7 +177,7 @@ class Frontier(Stage):
         items: int,
         likelihood_only: bool,
     ) -> dict[str, Metrics]:
-        """What is measured of the first items of some benchmarks."""
+        """Benchmark → metrics on its first ``items`` items, with the number of items as ``n``."""
         from hiplora.evaluation.engine import evaluate
 
         limit = min(items, self.evaluation.limit or items)
@@ -196,7 +196,7 @@ class Frontier(Stage):
         }
 
     def _own(self) -> list[Task]:
-        """The benchmark that the adapter was trained for; all of the backbone's."""
+        """The benchmark that the adapter was trained on; for the backbone, all benchmarks."""
         of = self.of
         return [task for task in self.benchmarks if isinstance(of, Backbone) or task.name == of.task.name]
 

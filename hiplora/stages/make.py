@@ -1,4 +1,4 @@
-"""The engine: find the records of stages, make those that are missing, in the order in which they need each other."""
+"""The engine: finds the records of stages and makes those that are missing, needs first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hiplora.tracking import Tracker, Tracking
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stage that a pipeline asks for; ``shared`` with other runs, so that ``force=true`` does not redo it."""
+    """A stage that a pipeline asks for; ``shared`` if other runs use it too: ``force=true`` does not redo it."""
 
     stage: Stage
     shared: bool = False
@@ -29,7 +29,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The record of a stage that was asked for; ``recorded`` is the tracked one where ``record`` is not it."""
+    """The record of a stage that was asked for; ``recorded`` is the tracked record if that is a different one."""
 
     stage: Stage
     record: Record
@@ -38,9 +38,9 @@ class Outcome:
 
 @dataclass
 class Engine:
-    """Makes stages. ``made`` and ``reused`` name what was made and found on the way; ``force`` redoes what is asked.
+    """Makes stages. ``made`` and ``reused`` name the records made and found; ``force`` redoes the stages asked for.
 
-    Processes beside each other that ask for the same stages share the work: each takes what no other is making.
+    Processes that run at the same time and ask for the same stages share the work: each skips what another is making.
     """
 
     store: Store
@@ -49,14 +49,16 @@ class Engine:
     made: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     _total: int = 0
-    _open: str = ""  # behind the total, where the next stages depend on results
-    _others: int = 0  # stages that were missing when they were asked for, and that another process has made
+    _open: str = ""  # "+" after the total if more stages may follow, as results decide
+    _others: int = 0  # stages that were missing when asked for, and that another process has made since
 
     def run(self, asked: Iterable[Wanted | Sequence[Wanted]]) -> list[Outcome]:
-        """Make what a pipeline asks for: all at once from a list, step by step from a generator, which gets records.
+        """The outcomes of the stages that a pipeline asks for, made where missing.
+
+        A list is made as one batch; a generator is made step by step and receives the records of each step.
 
         Raises:
-            UserError: a stage is refused before anything is computed, or fails; what is complete stays.
+            UserError: a stage is refused before its batch is computed, or fails; finished records stay.
         """
         if isinstance(asked, Iterator):
             self._open = "+"
@@ -89,7 +91,7 @@ class Engine:
         return [self._outcome(w.stage, self.make(w.stage, force=yes)) for w, yes in zip(batch, forced, strict=True)]
 
     def _share(self, todo: Sequence[Stage]) -> None:
-        """Make what is missing; what another process is making is passed over as long as there is more to do."""
+        """Make the missing stages; skip those that another process is making while there is anything else to do."""
         left = list(todo)
         while left:
             busy = [stage for stage in left if not self._made_or_found(stage, wait=False)]
@@ -98,7 +100,7 @@ class Engine:
             left = busy
 
     def _made_or_found(self, stage: Stage, *, wait: bool) -> bool:
-        """Whether a missing stage has its record now; False where another process is making it, or one it needs."""
+        """Whether a missing stage has its record now; False if another process is making it or one of its needs."""
         before = len(self.made)
         try:
             self.make(stage, wait=wait)
@@ -112,15 +114,15 @@ class Engine:
         return Outcome(stage, record, tracked if tracked is not None and tracked != record else None)
 
     def make(self, stage: Stage, *, force: bool = False, wait: bool = True) -> Record:
-        """The record of a stage, with its artefact where it leaves one; found or made.
+        """The record of a stage, found or made, with its artefact if the kind leaves one.
 
         Raises:
-            Busy: another process is making it, or one that it needs, and ``wait`` is False.
+            Busy: another process is making it or one of its needs, and ``wait`` is False.
         """
         found = None if force else found_whole(self.store, stage)
         if found is None:
             before = self.store.current((stage.id, stage.where()))
-            for need in stage.needs():  # before the lock: none is held while another is awaited
+            for need in stage.needs():  # before taking the lock, so that no lock is held while waiting for another
                 self.make(need, wait=wait)
             places = self.store.places
             target = places.artefact(stage.id, stage.where())
@@ -180,13 +182,13 @@ class Engine:
         )
 
     def _tracker(self, stage: Stage) -> Tracker | None:
-        """A W&B run for the curve of a stage that leaves an artefact: a training."""
+        """A W&B run for the training curve of a stage that leaves an artefact; None for other stages."""
         if not stage.artefact:
             return None
         return self.tracking.curve(name=stage.name(), id=stage.id, kind=stage.kind, asked=stage.described())
 
     def _publish(self, record: Record, job: Job) -> None:
-        """Scores go to the group of the training that they are of; those of a merge or the backbone to their own."""
+        """Send scores to W&B, in the group of their adapter's training; a merge or the backbone has its own group."""
         trained = [id for id, need in job.needs.items() if not isinstance(need.result, Scores)]
         train = trained[0] if len(trained) == 1 else record.id
         self.tracking.publish(
@@ -200,7 +202,7 @@ class Engine:
 
 
 def found_whole(store: Store, stage: Stage) -> Record | None:
-    """The record that answers for a stage, if its artefact is here too, with all that is asked of it."""
+    """The reusable record of a stage; None if its artefact is missing or lacks something that is asked for."""
     record = store.usable(stage)
     if record is None or not stage.artefact:
         return record
@@ -211,9 +213,10 @@ def found_whole(store: Store, stage: Stage) -> Record | None:
 def pending(
     store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, artefacts: bool = True
 ) -> list[Stage]:
-    """The stages that would have to be made for these, needs first, each once.
+    """The stages that a run of these would have to make, needs first, each once; ``forced`` are ids to redo.
 
-    Without ``artefacts``, records are enough for the stages themselves; what must be made needs artefacts all the same.
+    With ``artefacts=False`` the stages themselves need no artefact, only their records; the needs of a stage that must
+    be made still do.
     """
     todo: dict[str, Stage] = {}
     again = set(forced)

@@ -1,4 +1,4 @@
-"""Kind ``probe``: single singular directions of the frozen weights, perturbed one at a time, and what that costs."""
+"""Kind ``probe``: scores of the backbone with one singular direction of one weight perturbed at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Perturbation = Literal["zero", "flip", "noise"]
 
 @dataclass(frozen=True)
 class Chosen:
-    """One intervention before it is made: ``W + coefficient · σ_i u_i v_iᵀ`` on one matrix, i counted from 0."""
+    """A planned intervention: ``W + coefficient · σ_i u_i v_iᵀ`` on one matrix; ``direction`` is i, counted from 0."""
 
     perturbation: str
     matrix: str
@@ -44,9 +44,9 @@ class Chosen:
 class Probe(Stage):
     """Scores under ``W + c σ_i u_i v_iᵀ``: zero has c = −1, flip c = −2, noise c ~ N(0, s²) with s = ``strength``.
 
-    ``count`` says how many directions each perturbation meets. They are drawn from the first ``k`` of the target
-    matrices in ``layers`` layers, evenly spaced from the first to the last, one from each of as many quantile bins of σ
-    as there are draws: a correlation with σ needs its whole range.
+    ``count`` is the number of directions for each perturbation. They are drawn from the ``k`` leading directions of the
+    target matrices in ``layers`` layers, evenly spaced from the first to the last. One direction is drawn from each of
+    ``count`` quantile bins of σ, because a correlation with σ needs its whole range.
     """
 
     kind: ClassVar[str] = "probe"
@@ -106,7 +106,11 @@ class Probe(Stage):
         return Made(result, models.describe(backbone))
 
     def _bases(self, model: PreTrainedModel) -> dict[str, Basis]:
-        """Singular triplets of the probed matrices; those of all targets are computed once and cached."""
+        """Singular directions of the probed matrices, from the cache, which holds those of all targets.
+
+        Raises:
+            UserError: a matrix has fewer than ``k`` directions.
+        """
         from hiplora.spectral.cache import load_or_compute
         from hiplora.stages.energy import matrices
         from hiplora.stages.targets import resolved, target_shapes
@@ -116,14 +120,14 @@ class Probe(Stage):
         bases = load_or_compute(weights, **self.svd.fields()).bases
         if (least := min(basis.S.numel() for basis in bases.values())) < self.k:
             raise UserError(
-                f"pipeline.k={self.k} exceeds the {least} directions there are; lower it or raise svd.k_max."
+                f"pipeline.k={self.k} exceeds the {least} directions of a probed matrix; lower it or raise svd.k_max."
             )
         return {name: bases[name] for name in in_layers(every, self.layers)}
 
     def _scores(
         self, backbone: models.Backbone, job: Job, chosen: Chosen, bases: Mapping[str, Basis]
     ) -> dict[str, Metrics]:
-        """Scores under one intervention; one that an earlier run has measured is not measured again."""
+        """Scores under one intervention, or of the unchanged backbone; finished parts are reused."""
         from hiplora.evaluation.engine import evaluate
         from hiplora.merging.attached import attached
         from hiplora.updates import LowRank
@@ -136,7 +140,7 @@ class Probe(Stage):
                 basis, i = bases[chosen.matrix], chosen.direction
                 left = chosen.coefficient * basis.S[i] * basis.U[:, i]
                 updates[chosen.matrix] = LowRank(left[:, None], basis.V[:, i][None])
-            with attached(backbone.model, updates):  # beside the weight: rounding W itself would hide a small change
+            with attached(backbone.model, updates):  # not added into W, whose rounding would hide a small change
                 scores = evaluate(
                     backbone.model,
                     backbone.tokenizer,
@@ -151,10 +155,9 @@ class Probe(Stage):
 
 
 def in_layers(names: Sequence[str], count: int) -> list[str]:
-    """The matrices of ``count`` layers, evenly spaced from the first to the last; of all where there are fewer.
+    """The names of the matrices in ``count`` layers, evenly spaced from the first to the last; all if there are fewer.
 
-    A layer is what modules share whose names differ in the last part only once a number is passed, as in
-    ``model.layers.7.self_attn.q_proj``.
+    The layer of a matrix is the first number in its name, as in ``model.layers.7.self_attn.q_proj``.
     """
     numbers = {name: next((int(part) for part in name.split(".") if part.isdigit()), 0) for name in names}
     layers = sorted(set(numbers.values()))
@@ -173,7 +176,7 @@ def choose(
         count: perturbation → number of directions, at most as many as there are.
 
     Raises:
-        UserError: fewer directions than are asked for.
+        UserError: there are fewer directions than ``count`` asks for.
     """
     places = sorted((value, matrix, i) for matrix, values in sigma.items() for i, value in enumerate(values))
     chosen: list[Chosen] = []

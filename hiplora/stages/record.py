@@ -1,7 +1,7 @@
-"""Records: one JSON file per result, read and written here alone.
+"""Records: one JSON file per result; only this module reads and writes them.
 
-The per-sample predictions behind the numbers lie beside the record, compressed. Both are written under a temporary
-name and renamed, the record last: a record that exists is complete.
+The per-sample predictions behind the numbers are stored beside the record, compressed. Both files are written under a
+temporary name and renamed, the record last: a record that exists is complete.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ Sample = dict[str, Any]
 
 
 class Record(BaseModel, Generic[R]):
-    """What a stage left.
+    """The result of one stage.
 
-    ``id`` is what was asked, ``where`` what answered (device and arithmetic); ``asked`` spells the id out for people
-    and is never read back into a stage. ``needs`` holds the digests of the records that it was made from, ``digest``
-    covers what is reproducible of the result, ``replaced`` are the digests of the results that it took the place of.
+    ``id`` identifies what was asked, ``where`` the device and arithmetic that computed it. ``asked`` spells the id out
+    for people and is never read back into a stage. ``needs`` maps the ids of the records it was made from to their
+    digests. ``digest`` covers the reproducible part of the result. ``replaced`` lists the digests of earlier results
+    that this record replaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,18 +55,18 @@ class Record(BaseModel, Generic[R]):
 
     @property
     def stem(self) -> str:
-        """File name without its ending: what a person looks for, the id, what answered."""
+        """File name without its ending: the readable name, the id, and ``where``."""
         return f"{self.name}-{self.id}.{self.where}"
 
 
 def result_digest(result: Result, samples: Sequence[Sample]) -> str:
-    """Digest of what is reproducible: equal for two runs that gave the same."""
+    """Digest of the reproducible part of a result and of its predictions: equal for two runs with equal results."""
     lines = hashlib.sha256(_lines(samples)).hexdigest() if samples else None
     return digest([result.reproducible(), lines])
 
 
 def write(folder: Path, record: Record, samples: Sequence[Sample]) -> Record:
-    """Write the predictions (if any), then the record that names them; the record as it was written."""
+    """Write the predictions (if any), then the record that names them. Returns the record as written."""
     predictions = folder / f"{record.stem}.predictions.jsonl.gz"
     if samples:
         write_atomically(predictions, gzip.compress(_lines(samples), mtime=0))
@@ -78,7 +79,7 @@ def read(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        UserError: it is not a record of this schema; the sentence names the file.
+        UserError: it is not a record of this schema; the message names the file.
     """
     try:
         raw = json_object(path)
@@ -96,7 +97,7 @@ def read(path: Path) -> Record:
 
 
 def samples(folder: Path, record: Record) -> list[Sample]:
-    """The per-sample predictions behind a record's numbers; none where it has none.
+    """The per-sample predictions behind a record's numbers; empty if the record has none.
 
     Raises:
         UserError: the file that the record names is missing or damaged.
@@ -108,7 +109,7 @@ def samples(folder: Path, record: Record) -> list[Sample]:
         return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}), which holds the predictions of {record.kind} {record.id}; take it from "
+            f"{path} cannot be read ({error}); it holds the predictions of {record.kind} {record.id}. Restore it from "
             "version control, or make the record again with force=true."
         ) from None
 
@@ -120,7 +121,7 @@ def remove(folder: Path, record: Record) -> None:
 
 
 class Records:
-    """The records below one folder, each file read once; what is broken is left out and named in ``broken``."""
+    """The records below one folder, each file read once. Unreadable files are left out and named in ``broken``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -130,7 +131,7 @@ class Records:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what other processes have written."""
+        """Look again for files, including those that other processes have written."""
         self._paths = {
             (found["id"], found["where"]): path
             for path in sorted(self.folder.glob("*/*.json"))
@@ -140,7 +141,7 @@ class Records:
         self.broken.clear()
 
     def get(self, key: Key) -> Record | None:
-        """The record, or None where there is none that can be read."""
+        """The record, or None if there is no readable one."""
         path = self._paths.get(key)
         if path is not None and path not in self._read:
             try:
@@ -151,12 +152,12 @@ class Records:
         return self._read[path] if path is not None else None
 
     def names(self) -> dict[Key, tuple[str, str]]:
-        """Kind and name of every record by its key, from the paths alone: no file is read."""
+        """Kind and name of every record by key, from the paths alone; no file is read."""
         ending = {key: f"-{key[0]}.{key[1]}.json" for key in self._paths}
         return {key: (path.parent.name, path.name.removesuffix(ending[key])) for key, path in self._paths.items()}
 
     def samples(self, record: Record) -> list[Sample]:
-        """The predictions behind one of these records; raises as :func:`samples`."""
+        """The predictions behind one of these records. Raises as :func:`samples`."""
         return samples(self.folder / record.kind, record)
 
     def __iter__(self) -> Iterator[Record]:
@@ -166,7 +167,7 @@ class Records:
                 yield record
 
     def write(self, record: Record, samples: list[Sample]) -> Record:
-        """Write a record in the place of one of the same key."""
+        """Write a record, replacing any with the same key. Returns the record as written."""
         folder = self.folder / record.kind
         path = folder / f"{record.stem}.json"
         old = self._paths.get((record.id, record.where))

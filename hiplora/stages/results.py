@@ -1,6 +1,6 @@
-"""What each kind of stage leaves in its record. Light: reports read these without torch.
+"""The result that each kind of stage leaves in its record. Light: reports read these without torch.
 
-A field that is added later is optional, so that older records are still read.
+A field added later must be optional, so that older records can still be read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def reproducible(self) -> Any:
-        """What the record's digest covers: what a second run would give again, never times."""
+        """What the record's digest covers: what a second run would reproduce, never times."""
         raise NotImplementedError
 
 
 class Gains(BaseModel):
-    """Principal gains φ of neighbouring singular values: one quantile bin of σ over all matrices, ``n`` directions.
+    """Principal gains φ in one quantile bin of the singular values σ of all matrices; the bin has ``n`` directions.
 
-    ``sigma`` is the mean of σ, ``size`` that of |φ| and ``shift`` that of φ.
+    ``sigma`` is the mean of σ, ``size`` the mean of |φ| and ``shift`` the mean of φ.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,14 +39,15 @@ class Gains(BaseModel):
 
 
 class Adapter(Result):
-    """A training (kind ``train``); counts are of the whole training, also where it was resumed.
+    """A trained adapter (kind ``train``). Counts cover the whole training, also if it was resumed.
 
-    ``tensors`` is the SHA-256 of the native state, ``tokens`` are prompt and answer tokens without padding,
-    ``label_tokens`` those with loss; ``final_loss`` is the mean over the last tenth of the steps in nats per label
-    token; ``seconds`` is the time in steps. ``share_prefixes`` says whether prefixes that prompts share were computed
-    once, with one dropout mask for each. ``measures`` says where the update lies (:mod:`hiplora.stages.energy`),
-    ``gains`` how the principal channel moved, bins in the order of σ; empty where there is no channel. ``targets`` are
-    the ends of module names that a word for them stood for; empty where they were named.
+    ``tensors`` is the SHA-256 of the native state. ``tokens`` counts prompt and answer tokens without padding,
+    ``label_tokens`` those with a loss. ``final_loss`` is the mean over the last tenth of the steps, in nats per label
+    token; ``seconds`` is the time spent in steps. ``share_prefixes`` tells whether a prefix that several prompts share
+    was computed once, with one dropout mask for all of them. ``measures`` holds the size of the update and its shares
+    in the leading singular subspaces (:mod:`hiplora.stages.energy`), ``gains`` the gains of the principal channel, bins
+    in ascending order of σ; empty without a channel. ``targets`` are the module-name suffixes that ``auto`` or
+    ``all-linear`` resolved to; empty if the suffixes were given.
     """
 
     tensors: str
@@ -74,11 +75,11 @@ class Adapter(Result):
 
 
 class Scores(Result):
-    """Scores of one model (kind ``score``): benchmark → metric → value, general text among them as ``text``.
+    """Scores of one model (kind ``score``): benchmark → metric → value, with general text under the data set's name.
 
-    Accuracies are fractions, ``nll`` is in nats per token, ``n`` the number of items; None was not measured.
-    ``report`` says how the model was made, where an operator did; ``sandbox`` what executed model-written code.
-    ``lm_eval`` holds lm-eval's own tasks, where some were asked for, by their names.
+    Accuracies are fractions, ``nll`` is in nats per token, ``n`` is the number of items; None means not measured.
+    ``report`` says how a merge operator made the model; ``sandbox`` names the backend that executed model-written code.
+    ``lm_eval`` holds the scores of lm-eval tasks by name, if any were asked for.
     """
 
     benchmarks: dict[str, Metrics]
@@ -97,12 +98,12 @@ class Scores(Result):
 
 
 class Point(BaseModel):
-    """One model on the way from the backbone to an adapter: the adapter's update ``scale`` times, or of a snapshot.
+    """One model between the backbone and an adapter: the backbone with the update scaled, or with a snapshot's update.
 
-    ``fraction`` of the steps, 1 is the finished adapter; ``norm`` is ‖c ΔW‖_F over all matrices, 0 for the backbone;
-    ``top_share`` as in :func:`hiplora.stages.energy.measures`. ``learning`` holds the scores of the adapter's own
-    benchmark on validation (the backbone's on all), ``benchmarks`` those of every benchmark and of general text on the
-    split where forgetting is measured.
+    ``scale`` is the factor c; ``fraction`` is the fraction of the training steps, 1 for the finished adapter. ``norm``
+    is ‖c ΔW‖_F over all matrices, 0 for the backbone. ``top_share`` is defined in :mod:`hiplora.stages.energy`.
+    ``learning`` holds the scores of the adapter's own benchmark on validation (of every benchmark for the backbone),
+    ``benchmarks`` those of every benchmark and of general text on the split that measures forgetting.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -128,7 +129,7 @@ class Frontier(Result):
 class Intervention(BaseModel):
     """Scores with one singular direction perturbed: ``W + coefficient · σ u vᵀ`` in ``matrix``.
 
-    ``direction`` counts from 0, the leading one; ``sigma`` is its singular value.
+    ``direction`` counts from 0, the leading direction; ``sigma`` is its singular value.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -153,12 +154,12 @@ class Probed(Result):
 
 
 class MatrixDrift(BaseModel):
-    """How far the leading subspaces of one weight moved, both sides together.
+    """How far the leading left and right subspaces of one weight moved.
 
-    ``overlap`` is ``‖UᵀU'‖²_F / k``, mean of left and right (1 is the same subspace); ``angle`` the largest principal
-    angle in degrees; ``gap`` is (σ_k − σ_{k+1}) / σ_1 of the old weight: where it is small, the subspace is
-    ill-determined; ``share`` of the update's energy that either old subspace sees; ``intruders`` counts new left
-    directions that no old one is close to; ``size`` is ‖ΔW‖_F / ‖W‖_F.
+    ``overlap`` is ``‖UᵀU'‖²_F / k``, averaged over left and right (1: the same subspace). ``angle`` is the largest
+    principal angle of the two sides, in degrees. ``gap`` is (σ_k − σ_{k+1}) / σ_1 of the old weight; if it is small,
+    the subspace is ill-determined. ``share`` is the share of the update's energy inside either old subspace, None for
+    an update of 0. ``intruders`` counts new left directions that are close to no old one. ``size`` is ‖ΔW‖_F / ‖W‖_F.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -182,9 +183,10 @@ class DriftPoint(BaseModel):
 
 
 class Drifted(Result):
-    """Drift of the ``k`` leading directions (kind ``drift``); ``measures`` as of a training, where that was none here.
+    """Drift of the ``k`` leading directions (kind ``drift``).
 
-    These are of the update as a whole: its norm, and the share of its energy in leading directions.
+    ``measures`` is filled only for an adapter folder, which has no training record with these numbers: the norm of the
+    whole update and its energy shares (:mod:`hiplora.stages.energy`).
     """
 
     k: int
@@ -197,7 +199,7 @@ class Drifted(Result):
 
 
 class Cost(BaseModel):
-    """What training with one method cost: tokens per second of each turn, the most memory of all of them."""
+    """The cost of training with one method: tokens per second of each turn, and the peak memory over all turns."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -207,7 +209,7 @@ class Cost(BaseModel):
 
 
 class Costs(Result):
-    """A measurement of several methods in one process (kind ``efficiency``)."""
+    """The costs of several methods, measured in one process (kind ``efficiency``)."""
 
     methods: dict[str, Cost]
     svd_seconds: float
@@ -218,14 +220,15 @@ class Costs(Result):
 
 
 class EditedBatch(BaseModel):
-    """What a model says of one batch of edits; a text of 0 and 1 says of every item, in the batch's order, whether.
+    """A model's answers on one batch of edits. Strings of 0 and 1 hold one flag per item, in the batch's order.
 
-    ``categories`` says which items are of which. ``outcomes`` of the items' own prompts, whether: ``generated``, the
-    greedy completion is ``new``, normalised; ``begins``, it begins with the tokens of ``new``; ``preferred``,
-    log p(new) > log p(old), as sums; ``believed``, it begins with those of ``old``, or log p(old) > log p(new).
-    ``front``: benchmark → which probes are answered right behind the sentence of an edit; of n items the k-th probe of
-    all has the one numbered k mod n in front. ``means``: category, or all → figure → mean over the items
-    (:mod:`hiplora.evaluation.edit_measures` names them); log-probabilities in nats.
+    ``categories``: category → which items belong to it. ``outcomes``: outcome of the item's own prompt → flags;
+    ``generated``: the greedy completion is ``new``, after normalisation; ``begins``: it begins with the tokens of
+    ``new``; ``preferred``: log p(new) > log p(old), summed over tokens; ``believed``: it begins with the tokens of
+    ``old``, or log p(old) > log p(new). ``front``: benchmark → which probes are answered right with the sentence of an
+    edit in front; with n items, probe k (counted over all benchmarks) gets item k mod n. ``means``: category or all →
+    figure → mean over the items (:mod:`hiplora.evaluation.edit_measures` defines the figures), log-probabilities in
+    nats.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -237,7 +240,10 @@ class EditedBatch(BaseModel):
 
 
 class Edited(Result):
-    """A model on batches of edits (kind ``edit``); ``right``: benchmark → which unrelated probes it answers right."""
+    """A model's answers on batches of edits (kind ``edit``).
+
+    ``right``: benchmark → which unrelated probes it answers right, as a string of 0 and 1.
+    """
 
     batches: list[EditedBatch]
     right: dict[str, str]

@@ -1,4 +1,4 @@
-"""Kind ``score``: a model's scores on benchmarks and on general text, backbone, adapters and merges alike."""
+"""Kind ``score``: scores on benchmarks and general text of any source: the backbone, an adapter or a merge."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hiplora.tasks.source import Source as DataSource
 
 
 class Score(Stage):
-    """Scores of what a source puts on the backbone; general texts are measured beside the ``benchmarks``.
+    """Scores of the backbone with a source on it, on the ``benchmarks`` and on general texts.
 
-    All of them on the split that the evaluation names. A score of likelihoods alone is identified by what it asks: not
-    by how text would be written. With ``lm_tasks`` it needs the score without them, whose numbers it takes over: tasks
-    of lm-eval cost no other benchmark a second time.
+    All are measured on the split ``evaluation.splits``. If only likelihoods are scored, generation settings do not
+    enter the id. With ``lm_tasks`` the stage needs the score without them and copies its numbers, so that adding
+    lm-eval tasks repeats no benchmark.
     """
 
     kind: ClassVar[str] = "score"
@@ -38,7 +38,7 @@ class Score(Stage):
 
     @cached_property
     def without_tasks(self) -> Score:
-        """The same score without lm-eval's tasks."""
+        """The same stage without lm-eval's tasks."""
         return self.but(lm_tasks=None)
 
     def identity(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Score(Stage):
         return super().described() | self._likelihoods()
 
     def _likelihoods(self) -> dict[str, Any]:
-        """The fields as they enter the identity of a score of likelihoods alone; none of a full one."""
+        """The fields whose identity differs if only likelihoods are scored; empty for a full score."""
         if not self.evaluation.likelihood_only:
             return {}
         asked = [as_likelihood(task) for task in self.benchmarks]
@@ -69,7 +69,7 @@ class Score(Stage):
         return [(name, self.evaluation.splits) for name in self.texts()]
 
     def texts(self) -> list[str]:
-        """The general texts that the data has."""
+        """Names of the general texts that the data has."""
         return DataSource(self.data).texts(self.evaluation.splits)
 
     def where(self) -> str:
@@ -79,7 +79,7 @@ class Score(Stage):
         return self.of.name()
 
     def check(self) -> None:
-        """Also refuses to start where the sandbox that the evaluation will need does not work."""
+        """Refuse a missing sandbox too, if the evaluation will need one. Raises UserError."""
         self.of.check()
         models.check(self.of.backbone)
         source = DataSource(self.data)
@@ -95,7 +95,7 @@ class Score(Stage):
             check(self.lm_tasks, positions=models.positions(backbone), begins=models.begins(backbone))
 
     def _check_lengths(self) -> None:
-        """Refuse an answer so long that the backbone has no position left for the prompt."""
+        """Refuse a generation length that leaves the backbone no position for the prompt. Raises UserError."""
         asked = () if self.evaluation.likelihood_only else self.benchmarks
         source = DataSource(self.data)
         written = {task: task.written_tokens(source, self.evaluation.splits) for task in asked}
@@ -109,7 +109,7 @@ class Score(Stage):
                 )
 
     def _sandbox(self) -> str:
-        """The backend that executes model-written code, or ``off``."""
+        """The backend that executes model-written code, or ``off`` if none is executed."""
         from hiplora.evaluation.sandbox import choose_backend
 
         benchmarks = () if self.evaluation.likelihood_only else self.benchmarks
@@ -131,7 +131,7 @@ class Score(Stage):
     def _of_lm_eval(
         self, asked: LmTasks, model: Any, tokenizer: Any, job: Job
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The fields of the result, and predictions for lm-eval's tasks: the others stay with the record needed."""
+        """The fields of the result, and the predictions of lm-eval's tasks; the needed record keeps the others."""
         from hiplora.evaluation.harness import score
 
         plain: Any = job.needs[self.without_tasks.id].result
@@ -140,11 +140,11 @@ class Score(Stage):
         return {**kept, "lm_eval": found}, samples
 
     def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
-        """Metrics by benchmark, and per-sample predictions; what an earlier run had answered is not asked again."""
+        """Metrics by benchmark, and per-sample predictions; finished parts of an interrupted run are reused."""
         from hiplora.evaluation.engine import evaluate
 
         source = DataSource(self.data)
-        # First, since it takes seconds: a model whose outputs are not finite is then refused before the benchmarks.
+        # Texts come first because they take seconds: a model with non-finite outputs is refused before the benchmarks.
         texts: dict[str, Metrics] = {}
         for name in self.texts():
             text = job.parts.get(name)

@@ -1,4 +1,4 @@
-"""Sources: weights that go on the shared backbone to be scored, and come off again. A training is one too."""
+"""Sources made here: the backbone, a trained adapter (as saved, scaled, or a snapshot), and trained adapters merged."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hiplora.stages.train import Train
 if TYPE_CHECKING:
     from hiplora.updates import Update
 
-Norm = Annotated[float, Field(gt=0)]  # Frobenius, over all matrices
-KEPT = 12  # adapters whose updates stay in memory: three training seeds of four tasks
+Norm = Annotated[float, Field(gt=0)]  # Frobenius norm over all matrices
+KEPT = 12  # adapters whose updates stay in memory: four tasks with three training seeds each
 
 
 class Backbone(Source):
@@ -70,7 +70,7 @@ class Adapted(Source):
     def subject(self) -> tuple[str, str]:
         train = self.train
         words = f"the adapter {train.id} ({train.method.name}, {train.task.name}, seed {train.seed})"
-        return words, "it has diverged: lower training.lr, which trains another"
+        return words, "it has diverged: lower training.lr, which trains another adapter"
 
     @contextmanager
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:
@@ -80,7 +80,7 @@ class Adapted(Source):
 
 
 class Scaled(Source):
-    """A trained adapter whose update is multiplied by ``scale`` after training: c ΔW beside the backbone's weights."""
+    """A trained adapter with its update multiplied by ``scale`` after training: W + c ΔW."""
 
     kind: ClassVar[str] = "scaled"
 
@@ -110,7 +110,7 @@ class Scaled(Source):
         return f"{words}, scaled by {self.scale:g}", f"{remedy}; or scale it by less"
 
     def updates(self, backbone: models.Backbone, job: Job) -> dict[str, Update]:
-        """c ΔW of every matrix; ΔW is read once for all scales."""
+        """Module name → c ΔW; ΔW is read once for all scales."""
         return scaled(trained_updates(self.of, backbone, job), self.scale)
 
     @contextmanager
@@ -123,7 +123,7 @@ class Scaled(Source):
 
 
 class Snapshot(Source):
-    """A trained adapter as it was after a ``fraction`` of its steps, finished as if the training had ended there."""
+    """A trained adapter after a ``fraction`` of its steps, finished as if the training had ended there."""
 
     kind: ClassVar[str] = "snapshot"
 
@@ -149,7 +149,7 @@ class Snapshot(Source):
         return f"{words}, after step {self.train.training.step_of(self.fraction)}", remedy
 
     def updates(self, backbone: models.Backbone, job: Job) -> dict[str, Update]:
-        """ΔW of every matrix at that step."""
+        """Module name → ΔW at that step."""
         with self.train.on_snapshot(self.fraction, backbone, job) as model:
             return self.train.method.updates(model)
 
@@ -163,10 +163,10 @@ class Snapshot(Source):
 
 
 class Merged(Source):
-    """Adapters of several tasks merged into one update, which is added beside the backbone's weights.
+    """Adapters of several tasks merged into one update, which is attached to the backbone.
 
-    Before that each adapter's update is multiplied by its number in ``scales``, or brought to its norm in ``norms``,
-    which is ‖ΔW‖_F over all matrices; not both.
+    Before merging, each adapter's update is multiplied by its entry of ``scales``, or rescaled to its entry of
+    ``norms`` (‖ΔW‖_F over all matrices); only one of the two may be given.
     """
 
     kind: ClassVar[str] = "merged"
@@ -207,7 +207,7 @@ class Merged(Source):
                     f"{field} has {len(given)} numbers for {len(self.adapters)} adapters; give one for each."
                 )
         if self.scales is not None and self.norms is not None:
-            raise UserError("An adapter is either scaled or brought to a norm; give scales or norms, not both.")
+            raise UserError("An adapter is either scaled or rescaled to a norm; give scales or norms, not both.")
 
     def check(self) -> None:
         method, operator = self.adapters[0].method, self.operator
@@ -227,7 +227,7 @@ class Merged(Source):
         from hiplora.merging.attached import attached
 
         started = time.perf_counter()
-        # What is drawn depends on tasks and training seeds alone, so that the rows of a table share their masks.
+        # The draws depend on tasks and training seeds alone, so that all rows of a table share their masks.
         drawn = digest({"draws": DRAWS, "adapters": [[task, seed] for task, seed in self.members]})
         generator = torch.Generator().manual_seed(int(drawn, 16))
         updates = self._members(backbone, job)
@@ -236,7 +236,7 @@ class Merged(Source):
             yield Loaded(backbone.model, {**merged.report, "seconds": round(time.perf_counter() - started, 2)})
 
     def _members(self, backbone: models.Backbone, job: Job) -> list[dict[str, Update]]:
-        """The update of each adapter, scaled as asked."""
+        """The update of each adapter, scaled by ``scales`` or to ``norms``."""
         from hiplora.stages.energy import norm
 
         updates = [trained_updates(train, backbone, job) for train in self.adapters]
@@ -250,7 +250,7 @@ class Merged(Source):
 
 
 def scaled(updates: Mapping[str, Update], factor: float) -> dict[str, Update]:
-    """The same adapter with every matrix's update multiplied by a number; at 1 as it is."""
+    """Every update multiplied by ``factor``; at 1 the same objects."""
     return {name: update if factor == 1 else update.scaled(factor) for name, update in updates.items()}
 
 
@@ -258,7 +258,10 @@ _HELD: dict[tuple[Any, ...], dict[str, Update]] = {}
 
 
 def trained_updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Update]:
-    """The updates of a trained adapter; the last ones stay in memory, as the instances of a table share them."""
+    """Module name → ΔW of a trained adapter, which ``job`` must have among its needs.
+
+    The last ``KEPT`` adapters stay in memory, because merge instances share them. Raises as :meth:`Train.on`.
+    """
     key = (id(backbone.model), train.id, job.needs[train.id].digest)
     if key not in _HELD:
         with train.on(backbone, job) as model:

@@ -1,8 +1,8 @@
-"""Where records and artefacts lie, and what a record is worth: the one place that knows paths under results/, outputs/.
+"""Finds records and artefacts and tells which records are current; no other module knows paths in results/, outputs/.
 
-Records under ``results/<data>/records`` are tracked: they are what tables show, and only a forced run replaces one.
-Where an artefact that a tracked record speaks of is gone, it is made again, *restored*, and recorded under
-``outputs/records``, where runs look first. What a record was made from is told by digests, from JSON alone.
+Records under ``results/<data>/records`` are tracked: tables show them. A tracked record is replaced only by a forced
+run, or if it is stale. If the artefact of a tracked record is gone, it is *restored*: made again and recorded under
+``outputs/records``, where runs look first. Digests in the JSON files alone tell what a record was made from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DIGEST = "digest.json"  # inside an artefact's folder: which result it is, and t
 
 
 class Status(IntEnum):
-    """What a record is worth: made from results that are current, from a restored artefact, or from a replaced one."""
+    """Whether a record was made from results that are current, from a restored artefact, or from a replaced result."""
 
     GOOD = 0
     RESTORED = 1
@@ -28,7 +28,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Places:
-    """``outputs`` can be deleted at any time; ``results`` is ``results/<data>``."""
+    """The folders of a run: ``outputs``, which can be deleted at any time, and ``results``, which is results/<data>."""
 
     outputs: Path
     results: Path
@@ -40,11 +40,11 @@ class Places:
 
     @property
     def local(self) -> Path:
-        """Folder of the records of what was restored here."""
+        """Folder of the records of restored artefacts."""
         return self.outputs / "records" / self.results.name
 
     def artefact(self, id: str, where: str) -> Path:
-        """Folder of what a stage leaves beside its record: a trained adapter; complete if it exists."""
+        """Folder of a stage's artefact, a trained adapter; complete if it exists."""
         return self.outputs / "adapters" / f"{id}.{where}"
 
     def checkpoints(self, id: str, where: str) -> Path:
@@ -52,16 +52,16 @@ class Places:
         return self.outputs / "checkpoints" / f"{id}.{where}"
 
     def parts(self, id: str, where: str, made_from: str) -> Path:
-        """File of a stage's finished parts; ``made_from`` tells them from those of other artefacts of its needs."""
+        """File of a stage's finished parts; ``made_from`` is the digest of its needs, so that no part is mixed up."""
         return self.outputs / "parts" / f"{id}.{where}.{made_from}.jsonl"
 
     def lock(self, id: str, where: str) -> Path:
-        """What two processes that want the same record agree on."""
+        """Lock file that lets only one process at a time make a record."""
         return self.outputs / "locks" / f"{id}.{where}"
 
 
 class Store:
-    """Tracked and local records together. ``local=False`` looks at tracked ones alone, as tables do."""
+    """Tracked and local records together; ``local=False`` looks at tracked ones alone, as tables do."""
 
     def __init__(self, places: Places, *, local: bool = True) -> None:
         self.places = places
@@ -69,31 +69,31 @@ class Store:
         self.local = Records(places.local) if local else None
 
     def refresh(self) -> None:
-        """See what other processes have written."""
+        """Look again for records, including those that other processes have written."""
         self.tracked.refresh()
         if self.local is not None:
             self.local.refresh()
 
     def current(self, key: Key) -> Record | None:
-        """The record that runs go by: of what was restored here, else the tracked one."""
+        """The record that runs use: the local one if there is one, else the tracked one."""
         return (self.local.get(key) if self.local is not None else None) or self.tracked.get(key)
 
     def samples(self, record: Record) -> list[Sample]:
-        """The predictions behind a record of either place.
+        """The predictions behind a tracked or local record.
 
         Raises:
-            UserError: they are gone, or are not those of the record.
+            UserError: the file is missing or damaged.
         """
         local = self.local is not None and self.local.get((record.id, record.where)) == record
         return (self.local if local and self.local is not None else self.tracked).samples(record)
 
     def status(self, record: Record) -> Status:
-        """What the record is worth, by the digests of its needs and of theirs."""
+        """The status of a record, by the digests of its needs and, recursively, of theirs."""
         worst = Status.GOOD
         for id, digest in record.needs.items():
             need = self.current((id, record.where))
             if need is None:
-                worst = max(worst, Status.RESTORED)  # its digest is known to nobody any more
+                worst = max(worst, Status.RESTORED)  # no record has this digest any more
             elif digest == need.digest:
                 worst = max(worst, self.status(need))
             else:
@@ -101,14 +101,14 @@ class Store:
         return worst
 
     def usable(self, stage: Stage) -> Record | None:
-        """The record that answers for a stage here, or None; whether its artefact is there is not asked."""
+        """A record that a run can reuse for a stage, or None; its artefact may be missing."""
         key = (stage.id, stage.where())
         local = self.local.get(key) if self.local is not None else None
         candidates = (local, self.tracked.get(key))
         return next((record for record in candidates if record is not None and self._stands(record)), None)
 
     def _stands(self, record: Record) -> bool:
-        """Whether nothing that a record was made from is another here: replaced, or restored with another result."""
+        """Whether all that a record was made from is unchanged here: not replaced, nor restored with another result."""
         for id, digest in record.needs.items():
             key = (id, record.where)
             need = self.current(key)
@@ -122,7 +122,7 @@ class Store:
         return True
 
     def artefact(self, record: Record) -> Path | None:
-        """The folder of the artefact that a record speaks of; None where it is not here, or is of another result."""
+        """The folder of a record's artefact; None if it is missing or belongs to another result."""
         folder = self.places.artefact(record.id, record.where)
         try:
             there = json_object(folder / DIGEST)
@@ -131,10 +131,10 @@ class Store:
         return folder if there.get("tensors") == record.result.reproducible() else None
 
     def write(self, record: Record, samples: list[Sample], *, force: bool) -> Record:
-        """Write what a stage has made where it belongs; the record that stands for it from now on.
+        """Write a new record to the tracked or the local folder. Returns the record that is current from now on.
 
-        A tracked record is replaced only where that was asked for, or where what it was made from was replaced. Else
-        what is made beside it is local, and nothing is written where it is the same.
+        A tracked record is replaced only with ``force``, or if it is stale. Otherwise the new record is local; if it
+        equals the tracked one, nothing is written.
         """
         key = (record.id, record.where)
         tracked, local = self.tracked.get(key), self.local.get(key) if self.local is not None else None

@@ -1,8 +1,8 @@
-"""The matrices that an adapter goes on: modules that are named, or a word for what a backbone's structure tells.
+"""The matrices that an adapter adapts: modules given by name, or a word that the backbone's structure resolves.
 
-``auto`` is every linear layer that stands directly inside an attention module of the decoder, separate projections and
-fused ones alike; ``all-linear`` is every linear layer but the output head. Conv1D of transformers is a linear layer
-too. Routers and experts of a mixture that are stored as parameters are none, though PEFT's ``all-linear`` has them.
+``auto`` means every linear layer directly inside an attention module of the decoder, whether projections are separate
+or fused; ``all-linear`` means every linear layer except the output head. transformers' Conv1D counts as a linear layer.
+Routers and experts that a mixture stores as bare parameters do not, although PEFT's ``all-linear`` includes them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def resolved(model: PreTrainedModel, targets: Sequence[str]) -> tuple[str, ...]:
-    """The ends of module names, as PEFT reads them, that the typed ones or the typed word stand for.
+    """Suffixes of module names, as PEFT matches them: the given ``targets``, or those of ``auto`` or ``all-linear``.
 
     Raises:
-        UserError: the backbone has no attention module that is made of linear layers.
+        UserError: with ``auto``, no attention module of the backbone contains a linear layer.
     """
     if tuple(targets) == (AUTO,):
         return _ends_of(_in_attention(model), model)
@@ -33,10 +33,10 @@ def resolved(model: PreTrainedModel, targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def target_shapes(model: PreTrainedModel, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Shapes (out, in) of the linear layers whose names end in one of the ``targets``.
+    """Module name → shape (out, in) of the linear layers whose names end in one of the ``targets``.
 
     Raises:
-        UserError: a target that is no linear layer's, or that of a quantised one; PEFT would ignore it, or fail.
+        UserError: a target matches no linear layer, a quantised one, or one whose weight is tied to another module.
     """
     from hiplora.spectral.stored import refuse_quantised_module
     from hiplora.tuner.targets import is_linear, matrix
@@ -51,7 +51,7 @@ def target_shapes(model: PreTrainedModel, targets: Sequence[str]) -> dict[str, t
 
 
 def _in_attention(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers directly inside the decoder's attention modules, which their classes are called."""
+    """Names of the linear layers directly inside the decoder's attention modules, found by their class names."""
     decoder = {id(module) for module in model.get_decoder().modules()}
     attention = {
         name
@@ -78,7 +78,7 @@ def _known(model: PreTrainedModel) -> list[str]:
 
 
 def _ends_of(names: Sequence[str], model: PreTrainedModel) -> tuple[str, ...]:
-    """The shortest ends that these modules have and no other module of the model."""
+    """The shortest suffixes of these module names that match no other module of the model."""
     others = {name for name, _ in model.named_modules()} - {*names}
     clear: dict[str, bool] = {}
     found: set[str] = set()
@@ -99,7 +99,7 @@ def _is_one_of(name: str, targets: Collection[str]) -> bool:
 
 
 def _check_linear(model: PreTrainedModel, targets: Sequence[str], chosen: dict[str, nn.Module]) -> None:
-    """Refuse what is no linear layer: by its own name where it has weights, with all others otherwise."""
+    """Refuse targets that match no linear layer: a weight matrix of another kind by name, the others together."""
     from hiplora.tuner.targets import is_linear
 
     absent = [each for each in targets if not any(is_linear(m) for n, m in chosen.items() if _is_one_of(n, [each]))]
@@ -111,17 +111,17 @@ def _check_linear(model: PreTrainedModel, targets: Sequence[str], chosen: dict[s
                 shape = " × ".join(map(str, parameter.shape))
                 raise UserError(
                     f"model.target_modules names {target}, but {name} of this backbone is a parameter ({shape}) of "
-                    f"{kind}, no linear layer; choose among {', '.join(_known(model))}."
+                    f"{kind}, not a linear layer; choose among {', '.join(_known(model))}."
                 )
     if absent:
         raise UserError(
-            f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone is called so; "
+            f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone has that name; "
             f"choose among {', '.join(_known(model))}."
         )
 
 
 def _check_tied(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """Refuse a target whose weight another module has too: an update of one would be half an update of the other."""
+    """Refuse a target whose weight is tied to another module's: an update attached to one would miss the other."""
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
@@ -130,6 +130,5 @@ def _check_tied(model: PreTrainedModel, targets: Sequence[str]) -> None:
         if shared and _is_one_of(name, targets):
             others, last = ", ".join(other for other in shared if other != name), name.rpartition(".")[2]
             raise UserError(
-                f"model.target_modules names {last}, whose weight is that of {others} too in this backbone; "
-                f"leave {last} out."
+                f"model.target_modules names {last}, whose weight this backbone shares with {others}; leave {last} out."
             )

@@ -1,4 +1,4 @@
-"""Kind ``train``: one adapter, from a backbone and examples, or going on from another adapter."""
+"""Kind ``train``: one adapter, trained on examples from the bare backbone or from another adapter."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 
 class Train(Stage):
-    """Leaves the adapter's folder and the record of its training. ``svd`` is None where the method needs none.
+    """A training; it leaves the adapter's folder and a record. ``svd`` is None if the method needs none.
 
-    With a ``parent`` the training goes on from that adapter, with a fresh ``optimizer`` (reset) or with the moments of
-    the parent's (carry), which then ``keep_optimizer`` has left in its folder. ``save_basis`` makes the folder carry
-    the singular directions. ``measured_by`` computes the directions that the record measures the update against,
-    whether the method uses them or not; None measures its size alone, and so do directions that another recipe would
-    change by more than rounding.
+    With a ``parent`` the training continues from that adapter, with a fresh ``optimizer`` (reset) or with the parent's
+    AdamW moments (carry), which the parent stored under ``keep_optimizer``. ``save_basis`` stores the singular
+    directions in the folder. ``measured_by`` gives the directions against which the record measures the update, whether
+    or not the method uses them. The top shares are left out if it is None or its directions are not accurate enough
+    (:func:`hiplora.stages.energy.leading`).
     """
 
     kind: ClassVar[str] = "train"
@@ -75,7 +75,7 @@ class Train(Stage):
         return f"{self.method.name}-{'+'.join(train.task.name for train in self.line())}-s{self.seed}"
 
     def check_options(self) -> None:
-        """Refuse too few singular directions, and a parent whose tensors would mean something else here."""
+        """Refuse too few singular directions, and a parent with another method, model, SVD or targets."""
         if self.svd is not None:
             self.method.check_svd(self.svd)
         self._check_optimizer()
@@ -86,25 +86,25 @@ class Train(Stage):
             names = ("method", "model", "svd", "model.target_modules")
             differ = [name for name, one, other in zip(names, mine, parents, strict=True) if one != other]
             raise UserError(
-                f"This training goes on from an adapter of another {', '.join(differ)}; give both the same options, or "
-                "train from the backbone."
+                f"This training continues from an adapter with another {', '.join(differ)}; give both the same "
+                "options, or train from the backbone."
             )
 
     def _check_optimizer(self) -> None:
         if self.optimizer == "carry" and self.method.fresh_factors:
             raise UserError(
-                f"method={self.method.name} trains new factors on every task, of which no optimizer has a state; type "
-                "pipeline.optimizer=reset."
+                f"method={self.method.name} trains new factors on every task, so there is no optimizer state to carry "
+                "over; type pipeline.optimizer=reset."
             )
         if self.optimizer == "carry" and (self.parent is None or not self.parent.keep_optimizer):
             raise UserError("optimizer=carry needs a parent that keeps its optimizer's state (keep_optimizer=true).")
 
     def line(self) -> list[Train]:
-        """This training and those that it goes on from, the first one first."""
+        """The chain of trainings that ends in this one, the first training first."""
         return [*(self.parent.line() if self.parent is not None else []), self]
 
     def keeping(self, *fractions: float) -> Train:
-        """This training with snapshots at these fractions too: the same adapter."""
+        """This training with snapshots at these fractions too; the id and the adapter stay the same."""
         asked = tuple(sorted({*self.training.snapshots, *fractions}))
         return self.but(training=self.training.but(snapshots=asked))
 
@@ -122,7 +122,7 @@ class Train(Stage):
         targets = resolved(backbone.model, self.targets)
         self.method.check(target_shapes(backbone.model, targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
-        set_seed(self.seed)  # the adapter's initialisation; the trainer seeds its own order and dropout
+        set_seed(self.seed)  # for the adapter's initialisation; the trainer seeds data order and dropout itself
         with peak_memory(backbone.device) as peak, put_on(self.method, lambda: self._start(backbone, job)) as model:
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             trained = train(
@@ -163,7 +163,7 @@ class Train(Stage):
         return Made(result, models.describe(backbone))
 
     def card(self, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
-        """The model card of the adapter, with the scores that are known."""
+        """The model card of the adapter, with the scores known so far."""
         made = Trained(
             record=f"train {self.id} ({self.where()})",
             tasks=[train.task.name for train in self.line()],
@@ -177,7 +177,7 @@ class Train(Stage):
         return adapter_card(made, result, scores)
 
     def _measures(self, backbone: models.Backbone, updates: Mapping[str, Update]) -> dict[str, float]:
-        """What the record says of the update, once the backbone is as it was."""
+        """The measures of the update; the adapter must be off the backbone."""
         directions = None if self.measured_by is None else energy.bases(backbone.model, updates, self.measured_by)
         return energy.measures(updates, directions)
 
@@ -187,7 +187,7 @@ class Train(Stage):
         return self.method.attach(backbone.model, setup=setup)
 
     def _start(self, backbone: models.Backbone, job: Job) -> PeftModel:
-        """A fresh adapter on the backbone, or the parent's, to be trained on."""
+        """The model to train: the backbone with a fresh adapter, or with the parent's."""
         model = self._fresh(backbone)
         if self.parent is not None:
             parent = self.parent.id
@@ -195,25 +195,25 @@ class Train(Stage):
         return model
 
     def _moments(self, job: Job) -> dict[Any, Any] | None:
-        """AdamW's state of the parent's last step, where it is carried on."""
+        """AdamW's state of the parent's last step, if it is carried over."""
         if self.parent is None or self.optimizer == "reset":
             return None
         return native(job.artefacts[self.parent.id], job.needs[self.parent.id], OPTIMIZER)
 
     def _checkpoints(self, job: Job) -> Path:
-        """Where checkpoints lie: those of a training that went on from another result of the parent lie elsewhere."""
+        """Folder of the checkpoints; one for each result of the parent, so that no run resumes from another parent."""
         return job.checkpoints if self.parent is None else job.checkpoints / job.needs[self.parent.id].digest
 
     def clean(self, job: Job) -> None:
         shutil.rmtree(job.checkpoints, ignore_errors=True)
 
     def holds(self, folder: Path) -> bool:
-        """Whether the snapshots that are asked for were kept, and the optimizer's state."""
+        """Whether the folder holds all snapshots asked for, and the optimizer's state if that is to be kept."""
         names = [*map(snapshot, self.training.snapshot_steps()), *([OPTIMIZER] if self.keep_optimizer else [])]
         return all((folder / name).is_file() for name in names)
 
     def complete(self, job: Job) -> None:
-        """Add U and V to an adapter that was saved without them and now should carry them; nothing is trained."""
+        """Add U and V to a finished adapter that was saved without them, if ``save_basis`` asks for them."""
         if self.save_basis and lacks_basis(job.folder):
             print(f"[train] {job.folder.name}: adding U and V to the adapter", file=sys.stderr, flush=True)
             with put_on(self.method, lambda: self._loaded(models.load(self.model), job.folder)) as model:
@@ -223,10 +223,10 @@ class Train(Stage):
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[PeftModel]:
         """The stored adapter on the backbone, ready to be evaluated; afterwards the backbone is as it was.
 
-        ``job`` is that of a stage that needs this one.
+        ``job`` is the job of a stage that needs this one.
 
         Raises:
-            UserError: its folder is not complete, a file in it is not what was written, or it was trained anew.
+            UserError: a file of the folder is missing or altered, or the adapter was trained again meanwhile.
         """
         folder = job.artefacts[self.id]
         verify(folder, job.needs[self.id])
@@ -235,7 +235,7 @@ class Train(Stage):
 
     @contextmanager
     def on_snapshot(self, fraction: float, backbone: models.Backbone, job: Job) -> Iterator[PeftModel]:
-        """The adapter as it was after a fraction of the steps, finished; afterwards the backbone is as it was.
+        """The adapter after a fraction of the steps, finished; afterwards the backbone is as it was.
 
         Raises as :meth:`on`.
         """
@@ -256,9 +256,9 @@ class Train(Stage):
 
 @contextmanager
 def put_on(method: Method, attach: Callable[[], PeftModel]) -> Iterator[PeftModel]:
-    """The model that ``attach`` makes of the shared backbone, which is as before when the block ends.
+    """The model that ``attach`` returns; when the block ends, ``method`` takes the adapter off the shared backbone.
 
-    Where that fails, the backbone is forgotten: half an adapter may be on it, for the next stage to take.
+    If ``attach`` fails, the cached backbone is dropped, because half an adapter may be left on it.
     """
     try:
         model = attach()
@@ -272,5 +272,5 @@ def put_on(method: Method, attach: Callable[[], PeftModel]) -> Iterator[PeftMode
 
 
 def _figures(trained: TrainResult) -> dict[str, Any]:
-    """The fields of a training's result that its record takes as they are."""
+    """The trainer's figures that enter the record unchanged."""
     return {name: getattr(trained, name) for name in Adapter.model_fields if hasattr(trained, name)}

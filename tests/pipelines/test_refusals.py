@@ -43,7 +43,7 @@ def test_a_misspelt_target_is_refused_beside_right_ones(configured, name: str, t
 
 
 def test_a_target_that_shares_its_weight_is_refused(configured, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"names lm_head, whose weight is that of model\.embed_tokens too"):
+    with pytest.raises(UserError, match=r"names lm_head, whose weight this backbone shares with model\.embed_tokens"):
         Run(configured("method=lora", "pipeline=train", "model.target_modules=[q_proj,lm_head]"))
     assert adapters(tmp_path / "outputs") == []
 

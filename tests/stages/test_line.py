@@ -223,6 +223,8 @@ def test_a_parent_of_another_adapter_is_refused(configured: Callable[..., Config
         "model.target_modules": {"targets": ("q_proj",)},
         "model, svd": {"model": child.model.but(dtype="bfloat16"), "svd": None},
     }.items():
-        with pytest.raises(UserError, match=rf"goes on from an adapter of another {words}; give both the same options"):
+        with pytest.raises(
+            UserError, match=rf"continues from an adapter with another {words}; give both the same options"
+        ):
             child.but(parent=child.parent.but(**change))
     child.but(parent=child.parent.but(targets=tuple(reversed(child.targets))))
