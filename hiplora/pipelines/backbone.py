@@ -1,4 +1,4 @@
-"""Pipeline ``backbone``: only score the unadapted backbone, the reference of every Retain."""
+"""Pipeline ``backbone``: score only the unadapted backbone, the reference of every Retain."""
 
 from __future__ import annotations
 

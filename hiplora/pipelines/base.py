@@ -1,7 +1,7 @@
-"""What a pipeline is: options of its own, and the stages that a configuration asks for.
+"""Base class of pipelines: a pipeline has its own options and turns a configuration into stages.
 
-A pipeline computes nothing. It gives the stages it wants, all at once as a list, or as a generator where the next ones
-depend on results: it yields stages, and receives their records.
+A pipeline computes nothing. It returns its stages as a list, or as a generator if later stages depend on results: the
+generator yields stages and receives their records.
 """
 
 from __future__ import annotations
@@ -41,33 +41,36 @@ class Pipeline(Options):
     """Base of all pipelines; a subclass adds its options as fields and implements :meth:`stages`."""
 
     group: ClassVar[str] = "pipeline"
-    many: ClassVar[bool] = False  # whether it asks for more stages than a person wants to read about one by one
-    unscaled: ClassVar[bool] = False  # whether it takes every adapter as it is, or at scales of its own
-    with_lm_tasks: ClassVar[bool] = False  # whether what it scores can be asked tasks of lm-eval too
-    with_retain: ClassVar[bool] = False  # whether it says what an adapter forgot, so that what counts can be chosen
+    many: ClassVar[bool] = False  # whether it has so many stages that a run prints their number, not each of them
+    unscaled: ClassVar[bool] = False  # whether it refuses evaluation.scale: adapters unscaled, or at its own scales
+    with_lm_tasks: ClassVar[bool] = False  # whether its models can also be scored on tasks of lm-eval
+    with_retain: ClassVar[bool] = False  # whether it prints Retain, so that evaluation.retain has a meaning
 
     name: str
 
     @property
     def also_scored(self) -> tuple[str, ...]:
-        """Benchmarks that its runs are scored on beside the four and the task's own."""
+        """Benchmarks that its runs are scored on besides the four and the task's own."""
         return ()
 
     def stages(self, config: Config) -> Stages:
-        """What the configuration asks for, in the order in which it should be made; computes nothing."""
+        """The stages that the configuration asks for, in the order in which to make them; computes nothing."""
         raise NotImplementedError
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str | None:
-        """Words on what follows from the records of all stages, by id; may write it beside them. None: nothing."""
+        """A text to print at the end of a run, or None. ``found`` holds the records of all stages by id.
+
+        The text must follow from these records alone. A pipeline may also write files beside the records here.
+        """
         return None
 
 
 class Config(Options):
-    """One run as a user typed it: the sections of ``conf/``, typed. Stages take from it what is theirs.
+    """One run as the user typed it: the sections of ``conf/`` as typed options.
 
-    ``words`` are the overrides that it was composed from, by ``compose``.
-    ``adapter_scale`` multiplies the update of every adapter that is scored or merged; nothing is trained otherwise.
-    ``lm_tasks`` are lm-eval's, asked beside the benchmarks; ``retain`` names what Retain counts, the four where empty.
+    ``words`` are the overrides that ``compose`` composed it from. ``adapter_scale`` multiplies the update of every
+    adapter that is scored or merged; it changes no training. ``lm_tasks`` are tasks of lm-eval scored besides the
+    benchmarks. ``retain`` names the benchmarks that Retain counts; if empty, the four.
     """
 
     pipeline: Pipeline
@@ -109,7 +112,7 @@ class Config(Options):
         self._check_lm_tasks()
 
     def _check_lm_tasks(self) -> None:
-        """Refuse lm-eval's tasks where they are not asked, or not on what they are defined on."""
+        """Refuse lm-eval's tasks and ``retain`` where the pipeline or the evaluation cannot use them."""
         name = self.pipeline.name
         if self.lm_tasks is not None and not self.pipeline.with_lm_tasks:
             raise UserError(f"evaluation.tasks means nothing to pipeline={name}; leave it out.")
@@ -118,27 +121,27 @@ class Config(Options):
         counted(self.retain, () if self.lm_tasks is None else self.lm_tasks.tasks)
         if self.lm_tasks is not None and (self.evaluation.splits != "test" or self.evaluation.likelihood_only):
             raise UserError(
-                "evaluation.tasks asks lm-eval's tasks in full, on the documents that their definitions name; type it "
-                "with evaluation.splits=test and evaluation.likelihood_only=false, or leave it out."
+                "evaluation.tasks scores lm-eval's tasks in full, on the documents that their definitions name; type "
+                "it with evaluation.splits=test and evaluation.likelihood_only=false, or leave it out."
             )
 
     @property
     def places(self) -> Places:
-        """Where records and artefacts of this run lie."""
+        """The folders of this run's records and artefacts."""
         return Places(outputs=typed_path(self.outputs_dir), results=typed_path(self.results_dir) / self.data.name)
 
     def stages(self) -> Stages:
-        """What this configuration asks for."""
+        """The stages that this configuration asks for."""
         return self.pipeline.stages(self)
 
     def conclude(self, outcomes: Sequence[Outcome]) -> str | None:
-        """What the pipeline says at the end of a run."""
+        """The pipeline's text at the end of a run, or None."""
         return self.pipeline.conclude(self, {outcome.stage.id: outcome.record for outcome in outcomes})
 
     def other(self, *words: str) -> Config:
-        """The configuration of the same command with more words, and the same seed.
+        """The configuration of the same command with more overrides, and the same seed.
 
-        Where these choose a method, what the command says of its own method is left out.
+        If these choose a method, the command's own overrides of the method are dropped.
 
         Raises:
             UserError: it does not compose.
@@ -149,7 +152,10 @@ class Config(Options):
 
 
 def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[list[Stage], bool]:
-    """The stages that a configuration asks for as far as ``answer`` gives results, and whether these are all."""
+    """The stages that a configuration asks for, and whether these are all of them.
+
+    A generator is followed until ``answer`` returns None for a stage whose record it needs.
+    """
     asked = config.stages()
     if not isinstance(asked, Generator):
         return [wanted.stage for wanted in asked], True
@@ -168,7 +174,7 @@ def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[lis
 
 
 def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mapping[str, Record]) -> Any:
-    """What a generator of stages returns once it has the records of all it asks for, by id."""
+    """The return value of a generator of stages, given the records of all its stages by id."""
     try:
         asked = next(steps)
         while True:
@@ -180,9 +186,9 @@ def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mappi
 def training(
     config: Config, *, task: Corpus | None = None, seed: int | None = None, parent: Train | None = None
 ) -> Train:
-    """The training that a configuration asks for, or of another corpus or seed with everything else the same.
+    """The training that a configuration asks for; ``task`` and ``seed`` replace the configuration's own.
 
-    With a ``parent`` it goes on from that adapter.
+    With a ``parent`` it continues from that adapter.
     """
     chosen = (config.task if task is None else task).as_trained()
     return Train(
@@ -201,7 +207,7 @@ def training(
 
 
 def scores(config: Config, of: Source | Train) -> Score:
-    """Scores of a source or of an adapter, scaled where that is asked for, on all benchmarks of a configuration."""
+    """The score of a source or an adapter on all benchmarks; an adapter is scaled by ``config.adapter_scale``."""
     return Score(
         of=put_on(of, config.adapter_scale) if isinstance(of, Train) else of,
         benchmarks=config.benchmarks,
@@ -212,14 +218,14 @@ def scores(config: Config, of: Source | Train) -> Score:
 
 
 def put_on(train: Train, scale: float) -> Adapted | Scaled:
-    """The adapter as it is, or scaled."""
+    """The source of a trained adapter: as saved if ``scale`` is 1, else scaled."""
     return Adapted(train=train) if scale == 1 else Scaled(of=train, scale=scale)
 
 
 def frontier(
     config: Config, of: Backbone | Train, *, scales: Sequence[float], own_items: int, other_items: int, text_tokens: int
 ) -> Frontier:
-    """Cheap scores of the backbone, or of an adapter at some scales and at the fractions of ``training.snapshots``."""
+    """The frontier of the backbone, or of an adapter at ``scales`` and at the fractions of ``training.snapshots``."""
     trained = isinstance(of, Train)
     return Frontier(
         of=of,

@@ -1,4 +1,4 @@
-"""Which candidate of a method wins: the objective J, and the order by it. Pure functions of what was measured."""
+"""Which candidate of a method wins: the objective J, and the ranking by it. Pure functions of measured numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Part = Literal["text", "retain_nll"]
 
 
 def objective(runs: Sequence[Matched], reference: Sequence[Matched], parts: Sequence[Part]) -> float | None:
-    """J: what was forgotten at equal learning, in units of what the reference has; None where no run got there.
+    """J: forgetting at equal learning, relative to the reference; None if no run reached its level.
 
-    Per task and part it is the mean over the runs that reached the level over the mean of the reference's; J is the
-    mean of these ratios. A run of the reference counts where it has learned most if it never reaches its level: it
-    only sets the unit.
+    For each task and part, the mean over the runs that reached the level is divided by the mean over the reference's
+    runs; J is the mean of these ratios. A reference run that never reaches its level still counts, at the scale at
+    which it has learned most, because it only sets the unit.
     """
     ratios = []
     for task in dict.fromkeys(run.task for run in runs if run.reached):
@@ -28,14 +28,14 @@ def objective(runs: Sequence[Matched], reference: Sequence[Matched], parts: Sequ
 
 
 def check_reference(reference: Sequence[Matched], parts: Sequence[Part]) -> None:
-    """Refuse a reference that has forgotten nothing of a part, which leaves nothing to measure in. Raises UserError."""
+    """Refuse a reference that has forgotten nothing of a part, which leaves no unit for it. Raises UserError."""
     for task in dict.fromkeys(run.task for run in reference):
         for part in parts:
             unit = _mean([run for run in reference if run.task == task], part)
             if unit <= 0:
                 raise UserError(
                     f"The reference's {part} on {task} is {unit:+.4f} at the level: it has forgotten nothing there, so "
-                    "nothing can be measured against it; leave it out of pipeline.objective."
+                    "nothing can be measured against it; leave this part out of pipeline.objective."
                 )
 
 
@@ -44,9 +44,9 @@ def _mean(runs: Sequence[Matched], part: Part) -> float:
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best candidate first; equal ones in the order in which they were tried.
+    """The candidates by ascending J; ties keep the order in which they were tried.
 
-    Those that never reach the level come last, the one with the lowest own NLL first.
+    Those that never reach the level come last, by ascending lowest own NLL.
     """
     return sorted(trials, key=_place)
 
@@ -56,7 +56,7 @@ def _place(trial: Trial) -> tuple[bool, float]:
 
 
 def finalists(trials: Sequence[Trial], number: int, *, gate: float | None) -> list[Trial]:
-    """The ``number`` best; with a gate, as many of those that pass it, too."""
+    """The ``number`` best; with a gate, also the ``number`` best of those that pass it."""
     able = ranked(trials)
     gated = [] if gate is None else [trial for trial in able if passes(trial, gate)]
     chosen = [*able[:number], *gated[:number]]
@@ -70,14 +70,15 @@ def passes(trial: Trial, gate: float) -> bool:
 
 
 def missed(trial: Trial) -> int:
-    """How many runs of the finals, or of the first round where there were none, never reach their level."""
+    """How many runs of the finals never reach their level; without finals, of the first round."""
     return sum(not run.reached for run in trial.runs or (trial.first,))
 
 
 def winner(trials: Sequence[Trial], *, gate: float | None = None) -> Trial | None:
-    """Who misses the level least often, and of these the lowest J: by the finals, or by the first round without any.
+    """The candidate that misses the level least often and, of these, has the lowest J; None if no run reached it.
 
-    None where nobody reached the level.
+    If any candidate was in the finals, only finalists can win, by their numbers there; else the first round decides.
+    With a ``gate``, only candidates that pass it can win.
     """
     finals = any(trial.runs for trial in trials)
     scored = [(trial.final if finals else trial.objective, trial) for trial in ranked(trials)]

@@ -1,7 +1,7 @@
 """Pipeline ``continual``: one adapter through several tasks, scored on all of them after each (Tables 7 and 9).
 
-Each training is a stage whose parent is the one before, so a run goes on in the stage that it was stopped in. The first
-is the adapter that a single run of that task has, and the bare backbone is row 0 of the matrix.
+Each training is a stage whose parent is the training before, so an interrupted run resumes in the stage that it was in.
+The first training is that of a single run on its task; the bare backbone is row 0 of the matrix.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from hiplora.tasks import ORDER, TASKS
 
 
 class Continual(Pipeline):
-    """``order`` names the tasks, the first one first; ``optimizer`` says with which state of AdamW the next one starts.
+    """``order`` names the tasks in training order; ``optimizer`` says with which state of AdamW each later task starts.
 
-    reset: a fresh one for each task. carry: the moments and step counts of the task before; the warm-up is each task's
-    own all the same.
+    reset: a fresh state. carry: the moments and step counts of the task before; each task still has its own warm-up.
     """
 
     unscaled: ClassVar[bool] = True
@@ -51,7 +50,7 @@ class Continual(Pipeline):
         for name in self.order:
             later = train is not None
             train = training(config, task=tasks[name], parent=train)
-            if later:  # nothing is scored along a later training, and each snapshot costs the size of an adapter
+            if later:  # no snapshot of a later training is ever scored, and each takes the space of an adapter
                 train = train.but(training=train.training.but(snapshots=()))
             if carry:
                 train = train.but(keep_optimizer=True, optimizer="carry" if later else "reset")

@@ -11,7 +11,7 @@ from hiplora.stages.make import Wanted
 
 
 class DriftOfAdapter(Pipeline):
-    """One adapter; ``k`` directions are compared, also where ``training.snapshots`` keeps it along its training."""
+    """Drift of one adapter's ``k`` leading directions, also at the fractions of ``training.snapshots``."""
 
     unscaled: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Pipeline ``edit``: a batch of facts edited with one adapter, what holds, and what else has changed (Tables 8, 10)."""
+"""Pipeline ``edit``: edit batches of facts, one adapter each; measure success and side effects (Tables 8 and 10)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from hiplora.tasks.edits import EditBatch
 
 
 class EditFacts(Pipeline):
-    """Every batch of the section ``edits`` is a training of its own, measured beside the bare backbone.
+    """Each batch of the section ``edits`` is a training of its own, compared with the bare backbone.
 
-    ``probes`` says how many prompts of which benchmarks should stay as they were; they are of ``splits``.
+    ``probes`` (benchmark → number of items) are unrelated prompts from the split ``splits`` whose answers should not
+    change.
     """
 
     probes: Annotated[dict[str, Positive], Field(min_length=1)]
@@ -38,7 +39,7 @@ class EditFacts(Pipeline):
         tasks = {task.name: task for task in config.benchmarks if "acc" in task.metrics}
         if unknown := [name for name in self.probes if name not in tasks]:
             raise UserError(
-                f"pipeline.probes names {', '.join(unknown)}, whose answers are not right or wrong each; choose among "
+                f"pipeline.probes names {', '.join(unknown)}, which has no accuracy over single answers; choose among "
                 f"{', '.join(tasks)}."
             )
         limit = config.evaluation.limit

@@ -1,4 +1,4 @@
-"""Pipeline ``efficiency``: what training with each of several methods costs on this machine (Table 5)."""
+"""Pipeline ``efficiency``: speed and memory of training with each of several methods on this machine (Table 5)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hiplora.stages.make import Wanted
 
 
 class EfficiencyOfMethods(Pipeline):
-    """``methods`` are options of the group; each trains ``steps`` steps after ``warmup``, ``repetitions`` times.
+    """Each of ``methods`` trains ``steps`` steps after ``warmup``, ``repetitions`` times.
 
-    They are taken as conf/ has them: an option of one method would be nothing that the others have.
+    Methods keep their settings of conf/method: an override of one method's option would mean nothing to the others.
     """
 
     unscaled: ClassVar[bool] = True

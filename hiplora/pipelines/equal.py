@@ -1,4 +1,4 @@
-"""Equal learning: an adapter at the smallest scale c of its update whose own NLL on validation is a given level."""
+"""Equal learning: the smallest scale c of an adapter's update at which its own NLL on validation is a given level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hiplora.stages.results import Point
 
 @dataclass(frozen=True)
 class Curve:
-    """One adapter from the bare backbone, c = 0, to all of its update: the ``points`` by ascending c."""
+    """The ``points`` of one adapter by ascending scale c, from the bare backbone at c = 0."""
 
     task: str
     points: tuple[Point, ...]
@@ -31,20 +31,20 @@ class Curve:
         return [_number(point.learning[self.task]["nll"]) for point in self.points]
 
     def place(self, level: float) -> Place:
-        """The smallest c with this own NLL, or that at which it has learned most if it never gets there.
+        """The smallest c with this own NLL, or the c with the lowest own NLL if the level is never reached.
 
         Raises:
-            UserError: the bare backbone has it already.
+            UserError: the bare backbone is at the level already.
         """
         if self.learning[0] <= level:
             raise UserError(
                 f"The level of {self.task}, {level:.4f} nats, is not below the backbone's own {self.learning[0]:.4f}: "
-                "nothing has to be learned for it; select again (pipeline=select)."
+                "an adapter would have nothing to learn; select again (pipeline=select)."
             )
         return place(self.scales, self.learning, level)
 
     def reach(self, level: float) -> float | None:
-        """The smallest c with this own NLL; None if the adapter never gets there. Raises as :meth:`place` does."""
+        """The smallest c with this own NLL; None if the adapter never reaches it. Raises as :meth:`place`."""
         found = self.place(level)
         return found.c if found.reached else None
 
@@ -53,7 +53,7 @@ class Curve:
         return most(self.scales, self.learning)
 
     def at(self, c: float, value: Callable[[Point], float]) -> float:
-        """A number of every point, at c."""
+        """A quantity of the points at scale c, interpolated."""
         return at(self.scales, [value(point) for point in self.points], c)
 
     def own(self, c: float) -> float:
@@ -61,7 +61,7 @@ class Curve:
         return at(self.scales, self.learning, c)
 
     def rises(self, c: float) -> dict[str, float]:
-        """How much the NLL of every text and benchmark lies above the backbone's at c."""
+        """Text or benchmark → its NLL at c minus the backbone's."""
         before = self.points[0].benchmarks
         return {name: self.at(c, lambda point, name=name: self._rise(point, name)) for name in before}  # type: ignore[misc]
 
@@ -70,7 +70,7 @@ class Curve:
 
 
 def curve(task: str, *, base: Record, adapter: Record) -> Curve:
-    """The curve of an adapter from the frontiers of the backbone and of the adapter."""
+    """The curve of an adapter, from the records of the backbone's frontier and of its own; snapshots are left out."""
     results: list[Any] = [base.result, adapter.result]
     points = [point for result in results for point in result.points if point.fraction in (0, 1)]
     return Curve(task, tuple(sorted({point.scale: point for point in points}.values(), key=lambda point: point.scale)))

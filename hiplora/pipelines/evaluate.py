@@ -1,4 +1,4 @@
-"""Pipeline ``evaluate``: adapters that somebody else trained, each alone and merged: what they learned and forgot."""
+"""Pipeline ``evaluate``: what adapters trained elsewhere have learned and forgotten, each alone and all merged."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _listed(value: Any) -> Any:
 
 
 class Evaluate(Pipeline):
-    """``adapter`` names one folder or several, or repositories with their ``revision``.
+    """``adapter`` names one or more adapter folders or Hub repositories; ``revision`` is for a single repository.
 
-    ``trained_on`` are the benchmarks that they were trained on, which no Retain counts: one for all adapters, or one
-    for each, null where it is none of the four. Several are also ``merged`` by the operator of ``merge=``. ``drift``
-    measures where each update lies and how it moves the ``k`` leading directions of its matrices.
+    ``trained_on`` are the benchmarks that the adapters were trained on, which Retain leaves out: one for all adapters,
+    or one for each; null stands for none of the four. ``merged`` also scores several adapters merged by ``merge=``.
+    ``drift`` measures each update's energy shares and how it moves the ``k`` leading directions of its matrices.
     """
 
     unscaled: ClassVar[bool] = True
@@ -58,8 +58,8 @@ class Evaluate(Pipeline):
             raise UserError(f"adapter=[{','.join(self.adapter)}] names {twice[0]} twice; name each adapter once.")
         if self.revision is not None and (len(self.adapter) > 1 or not _on_hub(self.adapter[0])):
             raise UserError(
-                f"adapter.revision={self.revision} is of one repository on the Hub that is named without a revision; "
-                "leave it out for a folder, and for several type adapter=[owner/name@REVISION,…]."
+                f"adapter.revision={self.revision} is for a single repository on the Hub that is named without a "
+                "revision; leave it out for a folder, and for several type adapter=[owner/name@REVISION,…]."
             )
         if unknown := [name for name in self.trained_on if name is not None and name not in ORDER]:
             raise UserError(f"pipeline.trained_on names {unknown[0]}; choose among {', '.join(ORDER)}, or null.")
@@ -70,7 +70,7 @@ class Evaluate(Pipeline):
             )
 
     def stages(self, config: Config) -> Stages:
-        """The backbone's scores, each adapter's and where its update lies, and the merged model's."""
+        """The scores of the backbone, of each adapter and of the merged model, and each adapter's drift."""
         config = config.but(model=self.backbone(config))
         each = zip(self.paths(), self.left_out(), strict=True)
         folders = tuple(Folder(model=config.model, path=path, trained_on=task) for path, task in each)
@@ -84,17 +84,17 @@ class Evaluate(Pipeline):
         return asked
 
     def paths(self) -> list[str]:
-        """The adapters with the revision that is asked for."""
+        """The adapters, with ``revision`` in the name of the repository if one is given."""
         if self.revision is None:
             return [*self.adapter]
         owner, name, *inside = self.adapter[0].split("/")
         return ["/".join([owner, f"{name}@{self.revision}", *inside])]
 
     def backbone(self, config: Config) -> Model:
-        """The backbone that was chosen with ``model=``, else the one that the adapters name.
+        """The backbone chosen with ``model=``, else the one that the adapters name.
 
         Raises:
-            UserError: they name none, or different ones.
+            UserError: the adapters name no backbone, or different ones.
         """
         if any(CHOSEN.match(word) for word in config.words):
             return config.model
@@ -109,12 +109,12 @@ class Evaluate(Pipeline):
         return models.based_on(config.model, *named[first])
 
     def left_out(self) -> list[str | None]:
-        """The benchmark that no Retain counts, of every adapter."""
+        """For every adapter, the benchmark that its Retain leaves out, or None."""
         return [*self.trained_on] * (len(self.adapter) if len(self.trained_on) == 1 else 1)
 
 
 def _on_hub(path: str) -> bool:
-    """Whether a path is that of a repository, without a revision; maybe of a folder in it."""
+    """Whether a path names a repository without a revision, or a folder inside one."""
     hub = HUB.fullmatch(path)
     return hub is not None and hub["revision"] is None and not typed_path(path).is_dir()
 

@@ -1,6 +1,6 @@
-"""Pipeline ``frontier``: one adapter's learning against its forgetting, scaled and along its training (Figure 7).
+"""Pipeline ``frontier``: learning against forgetting of one adapter, at several scales and training steps (Figure 7).
 
-Where selection has fixed a level for the task, the adapter is then scored in full at the scale c that reaches it.
+If selection has fixed a level for the task, the adapter is then scored in full at the scale c that reaches it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hiplora.stages.train import Train
 
 
 class Frontiers(Pipeline):
-    """Base of the pipelines that measure frontiers: ``scales`` c, and how much is asked at each point."""
+    """Base of the pipelines that measure frontiers: the ``scales`` c, and the number of items and tokens per point."""
 
     unscaled: ClassVar[bool] = True
 
@@ -43,7 +43,7 @@ class Frontiers(Pipeline):
         return frontier(config, of, scales=self.scales, text_tokens=self.text_tokens, **items)
 
     def wanted(self, config: Config) -> list[Wanted]:
-        """The training of a configuration, the backbone's frontier and the adapter's."""
+        """Three stages: the training of a configuration, the backbone's frontier and the adapter's."""
         train = training(config)
         base = Wanted(self.frontier(config, Backbone(model=config.model)), shared=True)
         return [Wanted(train), base, Wanted(self.frontier(config, train))]
@@ -55,7 +55,7 @@ class Frontiers(Pipeline):
 
 
 class FrontierOnly(Frontiers):
-    """Train, the backbone's frontier, the adapter's; then its own benchmark at the level, where there is one."""
+    """Training, the backbone's frontier and the adapter's; then its own benchmark at the level, if there is one."""
 
     def stages(self, config: Config) -> Stages:
         return self._steps(config)
@@ -68,7 +68,7 @@ class FrontierOnly(Frontiers):
             yield Wanted(score_at(config, training(config), c))
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
-        """Where the level is."""
+        """A sentence that says at which c the adapter reaches the level."""
         level, task = level_of(config), config.task.name
         if level is None:
             return no_level(config)
@@ -77,14 +77,14 @@ class FrontierOnly(Frontiers):
 
 
 class CurveOnly(Frontiers):
-    """Train, the backbone's frontier, the adapter's: what selection asks for of a trial (Figure 3)."""
+    """Training, the backbone's frontier and the adapter's: the stages of a trial in selection (Figure 3)."""
 
     def stages(self, config: Config) -> Stages:
         return self.wanted(config)
 
 
 def level_of(config: Config) -> float | None:
-    """The NLL at which adapters of the configuration's task are compared; None where selection has fixed none."""
+    """The NLL at which adapters of the configuration's task are compared; None if selection has fixed none."""
     chosen = selection.read(config.places.results)
     return None if chosen is None else chosen.levels.get(config.task.name)
 
@@ -95,10 +95,10 @@ def no_level(config: Config) -> str:
     chosen = selection.read(results)
     if chosen is not None and task in chosen.left_out:
         return f"{task} has no level in {selection.path(results)}: {chosen.left_out[task]}."
-    return f"No level of {task} is fixed in {selection.path(results)}; pipeline=select does that."
+    return f"No level of {task} is fixed in {selection.path(results)}; pipeline=select fixes it."
 
 
 def score_at(config: Config, train: Train, c: float) -> Score:
-    """The full score of an adapter at a scale on its own benchmark."""
+    """The full score of an adapter, at scale ``c``, on its own benchmark."""
     own = tuple(task for task in config.benchmarks if task.name == config.task.name)
     return Score(of=put_on(train, c), benchmarks=own, evaluation=config.evaluation, data=config.data)

@@ -1,6 +1,6 @@
-"""Pipeline ``matched_merge``: one seed's own adapters of several tasks, each at equal learning, merged (Table 16).
+"""Pipeline ``matched_merge``: one seed's adapters of several tasks, merged at equal learning (Table 16).
 
-Likelihoods only: what is asked is how much of each task's gain in NLL is kept.
+The merged model is scored by likelihoods only: the question is how much of each task's gain in NLL it keeps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Member:
 
 
 class MatchedMerge(Frontiers):
-    """``tasks`` that are merged, where they have a level; with ``rescaled``, each update has the reference's norm.
+    """Merges the adapters of ``tasks`` that have a level; ``rescaled`` gives each update the reference's norm.
 
     The reference is the same command with the overrides ``against``: its adapters of the same seed and tasks, each at
     its own c. An adapter that never reaches the level is merged at the scale at which it has learned most.
@@ -50,7 +50,7 @@ class MatchedMerge(Frontiers):
         return self._steps(config)
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
-        """Each task's NLL before, alone and merged, and the share of the gain that the merged model keeps."""
+        """A table of each task's NLL: the backbone, its adapter alone, merged, and the share of the gain kept."""
         base, *own, merged = (found[wanted.stage.id].result for wanted in replayed(self._steps(config), found))
         lines = [f"{'merged task':<12}{'backbone':>10}{'alone':>10}{'merged':>10}{'kept':>8}   NLL; share of the gain"]
         for name, alone in zip(self._merged_tasks(config), own, strict=True):
@@ -72,16 +72,16 @@ class MatchedMerge(Frontiers):
         return asked
 
     def _merged_tasks(self, config: Config) -> list[str]:
-        """Those of ``tasks`` that have a level. Raises UserError where they are too few to merge."""
+        """Those of ``tasks`` that have a level. Raises UserError if these are fewer than two."""
         configs = [_of(config, name) for name in self.tasks]
         found = [each.task.name for each in configs if level_of(each) is not None]
         if len(found) < 2:
             why = " ".join(no_level(each) for each in configs if each.task.name not in found)
-            raise UserError(f"pipeline=matched_merge takes two adapters or more, each at a level of learning. {why}")
+            raise UserError(f"pipeline=matched_merge needs at least two tasks with a level of learning. {why}")
         return found
 
     def _members(self, config: Config) -> Generator[Any, list[Record], list[Member]]:
-        """The adapters of all tasks, made where they are missing, with their scales."""
+        """The adapters of all tasks with their scales; yields the stages that this needs."""
         configs = [_of(config, name) for name in self._merged_tasks(config)]
         levels = list(map(_level, configs))
         wanted = [Wanted(each.stage, shared=True) for one in configs for each in self.wanted(one)]

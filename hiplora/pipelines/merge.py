@@ -1,7 +1,7 @@
-"""Pipeline ``merge``: adapters that were trained apart, merged, and what is left of each (Tables 2, 13, 14, MergeFail).
+"""Pipeline ``merge``: separately trained adapters, merged and scored on their tasks (Tables 2, 13, 14, MergeFail).
 
 One run draws the instances of one sampling seed: task subsets of several sizes, and for each task one of its training
-seeds. The draw depends on nothing else, so every method and operator meets the same tuples.
+seeds. The draw depends on nothing else, so every method and operator merges the same tuples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Size = Annotated[int, Field(ge=2, le=len(ORDER))]
 class Merge(Pipeline):
     """``sizes`` of the task subsets, ``instances`` drawn per size, ``training_seeds`` to draw from.
 
-    ``members`` are tasks, maybe none of the four, that every instance has; the others of it are drawn.
+    ``members`` are tasks that every instance contains, possibly outside the four; its other tasks are drawn.
     """
 
     sizes: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)]
@@ -47,13 +47,13 @@ class Merge(Pipeline):
             raise UserError(f"pipeline.members names {', '.join(unknown)}; choose among {', '.join(TASKS)}.")
         if len(self.members) > min(self.sizes):
             raise UserError(
-                f"pipeline.members has {len(self.members)} tasks and merging.sizes={list(self.sizes)} fewer; type "
-                "larger sizes."
+                f"pipeline.members has {len(self.members)} tasks, more than a size in merging.sizes="
+                f"{list(self.sizes)}; type larger sizes."
             )
 
     @classmethod
     def typed_as(cls, field: str) -> str:
-        """The budgets of conf/scale give the others."""
+        """``pipeline.members``; the other fields are set in the section ``merging``, by conf/scale."""
         return f"pipeline.{field}" if field == "members" else f"merging.{field}"
 
     @property
@@ -61,7 +61,7 @@ class Merge(Pipeline):
         return self.members
 
     def stages(self, config: Config) -> Stages:
-        """Scores of each member alone, its Before; then of each instance's merged model on the members' tasks."""
+        """Scores of each member alone, before merging; then of each instance's merged model on the members' tasks."""
         tasks = {task.name: task for task in config.benchmarks}
         drawn = draw(self, seed=config.seed)
         trained = {member: _member(config, tasks, member) for instance in drawn for member in instance}
@@ -74,10 +74,10 @@ class Merge(Pipeline):
 
 
 def draw(merging: Merge, *, seed: int) -> list[Instance]:
-    """The merge instances of one sampling seed, in order of their sizes.
+    """The merge instances of one sampling seed, in order of size.
 
-    Of each size, ``instances`` distinct tuples are drawn without replacement; where fewer exist, all. The ``members``
-    are in every tuple, in front.
+    For each size, ``instances`` distinct tuples are drawn without replacement, or all if there are fewer. Every tuple
+    begins with the ``members``.
     """
     fixed, others = merging.members, [task for task in ORDER if task not in merging.members]
     drawn: list[Instance] = []
@@ -98,16 +98,16 @@ def _member(config: Config, tasks: dict[str, Task], member: Member) -> Train:
 
 
 def of_task(config: Config, task: Task) -> Config:
-    """The configuration of the single run of a task: trained in the form that the user chose.
+    """The configuration of the single run of a task, with the template that the user chose.
 
-    Only in the run of its own task is a benchmark asked for another target than the answer.
+    All other benchmarks go back to target=answer, as in that run.
     """
     others = tuple(each if each.name == task.name else each.but(target="answer") for each in config.benchmarks)
     return config.but(task=task.but(template=config.task.template), benchmarks=others)
 
 
 def _instance(config: Config, tasks: dict[str, Task], members: list[Train]) -> Score:
-    """Only the members' tasks are asked, each in the form that its adapter was trained for."""
+    """The score of a merged model on the members' tasks, each in the form that its adapter was trained on."""
     scale = config.adapter_scale
     scales = None if scale == 1 else (scale,) * len(members)
     return Score(

@@ -1,4 +1,4 @@
-"""Pipeline ``probe``: singular directions of the backbone perturbed one at a time (Tables 3 and 6, Figure 6)."""
+"""Pipeline ``probe``: scores with one singular direction perturbed at a time (Tables 3 and 6, Figure 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hiplora.tasks.choice import ChoiceTask
 class ProbeBackbone(Pipeline):
     """One probe of the backbone; the options are those of :class:`~hiplora.stages.probe.Probe`.
 
-    ``benchmarks`` names the multiple-choice benchmarks that are asked, ``items`` how many items of each.
+    ``benchmarks`` names the multiple-choice benchmarks to score, ``items`` the number of items of each.
     """
 
     unscaled: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class ProbeBackbone(Pipeline):
         tasks = {task.name: task for task in config.benchmarks if isinstance(task, ChoiceTask) and task.choosing}
         if unknown := [name for name in self.benchmarks if name not in tasks]:
             raise UserError(
-                f"pipeline.benchmarks names {', '.join(unknown)}, where nothing is chosen among options; "
+                f"pipeline.benchmarks names {', '.join(unknown)}, which is not multiple choice; "
                 f"choose among {', '.join(tasks)}."
             )
         limit = self.items if config.evaluation.limit is None else min(self.items, config.evaluation.limit)

@@ -1,8 +1,8 @@
-"""Pipeline ``select``: settings of every method, chosen at equal learning on validation, and the levels of learning.
+"""Pipeline ``select``: chooses every method's settings at equal learning on validation, and the levels of learning.
 
-Each method tries its settings in stages: the first one's, then at the best of these the next one's. The best few are
-tried again on more tasks and seeds. What is written is derived from records alone, so that the command can be stopped,
-typed again, and typed twice side by side: such processes share the work.
+Each method searches in stages: the next stage varies other settings around the best candidate so far. The best few
+are tried again on more tasks and seeds. The output is derived from records alone, so the command can be interrupted and
+typed again, and several processes can run it at once and share the work.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Steps = Generator[Sequence[Wanted], list[Record], Any]
 
 
 class Grid(Options):
-    """What one method tries: ``start`` with every setting that a stage changes, then the candidates of each stage.
+    """The candidates of one method: the overrides ``start``, which state every setting that a stage varies, and stages.
 
-    The grid's name is the option of the group ``method`` that takes the winner's settings. ``finalists`` of the
-    candidates are tried again; 0 takes the best of the first round. ``gated`` also looks for the best whose
-    principal channel moves.
+    The grid's name is the option of the group ``method`` that takes the winner's settings. ``finalists`` is the number
+    of candidates that are tried again; 0 takes the best of the first round. ``gated`` also looks for the best candidate
+    whose principal channel moves.
     """
 
     group: ClassVar[str] = "pipeline.methods.METHOD"
@@ -52,11 +52,11 @@ class Grid(Options):
 
 
 class Select(Frontiers):
-    """``methods`` are the grids; the settings of ``levels_by``'s winner give the levels of ``level_tasks``.
+    """``methods`` maps each method to its grid. The winner of ``levels_by`` sets the levels of ``level_tasks``.
 
-    ``against`` are the overrides of the reference. The level of a trial's task is the mean over ``level_seeds`` of the
-    reference's own NLL at ``level_scale``. Trials are of ``task`` and ``seed``, finals of ``final_tasks`` and
-    ``final_seeds``. ``words`` are overrides of all.
+    ``against`` are the overrides of the reference. During selection the level of a task is the mean over
+    ``level_seeds`` of the reference's own NLL at ``level_scale``. The first round runs on ``task`` with ``seed``, the
+    finals on ``final_tasks`` with ``final_seeds``. ``words`` are overrides of all runs.
     """
 
     many: ClassVar[bool] = True
@@ -79,13 +79,13 @@ class Select(Frontiers):
         if self.levels_by not in self.methods:
             raise UserError(f"pipeline.levels_by={self.levels_by} is none of {', '.join(self.methods)}.")
         if not self.scales[0] <= self.level_scale <= self.scales[-1]:
-            raise UserError(f"pipeline.level_scale={self.level_scale} lies outside of pipeline.scales.")
+            raise UserError(f"pipeline.level_scale={self.level_scale} is outside the range of pipeline.scales.")
 
     def stages(self, config: Config) -> Stages:
         return self._steps(config)
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
-        """Write what was selected; the steps are gone through again, with the records that they led to."""
+        """Write the selection and its page, and return what to write into conf/; replays the steps from records."""
         chosen: Selection = replayed(self._steps(config), found)
         shown = page(chosen, scale=config.scale)
         written = selection.write(config.places.results, chosen, shown, force=config.force)
@@ -111,16 +111,16 @@ class Select(Frontiers):
         won = winner(trials[self.levels_by])
         if won is None:
             raise UserError(
-                f"No candidate of {self.levels_by} ever reaches the level, so there are none to compare methods at; "
-                "lower pipeline.level_scale, or give it other settings to try."
+                f"No candidate of {self.levels_by} ever reaches the level, so there are no levels to compare methods "
+                "at; lower pipeline.level_scale, or give it other settings to try."
             )
         yield from _make(runs, [Run(won.words, task, seed) for task in self.level_tasks for seed in self.level_seeds])
         return self._selection(runs, trials, won, [first, last] if any(chosen.values()) else [first])
 
     def _check(self, runs: Runs) -> None:
-        """Refuse before anything is computed what would not compose, or a start that does not say all that is tried.
+        """Refuse, before anything is computed, trials that do not compose and a start that leaves out a varied setting.
 
-        With such a start the candidates would be others once conf/ holds what was selected.
+        Such a setting would come from conf/, so the candidates would change once conf/ holds what was selected.
         """
         runs.settings(self.typed_words(self.against))
         for name, grid in self.methods.items():
@@ -130,26 +130,26 @@ class Select(Frontiers):
                 runs.settings(self.typed_words((*start, *words.split())))
                 if silent := sorted({option(word) for word in words.split()} - stated):
                     raise UserError(
-                        f"pipeline.methods.{name} tries values of {', '.join(silent)} and its start states none; add "
-                        "it there, so that the trials stay what they are once conf/ holds another default."
+                        f"pipeline.methods.{name} tries values of {', '.join(silent)}, which its start does not set; "
+                        "add it there, so that the trials stay the same once conf/ holds another default."
                     )
 
     def typed_words(self, words: Iterable[str]) -> Words:
-        """The overrides of a run, those of all trials included; of two for the same option the last one."""
+        """The overrides of a run, with those of all trials in front; the last override of an option wins."""
         return tuple({option(word): word for word in (*self.words, *words)}.values())
 
     def _gate(self, grid: Grid) -> float | None:
         return MOVES if grid.gated else None
 
     def _candidates(self, name: str, number: int, trials: Sequence[Trial]) -> list[Words]:
-        """The words of every candidate of a method's stage: the best so far, and one change."""
+        """The overrides of every candidate of a method's stage: the best candidate so far, and one change each."""
         grid = self.methods[name]
         best = ranked(trials)[0].words if trials else grid.start
         stage = grid.stages[number] if number < len(grid.stages) else ()
         return [self.typed_words((*best, *words.split())) for words in stage]
 
     def _selection(self, runs: Runs, trials: dict[str, list[Trial]], won: Trial, rounds: list[_Round]) -> Selection:
-        """Everything that was found, in the form in which it is kept."""
+        """The selection, in the form in which it is written."""
 
         def settings(trial: Trial | None) -> dict[str, Any] | None:
             return None if trial is None else trial.settings
@@ -184,7 +184,7 @@ class Select(Frontiers):
 
 
 class _Round:
-    """Candidates on the same tasks and seeds, and the reference on them, against which they are measured."""
+    """Runs of candidates on the same tasks and seeds, and the runs of the reference that they are compared with."""
 
     def __init__(self, select: Select, runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> None:
         self.select, self.runs, self.tasks, self.seeds = select, runs, tasks, seeds
@@ -192,7 +192,7 @@ class _Round:
         self.standards: list[Matched] = []
 
     def make(self, candidates: Sequence[Words]) -> Steps:
-        """Make the candidates, and before the first of them the reference: without it nothing can be judged."""
+        """Ask for the candidates' runs; the first call asks for the reference's runs before, which set the levels."""
         if not self.levels:
             reference = self.select.typed_words(self.select.against)
             seeds = dict.fromkeys((*self.select.level_seeds, *self.seeds))
@@ -204,9 +204,9 @@ class _Round:
         yield from _make(self.runs, [run for words in candidates for run in self._of(words)])
 
     def trial(self, method: str, stage: int, words: Words) -> Trial:
-        """A candidate that was made."""
+        """The trial of a candidate, from the records of its runs."""
         matched = self._matched(words)
-        shared = {option(word) for word in words if word in self.select.words}  # of all trials, so nothing was chosen
+        shared = {option(word) for word in words if word in self.select.words}  # the same in all trials: not chosen
         settings = {name: value for name, value in self.runs.settings(words).items() if name not in shared}
         return Trial(
             method=method,
@@ -218,7 +218,7 @@ class _Round:
         )
 
     def finished(self, trial: Trial) -> Trial:
-        """A finalist with what this round makes of it."""
+        """A finalist with its runs and J of this round."""
         matched = self._matched(trial.words)
         return trial.model_copy(update={"runs": tuple(matched), "final": self._objective(matched)})
 
@@ -233,5 +233,5 @@ class _Round:
 
 
 def _make(runs: Runs, asked: Sequence[Run]) -> Steps:
-    """Ask for some runs, and take in their records."""
+    """Ask for the stages of some runs, and store their records in ``runs``."""
     runs.learn((yield runs.wanted(asked)))

@@ -1,4 +1,4 @@
-"""The page that shows a selection: who won, what to write into conf/, and every trial with its records."""
+"""The page that shows a selection: the winners, what to write into conf/, and every trial with its records."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def page(chosen: Selection, *, scale: str) -> str:
 
 
 def to_write(chosen: Selection, *, scale: str) -> dict[str, list[str]]:
-    """The winners' settings by the file of conf/ that they belong into, as lines of YAML.
+    """File of conf/ → the winners' settings that belong in it, as lines of YAML.
 
-    The best of those whose channel moves is another option of the group ``method`` where it is not the winner.
+    The best candidate whose channel moves, if it is not the winner, becomes the option ``<method>_gated`` of the group
+    ``method``.
     """
     gated = {f"{name}_gated": each for name, each in chosen.gated.items() if each != chosen.winners[name]}
     files: dict[str, list[str]] = {}
@@ -46,14 +47,14 @@ def _rules(chosen: Selection) -> list[str]:
     levels = ", ".join(f"{task} {level:.4f}" for task, level in chosen.reference.levels.items())
     return [
         f"Backbone {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, "
-        "which derives it from the records named here; typed again, it finds them.",
+        "which derives it from the records named here; the same command reuses them.",
         "",
         "Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L of its "
         f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
         f"mean of the rises of {parts} there, each over the mean of the reference's on the task. An adapter that never "
-        "reaches L has no J and loses; it is shown at the scale at which it has learned most. In the finals, who "
-        "misses the level least often wins, and of these the lowest J over the runs that reach it; of equal ones the "
-        "first.",
+        "reaches L has no J and loses; it is shown at the scale at which it has learned most. In the finals, the "
+        "candidate that misses the level least often wins; of several, the one with the lowest J over the runs that "
+        "reach it; of equal ones, the first tried.",
     ]
 
 
@@ -73,8 +74,8 @@ def _scores(chosen: Selection, method: str, settings: Settings | None) -> tuple[
 
 def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
     yield (
-        "Selection changes no setting by itself. A person writes these, in place of what the files say of the same "
-        "fields, and marks them `[ours]`:"
+        "Selection changes no setting by itself. A person writes these into the files, in place of the same fields, "
+        "and marks them `[ours]`:"
     )
     for file, lines in to_write(chosen, scale=scale).items():
         yield from ("", f"`{file}`", "```yaml", *lines, "```")
@@ -86,7 +87,10 @@ def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
 
 
 def _levels(chosen: Selection) -> Iterator[str]:
-    yield f"Methods are compared at these: the mean own NLL of the adapters below at c = {chosen.level_scale:g}."
+    yield (
+        "Methods are compared at these levels. Each is the mean own NLL of the adapters in its row at "
+        f"c = {chosen.level_scale:g}."
+    )
     yield ""
     yield from _table(("task", "level", "records"))
     for task, level in chosen.levels.items():
@@ -166,7 +170,7 @@ def _row(*cells: str) -> str:
 
 
 def lines_to_write(files: dict[str, list[str]]) -> Iterator[str]:
-    """What a person is to write, for the terminal."""
+    """The same for the terminal: each file with its lines."""
     for file, lines in files.items():
         yield f"To write into {file}:"
         yield from (f"  {line}" for line in lines)

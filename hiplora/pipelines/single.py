@@ -1,4 +1,4 @@
-"""Pipeline ``single``, the main job: one adapter, trained on one task, scored on all, and what it forgot (Table 1)."""
+"""Pipeline ``single``, the main job: train one adapter on one task, score it on all, print its Retain (Table 1)."""
 
 from __future__ import annotations
 

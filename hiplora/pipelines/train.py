@@ -1,4 +1,4 @@
-"""Pipeline ``train``: only train, which leaves an adapter under ``outputs/adapters``."""
+"""Pipeline ``train``: only train; the adapter is left under ``outputs/adapters``."""
 
 from __future__ import annotations
 

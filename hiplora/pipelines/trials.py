@@ -1,4 +1,4 @@
-"""Candidates as runs: from the words that a person would type to stages, and from their records to what is compared."""
+"""Runs of a selection: from overrides, as a person would type them, to stages; from their records to numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """One adapter: the overrides that it is typed with, its task and its training seed."""
+    """One adapter of a selection: its overrides, its task and its training seed."""
 
     words: Words
     task: str
@@ -32,9 +32,9 @@ class Run:
 
 @dataclass
 class Runs:
-    """The runs of a selection, all on validation; ``found`` are the records of what was made, by id.
+    """The runs of a selection, all on validation.
 
-    ``frontiers`` says how an adapter is measured.
+    ``frontiers`` gives the scales and the items to measure; ``found`` holds the records received so far, by id.
     """
 
     frontiers: Frontiers
@@ -44,13 +44,17 @@ class Runs:
     _wanted: dict[Run, list[Wanted]] = field(default_factory=dict)
 
     def composed(self, words: Words) -> Config:
-        """The configuration of some words. Raises UserError where they do not compose."""
+        """The configuration with some overrides. Raises UserError if they do not compose."""
         if words not in self._composed:
             self._composed[words] = self.config.other(*words)
         return self._composed[words]
 
     def configured(self, run: Run) -> Config:
-        """The configuration of one run: forgetting is measured on validation too, and no snapshot is kept."""
+        """The configuration of one run; forgetting is measured on validation too, and no snapshot is kept.
+
+        Raises:
+            UserError: its task is no benchmark of the configuration.
+        """
         config = self.composed(run.words)
         tasks = {task.name: task for task in config.benchmarks}
         if run.task not in tasks:
@@ -62,7 +66,7 @@ class Runs:
         )
 
     def wanted(self, runs: Iterable[Run]) -> list[Wanted]:
-        """The stages of some runs, each once; none is redone by force=true, as that would be hours."""
+        """The stages of some runs, each once. force=true redoes none of them, because that would take hours."""
         stages = [each.stage for run in dict.fromkeys(runs) for each in self._of(run)]
         return [Wanted(stage, shared=True) for stage in {stage.id: stage for stage in stages}.values()]
 
@@ -77,20 +81,20 @@ class Runs:
         return train, base, frontier
 
     def learn(self, records: Sequence[Record]) -> None:
-        """Take in the records of what was asked for."""
+        """Store the records of stages that were asked for."""
         self.found |= {record.id: record for record in records}
 
     def curve(self, run: Run) -> Curve:
-        """The curve of a run that was made."""
+        """The curve of a run whose records are stored."""
         _, base, frontier = self.ids(run)
         return curve(run.task, base=self.found[base], adapter=self.found[frontier])
 
     def level(self, words: Words, task: str, seeds: Iterable[int], scale: float) -> float:
-        """The mean over some seeds of the own NLL at a scale."""
+        """The own NLL at ``scale``, averaged over the adapters of ``seeds``."""
         return mean(self.curve(Run(words, task, seed)).own(scale) for seed in seeds)
 
     def matched(self, run: Run, level: float) -> Matched:
-        """A run that was made, at the level."""
+        """The numbers of a run at the scale that reaches ``level``; its records must be stored."""
         train, _, frontier = self.ids(run)
         drawn, measures = self.curve(run), self._measures(train)
         c, reached = drawn.place(level)
@@ -118,7 +122,7 @@ class Runs:
         return result.measures
 
     def settings(self, words: Words) -> Settings:
-        """What words set, by option, with the values that a run of them has; the choice of the method apart."""
+        """Option → value for every option that ``words`` set, except the method."""
         config = self.composed(words)
         return {name: value_of(config, name) for name in map(option, words) if name != "method"}
 

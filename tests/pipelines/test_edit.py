@@ -109,7 +109,7 @@ def test_a_stopped_measurement_goes_on_behind_its_answers(editing, monkeypatch: 
 
 
 def test_probes_that_are_not_there_are_refused(editing) -> None:
-    with pytest.raises(UserError, match=r"pipeline.probes names code, whose answers are not right or wrong each"):
+    with pytest.raises(UserError, match=r"pipeline.probes names code, which has no accuracy over single answers"):
         editing("+pipeline.probes.code=3").stages()
     with pytest.raises(UserError, match=r"pipeline.probes.gsm8k=301 asks for more than the 300 items of gsm8k"):
         Run(editing("pipeline.probes.gsm8k=301", "evaluation.limit=null"))

@@ -168,5 +168,5 @@ def test_a_scale_is_refused_where_nothing_would_follow_it(name: str) -> None:
 def test_only_multiple_choice_is_probed(configured) -> None:
     """Code is none where its execution is switched off either, though then nothing is written."""
     config = configured("pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off")
-    with pytest.raises(UserError, match="nothing is chosen among options; choose among mmlu, scienceqa"):
+    with pytest.raises(UserError, match="is not multiple choice; choose among mmlu, scienceqa"):
         config.stages()

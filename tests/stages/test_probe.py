@@ -108,5 +108,5 @@ def test_a_stopped_probe_goes_on_and_leaves_the_weights_as_they_were(probe: Prob
 
 def test_a_benchmark_without_options_to_choose_from_is_refused():
     """Also where its code is not executed, so that nothing is written."""
-    with pytest.raises(UserError, match=r"names code, where nothing is chosen among options; choose among mmlu, scie"):
+    with pytest.raises(UserError, match=r"names code, which is not multiple choice; choose among mmlu, scie"):
         compose(["pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off"]).stages()
