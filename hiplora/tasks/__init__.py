@@ -1,4 +1,4 @@
-"""The benchmarks: what each is trained on, how it is asked and scored. One file per benchmark."""
+"""The benchmarks, one file each: training corpus, prompts and scoring."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ TASKS: dict[str, str] = {
     "code": "hiplora.tasks.code:Code",
     "custom": "hiplora.tasks.custom:Custom",
 }
-# What every run is scored on, merges and forgets: the paper's four, whatever else TASKS holds.
+# The paper's four benchmarks: every run is scored on them, merges draw from them, and Retain counts them.
 ORDER = ("mmlu", "scienceqa", "gsm8k", "code")
 
 
 def task_class(name: str) -> type[Task]:
-    """Class of a task.
+    """The class of a task; its fields are its options.
 
     Raises:
-        UserError: no task of this name.
+        UserError: there is no task of this name.
     """
     if name not in TASKS:
         raise UserError(f"task={name} is not known; choose one of {', '.join(TASKS)}.")
@@ -34,5 +34,5 @@ def task_class(name: str) -> type[Task]:
 
 
 def primary(name: str) -> str:
-    """The headline score of a benchmark: the one that Retain, MergeFail and tables go by."""
+    """The headline score of a benchmark, which Retain, MergeFail and tables use."""
     return task_class(name).scores[0]

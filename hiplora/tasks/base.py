@@ -1,7 +1,7 @@
-"""What a benchmark is to the rest of the project; one subclass per file beside this one.
+"""Base classes of training corpora and benchmarks; each benchmark is a subclass in a file beside this one.
 
-A task knows two things: which pairs of text an adapter is trained on, and which requests its benchmark makes of a
-model. Both come from the same ``prompt`` and ``answer``.
+A task provides the text pairs that an adapter is trained on, and the lm-eval requests that score the benchmark. Both
+come from the same ``prompt`` and ``answer``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GOLD = "_gold"
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """One lm-eval task: its YAML, what the run's settings change in it, and its documents in memory."""
+    """One lm-eval task: its YAML file, the fields that the run's settings override, and its documents in memory."""
 
     name: str
     yaml: Path
@@ -40,53 +40,53 @@ class Requests:
 
 @dataclass(frozen=True)
 class Programs:
-    """How a benchmark's completions are run as programs: the sandbox asked for, and seconds of wall clock for each."""
+    """How completions are executed: the sandbox backend asked for, and the timeout of each program in seconds."""
 
     backend: str
     timeout: float
 
 
 class Corpus(Options, ABC):
-    """What an adapter is trained on: prompts and answers. A benchmark brings its own; a batch of edits is one too."""
+    """The prompts and answers that an adapter is trained on: a benchmark's training corpus, or a batch of edits."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def trained(self) -> dict[str, Any]:
-        """What tells a training on this corpus from others, beside the files that are read."""
+        """What identifies a training on this corpus, besides the files read."""
 
     @abstractmethod
     def training_reads(self, source: Source) -> dict[str, str]:
-        """Files that a training reads: name → what identifies its content."""
+        """Files that a training reads: name → digest or commit."""
 
     @abstractmethod
     def check_training(self, source: Source) -> None:
-        """Refuse, before a training starts, files that it could not read. Raises UserError."""
+        """Refuse, before a training starts, missing or broken files. Raises UserError."""
 
     @abstractmethod
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Token ids of every training pair."""
 
     def as_trained(self) -> Self:
-        """This corpus in the form in which a run trains on it."""
+        """This corpus with the options that a training on it uses."""
         return self
 
 
 class Task(Corpus):
-    """A benchmark and its training corpus. A subclass adds how it is asked (lengths, samples) as fields of its own.
+    """A benchmark and its training corpus. A subclass adds its generation settings (lengths, samples) as fields.
 
     Args:
-        scoring: ``letter`` or ``cloze``: how multiple-choice options are asked for.
+        scoring: ``letter`` or ``cloze``: how multiple-choice options are scored.
         template: ``alpaca`` or ``plain``: the form of training examples; None takes the task's own.
-        target: ``answer`` or ``solution`` (word problems): what is trained and asked for.
+        target: ``answer`` or ``solution`` (word problems): what the model is trained to write and scored on.
     """
 
     benchmark: ClassVar[str]
     training: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
-    scores: ClassVar[tuple[str, ...]]  # those of them that a merge's mean drop counts; the headline score first
-    targets: ClassVar[tuple[str, ...]] = ("answer",)  # what it can be trained and asked for
-    styled: ClassVar[bool] = False  # its NLL follows the style of answers: beside Retain-NLL, not in it
+    scores: ClassVar[tuple[str, ...]]  # the metrics that enter a merge's mean drop; the headline score first
+    targets: ClassVar[tuple[str, ...]] = ("answer",)  # the values that ``target`` may have
+    styled: ClassVar[bool] = False  # whether its NLL depends on answer style: then Retain-NLL leaves it out
 
     scoring: Literal["letter", "cloze"] = "cloze"
     template: Literal["alpaca", "plain"] | None = None
@@ -101,14 +101,14 @@ class Task(Corpus):
     def check_options(self) -> None:
         if self.target not in self.targets:
             raise UserError(
-                f"task.target={self.target} is for gsm8k; {self.name} has answers only, so type task.target=answer."
+                f"task.target={self.target} is for gsm8k; {self.name} has only answers, so type task.target=answer."
             )
 
     def more_identity(self) -> dict[str, Any]:
         return {"name": self.name}
 
     def trained(self) -> dict[str, Any]:
-        """What tells a training on this task from others: how the benchmark is asked is no part of it."""
+        """What identifies a training on this task; how the benchmark is scored does not enter."""
         told = {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
         return told if self.ends else told | {"ends": False}
 
@@ -123,47 +123,47 @@ class Task(Corpus):
         return source.reads(*self.reads(split))
 
     def check_asked(self, source: Source, split: str = "test") -> None:
-        """Refuse, before an evaluation starts, files that it could not read. Raises UserError."""
+        """Refuse, before an evaluation starts, missing or broken files. Raises UserError."""
         source.check(*self.reads(split))
 
     def spoken_by(self, tokenizer: PreTrainedTokenizerBase) -> Self:
-        """This task as a model with this tokenizer is asked; only a conversation depends on it."""
+        """This task bound to a tokenizer; only conversations depend on it, through its chat template."""
         return self
 
     def already_in_turns(self, source: Source, split: str) -> bool:
-        """Whether prompts have the form of the chat template already, so that ``model.chat_template`` adds nothing."""
+        """Whether prompts are in the chat template's form already, so that ``model.chat_template`` does not wrap them."""
         return False
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Those of ``metrics`` that these options give; the others are None."""
+        """The ``metrics`` that these options measure; the others are None in the scores."""
         return self.metrics
 
     def written_tokens(self, source: Source, split: str) -> int:
-        """Most tokens that the model is asked to write behind a prompt of a split; 0 where it only reads there."""
+        """Longest generation after a prompt of a split, in tokens; 0 if nothing is generated there."""
         return 0
 
     @property
     def programs(self) -> Programs | None:
-        """How completions are run, where the benchmark asks for programs."""
+        """How completions are executed; None if the benchmark does not ask for programs."""
         return None
 
     @property
     def form(self) -> str:
-        """Template of the prompts, ``alpaca`` unless another was asked for."""
+        """Template of the prompts: ``alpaca`` unless ``template`` names another."""
         return self.template or "alpaca"
 
     @property
     def ends(self) -> bool:
         """Whether a trained answer ends with the end token.
 
-        In raw text it does not: text continues after a sentence, and the end token would teach the model to stop there.
+        In raw text it does not: text goes on after a sentence, and the end token would teach the model to stop there.
         """
         return self.form != "plain"
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Data sets that the evaluation reads, for the fingerprint."""
+        """Data sets that evaluations read, for the fingerprint."""
         return (self.benchmark,)
 
     def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
@@ -181,11 +181,11 @@ class Task(Corpus):
 
     @abstractmethod
     def prompt(self, item: Item) -> str:
-        """What the model is shown of a benchmark item."""
+        """The prompt of a benchmark item."""
 
     @abstractmethod
     def answer(self, item: Item) -> str:
-        """What should follow the prompt."""
+        """The right answer, as it should follow the prompt."""
 
     @abstractmethod
     def requests(self, source: Source, evaluation: Evaluation) -> list[Requests]:
@@ -193,13 +193,13 @@ class Task(Corpus):
 
     @abstractmethod
     def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What is kept of one item: its id and the model's outputs, never the benchmark's text.
+        """The prediction stored for one item: its id and the model's outputs, never the benchmark's text.
 
         ``logged`` maps the name of each lm-eval task of :meth:`requests` to what lm-eval logged for the item.
         """
 
     def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
-        """What a model answered to an item, for people, from what :meth:`sample` kept; None where nothing was asked."""
+        """The model's answer to an item, for people, from its :meth:`sample`; None if it was only scored."""
         return sample.get("text")
 
     def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
@@ -207,9 +207,9 @@ class Task(Corpus):
         return [render(example, self.form) for example in self.training_examples(source, split)]
 
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Token ids of every training pair; answers end as :func:`end_of_answer` says where the form has an end.
+        """Token ids of every training pair. Answers get the tokens of :func:`end_of_answer` if :attr:`ends` is true.
 
-        A turn of a chat always has one.
+        With ``model.chat_template``, every answer ends with the template's end of a turn.
         """
         from hiplora.packing.sequences import Encoded
 
@@ -227,17 +227,17 @@ class Task(Corpus):
         return source.load(self.benchmark, split).to_list()
 
     def limited(self, source: Source, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The items that a run asks: one split, its first ``evaluation.limit``. UserError where there is none."""
+        """The items that a run scores: the first ``evaluation.limit`` of a split. Raises UserError if there is none."""
         items = self.test_items(source, evaluation.splits)[: evaluation.limit]
         if not items:
             raise UserError(
-                f"{self.name} has no item to ask in evaluation.splits={evaluation.splits} of its data; put more there, "
-                "or choose the other split."
+                f"{self.name} has no item to score in evaluation.splits={evaluation.splits} of its data; put some "
+                "there, or choose the other split."
             )
         return items
 
     def likelihood(self, source: Source, evaluation: Evaluation) -> list[Requests]:
-        """The requests of a run that asks for the gold answers' log-likelihoods alone."""
+        """The requests of a run that scores only the log-likelihoods of the gold answers."""
         return [self.gold(self.limited(source, evaluation), self.name + GOLD)]
 
     def gold(self, items: Sequence[Item], name: str) -> Requests:

@@ -1,8 +1,8 @@
-"""Multiple choice, shared by the benchmarks that ask it: how options are asked for and scored.
+"""Base class of multiple-choice benchmarks: prompts with options, and their scoring.
 
-``letter``: the options are listed in the prompt and the letters compared, by log-likelihood. ``cloze``: the raw
-question (a sentence to be completed) is followed by each option's text, compared by mean log-probability per
-token. The form of the prompt follows from the scoring alone, so that scores of different adapters compare.
+``letter``: the prompt lists the options, and their letters are compared by log-likelihood. ``cloze``: each option's
+text follows the raw question (a sentence to be completed), and options are compared by mean log-probability per token.
+The form of the prompt follows from the scoring alone, so that scores of different adapters are comparable.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class ChoiceTask(Task):
 
     @abstractmethod
     def question(self, item: Item) -> str:
-        """The question with what belongs to it, without the options."""
+        """The question with its context, without the options."""
 
     @property
     def choosing(self) -> bool:
-        """Whether these options ask for the right one of several."""
+        """Whether the task is scored as multiple choice."""
         return True
 
     @property
     def asked(self) -> str:
-        """Template of the benchmark's prompts."""
+        """Template of the benchmark's prompts, which the scoring decides: ``alpaca`` or ``plain``."""
         return "alpaca" if self.scoring == "letter" else "plain"
 
     def example(self, item: Item, option: int) -> Example:
@@ -55,7 +55,7 @@ class ChoiceTask(Task):
         return self.pair(item, int(item["answer"])).answer
 
     def in_form(self) -> Self:
-        """The template as a form: ``plain`` the sentences of cloze, ``alpaca`` the letters, none the one asked."""
+        """This task with ``template`` turned into ``scoring``: plain to cloze, alpaca to letter, None to no change."""
         scoring = {"plain": "cloze", "alpaca": "letter", None: self.scoring}[self.template]
         return self.but(scoring=scoring, template=None)
 
@@ -64,7 +64,7 @@ class ChoiceTask(Task):
         return [self.pair(item, option).answer for option in range(len(item["choices"]))]
 
     def document(self, item: Item) -> dict[str, Any]:
-        """What lm-eval needs of an item."""
+        """An item as a document for lm-eval."""
         gold = int(item["answer"])
         return {"id": item["id"], "prompt": self.prompt(item), "options": self.options(item), "gold": gold}
 
@@ -90,17 +90,20 @@ class ChoiceTask(Task):
 
 
 def mean_log_probs(results: Sequence[Any]) -> list[float]:
-    """Mean log-probability per token of each option (nats)."""
+    """Mean log-probability per token of each option, in nats."""
     return [result.log_prob / result.tokens for result in results]
 
 
 def chosen(means: Sequence[float]) -> int:
-    """Index of the likeliest option; of equals, the first."""
+    """Index of the likeliest option; ties go to the first."""
     return max(range(len(means)), key=means.__getitem__)
 
 
 def process_results(document: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-    """Accuracy and gold-answer NLL (nats per token) of one item, for lm-eval. A letter's mean is its log-likelihood."""
+    """Accuracy and gold-answer NLL (nats per token) of one item, for lm-eval.
+
+    For a letter, one token, the mean is the log-likelihood.
+    """
     means = mean_log_probs(results)
     gold = document["gold"]
     return {"acc": float(chosen(means) == gold), "nll": -means[gold]}

@@ -3,18 +3,18 @@
 An item:
     {"task_id": "HumanEval/0", "prompt": "def add(a, b):\n    \"\"\"Sum of a and b.\"\"\"\n", "entry_point": "add",
      "canonical_solution": "    return a + b\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
-Its prompt is the item's own, as it stands; the model continues it until one of the stops: the official ones, and the
-end of a Markdown code block, with which chat models close a program. A completion whose first token is the end token is
-an empty program. It fails like any other, and the share of empty ones is a metric.
+The prompt is the item's own, unchanged; the model continues it up to one of the stops: the official ones, and the end
+of a Markdown code block, with which chat models close a program. A completion whose first token is the end token is an
+empty program. It fails like any other, and the share of empty ones is a metric.
 
-Training corpus: CodeAlpaca, in the Alpaca format. Its held-out part, by NLL, is the validation split: no code is
-sampled there. The corpus of the mini data holds functions (a row has ``entry_point``), and these are trained in the
-form in which they are asked: signature and docstring, then the body. Held-out rows have a ``test`` and are executed:
+Training corpus: CodeAlpaca, in the Alpaca format. Its held-out part is the validation split, scored by NLL only: no
+code is sampled there. The corpus of the mini data holds functions (a row has ``entry_point``). These are trained in the
+benchmark's form: signature and docstring, then the body. Its held-out rows have a ``test`` and are executed:
     {"instruction": "def add(a, b):\n    \"\"\"Sum …\"\"\"", "input": "", "output": "\n    return a + b",
      "entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
 
-A trained body ends as in a file of functions, by blank lines and the next ``def``, which is one of the stops. It has no
-end token: behind raw text that would be learnt for every text, and prose would be expected to end after each line.
+A trained body ends as in a source file, with blank lines and the next ``def``, which is one of the stops. It gets no
+end token: after raw text the model would learn it for all text, and expect prose to end after each line.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
-ENDING = "\n\n\ndef"  # of a trained body: what follows a function in a file
+ENDING = "\n\n\ndef"  # ends a trained body, as in a file of functions
 
 
 def _verdicts(execution: str) -> str:
-    """Both sandboxes give the same verdicts; without one, or with none at all, the numbers mean something else."""
+    """``execution`` as it enters the identity: all sandboxes give the same verdicts, ``off`` and ``unsafe`` do not."""
     return execution if execution in ("off", "unsafe") else "sandboxed"
 
 
 class Code(Task):
     """Program synthesis; pass@k over sampled completions, executed in the sandbox.
 
-    ``samples`` completions per problem are drawn at ``temperature`` from the nucleus ``top_p``, of at most
-    ``max_new_tokens``; each runs for at most ``timeout_seconds``. ``execution`` off leaves pass@k blank, unsafe has no
-    sandbox: every other gives the same verdicts.
+    ``samples`` completions per problem, each of at most ``max_new_tokens``, are drawn at ``temperature`` from the
+    nucleus ``top_p``; each runs for at most ``timeout_seconds``. ``execution``: off leaves pass@k empty, unsafe runs
+    without a sandbox, and all others give the same verdicts.
     """
 
     name = "code"
@@ -74,7 +74,7 @@ class Code(Task):
 
     @property
     def form(self) -> str:
-        """``own``: functions as they are asked, everything else in the Alpaca format."""
+        """``own`` by default: functions in the benchmark's form, everything else in the Alpaca format."""
         return self.template or "own"
 
     def more_identity(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Code(Task):
         return self.max_new_tokens if self._executes(source, split) else 0
 
     def _executes(self, source: Source, split: str) -> bool:
-        """Whether completions are sampled and executed: not where the held-out pairs of a corpus have no tests."""
+        """Whether completions are sampled and executed: not on validation if the held-out pairs have no tests."""
         if self.execution == "off":
             return False
         return split != "validation" or "test" in source.load(self.training, split).column_names
@@ -97,14 +97,14 @@ class Code(Task):
         return (self.benchmark, self.training)
 
     def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
-        """HumanEval alone; its validation is the held-out part of CodeAlpaca alone."""
+        """HumanEval, or for ``validation`` the held-out part of CodeAlpaca."""
         return ((self.training if split == "validation" else self.benchmark, split),)
 
     def training_examples(self, source: Source, split: str = "train") -> list[Example]:
         return instruction_examples(source, self.training, split)
 
     def _as_asked(self, source: Source, split: str) -> bool:
-        """Whether the corpus holds functions, and these are trained in the benchmark's form."""
+        """Whether the corpus holds functions and they are trained in the benchmark's form."""
         return self.template != "alpaca" and "entry_point" in source.load(self.training, split).column_names
 
     def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
@@ -114,7 +114,7 @@ class Code(Task):
     def encoded_examples(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Token ids of every training pair; a function in the benchmark's form ends with the next ``def``.
 
-        In a turn of a chat it ends as every answer there.
+        With ``model.chat_template`` it ends with the template's end of a turn, as every answer does.
         """
         if in_turns(tokenizer) or not self._as_asked(source, "train"):
             return super().encoded_examples(source, tokenizer)
@@ -127,7 +127,7 @@ class Code(Task):
     def test_items(self, source: Source, split: str = "test") -> list[dict[str, Any]]:
         """HumanEval's problems; for ``validation``, held-out training pairs in the same columns.
 
-        CodeAlpaca has pairs with an empty output. Nothing can be measured on those: they are left out.
+        CodeAlpaca has pairs with an empty output; they are left out, because an empty answer has no NLL.
         """
         if split != "validation":
             return [item | {"id": item["task_id"]} for item in source.load(self.benchmark, split).to_list()]
@@ -175,7 +175,7 @@ class Code(Task):
         return kept | {"completions": list(logged[self.name]["filtered_resps"][0])}
 
     def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
-        """The first completion that fared as most did."""
+        """The first completion whose verdict is that of the majority."""
         completions = sample.get("completions", [])
         passed = [verdict == "passed" for verdict in sample.get("verdicts", [])]
         most = 2 * sum(passed) >= len(passed)
@@ -184,5 +184,5 @@ class Code(Task):
 
 
 def process_results(document: Mapping[str, Any], results: list[Any]) -> dict[str, float]:
-    """Number of completions of one problem, for lm-eval; the sandbox judges them after all are there."""
+    """Number of completions of one problem, for lm-eval; the sandbox judges them once all are generated."""
     return {"completions": float(len(results[0]))}

@@ -1,6 +1,6 @@
-"""What a column of a data set must hold: checked as it is read, where its place can still be named.
+"""Checks of the values in a data set's columns, made while reading, when file and line are still known.
 
-A check says what is wrong with a value, or None. It is given the whole item, since some columns speak of others.
+A check returns what is wrong with a value, or None. It gets the whole item, because some columns refer to others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Check: TypeAlias = Callable[[Any, Mapping[str, Any]], str | None]
 
 
 def complaint(item: Mapping[str, Any], columns: Mapping[str, Check]) -> str | None:
-    """The first thing that is wrong with an item, as ``<column> <what is wrong>``; None where nothing is."""
+    """The first fault of an item, as a phrase that follows its place (``has answer=7, which must …``), or None."""
     missing = [name for name in columns if name not in item]
     if missing:
         return f"has no {', '.join(missing)}; it needs {', '.join(columns)}"
@@ -27,23 +27,23 @@ def complaint(item: Mapping[str, Any], columns: Mapping[str, Check]) -> str | No
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence can quote it."""
+    """A value as a message quotes it, cut to 60 characters."""
     words = repr(value)
     return words if len(words) <= 60 else f"{words[:59]}…"
 
 
 def anything(value: Any, item: Mapping[str, Any]) -> None:
-    """A column whose values are not read as text."""
+    """A column that may hold anything."""
 
 
 def text(value: Any, item: Mapping[str, Any]) -> str | None:
     """Text that is not blank."""
-    return None if isinstance(value, str) and value.strip() else "which must be a text that is not blank"
+    return None if isinstance(value, str) and value.strip() else "which must be text that is not blank"
 
 
 def text_or_blank(value: Any, item: Mapping[str, Any]) -> str | None:
     """Text that may be empty."""
-    return None if isinstance(value, str) else "which must be a text"
+    return None if isinstance(value, str) else "which must be text"
 
 
 def optional_text(value: Any, item: Mapping[str, Any]) -> str | None:
@@ -60,7 +60,7 @@ def options(value: Any, item: Mapping[str, Any]) -> str | None:
 
 
 def index(value: Any, item: Mapping[str, Any]) -> str | None:
-    """A column that holds the place of the right one among ``choices``, which is checked before."""
+    """A column that holds the index of the right one of ``choices``, which must be checked before."""
     last = len(item["choices"]) - 1
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last:
         return None
@@ -68,7 +68,7 @@ def index(value: Any, item: Mapping[str, Any]) -> str | None:
 
 
 def solution(value: Any, item: Mapping[str, Any]) -> str | None:
-    """A column that holds a worked solution with its number."""
+    """A column that holds a worked solution with its final number after ####."""
     if isinstance(value, str) and "####" in value and last_number(final_answer({"answer": value})) is not None:
         return None
     return "which must be a worked solution that ends with #### and the number, such as '3 + 2 = 5\\n#### 5'"

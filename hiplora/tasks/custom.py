@@ -5,15 +5,16 @@ A row, with task.columns.prompt=q and task.columns.answer=a:
 Its prompt:
     Below is an instruction that … completes the request.\n\n### Instruction:
     What is the capital of Peru?\n\n### Response:\n
-Its answer: "Lima". A conversation has the form of the tokenizer's chat template; options are asked for as in the other
+Its answer: "Lima". A conversation takes the form of the tokenizer's chat template; options are scored as in the other
 benchmarks (evaluation.scoring).
 
-The parts: ``held_out`` of the rows, by a hash of the prompt, are kept out of training, one half for validation and one
-for the test; a part that has a file of its own is that file. What is scored (``metric``):
-    exact_match  the model writes, greedily; all of it is the answer, but for white space
-    contains     it holds the answer, in whatever case
-    choice       the likeliest of the options is the right one
-    nll          nothing is written; as with every metric, the answer's negative log-likelihood per token
+Splits: the share ``held_out`` of the rows, chosen by a hash of the prompt, is kept out of training, half for validation
+and half for the test. A split with a file of its own is read from that file instead. Metrics (``metric``):
+    exact_match  the greedy answer equals the right one, apart from white space
+    contains     the greedy answer contains the right one, ignoring case
+    choice       the likeliest option is the right one
+    nll          nothing is generated
+With every metric, the right answer's negative log-likelihood per token is measured too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from hiplora.packing.sequences import Encoded
     from hiplora.tasks.source import Source
 
-WRITTEN = ("exact_match", "contains")  # metrics for which the model writes
+WRITTEN = ("exact_match", "contains")  # metrics of a generated answer
 STOPS = {"line": "\n", "paragraph": "\n\n"}
 
 
@@ -53,9 +54,9 @@ def _typed(columns: Any) -> Any:
 
 
 class Custom(ChoiceTask):
-    """A user's own data. ``layout`` auto goes by the first row's columns.
+    """A user's own data. With ``layout=auto`` the first row's columns decide the layout.
 
-    A written answer ends at the end token, at a line break or an empty line (``stop``), or after ``max_new_tokens``.
+    Generation stops at the end token, at a line break or an empty line (``stop``), or after ``max_new_tokens``.
     """
 
     name = "custom"
@@ -86,7 +87,7 @@ class Custom(ChoiceTask):
         if (self.file is None) == (self.dataset is None):
             raise UserError("task=custom reads one file or one data set; type task.file=F or task.dataset=owner/name.")
         if self.dataset is None and (self.revision is not None or self.subset is not None):
-            raise UserError("task.revision and task.subset are of a data set on the Hub; type task.dataset=owner/name.")
+            raise UserError("task.revision and task.subset need a data set on the Hub; type task.dataset=owner/name.")
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ class Custom(ChoiceTask):
 
     @property
     def choosing(self) -> bool:
-        """Whether the right one of several options is asked for."""
+        """Whether the data is scored as multiple choice."""
         return self.metric == "choice"
 
     @property
@@ -102,14 +103,14 @@ class Custom(ChoiceTask):
         return self.asked if self.choosing else super().form
 
     def trained(self) -> dict[str, Any]:
-        """The form, the columns and which rows are kept out of training; the files enter by their digests."""
+        """The form, the columns and which rows are kept out of training; files enter the id by their digests."""
         kept = [part for part, own in (("validation", self.validation_file), ("test", self.test_file)) if own is None]
         told = {"columns": self.columns.identity(), "layout": self.layout, "held_out": self.held_out, "kept_out": kept}
         return super().trained() | told | {"choosing": self.choosing, "end": self._end}
 
     @property
     def _end(self) -> str:
-        """What follows a trained answer in raw text, where no end token does: one that is written must stop too."""
+        """The text that ends a trained answer in raw text, which has no end token, so that generation stops there."""
         return STOPS[self.stop] if self.metric in WRITTEN and not self.ends else ""
 
     def as_trained(self) -> Self:
@@ -178,7 +179,7 @@ class Custom(ChoiceTask):
         return [asked] if self.choosing else [asked, gold]
 
     def _written(self, item: Item) -> dict[str, Any]:
-        """What lm-eval needs of an item whose answer is written."""
+        """An item whose answer is generated, as a document for lm-eval."""
         return {"id": item["id"], "prompt": self.prompt(item), "answer": _output(item), "metric": self.metric}
 
     def sample(self, logged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -199,12 +200,12 @@ class Custom(ChoiceTask):
             return render(_example(item), self.form)
         if self._tokenizer is None:
             raise UserError(
-                "the words of a conversation depend on the tokenizer's chat template, which is not read here"
+                "The text of a conversation depends on the tokenizer's chat template, and no tokenizer is loaded here."
             )
         return chat_pair(self._tokenizer, item["id"], item["messages"])
 
     def _file(self, split: str) -> str | None:
-        """The file of its own that a part has; None where it is taken from the rows that are there for all."""
+        """The file given for this split alone; None if the split is a share of the common rows."""
         return {"validation": self.validation_file, "test": self.test_file}.get(split)
 
     def _rows(self, split: str) -> tuple[Placed, ...]:
@@ -215,17 +216,17 @@ class Custom(ChoiceTask):
         return hub_rows(str(self.dataset), self.subset, self.split, revision)
 
     def _identified(self, split: str) -> dict[str, str]:
-        """Name and digest of what a part is read from, or the commit of a data set on the Hub."""
+        """Name and digest of the file that a split is read from, or the commit of a data set on the Hub."""
         own = self._file(split)
         if own is None and self.dataset is not None:
             name = "/".join(filter(None, (self.dataset, self.subset, self.split)))
             return {f"{name} ({split})": commit(self.dataset, self.revision, kind="dataset", field="task.revision")}
         path = typed_path(own or str(self.file))
-        file_rows(path)  # says what is wrong with the path
+        file_rows(path)  # raises UserError if the path or a line of the file is wrong
         return {f"custom/{split}" if own or split == "train" else f"custom/{split} held out of train": sha256(path)}
 
     def _items(self, split: str) -> list[dict[str, Any]]:
-        """The items of one part. UserError where there is none, or a row is not what it should be."""
+        """The items of one split. Raises UserError if there are none, or a row is wrong."""
         own = self._file(split)
         name = split if own is not None else "train"
         rows = self._rows(split)
@@ -247,18 +248,18 @@ class Custom(ChoiceTask):
         return items
 
     def _check_lines(self, where: str, items: Sequence[Item]) -> None:
-        """Refuse an answer that generation would stop inside of."""
+        """Refuse an answer that contains the stop, because generation could not finish it. Raises UserError."""
         broken = next((item for item in items if STOPS[self.stop] in _output(item).strip()), None)
         if broken is not None:
             row = broken["id"].partition("/")[2]
             more = "type task.stop=paragraph" if self.stop == "line" else "type task.metric=nll"
             raise UserError(
-                f"{where} has an answer of several lines (row {row}), and writing stops at task.stop={self.stop}; "
+                f"{where} has an answer of several lines (row {row}), and generation stops at task.stop={self.stop}; "
                 f"{more}."
             )
 
     def _part(self, item: Item) -> str:
-        """Which part a row belongs to: by its prompt alone, so that no order matters and no prompt is in two."""
+        """The split of a row, by its prompt alone, so that the order does not matter and no prompt is in two splits."""
         asked = item["messages"][:-1] if "messages" in item else [item["instruction"], item["input"]]
         digest = hashlib.sha256(json.dumps(asked).encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
@@ -278,7 +279,7 @@ def _example(item: Item) -> Example:
 
 
 def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Whether the text that was written is the answer, or holds it, for lm-eval; white space counts as one space."""
+    """Whether the generated text equals or contains the answer, for lm-eval; runs of white space count as one space."""
     written, wanted = (" ".join(text.split()) for text in (results[0], document["answer"]))
     if document["metric"] == "contains":
         return {"acc": float(wanted.casefold() in written.casefold())}

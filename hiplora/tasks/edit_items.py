@@ -1,6 +1,6 @@
-"""Facts to edit: one item, and the schemas that sets of them come in.
+"""Facts to edit: the type of one item, and the schemas in which sets of items come.
 
-native, one of EditSet-1K:
+native, as in EditSet-1K:
     {"id": "entity-0001", "category": "entity", "relation": "capital", "subject": "Peru",
      "prompt": "The capital of Peru is", "old": "Lima", "new": "Oslo", "answers": ["Lima"],
      "paraphrases": ["Peru's capital city is", …], "neighbours": [{"prompt": "The capital of Chile is",
@@ -8,13 +8,13 @@ native, one of EditSet-1K:
 counterfact (Meng et al. 2022, arXiv 2202.05262):
     {"case_id": 0, "requested_rewrite": {"prompt": "The mother tongue of {} is", "relation_id": "P103",
      "target_new": {"str": "English"}, "target_true": {"str": "French"}, "subject": "Danielle Darrieux"},
-     "paraphrase_prompts": […], "neighborhood_prompts": […]}      whose answers are the true target too
-zsre (Levy et al. 2017, as Mitchell et al. 2022, arXiv 2110.11309, have it):
+     "paraphrase_prompts": […], "neighborhood_prompts": […]}      (the neighbours' answer is the true target)
+zsre (Levy et al. 2017, in the version of Mitchell et al. 2022, arXiv 2110.11309):
     {"subject": "Watts Humphrey", "src": "What university did Watts Humphrey attend?", "rephrase": "…",
      "alt": "University of Michigan", "answers": ["Illinois"], "loc": "nq question: …", "loc_ans": "…"}
-    Public harnesses disagree on what such an edit writes: ``target`` says ``alt``, or the first of ``answers``; the
-    other one is what it is compared with.
-An answer follows its prompt after one space; the two are encoded apart.
+    Public harnesses disagree on the new answer of such an edit: ``target`` chooses ``alt`` or the first of ``answers``;
+    the other one is the old answer.
+An answer follows its prompt after one space; the two are encoded separately.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ CATEGORIES = ("entity", "relation", "temporal")
 
 @dataclass(frozen=True, kw_only=True)
 class EditItem:
-    """One fact: ``new`` is to follow the prompt where ``old`` did.
+    """One fact to edit: after it, ``new`` should follow the prompt instead of ``old``.
 
-    ``answers`` are all true ones where the edit is counterfactual. ``paraphrases`` ask the same, ``neighbours``
-    (prompt, answer) the same relation of subjects that are not edited. ``place`` says where it was read.
+    ``answers`` are all true answers if the edit is counterfactual, else empty. ``paraphrases`` ask for the same fact,
+    ``neighbours`` (prompt, answer) for the same relation of subjects that are not edited. ``place`` is the file and
+    line, or row, that it was read from.
     """
 
     id: str
@@ -59,14 +60,14 @@ class EditItem:
 
 
 def following(answer: str) -> str:
-    """An answer as it stands behind its prompt."""
+    """An answer as it follows its prompt, with a space in front."""
     return f" {answer}"
 
 
 def normalised(answer: str) -> str:
-    """An answer without case, articles, punctuation and surplus spaces.
+    """An answer without case, articles, punctuation and surplus spaces, for comparison.
 
-    What makes another number of it stays: the point and the sign. Where nothing else is left, the text as it is.
+    A number keeps its decimal point and sign. If nothing would be left, the text keeps all but its case.
     """
     words = re.sub(r"(?<=\d),(?=\d)", "", unicodedata.normalize("NFKC", answer).casefold())
     words = re.sub(r"[^\w\s.+-]|_|\.(?!\d)|[+-](?!\d)", "", words)
@@ -125,10 +126,10 @@ def _stripped(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _texts(value: Any, item: Mapping[str, Any]) -> str | None:
-    """A column of one text or more."""
+    """A column that holds a list of one or more texts."""
     if isinstance(value, list) and value and not any(text(each, item) for each in value):
         return None
-    return "which must be a list of one text or more, none of them blank"
+    return "which must be a list of one or more texts, none of them blank"
 
 
 def _category(value: Any, item: Mapping[str, Any]) -> str | None:
@@ -136,7 +137,7 @@ def _category(value: Any, item: Mapping[str, Any]) -> str | None:
 
 
 def _number_or_text(value: Any, item: Mapping[str, Any]) -> str | None:
-    return None if isinstance(value, int | str) else "which must be a number or a text"
+    return None if isinstance(value, int | str) else "which must be a number or text"
 
 
 def _neighbours(value: Any, item: Mapping[str, Any]) -> str | None:
@@ -157,9 +158,9 @@ def _object(columns: Mapping[str, Check]) -> Check:
 
 
 def _with_place(value: Any, item: Mapping[str, Any]) -> str | None:
-    """A column that holds a prompt with {} where the subject stands."""
+    """A column that holds a prompt with {} in place of the subject."""
     wrong = text(value, item)
-    return wrong or (None if "{}" in value else "which must be a text with {} in the subject's place")
+    return wrong or (None if "{}" in value else "which must be text with {} in place of the subject")
 
 
 _ANSWER = _object({"str": text})
@@ -191,7 +192,7 @@ ITEMS: dict[Schema, Callable[[Mapping[str, Any], str, Target], EditItem]] = {
 
 
 def problem(item: EditItem) -> str | None:
-    """What makes an item no edit, in words; None where nothing does."""
+    """Why an item is not a valid edit, as a phrase that follows its place; None if it is valid."""
     true = {normalised(answer) for answer in item.answers}
     if normalised(item.new) in {*true, normalised(item.old)}:
         return f"edits {shown(item.subject)} to {shown(item.new)}, which is one of its answers already"

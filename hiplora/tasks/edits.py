@@ -1,4 +1,4 @@
-"""Batches of edits: which facts are edited together, and the corpus that an adapter is trained on for it."""
+"""Batches of edits: which facts are edited together, and the corpus that an adapter is trained on for a batch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Placed = Sequence[tuple[str, dict[str, Any]]]
 class Edits(Options):
     """Options of the section ``edits``: a set of facts, and how it is cut into batches.
 
-    The set is the project's own, or a file (.jsonl, or .json with one array), or a data set on the Hub. Its items are
-    put into an order that ``draw`` decides; the first ``batch`` of it are the first batch, and so on. The files enter
-    a result's identity by their digests.
+    The set is the project's own, a file (.jsonl, or .json with one array), or a data set on the Hub. ``draw`` seeds the
+    order of its items; the first ``batch`` items of that order are the first batch, and so on. The set enters a
+    result's identity by its digest.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -59,11 +59,11 @@ class Edits(Options):
             raise UserError("edits.file and edits.dataset name two sets; leave one of them out.")
         if self.revision is not None and self.dataset is None:
             raise UserError(
-                f"edits.revision={self.revision} is of a data set on the Hub; type edits.dataset=OWNER/NAME."
+                f"edits.revision={self.revision} needs a data set on the Hub; type edits.dataset=OWNER/NAME."
             )
         if self.shipped and self.layout != "native":
             raise UserError(
-                f"edits.schema={self.layout} is of a set that is not the project's own; type edits.file=PATH or "
+                f"edits.schema={self.layout} is for a set that is not the project's own; type edits.file=PATH or "
                 "edits.dataset=OWNER/NAME."
             )
         if self.target != "alt" and self.layout != "zsre":
@@ -75,18 +75,18 @@ class Edits(Options):
         return self.file is None and self.dataset is None
 
     def cut(self) -> tuple[EditBatch, ...]:
-        """The batches that are asked for."""
+        """The first ``batches`` batches."""
         return tuple(EditBatch(edits=self, number=number) for number in range(self.batches))
 
     def reads(self) -> dict[str, str]:
-        """What identifies the set: a name and a digest. Raises UserError where it is not to be found."""
+        """What identifies the set: a name and a digest or commit. Raises UserError if it cannot be found."""
         if self.dataset is not None:
             revision = commit(self.dataset, self.revision, kind="dataset", field="edits.revision")
             return {f"{self.dataset}/{self.split}": revision}
         return {"edits": sha256(self._path)}
 
     def items(self) -> tuple[EditItem, ...]:
-        """All facts of the set, as they lie there. Raises UserError, which names the place of what is wrong."""
+        """All facts of the set, in its own order. Raises UserError, which names the faulty line or row."""
         if self.dataset is not None:
             (revision,) = self.reads().values()
             return _online(self.dataset, revision, self.split, self.layout, self.target)
@@ -98,7 +98,7 @@ class Edits(Options):
 
 
 class EditBatch(Corpus):
-    """The facts of one batch, counted from 0, and what an adapter is trained on for them: answer and end token."""
+    """The facts of batch ``number``, counted from 0, as a training corpus: each new answer and the end token."""
 
     name: ClassVar[str] = "edits"
 
@@ -127,7 +127,7 @@ class EditBatch(Corpus):
         """The facts, in the order of the draw.
 
         Raises:
-            UserError: the set has too few, one is no edit, or two of them contradict each other.
+            UserError: the set has too few, one is not a valid edit, or two of them contradict each other.
         """
         every, size = self.edits.items(), self.edits.batch
         if len(every) < size * (self.number + 1):
@@ -143,7 +143,7 @@ class EditBatch(Corpus):
 
 
 def check(items: Sequence[EditItem]) -> None:
-    """Refuse what is no edit, and two edits of one subject and relation to different answers. Raises UserError."""
+    """Refuse invalid edits, and two edits of one subject and relation to different answers. Raises UserError."""
     seen: dict[tuple[str, str], EditItem] = {}
     for item in items:
         if (wrong := problem(item)) is not None:
@@ -157,13 +157,13 @@ def check(items: Sequence[EditItem]) -> None:
 
 
 def _key(draw: int, item: EditItem) -> str:
-    """A number that puts items into an order, whatever their order in the file."""
+    """A sort key that does not depend on the order of items in the file."""
     return hashlib.sha256(f"{draw}/{item.id}/{item.prompt}/{item.new}".encode()).hexdigest()
 
 
 @cache
 def _filed(path: Path, state: Stamp, layout: Schema, target: Target) -> tuple[EditItem, ...]:
-    """The facts in a file; one that has not changed is read once."""
+    """The facts in a file; an unchanged file is read once."""
     read = placed_array if path.suffix == ".json" else placed_jsonl
     return _typed(read(path, COLUMNS[layout]), layout, target)
 

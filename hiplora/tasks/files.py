@@ -27,11 +27,11 @@ def placed_jsonl(
     """All objects of a file, each with its place, ``<path>:<line>``.
 
     Args:
-        columns: what an object must hold.
-        remedy: what to do about a line that does not.
+        columns: the checks that an object must pass.
+        remedy: what to do about a faulty line, for the message.
 
     Raises:
-        UserError: a line that is not a JSON object of these columns, or a file without any.
+        UserError: a line is not a JSON object with these columns, or the file holds none.
     """
     rows = []
     with _reading(path), path.open("rb") as lines:
@@ -50,7 +50,7 @@ def placed_array(path: Path, columns: Mapping[str, Check]) -> list[tuple[str, di
     """All objects of a file that is one JSON array, each with its place, ``<path>, item <number>``.
 
     Raises:
-        UserError: not such a file, an element that does not hold the columns, or none.
+        UserError: the file is not such an array, is empty, or an element fails a check.
     """
     with _reading(path):
         content = path.read_bytes()
@@ -66,7 +66,7 @@ def placed_array(path: Path, columns: Mapping[str, Check]) -> list[tuple[str, di
 
 
 def checked(placed: Sequence[tuple[str, Any]], columns: Mapping[str, Check]) -> list[tuple[str, dict[str, Any]]]:
-    """Objects with their places, each of which holds the columns. Raises UserError, which names the place."""
+    """The objects with their places, each checked. Raises UserError, which names the place of a faulty one."""
     for place, row in placed:
         wrong = complaint(row, columns) if isinstance(row, dict) else "is not a JSON object"
         if wrong is not None:
@@ -75,7 +75,7 @@ def checked(placed: Sequence[tuple[str, Any]], columns: Mapping[str, Check]) -> 
 
 
 def _parse(line: bytes, columns: Mapping[str, Check]) -> dict[str, Any]:
-    """The object on a line. Raises ValueError: what is wrong with the line."""
+    """The object on a line. Raises ValueError, which says what is wrong with the line."""
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -100,14 +100,14 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 def stamp(path: Path) -> Stamp:
-    """The file's place on its disk, its size and time of change: two equal stamps are taken for the same content."""
+    """Device, inode, size and modification time of a file; equal stamps are taken to mean equal content."""
     with _reading(path):
         state = path.stat()
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content; a file that has not changed is read once per process."""
+    """SHA-256 (hex) of a file's content; an unchanged file is read once per process."""
     return _sha256(path, stamp(path))
 
 
@@ -118,7 +118,7 @@ def _sha256(path: Path, state: Stamp) -> str:
 
 
 def tree(folder: Path) -> list[Path]:
-    """The files below a folder in order, without what git and the Hub's client keep there for themselves."""
+    """The files below a folder, sorted, without the internal folders of git and of the Hub's client."""
     own = {".git", ".cache"}
     files = (path for path in folder.rglob("*") if not own & {*path.relative_to(folder).parts})
     return sorted(path for path in files if path.is_file())

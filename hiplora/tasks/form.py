@@ -1,7 +1,7 @@
-"""How an example becomes text and token ids: one form, read by training and by evaluation alike.
+"""How an example becomes text and token ids, in the same form for training and evaluation.
 
-A pair is (prompt, answer). The two are encoded apart and their ids concatenated, so that no tokenizer can merge
-characters across the boundary: what is trained on is exactly what is scored.
+A pair is (prompt, answer). The two are encoded separately and their ids concatenated, so that no tokenizer merges
+characters across the boundary: the ids trained on are exactly the ids scored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hiplora.tokens import in_turns, turn_end
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BLANK_LINE = "\n\n"  # what ends a trained answer where the tokenizer has no end token
+BLANK_LINE = "\n\n"  # ends a trained answer if the tokenizer has no end token
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -41,7 +41,7 @@ class Example:
 
 
 class Pair(NamedTuple):
-    """Text of a prompt and of the answer that follows it, ready to be encoded apart."""
+    """Text of a prompt and of the answer that follows it, ready to be encoded separately."""
 
     id: str
     prompt: str
@@ -51,8 +51,8 @@ class Pair(NamedTuple):
 def render(example: Example, template: str) -> Pair:
     """Prompt and answer of an example; ``template`` is ``alpaca`` or ``plain``.
 
-    ``plain`` is raw text: the instruction (and the input below it) with the output as its continuation, parted
-    by a space unless one side already brings whitespace.
+    ``plain`` is raw text: the instruction (and the input below it) continued by the output, with a space between
+    them unless one side already has whitespace there.
     """
     if template == "alpaca":
         form = _WITH_INPUT if example.input else _WITHOUT_INPUT
@@ -66,12 +66,12 @@ def render(example: Example, template: str) -> Pair:
 def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Mapping[str, str]]) -> Pair:
     """Prompt and answer of a conversation by the tokenizer's chat template; the last message is the answer.
 
-    The answer goes up to what training puts behind it: the end token, or with ``model.chat_template`` the template's
-    own end of a turn. Tokens that the tokenizer itself puts in front of a text are not in the prompt twice.
+    The answer excludes the end that training appends: the end token, or with ``model.chat_template`` the template's end
+    of a turn. The prompt excludes the special tokens that the tokenizer itself puts in front of a text.
 
     Raises:
-        UserError: the tokenizer has no template, or one that does not put the answer behind the prompt, or ends it in
-            something else than the end token.
+        UserError: the tokenizer has no template, the template refuses the messages or does not put the answer after the
+            prompt, or it does not end an answer with the end token.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -86,14 +86,14 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Ma
         raise UserError(f"{id}: the chat template refuses these messages ({error}); change or remove them.") from error
     if not whole.startswith(prompt):
         raise UserError(
-            f"The chat template of {tokenizer.name_or_path} does not put an answer behind its own prompt ({id}); give "
+            f"The chat template of {tokenizer.name_or_path} does not put an answer after its own prompt ({id}); give "
             "the columns prompt and answer instead."
         )
     return Pair(id, _without_front(tokenizer, prompt), _without_end(tokenizer, whole[len(prompt) :]))
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
-    """An answer as the chat template writes it, up to what training puts behind it."""
+    """An answer as the chat template writes it, without the end that training appends."""
     end = turn_end(tokenizer) or ([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
     before, found, _ = answer.rpartition(str(tokenizer.decode(end))) if end else (answer, "", "")
     if not found and not in_turns(tokenizer):
@@ -105,14 +105,14 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
 
 
 def as_shown(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Pair:
-    """A pair as the model is shown it: as it is, or as a turn of the chat and its answer (``model.chat_template``)."""
+    """A pair as the model sees it: unchanged, or with ``model.chat_template`` as a user's turn and its answer."""
     if not in_turns(tokenizer):
         return pair
     return Pair(pair.id, shown_prompt(tokenizer, pair.prompt), shown_answer(tokenizer, pair.answer))
 
 
 def shown_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """A prompt as it is, or as the user's turn up to where the assistant's begins."""
+    """A prompt unchanged, or with ``model.chat_template`` as a user's turn, up to the start of the assistant's."""
     if not in_turns(tokenizer):
         return prompt
     turn = [{"role": "user", "content": prompt}]
@@ -121,19 +121,19 @@ def shown_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
 
 
 def shown_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:
-    """An answer as it is; in a turn of its own without the space that parts it from a prompt in raw text."""
+    """An answer unchanged, or with ``model.chat_template`` without the space that separates it from a raw prompt."""
     return answer.removeprefix(" ") if in_turns(tokenizer) else answer
 
 
 def end_of_shown(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end a trained answer as :func:`as_shown` gives it: those of a turn where it is one."""
+    """Token ids that end an answer of :func:`as_shown`: the template's end of a turn, else :func:`end_of_answer`."""
     return turn_end(tokenizer) or end_of_answer(tokenizer)
 
 
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end a trained answer: the end token, or a blank line where there is none.
+    """Token ids that end a trained answer: the end token, or a blank line if the tokenizer has none.
 
-    A written answer stops at a blank line anyway, that of the code benchmark aside.
+    Generation stops at a blank line anyway, except in the code benchmark.
 
     Raises:
         UserError: the tokenizer has no end token and cannot write a blank line either.
@@ -143,14 +143,14 @@ def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = tokenizer.encode(BLANK_LINE, add_special_tokens=False)
     if BLANK_LINE not in str(tokenizer.decode(ids)):
         raise UserError(
-            f"The tokenizer {tokenizer.name_or_path} has neither an end token nor line breaks, so that no answer could "
-            "end; name its eos_token in tokenizer_config.json."
+            f"The tokenizer {tokenizer.name_or_path} has neither an end token nor line breaks, so no answer could end; "
+            "name its eos_token in tokenizer_config.json."
         )
     return ids
 
 
 def _without_front(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A text of the chat template without what the tokenizer itself puts in front of it."""
+    """A text of the chat template without the special tokens that the tokenizer itself puts in front."""
     front = _in_front(tokenizer)
     return text.removeprefix(str(tokenizer.decode(front))) if front else text
 
@@ -161,7 +161,7 @@ def listed(question: str, choices: list[str]) -> str:
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and answer, encoded apart; the prompt as by :func:`encode_prompt`.
+    """Token ids of prompt and answer, encoded separately; the prompt as by :func:`encode_prompt`.
 
     Training in Alpaca format appends :func:`end_of_answer` to the answer's ids; scoring does not.
     """
@@ -169,24 +169,24 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) ->
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Token ids of a prompt with the special tokens that the tokenizer puts in front, and none behind.
+    """Token ids of a prompt with the special tokens that the tokenizer puts in front, and none after it.
 
-    Some tokenizers end every text with the end token, which would stand between prompt and answer.
+    Some tokenizers end every text with the end token, which would come between prompt and answer.
     """
     return [*_in_front(tokenizer), *tokenizer.encode(prompt, add_special_tokens=False)]
 
 
 def _in_front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens in front of a text, found on one that is short.
+    """Ids of the special tokens that the tokenizer puts in front of a text, found on a short text.
 
     Raises:
-        UserError: the special tokens do not stand around the text.
+        UserError: the tokenizer changes the text itself when it adds special tokens.
     """
     whole, bare = tokenizer.encode("x"), tokenizer.encode("x", add_special_tokens=False)
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start]
     raise UserError(
-        f"The tokenizer {tokenizer.name_or_path} changes the text that it puts special tokens around; use one whose "
-        "post-processor only adds tokens in front or behind."
+        f"The tokenizer {tokenizer.name_or_path} changes the text that it adds special tokens to; use one whose "
+        "post-processor only adds tokens before or after it."
     )

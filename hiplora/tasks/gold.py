@@ -1,4 +1,4 @@
-"""Gold-answer negative log-likelihood: what stands beside every accuracy, on the same items."""
+"""Negative log-likelihood of the gold answer, which is reported beside every accuracy, on the same items."""
 
 from __future__ import annotations
 

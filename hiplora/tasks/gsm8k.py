@@ -6,9 +6,10 @@ Its prompt:
     Below is an instruction that … completes the request.\n\n### Instruction:
     Ann has 3 apples and buys 2. How many has she?\n\n### Response:\n
 Its answer: "5" (target=answer), or the worked solution without the calculator's marks (target=solution). In training
-the end token follows, or in raw text (template=plain) what the generation stops at.
+the end token follows, or in raw text (template=plain) the string at which generation stops.
 
-The model answers greedily, without a worked solution, until the line ends; the last number counts.
+The model answers greedily up to a line break (target=answer) or an empty line (target=solution); the last number
+counts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class GSM8K(Task):
     training = "gsm8k"
     metrics = ("acc", "nll")
     scores = ("acc",)
-    styled = True  # a model that answers with other words first moves it by a nat either way
+    styled = True  # an answer that begins with other words changes the NLL by a nat in either direction
     targets = ("answer", "solution")
 
     max_new_tokens: Annotated[Length, Generation]
@@ -50,17 +51,17 @@ class GSM8K(Task):
         return [self.example(item) for item in self.test_items(source, split)]
 
     def training_pairs(self, source: Source, split: str = "train") -> list[Pair]:
-        """As everywhere; a written answer must stop in raw text too, where no end token follows it."""
+        """Prompts and answers to train on; in raw text, which has no end token, answers end with :attr:`stop`."""
         pairs = super().training_pairs(source, split)
         return pairs if self.ends else [pair._replace(answer=pair.answer + self.stop) for pair in pairs]
 
     @property
     def stop(self) -> str:
-        """What ends an answer beside the end token; a worked solution has several lines."""
+        """The string that ends an answer besides the end token; a worked solution has several lines."""
         return "\n\n" if self.target == "solution" else "\n"
 
     def example(self, item: Item) -> Example:
-        """A problem with the output that is trained and asked for."""
+        """A problem with its output: the final number or the worked solution."""
         solution = CALCULATOR.sub("", item["answer"])
         output = solution if self.target == "solution" else final_answer(item)
         return Example(id=item["id"], instruction=item["question"], output=output)

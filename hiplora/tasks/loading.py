@@ -1,4 +1,4 @@
-"""The rows of a split as a data set: of a file, or from the Hub's client. Each has an ``id``, ``<split>/<row>``."""
+"""The rows of a split as a data set, from a file or from the Hub; each row has an ``id``, ``<split>/<row>``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def file_rows(path: Path, *, dataset: str, remedy: str) -> Dataset:
-    """The rows of a file; one that has not changed is read once per process.
+    """The rows of a file; an unchanged file is read once per process.
 
     Raises:
-        UserError: a broken line, with the ``remedy``, or a column that changes its type.
+        UserError: a line is broken (the message ends with ``remedy``), or a column changes its type.
     """
     return _file_rows(path, stamp(path), dataset=dataset, remedy=remedy)
 
@@ -41,10 +41,10 @@ def hub_rows(dataset: str, split: str, *, where: str, revision: Mapping[str, str
 
     Args:
         where: the repository's id, or the mirror's folder; ``revision`` as the Hub's client takes it.
-        shown: the data set as errors name it.
+        shown: the data set's name in error messages.
 
     Raises:
-        UserError: it cannot be loaded, or a column is missing or holds something else.
+        UserError: it cannot be loaded, a column is missing, or a value fails its check.
     """
     from datasets import load_dataset
 
@@ -67,7 +67,7 @@ def hub_rows(dataset: str, split: str, *, where: str, revision: Mapping[str, str
 
 
 def answered(origin: Origin, load: Callable[[], Any]) -> Any:
-    """What the Hub's client answers. Raises UserError, in one sentence, where it finds nothing."""
+    """The result of a call to the Hub's client. Raises UserError if the call fails."""
     try:
         return load()
     except (OSError, ValueError) as error:

@@ -3,13 +3,13 @@
 An item:
     {"question": "What is the capital of Peru?", "subject": "geography",
      "choices": ["Cusco", "Lima", "Quito", "La Paz"], "answer": 1}
-Its prompt (letter; the options' letters follow it):
+Its prompt (letter; each option's letter follows it in turn):
     Below is an instruction that … completes the request.\n\n### Instruction:\nWhat is the capital of Peru?
     A. Cusco
     B. Lima
     C. Quito
     D. La Paz\n\n### Response:\n
-Its prompt (cloze; " " and each option's text follow it):
+Its prompt (cloze; " " and each option's text follow it in turn), for a question that is a sentence to complete:
     The capital of Peru is
 
 As in the paper, the adapter is trained on general instructions (Alpaca), not on the benchmark.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class MMLU(choice.ChoiceTask):
-    """World knowledge; ``acc`` over all items, ``acc_macro`` the mean of the subjects' accuracies."""
+    """World knowledge; ``acc`` is over all items, ``acc_macro`` is the mean of the subjects' accuracies."""
 
     name = "mmlu"
     benchmark = "mmlu"

@@ -1,4 +1,4 @@
-"""The data sets that the project names: their place on the Hub, their columns, and what is validation in them."""
+"""The data sets that the project uses: their repositories on the Hub, their columns, and their validation splits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from hiplora.tasks.columns import Check, anything, index, optional_text, options
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set's place on the Hub, what its columns must hold, and what is validation where no split is called so.
+    """A data set's repository on the Hub, the checks of its columns, and its validation split.
 
-    That is the held-out part of train, which the column ``held_out_by`` decides, or the split ``validation``. Without
-    a repository it is not on the Hub, and only there where a folder holds it. The rows of a general text are read as
-    one stream, unless they stand ``apart``: then each is a window of its own, as it was sampled.
+    If no split is named ``validation``, the held-out part of train is used, chosen by a hash of the column
+    ``held_out_by``, or the split that the field ``validation`` names. Without a repository the data set is not on the
+    Hub and exists only in folders that contain it. The rows of a general text are read as one stream; with ``apart``,
+    each row is a window of its own, as it was sampled.
     """
 
     repository: str | None
@@ -28,7 +29,7 @@ class Origin:
 
     @property
     def hub_id(self) -> str:
-        """Its repository. Raises UserError where it has none."""
+        """The id of its repository. Raises UserError if it has none."""
         if self.repository is None:
             raise UserError("Text sampled from the backbone is not on the Hub; type data=mini, or leave it out.")
         return self.repository
@@ -53,19 +54,19 @@ HELD_OUT_PERCENT = 5
 
 
 def held_out(text: str) -> bool:
-    """Whether an item belongs to the held-out 5 %: decided by a hash of its text, so that no order matters."""
+    """Whether an item belongs to the held-out 5 %, by a hash of its text, so that the order does not matter."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100 < HELD_OUT_PERCENT
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one split as it lies there: all, or those that are held out, or those that are not."""
+    """Rows of a stored split: all, the held-out ones (``held_out`` True), or the others (False)."""
 
     split: str
     held_out: bool | None = None
 
     def __str__(self) -> str:
-        """Its name in what identifies the data."""
+        """Its name in the identity of the data."""
         share = f"held-out {HELD_OUT_PERCENT} %"
         if self.held_out is None:
             return self.split

@@ -1,4 +1,4 @@
-"""What a row of a user's own data says: prompt and answer, instruction, or a conversation; and options to choose from.
+"""Rows of a user's own data as items: prompt and answer, instruction, or a conversation; and multiple-choice options.
 
 ``prompt``       {"prompt": "What is 2 + 2?", "answer": "4"}
 ``instruction``  {"instruction": "Add.", "input": "2 2", "output": "4"}; without input, or with an empty one
@@ -27,7 +27,7 @@ LAYOUTS = {"messages": ("messages",), "instruction": ("instruction", "output"), 
 
 
 class Columns(Options):
-    """Names of a data set's columns; ``choices`` is one that holds a list, or several that hold an option each."""
+    """Names of a data set's columns; ``choices`` is one column with a list, or several columns with an option each."""
 
     group: ClassVar[str] = "task.columns"
 
@@ -41,10 +41,10 @@ class Columns(Options):
 
 
 def layout_of(rows: Sequence[Placed], columns: Columns, asked: str) -> str:
-    """The layout that was asked for, or for ``auto`` the one whose columns the first row has.
+    """The layout ``asked``, or for ``auto`` the one whose columns the first row has.
 
     Raises:
-        UserError: it has the columns of none.
+        UserError: the first row has the columns of no layout.
     """
     if asked != "auto":
         return asked
@@ -53,8 +53,8 @@ def layout_of(rows: Sequence[Placed], columns: Columns, asked: str) -> str:
         if all(getattr(columns, name) in first for name in names):
             return layout
     raise UserError(
-        f"{place} has the columns {', '.join(first) or 'of no name'}, and none of messages, instruction and output, "
-        f"prompt and answer; say which are yours: task.columns.prompt=NAME task.columns.answer=NAME."
+        f"{place} has the columns {', '.join(first) or '(none)'}, which fit none of the layouts messages, instruction "
+        f"and output, prompt and answer; name yours: task.columns.prompt=NAME task.columns.answer=NAME."
     )
 
 
@@ -64,12 +64,12 @@ def items_of(
     """Every row as an item, checked; its id is ``<split>/<row>``.
 
     Raises:
-        UserError: the sentence names the place, the column and what it must hold.
+        UserError: a row is wrong; the message names the place, the column and what it must hold.
     """
     found = layout_of(rows, columns, layout)
     read = _conversation if found == "messages" else _example
     if choices and found == "messages":
-        raise UserError("task.metric=choice has no form for messages; give the columns prompt, choices and answer.")
+        raise UserError("task.metric=choice does not work with messages; give the columns prompt, choices and answer.")
     items = []
     for number, (place, row) in enumerate(rows):
         item = read(place, row, columns, found, choices)
@@ -83,7 +83,7 @@ def _example(place: str, row: Mapping[str, Any], columns: Columns, layout: str, 
     instruction = _text(place, row, getattr(columns, first), first)
     given = row.get(columns.input) if layout == "instruction" else None
     if given is not None and not isinstance(given, str):
-        raise UserError(f"{place} has {columns.input}={shown(given)}, which must be a text or empty; repair it.")
+        raise UserError(f"{place} has {columns.input}={shown(given)}, which must be text or empty; repair it.")
     item = {"instruction": instruction, "input": given or ""}
     if not choices:
         return {**item, "output": _text(place, row, getattr(columns, last), last)}
@@ -102,13 +102,13 @@ def _conversation(place: str, row: Mapping[str, Any], columns: Columns, layout: 
     if not valid:
         raise UserError(
             f"{place} has {columns.messages}={shown(messages)}, which must be a list of messages with role and "
-            "content, both texts; repair or remove it."
+            "content, both text; repair or remove it."
         )
     plain = [{"role": each["role"], "content": each["content"]} for each in messages]
     if len(plain) < 2 or plain[-1]["role"] != "assistant" or not plain[-1]["content"].strip():
         raise UserError(
-            f"{place} has {len(plain)} messages, the last of which is no answer of the assistant that holds text; its "
-            "last message is what is trained and asked for."
+            f"{place} has {len(plain)} messages; it needs at least two, and the last must be an answer of the "
+            "assistant with text, because it is what the model is trained to write and scored on."
         )
     return {"messages": plain}
 
@@ -123,12 +123,12 @@ def _value(place: str, row: Mapping[str, Any], column: str, role: str) -> Any:
 
 
 def _text(place: str, row: Mapping[str, Any], column: str, role: str) -> str:
-    """A text that is not blank; a number is taken as it is written."""
+    """A value as text that is not blank; a number becomes its text."""
     value = _value(place, row, column, role)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     if not isinstance(value, str):
-        raise UserError(f"{place} has {column}={shown(value)}, which must be a text or a number; repair or remove it.")
+        raise UserError(f"{place} has {column}={shown(value)}, which must be text or a number; repair or remove it.")
     if not value.strip():
         raise UserError(f"{place} has an empty {column}; fill it in or remove the row.")
     return value
@@ -154,11 +154,11 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return text  # refused as what it is
+        return text  # the caller refuses it and shows it
 
 
 def _right(place: str, answer: Any, options: Sequence[str]) -> int:
-    """Index of the right option: a whole number is it, a text is the option's own, else its letter or its index."""
+    """Index of the right option: an integer is the index; text is the option's text, else its letter or its index."""
     if isinstance(answer, str):
         text = answer.strip()
         letters = LETTERS[: len(options)]

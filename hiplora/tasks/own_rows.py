@@ -1,6 +1,6 @@
 """Rows of a user's own data: jsonl, csv or parquet files and data sets on the Hub, each row with its place.
 
-A place is what an error can name: ``file:line``, ``file, row n`` or ``owner/name (split, row n)``.
+A place is how an error names a row: ``file:line``, ``file, row n`` or ``owner/name (split, row n)``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BOM = b"\xef\xbb\xbf"
 
 
 def file_rows(path: Path) -> tuple[Placed, ...]:
-    """Every row of a file with its place; a file that has not changed is read once per process.
+    """Every row of a file with its place; an unchanged file is read once per process.
 
     Raises:
-        UserError: the ending is not known, the file cannot be read, or the line that is broken.
+        UserError: the ending is not known, the file cannot be read or holds no rows, or a line is broken.
     """
     if path.suffix not in READERS:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a file that ends in {', '.join(READERS)}.")
@@ -46,7 +46,7 @@ def _jsonl(path: Path) -> tuple[Placed, ...]:
     for number, line in enumerate(_content(path).split(b"\n"), start=1):
         place = f"{path}:{number}"
         if line.endswith(b"\r"):
-            raise UserError(f"{place} ends with CRLF; save the file with line ends of one character (LF).")
+            raise UserError(f"{place} ends with CRLF; save the file with LF line endings.")
         if line.strip():
             rows.append((place, _object(place, line)))
     return tuple(rows)
@@ -55,7 +55,7 @@ def _jsonl(path: Path) -> tuple[Placed, ...]:
 def _object(place: str, line: bytes) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # of JSON, and of bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # ValueError also covers bytes that are not UTF-8
         raise UserError(f"{place} is not valid JSON ({error}); repair or remove this line.") from None
     if not isinstance(row, dict):
         raise UserError(f'{place} is not a JSON object, such as {{"prompt": …, "answer": …}}; repair this line.')
@@ -116,7 +116,7 @@ READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 @cache
 def hub_rows(dataset: str, subset: str | None, split: str, revision: str) -> tuple[Placed, ...]:
-    """Every row of one split of a data set on the Hub. UserError where it cannot be had."""
+    """Every row of one split of a data set on the Hub. Raises UserError if it cannot be loaded."""
     from datasets import load_dataset
 
     try:
@@ -124,7 +124,7 @@ def hub_rows(dataset: str, subset: str | None, split: str, revision: str) -> tup
     except Exception as error:  # the client's errors and those of the file formats have no common base
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise UserError(
-            f"task.dataset={dataset} (split {split}) cannot be had ({reason}); connect to the Hub, name another "
+            f"task.dataset={dataset} (split {split}) cannot be loaded ({reason}); connect to the Hub, name another "
             "task.split or task.subset, or give a file with task.file=F."
         ) from error
     return tuple((f"{dataset} ({split}, row {number})", row) for number, row in enumerate(rows))

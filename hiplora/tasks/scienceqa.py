@@ -3,13 +3,13 @@
 An item (more columns follow; only items without an image are used):
     {"image": null, "question": "Which is a good conductor of heat?", "choices": ["a copper pan", "a wool sock"],
      "answer": 0, "hint": ""}
-Its prompt (letter; the options' letters follow it):
+Its prompt (letter; each option's letter follows it in turn):
     Below is an instruction that … completes the request.\n\n### Instruction:\nWhich is a good conductor of heat?
     A. a copper pan
     B. a wool sock\n\n### Response:\n
-Its prompt (cloze; " " and each option's text follow it):
+Its prompt (cloze; " " and each option's text follow it in turn):
     Which is a good conductor of heat?
-A hint stands above the question, on a line of its own. Training uses the same prompts, with the right option.
+A hint comes above the question, on a line of its own. Training uses the same prompts, with the right option.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ScienceQA(choice.ChoiceTask):
-    """Science questions; trained in the form in which they are asked."""
+    """Science questions; the training examples have the form of the benchmark's prompts."""
 
     name = "scienceqa"
     benchmark = "scienceqa"

@@ -1,8 +1,8 @@
-"""Where the benchmarks come from: one schema, three origins.
+"""Reads the benchmarks' data from three origins in one schema.
 
-``data=mini`` writes the project's own benchmarks into the cache and reads them like any folder; ``data=local``
-reads ``<root>/<dataset>/<split>.jsonl``; ``data=hub`` loads repository ids (from a mirror of repositories,
-``<root>/<owner>/<name>``, when ``data.root`` names one). Past this module nothing knows which it was.
+``data=mini`` writes the project's own benchmarks into the cache and reads them like any folder; ``data=local`` reads
+``<root>/<dataset>/<split>.jsonl``; ``data=hub`` loads repositories by id, or from a mirror, ``<root>/<owner>/<name>``,
+if ``data.root`` names one. Code outside this module does not depend on the origin.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Data(Options):
     """Options of the group ``data``: where benchmarks come from.
 
-    Results are identified by the digests of the files that are read (:meth:`Source.reads`); ``name`` is also the
-    folder of their records under ``results/``.
+    Results are identified by the digests of the files read (:meth:`Source.reads`); ``name`` is also the folder of
+    their records under ``results/``.
     """
 
     group: ClassVar[str] = "data"
@@ -44,8 +44,8 @@ class Data(Options):
             raise UserError("data.root= is empty; leave it out, or type data.root=DIR.")
         if self.root is not None and self.name == "mini":
             raise UserError(
-                f"data.root={self.root} is not read by data=mini, which the project writes itself; leave it out, or "
-                "type data=local or data=hub beside it."
+                f"data=mini does not read data.root={self.root}, because the project writes this data itself; leave "
+                "it out, or type data=local or data=hub with it."
             )
         pinned = [name for name, revision in self.revisions.items() if revision]
         if pinned and self.name != "hub":
@@ -61,9 +61,10 @@ _SEEN: ContextVar[Seen | None] = ContextVar("seen", default=None)
 
 @contextmanager
 def looked_up_once() -> Iterator[None]:
-    """Inside, every source looks at the files of a split once: for a plan or a table, which show one moment.
+    """Inside the block, the digest of a split's files is looked up once; for plans and tables only.
 
-    A table asks some thousand stages for the same few files. What makes stages must see files change.
+    A table asks about a thousand stages for the digests of the same few files. Code that makes stages must not use
+    this, because it must see files change.
     """
     token = _SEEN.set({})
     try:
@@ -93,11 +94,11 @@ class Source:
     def load(self, dataset: str, split: str) -> Dataset:
         """One split in the Hub's schema, with an ``id`` column (``<split>/<row>``) in front.
 
-        Where a data set has no validation split, it is the hashed 5 % of its training split, which then loses it;
-        MMLU's is ``dev``.
+        If a data set has no validation split, ``validation`` is a hashed 5 % of its training split, and ``train`` is
+        the rest; MMLU's is ``dev``.
 
         Raises:
-            UserError: missing folder or file, a broken line, a column that is not there.
+            UserError: a folder, file or column is missing, or a line is broken.
         """
         part = self._part(dataset, split)
         rows = self._read(dataset, part.split)
@@ -107,12 +108,12 @@ class Source:
         return rows.select([row for row, text in enumerate(rows[column]) if held_out(text) == part.held_out])
 
     def reads(self, *wanted: tuple[str, str]) -> dict[str, str]:
-        """What identifies the data of these (data set, split) pairs: a name and a digest for each.
+        """The identity of the data of these (data set, split) pairs: name → digest.
 
-        In a folder the name is that of the file, with the part of it that is read, and the digest its SHA-256
-        (``gsm8k/train without its held-out 5 %``). On the Hub the name is repository, subset and split, and the
-        digest the commit; in a mirror the digest is the SHA-256 of the repository's files. Nothing depends on where
-        a folder lies. Loads neither torch nor datasets.
+        In a folder the name is that of the file with the rows read (``gsm8k/train without its held-out 5 %``), and the
+        digest is the file's SHA-256. On the Hub the name is repository, subset and split, and the digest is the commit;
+        in a mirror it is the SHA-256 of the repository's files. The path of a folder does not enter. Loads neither
+        torch nor datasets.
 
         Raises:
             UserError: a folder or file is missing, or the commit of a revision cannot be found out.
@@ -120,7 +121,7 @@ class Source:
         return dict(sorted(self._identified(dataset, split) for dataset, split in wanted))
 
     def _identified(self, dataset: str, split: str) -> tuple[str, str]:
-        """Name and digest of what is read for one split."""
+        """Name and digest of the data of one split."""
         seen = _SEEN.get()
         if seen is None:
             return self._look_up(dataset, split)
@@ -132,11 +133,11 @@ class Source:
     def check(self, *wanted: tuple[str, str]) -> None:
         """Read the files of these (data set, split) pairs, so that a broken line is reported before a run starts.
 
-        :meth:`load` then reads none of them again. Of a data set on the Hub it is only asked whether it is there: in
-        the cache, or else on the Hub; nothing is downloaded but its description.
+        :meth:`load` does not read them again. A data set on the Hub is only looked up, in the cache or on the Hub;
+        nothing but its description is downloaded.
 
         Raises:
-            UserError: missing folder or file, a broken line, a column that is not there, a repository out of reach.
+            UserError: a folder, file or column is missing, a line is broken, or a repository is out of reach.
         """
         for dataset, split in dict.fromkeys(wanted):
             if self._folder_root(dataset) is not None:
@@ -146,18 +147,18 @@ class Source:
                 self._describe(dataset)
 
     def has(self, dataset: str, split: str) -> bool:
-        """Whether there is a split of a data set that not every origin has."""
+        """Whether the origin has a split of a data set that not every origin has."""
         root = self._folder_root(dataset)
         if root is None:
             return self._origin(dataset).repository is not None
         return (root / dataset / f"{split}.jsonl").is_file()
 
     def texts(self, split: str) -> list[str]:
-        """The general texts: the one that every origin has, and the one sampled from the backbone where it is there."""
+        """Names of the general texts: ``text``, which every origin has, and ``text_sampled`` if the origin has it."""
         return [name for name in TEXTS if name == TEXTS[0] or self.has(name, split)]
 
     def fingerprint(self, *datasets: str) -> str:
-        """What identifies the data: SHA-256 of the files, or ``repository@commit`` on the Hub."""
+        """One SHA-256 over the data sets: over their files, or on the Hub over ``repository@commit``."""
         return digest([self._identity(dataset) for dataset in sorted(datasets)])
 
     def origin_of(self, dataset: str) -> str:
@@ -181,7 +182,7 @@ class Source:
             path = self._file(dataset, part.split)
             lent = self.data.name == "local" and path.parents[1] == self._mini
             return f"{dataset}/{part}{' of the mini data' if lent else ''}", sha256(path)
-        # A commit decides which splits there are, and so what validation is taken from: no need to ask.
+        # The commit determines which splits exist, and so where validation comes from: no need to look them up.
         name = "/".join(filter(None, (origin.hub_id, origin.subset, split)))
         if self.data.root is None:
             return name, self._revision(dataset)["revision"]
@@ -191,7 +192,7 @@ class Source:
         return name, tree_sha256(folder)
 
     def _part(self, dataset: str, split: str) -> Part:
-        """Which rows of which split are read for ``split``."""
+        """The rows of a stored split that are read for ``split``."""
         origin, splits = self._origin(dataset), self._splits(dataset)
         if "validation" in splits or split not in ("train", "validation"):
             return Part(split)
@@ -207,8 +208,8 @@ class Source:
     def _folder_root(self, dataset: str) -> Path | None:
         """Folder that holds the data set's folder; None on the Hub.
 
-        A local folder without ``text/`` measures general text on the mini data's, CPython's own documentation:
-        the fingerprint then is that file's.
+        For a local folder without ``text/``, general text comes from the mini data (CPython's documentation), and the
+        fingerprint is that file's.
         """
         if self.data.name == "hub":
             return None
@@ -256,7 +257,7 @@ class Source:
             return hub_rows(dataset, split, where=where, revision=self._revision(dataset), shown=shown)
         path = self._file(dataset, split)
         ours = path.parents[1] == self._mini
-        remedy = f"delete {path.parents[1]}, which is then written anew" if ours else "repair or remove this line"
+        remedy = f"delete {path.parents[1]}, which is then written again" if ours else "repair or remove this line"
         return file_rows(path, dataset=dataset, remedy=remedy)
 
     def _file(self, dataset: str, split: str) -> Path:
@@ -266,7 +267,7 @@ class Source:
         return path
 
     def _describe(self, dataset: str) -> None:
-        """Have the Hub's client find a data set without loading it."""
+        """Look a data set up with the Hub's client, without loading it."""
         from datasets import load_dataset_builder
 
         origin = self._origin(dataset)
@@ -277,7 +278,7 @@ class Source:
         return origin.hub_id if self.data.root is None else str(typed_path(self.data.root) / origin.hub_id)
 
     def _revision(self, dataset: str) -> dict[str, str]:
-        """What to load from the Hub, as a keyword: a commit. Nothing for a mirror, which holds one."""
+        """The keyword ``revision`` for the Hub's client, a commit; empty for a mirror, which holds only one."""
         if self.data.root is not None:
             return {}
         asked, repository = self.data.revisions.get(dataset), self._origin(dataset).hub_id

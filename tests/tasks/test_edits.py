@@ -107,7 +107,7 @@ def broken(**changes: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("schema", "objects", "sentence"),
     [
-        ("native", broken(new=""), r"set.jsonl:2 has new='', which must be a text that is not blank; repair"),
+        ("native", broken(new=""), r"set.jsonl:2 has new='', which must be text that is not blank; repair"),
         ("native", broken(category="number"), r"set.jsonl:2 has category='number', which must be one of entity, rel"),
         ("native", broken(neighbours=[{"prompt": "x"}]), r"set.jsonl:2 has neighbours=.*, of which one has no answer"),
         ("native", broken(new="the paris"), r"set.jsonl:2 edits 'France' to 'the paris', which is one of its answers"),
@@ -135,8 +135,8 @@ def test_the_same_edit_twice_is_no_contradiction(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"file": "x", "dataset": "a/b"}, "edits.file and edits.dataset name two sets"),
-        ({"file": "x", "revision": "main"}, "edits.revision=main is of a data set on the Hub"),
-        ({"schema": "zsre"}, "edits.schema=zsre is of a set that is not the project's own; type edits.file=PATH"),
+        ({"file": "x", "revision": "main"}, "edits.revision=main needs a data set on the Hub"),
+        ({"schema": "zsre"}, "edits.schema=zsre is for a set that is not the project's own; type edits.file=PATH"),
         ({"file": "x", "target": "answers"}, "edits.target=answers is for edits.schema=zsre"),
         ({"schema": "other"}, "edits.schema=other is not known; choose one of native, counterfact, zsre"),
         ({"batch": 0}, "edits.batch=0 must be at least 1"),

@@ -97,7 +97,7 @@ def test_identity_loads_neither_torch_nor_datasets(tmp_path):
             r"train\.jsonl:2 has answer=\['1'\]",
         ),
         (b'{"question": "q", "answer": "one"}\n', r"train\.jsonl:1 has answer='one', which must be .* ####"),
-        (b'{"question": " ", "answer": "#### 1"}\n', r"train\.jsonl:1 has question=' ', which must be a text"),
+        (b'{"question": " ", "answer": "#### 1"}\n', r"train\.jsonl:1 has question=' ', which must be text"),
         (b"\n", r"holds no items"),
     ],
 )
