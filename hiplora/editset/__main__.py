@@ -9,7 +9,7 @@ from hiplora.editset.generate import generated
 
 
 def main() -> None:
-    """Overwrite the shipped file, and say how many items it holds now."""
+    """Overwrite the shipped file, and print how many items it holds."""
     rows = generated()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     PATH.write_text(text, encoding="utf-8", newline="\n")

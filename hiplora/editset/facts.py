@@ -1,4 +1,4 @@
-"""The tables that the edit set is made from, as facts. Sources and licences: facts/PROVENANCE.md."""
+"""Facts from the tables that the edit set is made from. Sources and licences: facts/PROVENANCE.md."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FOLDER = Path(__file__).parent / "facts"
 
 @dataclass(frozen=True)
 class Fact:
-    """``text`` is the subject as a sentence names it; ``wrong`` are values of the answer's type that are false of it.
+    """``text`` is the subject as a sentence names it; ``wrong`` are values of the answer's type that are false for it.
 
-    They are drawn from as they stand here: a value that many subjects have stands there as often.
+    The new answer is drawn from ``wrong``, where a value occurs as often as there are subjects that have it.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Place:
-    """A country or territory; an empty field means that the sources did not agree on one value."""
+    """A country or territory; a field is empty if the sources did not agree on one value."""
 
     name: str
     capital: str
@@ -51,7 +51,7 @@ def rows(name: str) -> tuple[dict[str, str], ...]:
 
 @cache
 def places() -> tuple[Place, ...]:
-    """Those of the mini-benchmarks' table, which lacks territories, and those of ours, which adds them."""
+    """The places of the mini-benchmarks' table, which has no territories, and of ours, which adds them."""
     fields = ("name", "capital", "continent", "currency", "language", "calling_code", "tld")
     ours = [
         Place(**{field: row[field] for field in fields}, spoken=tuple(filter(None, row["spoken"].split(";"))))
@@ -65,12 +65,15 @@ def places() -> tuple[Place, ...]:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether a name gives the other away, as Guinea does Guinea-Bissau."""
+    """Whether one name contains the other, ignoring case, as Guinea-Bissau contains Guinea."""
     return one.casefold() in other.casefold() or other.casefold() in one.casefold()
 
 
 def named(pairs: Iterable[tuple[str, str]]) -> list[Fact]:
-    """Facts whose answers are names or codes; every other subject's answer is wrong, unless it is alike."""
+    """Facts whose answers are names; the other subjects' answers are wrong, except those :func:`alike` the right one.
+
+    A subject whose own name is alike to its answer is left out.
+    """
     known = [(text, answer) for text, answer in pairs if answer and not alike(text.removeprefix("the "), answer)]
     return [
         Fact(text, (answer,), tuple(other for _, other in known if not alike(other, answer))) for text, answer in known
@@ -78,13 +81,16 @@ def named(pairs: Iterable[tuple[str, str]]) -> list[Fact]:
 
 
 def coded(pairs: Iterable[tuple[str, str]]) -> list[Fact]:
-    """Facts whose answers are codes, of which one may be part of another; every other subject's is wrong."""
+    """Facts whose answers are codes; every different answer is wrong, even if one code contains another."""
     known = [(text, answer) for text, answer in pairs if answer]
     return [Fact(text, (answer,), tuple(other for _, other in known if other != answer)) for text, answer in known]
 
 
 def dated(rows: Iterable[tuple[str, str, Sequence[int]]], *, near: int = 3, far: int = 60) -> list[Fact]:
-    """Facts whose answers are years; wrong is another subject's year, 3 to 60 away and within the subject's bounds."""
+    """Facts whose answers are years; wrong are other subjects' years, ``near`` to ``far`` away and within the bounds.
+
+    ``rows`` holds (subject, year, bounds); a subject without a wrong year is left out.
+    """
     known = [(text, year, bounds) for text, year, bounds in rows if year]
     facts = []
     for text, year, (low, high) in known:

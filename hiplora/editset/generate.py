@@ -1,6 +1,6 @@
-"""The thousand items, drawn from the tables by hashes: the same on every machine.
+"""Draws the thousand items from the tables, by hashes: the same on every machine.
 
-Subjects that the held-out questions of the mini-benchmarks speak of are never edited; they serve as neighbours.
+Subjects that the held-out questions of the mini-benchmarks mention are never edited; they serve as neighbours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hiplora.mini.draw import Draw, by_hash
 from hiplora.mini.english import start
 
 PROBES = tuple(f"{name}/{split}.jsonl" for name in ("mmlu", "scienceqa", "gsm8k") for split in ("validation", "test"))
-RESERVED = 10  # subjects of each kind, at least, that are kept as neighbours
+RESERVED = 10  # least number of subjects of each kind that are kept as neighbours
 NEIGHBOURS = 2
 CATEGORIES = ("entity", "relation", "temporal")
 
@@ -25,7 +25,7 @@ Row = dict[str, object]
 
 @cache
 def words(text: str) -> str:
-    """The words in small letters with a space around each, so that `in` finds whole words alone."""
+    """The words in lower case with a space around each, so that `in` finds only whole words."""
     return f" {re.sub(r'[^a-z0-9]+', ' ', text.casefold()).strip()} "
 
 
@@ -40,14 +40,14 @@ def texts(value: object) -> Iterator[str]:
 
 @cache
 def probes() -> str:
-    """The words of all that the held-out items of the three locality benchmarks say."""
+    """All words of the held-out items of the three locality benchmarks."""
     made = corpora()
     return words("\n".join(text for name in PROBES for row in made[name]() for text in texts(row)))
 
 
 @cache
 def asked(subject: str) -> bool:
-    """Whether the subject's words stand in the probes in their order, in capitals or not."""
+    """Whether the probes contain the subject's words in sequence, ignoring case."""
     return words(subject) in probes()
 
 
@@ -58,7 +58,7 @@ def facts(relation: Relation) -> tuple[Fact, ...]:
 
 @cache
 def reserved(kind: str) -> frozenset[str]:
-    """Subjects that are never edited: those in the probes, and further ones until there are enough."""
+    """Subjects that are never edited: those in the probes, and more until there are ``RESERVED``."""
     names = {fact.subject for relation in RELATIONS if relation.kind == kind for fact in facts(relation)}
     known = {name for name in names if asked(name)}
     further = by_hash(sorted(names - known), "reserved", kind)[: max(0, RESERVED - len(known))]
@@ -67,7 +67,7 @@ def reserved(kind: str) -> frozenset[str]:
 
 @cache
 def phrases(subject: str) -> frozenset[str]:
-    """Every run of its words: "New York City" -> "New", "New York", …, itself among them."""
+    """Every run of consecutive words, the whole included: "New York City" -> "New", "New York", …"""
     parts = words(subject).split()
     return frozenset(
         words(" ".join(parts[first:last])) for first in range(len(parts)) for last in range(first + 1, len(parts) + 1)
@@ -75,19 +75,19 @@ def phrases(subject: str) -> frozenset[str]:
 
 
 def overlaps(subject: str, others: Iterable[str]) -> bool:
-    """Whether a different subject is part of this one or the other way round, as Virginia of West Virginia."""
+    """Whether this subject contains a different one or is part of it, as Virginia is of West Virginia."""
     own, parts = words(subject), phrases(subject)
     return any(other != subject and (words(other) in parts or own in phrases(other)) for other in others)
 
 
 def ordered(known: Sequence[Fact], *salt: object) -> list[Fact]:
-    """The facts in an order that their subjects' text decides."""
+    """The facts in an order that follows from hashes of their subjects."""
     by_subject = {fact.subject: fact for fact in known}
     return [by_subject[subject] for subject in by_hash(list(by_subject), *salt)]
 
 
 def chosen() -> list[tuple[Relation, Fact]]:
-    """The facts to edit: of every relation as many as it says."""
+    """The facts to edit: ``count`` of every relation."""
     picked: list[tuple[Relation, Fact]] = []
     for relation in RELATIONS:
         before = {fact.subject for _, fact in picked}
@@ -115,7 +115,7 @@ def unedited(relation: Relation, edited: frozenset[str]) -> list[Fact]:
 
 
 def item(relation: Relation, fact: Fact, *, others: list[Fact]) -> Row:
-    """One row of the file, still without its id; its neighbours are two of the others, whose answer is not taught."""
+    """One row of the file, without its id. Its neighbours are two of ``others`` that do not have the new answer."""
     new = Draw("new", relation.name, fact.subject).pick(fact.wrong)
     prompt, *paraphrases = (sentence(stem, fact) for stem in relation.stems)
     near = [f for f in ordered(others, "neighbours", relation.name, fact.subject) if new not in f.answers][:NEIGHBOURS]
@@ -135,7 +135,7 @@ def item(relation: Relation, fact: Fact, *, others: list[Fact]) -> Row:
 
 
 def generated() -> list[Row]:
-    """The items in the order of the file: by category, the relations of each mixed."""
+    """The items in the order of the file: by category, with the relations of a category shuffled."""
     picked = chosen()
     edited = frozenset(fact.subject for _, fact in picked)
     others = {relation: unedited(relation, edited) for relation in RELATIONS}

@@ -1,8 +1,8 @@
-"""What the edit set asks: twenty-four relations in three categories, each in three wordings.
+"""The relations of the edit set: twenty-four in three categories, each in three wordings.
 
     {"prompt": "The capital of Aruba is", "old": "Oranjestad", "paraphrases": ["The city that serves …", …], …}
 
-A relation and its inverse never meet in the set: Aruba's capital and Oranjestad's country are not both edited.
+The set never edits a fact and its inverse: Aruba's capital and Oranjestad's country are not both edited.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hiplora.editset.facts import Fact, Place, coded, dated, named, places, rows
 from hiplora.mini import facts as mini
 from hiplora.mini.english import with_article
 
-YOUNGEST, OLDEST = 25, 100  # how old people get, so that no edit lets one die before being born
+YOUNGEST, OLDEST = 25, 100  # bounds of a person's age at death, so that no edit lets anyone die before being born
 ANY_YEAR = (1000, 2026)
 
 
@@ -22,8 +22,8 @@ ANY_YEAR = (1000, 2026)
 class Relation:
     """``stems`` are the prompt and its two paraphrases; {s} is the subject, {S} the subject at a sentence's start.
 
-    ``kind`` names what the subjects are. ``once`` marks relations whose subjects no other one may edit, where both
-    together could contradict each other.
+    ``kind`` is the type of the subjects. ``once`` marks a relation whose subjects no other relation may edit, because
+    the two edits could contradict each other.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Relation:
     once: bool = False
 
 
-# A subject of two continents has no one answer; nor has a city of the United Kingdom, where England is a country too.
+# A country on two continents has no single answer; nor has a city of the United Kingdom, as England is a country too.
 TWO_CONTINENTS = frozenset(("Armenia", "Azerbaijan", "Cyprus", "Egypt", "Georgia", "Indonesia", "Russia", "Turkey"))
 
 
@@ -44,7 +44,7 @@ def _place(value: Callable[[Place], str]) -> Callable[[], list[Fact]]:
 
 
 def _languages() -> list[Fact]:
-    """Only of places where no second language is spoken widely."""
+    """Only places where no second language is widely spoken."""
     return named((place.name, place.language) for place in places() if set(place.spoken) <= {place.language})
 
 
@@ -69,12 +69,12 @@ def _families() -> list[Fact]:
 
 
 def _capitals() -> list[Fact]:
-    """Subject is the capital, answer its country; no territory, which is none."""
+    """The subject is the capital, the answer its country; territories are left out, because they are not countries."""
     return named((country.capital, country.name) for country in mini.countries())
 
 
 def _discovery_countries() -> list[Fact]:
-    """Beside the United Kingdom, its part that is meant is right too."""
+    """If the answer is the United Kingdom, then England, Scotland and Great Britain are right too."""
     facts = named((row["name"], row["country"]) for row in rows("elements"))
     parts = {"the United Kingdom": ("England", "Scotland", "Great Britain")}
     return [Fact(f.text, (*f.answers, *parts.get(f.answers[0], ())), f.wrong) for f in facts]
@@ -91,7 +91,7 @@ def _deaths() -> list[Fact]:
 
 
 def _within(year: str, first: int, last: int) -> tuple[int, int]:
-    """Bounds for the other end of a life of which this end is told; none where it is not."""
+    """Bounds for one end of a life, given the year of the other end; any year if that is unknown."""
     return (int(year) + first, int(year) + last) if year else ANY_YEAR
 
 

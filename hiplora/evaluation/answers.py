@@ -1,4 +1,4 @@
-"""What a model answers: log-likelihoods of continuations, and completions; what was answered is kept."""
+"""A model's answers, kept once computed: log-likelihoods of continuations, and completions of prompts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Answers:
     Args:
         batch_tokens: padded tokens per forward pass.
         progress: show progress bars.
-        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it
-            nothing is remembered from one call to the next.
+        parts: earlier answers of this model under these settings, which are reused; new ones are added. With None,
+            nothing is kept between calls.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Answers:
 
     @property
     def positions(self) -> int | None:
-        """How many tokens the model can read; None where its configuration sets no end."""
+        """The model's longest input in tokens; None if its configuration sets no limit."""
         return positions(self.model)
 
     def score(self, asked: Sequence[Encoded]) -> list[Scored]:
-        """Log-likelihood of every answer; a prompt too long for the model loses its beginning."""
+        """Log-likelihood of every answer after its prompt; a prompt too long for the model loses its beginning."""
         fitted = [Encoded(self._end(each.prompt, len(each.answer) - 1), each.answer) for each in asked]
         keys, known = [key("score", each.prompt, each.answer) for each in fitted], self._known()
         missing = known.missing(keys)
@@ -95,7 +95,7 @@ class Answers:
         return [known.get(name) for name in names]
 
     def _end(self, prompt: list[int], more: int) -> list[int]:
-        """As much of the end of a prompt as leaves positions for ``more`` tokens behind it."""
+        """The end of a prompt that leaves positions for ``more`` tokens after it."""
         return prompt if self.positions is None else prompt[-(self.positions - more) :]
 
     def _known(self) -> Parts:

@@ -1,8 +1,8 @@
-"""Continual tuning: figures of one adapter that was trained on T tasks, one after the other.
+"""Figures of continual tuning: one adapter that was trained on T tasks, one after the other.
 
 All are functions of one matrix ``a`` (T + 1, T): ``a[t, i]`` is the score after stage t on the task of stage i + 1, and
-row 0 is the bare backbone. Higher scores are better; of log-likelihoods the matrix is ``−nll``, so that there is one
-sign and one code path. An entry that was not measured is nan, and so is every figure that it is part of.
+row 0 is the bare backbone. Higher scores are better; for likelihoods the matrix is ``−nll``, so that one sign and one
+code path serve both. An entry that was not measured is nan, and so is every figure that uses it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Floats = NDArray[np.float64]
 
 
 def avg_acc(a: ArrayLike) -> float:
-    """``mean_i a_{T,i}``: over all T tasks after the last stage (Lopez-Paz and Ranzato 2017, eq. 2)."""
+    """``mean_i a_{T,i}``: the mean score over all T tasks after the last stage (Lopez-Paz and Ranzato 2017, eq. 2)."""
     return float(_matrix(a)[-1].mean())
 
 
 def forgetting(a: ArrayLike) -> float:
-    """``Σ_{i<T} (max_{i≤l<T} a_{l,i} − a_{T,i}) / (T − 1)``; lower is better, below 0 all were best at the end.
+    """``Σ_{i<T} (max_{i≤l<T} a_{l,i} − a_{T,i}) / (T − 1)``; lower is better, below 0 the tasks gained on average.
 
-    Chaudhry et al. 2018 (arXiv 1801.10112), with the best score from the stage on that trained the task. nan for T = 1.
+    Chaudhry et al. 2018 (arXiv 1801.10112), with the best score since the stage that trained the task. nan for T = 1.
     """
     scores = _matrix(a)
     last = scores.shape[1]
@@ -45,31 +45,32 @@ def bwt(a: ArrayLike) -> float:
 
 
 def fwt(a: ArrayLike) -> float:
-    """Forward transfer, ``Σ_{i>1} (a_{i−1,i} − a_{0,i}) / (T − 1)``: on a task before it was trained. nan for T = 1.
+    """Forward transfer, ``Σ_{i>1} (a_{i−1,i} − a_{0,i}) / (T − 1)``: the gain on a task before training on it.
 
-    Lopez-Paz and Ranzato 2017, eq. 4, whose b_i is an untrained network's score: here the bare backbone's, row 0.
+    Lopez-Paz and Ranzato 2017, eq. 4, whose b_i is an untrained network's score: here the bare backbone's, row 0. nan
+    for T = 1.
     """
     scores = _matrix(a)
     return _mean(scores[i, i] - scores[0, i] for i in range(1, scores.shape[1]))
 
 
 def matrix(stages: Sequence[Mapping[str, Any]], tasks: Sequence[str], metric: str | None = None) -> Floats:
-    """``a`` from the scores of the backbone and of each stage's adapter; each task's headline score, or one metric."""
+    """``a`` (T + 1, T) from the scores of the backbone and of each stage's adapter, by headline score or ``metric``."""
     rows = [[scores[task][primary(task) if metric is None else metric] for task in tasks] for scores in stages]
     return np.array([[math.nan if value is None else value for value in row] for row in rows], dtype=float)
 
 
 def figures(stages: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> dict[str, float]:
-    """Every figure of a line of trainings.
+    """Every figure of a sequence of trainings.
 
     Args:
-        stages: metrics by benchmark, of the backbone and then of the adapter after each of the tasks.
+        stages: benchmark → metrics, of the backbone and then of the adapter after each task.
         tasks: in the order of training.
 
     Returns:
-        ``avg_acc``, ``forgetting``, ``bwt``, ``fwt`` in percent and points; ``avg_nll`` in nats per token of the gold
-        answers, and ``forgetting_nll`` (its rise), ``bwt_nll``, ``fwt_nll`` (gains); ``text_rise``: of the
-        cross-entropy on general text from the backbone to the last adapter.
+        ``avg_acc`` in percent, ``forgetting``, ``bwt`` and ``fwt`` in points; ``avg_nll`` in nats per token of the gold
+        answers, ``forgetting_nll`` (a rise), ``bwt_nll`` and ``fwt_nll`` (gains); ``text_rise``, the rise of the
+        cross-entropy on general text from the backbone to the last adapter, in nats per token.
     """
     score, likelihood = 100 * matrix(stages, tasks), -matrix(stages, tasks, "nll")
     named = {"forgetting": forgetting, "bwt": bwt, "fwt": fwt}

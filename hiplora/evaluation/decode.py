@@ -1,10 +1,10 @@
 """Batched generation of several completions per prompt.
 
-Completions of one prompt that have chosen the same tokens so far are one sequence: it is computed once and splits
-where they part. At low temperature most of the work is shared, and the result is that of drawing each completion
-by itself. A sequence leaves the batch at its end token or at a stop. A batch begins with half as many sequences as
-its cache holds; where more splits than that come, the sequences without a place wait and are taken up later.
-A model that cannot be asked so (packing/agreement.py) reads every sequence anew for each of its tokens.
+Completions of one prompt that have the same tokens so far are one sequence, which is computed once and splits where
+they diverge. At low temperature they share most of the work, and the result equals drawing each completion by itself. A
+sequence leaves the batch at its end token or at a stop. A batch reserves two cache slots for each sequence with several
+completions; if more splits occur, the sequences without a slot are postponed to a later batch. A model that cannot
+share prefixes (packing/agreement.py) reads every whole sequence again for each new token.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hiplora.packing.rows import alone, as_trees, batches
 from hiplora.packing.sequences import Encoded
 
 CPU_CACHE_BYTES = 3 * 2**28
-EXPECTED_SPLITS = 2  # sequences that one with several completions is expected to become; at low temperature 1 to 2
+EXPECTED_SPLITS = 2  # expected number of branches of a sequence with several completions: 1 to 2 at low temperature
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A prompt's token ids and how many completions it gets."""
+    """A prompt's token ids, and the number of completions to generate for it."""
 
     prompt: list[int]
     copies: int
@@ -40,7 +40,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and the uniform numbers (copies, max_new_tokens) that its completions are drawn with."""
+    """A prompt, and the uniform random numbers (copies, max_new_tokens) for its completions."""
 
     prompt: list[int]
     numbers: Tensor
@@ -61,8 +61,8 @@ def generate(
     Args:
         model: a causal language model, plain or PEFT, in evaluation mode.
         batch_tokens: padded prompt tokens per forward pass.
-        done: told how many completions each ended branch holds.
-        finished: told the completions of a prompt, by its index, when the last of them has ended.
+        done: called with the number of completions in each branch that ends.
+        finished: called with the index of a prompt and its completions when the last of them has ended.
     """
     results = [[""] * item.copies for item in wanted]
     missing = [item.copies for item in wanted]
@@ -100,12 +100,12 @@ def generate(
 
 
 def _length(asked: Sequence[Request], branch: Branch) -> int:
-    """Tokens of a branch from the beginning of its prompt."""
+    """Tokens of a branch, its prompt included."""
     return len(asked[branch.owner].prompt) + len(branch.tokens)
 
 
 def _admitted(waiting: Sequence[Branch], slots: int) -> int:
-    """How many of the waiting branches begin in a batch of so many slots: one at least."""
+    """How many of the waiting branches start in a batch with ``slots`` slots; at least one."""
     count = expected = 0
     for branch in waiting:
         expected += min(len(branch.copies), EXPECTED_SPLITS)
@@ -116,7 +116,7 @@ def _admitted(waiting: Sequence[Branch], slots: int) -> int:
 
 
 def _room(model: nn.Module) -> int:
-    """How many tokens' keys and values there is memory for."""
+    """Number of tokens whose keys and values fit into memory."""
     lm = causal_lm(model)
     return _cache_bytes(model) // bytes_per_token(lm.get_decoder().config, element=lm.dtype.itemsize)
 
@@ -125,13 +125,13 @@ def _cache_bytes(model: nn.Module) -> int:
     device = next(model.parameters()).device
     if device.type != "cuda":
         return CPU_CACHE_BYTES
-    # What torch holds and does not use is free to us, though not to the device.
+    # Memory that torch has reserved and not allocated is free for us, although the device reports it as used.
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (torch.cuda.mem_get_info(device)[0] + unused) // 2
 
 
 class _Batch:
-    """Branches that are generated together; live branch i is in slot i of the cache. All write the same column."""
+    """Branches that are generated together. Live branch i is in slot i of the cache; all write the same column."""
 
     def __init__(
         self,
@@ -155,14 +155,14 @@ class _Batch:
         self.hidden = torch.empty(0)
 
     def prefill(self) -> None:
-        """Read the beginning of every branch."""
+        """Run the model on every branch's prompt and tokens so far."""
         if self.cached:
             self._fill()
         else:
             self._read_anew()
 
     def _read_anew(self) -> None:
-        """The last state of every branch, of which nothing is kept from one token to the next."""
+        """Compute the last hidden state of every branch from the whole sequence, without a cache."""
         states: dict[int, Tensor] = {}
         for rows in batches(alone([Encoded(path, [0]) for path in self._paths()]), tokens=self.batch_tokens):
             hidden = hidden_states(self.model, tree_batch(rows, device=self.device).ids)
@@ -173,9 +173,9 @@ class _Batch:
         return [self.asked[branch.owner].prompt + branch.tokens for branch in self.live]
 
     def _fill(self) -> None:
-        """Run every distinct beginning once, as scoring does, and give each branch its keys and values.
+        """Run every distinct prefix once, as scoring does, and copy keys and values into each branch's slot.
 
-        All end in the same column, so that shorter ones have padding on the left.
+        All sequences end in the same column, so shorter ones have padding on the left.
         """
         states: dict[int, Tensor] = {}
         for rows in batches(as_trees([Encoded(path, [0]) for path in self._paths()]), tokens=self.batch_tokens):
@@ -191,7 +191,7 @@ class _Batch:
         self.hidden = torch.stack([states[slot] for slot in range(len(self.live))])
 
     def step(self) -> list[Branch]:
-        """Draw a token for every completion and run the branches that go on; returns those that ended."""
+        """Draw a token for every completion and run the model on branches that continue; returns those that ended."""
         children = self._draw()
         ended = self.ending.of([branch for _, branch in children])
         over = [branch for (_, branch), end in zip(children, ended, strict=True) if end]
@@ -205,7 +205,7 @@ class _Batch:
         return over
 
     def _draw(self) -> list[tuple[int, Branch]]:
-        """The branches after one more token, each with the slot of its parent."""
+        """The branches after one more token, each with its parent's slot."""
         owners = [slot for slot, branch in enumerate(self.live) for _ in branch.copies]
         numbers = torch.cat([self.asked[b.owner].numbers[b.copies, len(b.tokens)] for b in self.live])
         index = torch.tensor(owners, device=self.device)
@@ -221,7 +221,7 @@ class _Batch:
         ]
 
     def _settle(self, children: list[tuple[int, Branch]]) -> None:
-        """Give each branch a slot, without gaps: the first child stays in its parent's, the others move or copy."""
+        """Give each branch a slot, without gaps: the first child keeps its parent's, the others are copied."""
         placed: dict[int, Branch] = {}
         moved = []
         for slot, branch in children:

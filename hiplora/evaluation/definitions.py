@@ -1,7 +1,7 @@
-"""How lm-eval's tasks are defined, read without lm-eval: names, YAML with what it includes, and the files behind it.
+"""Definitions of lm-eval tasks, read without lm-eval: names, YAML with its includes, and the files they refer to.
 
-lm-eval itself loads and scores the tasks; this is for what must be known before: what identifies a result, and what is
-refused.
+lm-eval itself loads and scores the tasks. This module gives what must be known before: the identity of a result, and
+what to refuse.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any
 from hiplora.errors import UserError
 from hiplora.tasks.files import sha256, tree_sha256
 
-# A task's or group's own line; below `tag:` there may be a list. Members of a group are indented.
+# The line that names a task or group itself; a `tag:` may be followed by a list. Members of a group are indented.
 NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
 TAGGED = re.compile(r"^[\"']?tag[\"']?:((?:[ \t]*[^\n#]+)|(?:[ \t]*\n[ \t]*-[^\n]+)+)", re.MULTILINE)
 INCLUDED = re.compile(r"^[\"']?include[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
-# What a dataset_path says for data in files of that format; what is neither one of these nor on the disk is the Hub's.
+# Values of dataset_path that name a file format; any other value that is no local path names a repository on the Hub.
 FORMATS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "pandas", "parquet", "text", "webdataset", "xml")
 WORD = re.compile(r"\w[\w.+-]*")
 
 
 class Function(str):
-    """What a YAML names by ``!function``: a dotted name, of a Python file beside the YAML or of a package."""
+    """A function that a YAML names by ``!function``: a dotted name, in a Python file beside the YAML or a package."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A task or group as its YAML says it, with what that includes; functions are names and digests of their files."""
+    """A task or group: its YAML merged with its includes; functions are replaced by name and digest of their file."""
 
     name: str
     path: Path
@@ -44,14 +44,14 @@ class Definition:
 
     @property
     def members(self) -> list[str]:
-        """The names of what a group holds; nothing of a task. What is defined inside the group is part of it."""
+        """The names of a group's members; a group defined inside it counts by its own members. Empty for a task."""
         found = _members(self.config.get("task")) if "group" in self.config else ()
         return [name for name in found if name != self.name]
 
     def reads(self) -> dict[str, str]:
-        """What identifies it: the digest of what the YAML says, functions by their files, and of each data file.
+        """Its identity: digests of the merged YAML, with functions by their files, and of each data file.
 
-        Paths do not enter: neither that of the YAML nor those of data files.
+        Paths do not enter, neither the YAML's nor those of data files.
         """
         data = dict(_data_files(self.config))
         asked = {**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}
@@ -63,7 +63,7 @@ class Definition:
         }
 
     def absent(self) -> str | None:
-        """A data file on this machine that the YAML names and that is not there."""
+        """A local data file that the YAML names and that does not exist; None if there is none."""
         if _on_hub(self.config):
             return None
         given = self.config.get("dataset_kwargs") or {}
@@ -86,7 +86,7 @@ class Definition:
 
 
 def built_in() -> Path:
-    """The folder of lm-eval's own tasks; lm-eval is not imported."""
+    """The folder of lm-eval's own tasks, found without importing lm-eval. Raises UserError if it is not installed."""
     spec = find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("evaluation.tasks needs lm-eval; type `pip install -c constraints.txt -e '.[suite]'`.")
@@ -94,13 +94,13 @@ def built_in() -> Path:
 
 
 def own_mark(name: str) -> dict[str, str]:
-    """What identifies a task that comes with lm-eval: its name and lm-eval's version, which holds the task's."""
+    """The identity of a task that comes with lm-eval: its name and lm-eval's version."""
     return {f"lm_eval/{name}": f"lm-eval {version('lm_eval')}"}
 
 
 @cache
 def names(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Every task, group and tag below a folder with the YAML files that name it, read once per process."""
+    """Every task, group and tag below a folder → the YAML files that name it; read once per process."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.yaml")):
         text = _text(path)
@@ -117,14 +117,17 @@ def _text(path: Path) -> str:
 
 
 def definitions(name: str, folder: Path) -> list[Definition]:
-    """The task or group of a name below a folder, or the tasks with that tag. UserError where its YAML is broken."""
+    """The task or group of a name below a folder, or the tasks with that tag. Raises UserError if a YAML is broken."""
     read = [_read(path) for path in names(folder).get(name, ())]
     own = [each for each in read if each.name == name]
     return own[:1] or [each for each in read if name in _tags(each.config)]
 
 
 def described(name: str, folder: Path) -> dict[str, str]:
-    """What identifies a task, group or tag below a folder: each task of it; those not below it are lm-eval's own."""
+    """The identity of a task, group or tag below a folder, from its definitions and those of its members.
+
+    A name without a definition below the folder is lm-eval's own (:func:`own_mark`).
+    """
     found: dict[str, str] = {}
     for each in definitions(name, folder):
         found |= each.reads()
@@ -134,7 +137,7 @@ def described(name: str, folder: Path) -> dict[str, str]:
 
 
 def all_definitions(name: str, folders: Sequence[Path]) -> list[Definition]:
-    """The definitions that a name stands for, with those of the members of groups; the first folder that has it."""
+    """The definitions of a name, in the first folder that has it, with those of the members of groups."""
     found = next((each for folder in folders if (each := definitions(name, folder))), [])
     return [*found, *(inner for each in found for member in each.members for inner in all_definitions(member, folders))]
 
@@ -146,7 +149,7 @@ def _read(path: Path) -> Definition:
 
 
 def _members(listed: Any) -> Iterator[str]:
-    """The names in a group's list, and in those of the groups that are defined inside it."""
+    """The names in a group's list, and in the lists of groups defined inside it."""
     for member in [listed] if isinstance(listed, str) else listed or ():
         if isinstance(member, str):
             yield member
@@ -162,7 +165,7 @@ def _tags(config: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The YAML of a file merged over what it includes, as lm-eval merges it."""
+    """The YAML of a file merged over its includes, as lm-eval merges them. Raises UserError if it is broken."""
     import yaml
 
     if path in seen:
@@ -192,7 +195,7 @@ def _loader() -> Any:
 
 
 def _plain(value: Any, path: Path) -> Any:
-    """A YAML's content with each function as its name and the digest of its file, where that lies beside the YAML."""
+    """A YAML's content with each function as its name and, if its file is beside the YAML, the file's digest."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner, path) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -205,15 +208,15 @@ def _plain(value: Any, path: Path) -> Any:
 
 
 def _on_hub(config: Mapping[str, Any]) -> bool:
-    """Whether its data are a repository of the Hub, whose files are named from there."""
+    """Whether the data are a repository on the Hub; file names are then relative to it."""
     path = config.get("dataset_path")
     return isinstance(path, str) and path not in FORMATS and not Path(path).exists()
 
 
 def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Data on this machine that a task reads, each file under the split that it is of; what has an address is not.
+    """Local files and folders that a task reads, each with its split; data named by an address is left out.
 
-    Paths are taken as lm-eval takes them: from the folder in which the command runs.
+    Relative paths start at the working directory, as in lm-eval.
     """
     if _on_hub(config):
         return
@@ -226,7 +229,7 @@ def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def _named(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """(Split with a number where it has several, path) of what ``data_files`` or ``data_dir`` names."""
+    """(Split, path) pairs of ``data_files`` or ``data_dir``; a split with several files numbers them."""
     if value is None:
         return
     splits = value if isinstance(value, Mapping) else {"train" if key == "data_files" else key: value}

@@ -14,12 +14,12 @@ from hiplora.tasks.base import Requests
 
 
 class DocumentsTask(ConfigurableTask):
-    """lm-eval's task of a YAML file, asking documents that are handed over instead of downloaded."""
+    """lm-eval's task of a YAML file, with documents that are passed in instead of downloaded."""
 
     def __init__(self, config: dict[str, Any], documents: list[dict[str, Any]]) -> None:
         self.documents = documents
         super().__init__(config=config)
-        self.fewshot_rnd = random.Random(0)  # demanded by lm-eval; nothing is drawn at zero shots
+        self.fewshot_rnd = random.Random(0)  # lm-eval requires it; nothing is drawn at zero shots
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self.dataset = {"test": Dataset.from_list(self.documents)}

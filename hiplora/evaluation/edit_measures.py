@@ -1,13 +1,14 @@
-"""Edits judged: what of an edit has taken hold, item by item and on average. Nothing is asked of a model here.
+"""Measures of edits, per item and on average, from the answers of a model (:mod:`hiplora.evaluation.editing`).
 
-Figures of :func:`means`, over items (of the paraphrases and neighbours of one, their mean counts):
-    paraphrase_success, paraphrase_generated, paraphrase_preferred   as :func:`outcomes`, of the paraphrases
-    neighbourhood            share of neighbours with log p(answer) > log p(new of the edit), as sums
+Figures of :func:`means`, averaged over items (within an item, first over its paraphrases or neighbours):
+    paraphrase_success, paraphrase_generated, paraphrase_preferred   the outcomes below, for the paraphrases
+    neighbourhood            share of neighbours with log p(answer) > log p(new of the edit), summed over tokens
     neighbourhood_begins     share of neighbours whose greedy completion begins with the answer's tokens
-    log_p_new, log_p_old     mean log-probability per token behind the edit's own prompt
-    sum_log_p_new, sum_log_p_old, tokens_new, tokens_old             their sums and numbers of tokens
-    paraphrase_log_p_new, paraphrase_log_p_old, neighbour_log_p_answer, neighbour_log_p_new   per token, elsewhere
-and of :func:`probe_means`, over the probes, of the benchmark's own right answer and of the ``new`` of an edit:
+    log_p_new, log_p_old     mean log-probability per token after the edit's own prompt
+    sum_log_p_new, sum_log_p_old, tokens_new, tokens_old             log-probabilities summed, and numbers of tokens
+    paraphrase_log_p_new, paraphrase_log_p_old                       per token, after the paraphrases
+    neighbour_log_p_answer, neighbour_log_p_new                      per token, after the neighbours' prompts
+and of :func:`probe_means`, averaged over probes, for the probe's right answer (gold) and the ``new`` of an edit:
     probe_log_p_gold, probe_log_p_new        per token
     front_log_p_gold, front_log_p_new        per token, with the edit's sentence in front
 """
@@ -33,17 +34,17 @@ def generated(reply: Reply, new: str) -> bool:
 
 
 def preferred(reply: Reply) -> bool:
-    """Whether the new answer is likelier than the old one, as sums over tokens."""
+    """Whether the new answer is likelier than the old one; log-probabilities are summed over tokens."""
     return reply.new.log_prob > reply.old.log_prob
 
 
 def success(reply: Reply, new: str) -> bool:
-    """Headline: generated, or preferred."""
+    """The headline measure: generated or preferred."""
     return generated(reply, new) or preferred(reply)
 
 
 def outcomes(found: Sequence[Replies]) -> dict[str, list[bool]]:
-    """What became of every item at its own prompt; :class:`hiplora.stages.results.EditedBatch` says what each means."""
+    """Outcome → a flag for every item, at its own prompt; :class:`hiplora.stages.results.EditedBatch` defines them."""
     own = [(each.prompts[0], each.item) for each in found]
     return {
         "generated": [generated(reply, item.new) for reply, item in own],
@@ -54,7 +55,7 @@ def outcomes(found: Sequence[Replies]) -> dict[str, list[bool]]:
 
 
 def bits(flags: Iterable[bool]) -> str:
-    """Flags as a text of 0 and 1."""
+    """Flags as a string of 0 and 1."""
     return "".join("1" if flag else "0" for flag in flags)
 
 
@@ -64,7 +65,7 @@ def per_token(scored: Scored) -> float:
 
 
 def means(found: Sequence[Replies]) -> dict[str, dict[str, float]]:
-    """Category, or all → figure → mean over its items."""
+    """Category or ``all`` → figure → mean over its items."""
     figures: dict[str, Callable[[Replies], float]] = {
         "paraphrase_success": lambda r: fmean(success(each, r.item.new) for each in r.prompts[1:]),
         "paraphrase_generated": lambda r: fmean(generated(each, r.item.new) for each in r.prompts[1:]),
@@ -87,7 +88,7 @@ def means(found: Sequence[Replies]) -> dict[str, dict[str, float]]:
 
 
 def probe_means(categories: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """The same of columns over the probes; a probe is of the category of the edit that it belongs to."""
+    """Category or ``all`` → figure → mean over its probes; probe k has the category of edit k mod n."""
     return by_category(
         [categories[number % len(categories)] for number in range(len(next(iter(columns.values()))))], columns
     )

@@ -1,7 +1,7 @@
-"""What a model says of facts that were edited, and of what should have stayed as it was: asked here, judged elsewhere.
+"""A model's answers on edited facts, and on prompts whose answers should not have changed.
 
-Everything is asked in one way of every model, the bare backbone too: greedy completions of the prompts and their
-paraphrases, little longer than the answers, and the log-likelihoods of the answers behind them.
+:mod:`hiplora.evaluation.edit_measures` judges them. All models, the bare backbone too, get the same questions: greedy
+completions of the prompts and paraphrases, slightly longer than the answers, and the log-likelihoods of the answers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from hiplora.tasks.form import encode_pair, encode_prompt, shown_answer, shown_p
 if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
-STOPS = ("\n",)  # of a completion, beside the end token
-SLACK = 2  # tokens: an article in front, a full stop behind, or what shows that the completion goes on
+STOPS = ("\n",)  # end a completion, besides the end token
+SLACK = 2  # extra tokens: for an article before the answer, a full stop after it, or a sign that the text goes on
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What follows a prompt of an edit: the greedy completion, and the two answers as they are scored there."""
+    """The answers after a prompt of an edit: the greedy completion, and the scores of the new and the old answer."""
 
     text: str
     new: Scored
@@ -39,7 +39,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """What follows a prompt that should have stayed: its own answer, and the ``new`` of the edit beside it."""
+    """Scores after a neighbour's prompt: of its own answer, which should still hold, and of the edit's ``new``."""
 
     answer: Scored
     new: Scored
@@ -47,7 +47,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Replies:
-    """All that is asked of one edit; the first prompt is its own, the others are paraphrases."""
+    """All answers on one edit; the first prompt is its own, the others are paraphrases."""
 
     item: EditItem
     prompts: list[Reply]
@@ -55,7 +55,7 @@ class Replies:
 
 
 def replies(answers: Answers, items: Sequence[EditItem]) -> list[Replies]:
-    """What a model says of every edit."""
+    """A model's answers on every edit, in the order of ``items``."""
     prompts = [(prompt, item) for item in items for prompt in (item.prompt, *item.paraphrases)]
     forced = [(prompt, answer) for prompt, item in prompts for answer in (item.new, item.old)]
     beside = [(prompt, known, item) for item in items for prompt, known in item.neighbours]
@@ -68,7 +68,7 @@ def replies(answers: Answers, items: Sequence[EditItem]) -> list[Replies]:
 
 
 def _completions(answers: Answers, prompts: Sequence[tuple[str, EditItem]]) -> Iterator[str]:
-    """Greedy completions, each ``SLACK`` tokens longer than the longer answer of its edit at most."""
+    """Greedy completions, each at most ``SLACK`` tokens longer than the longer answer of its edit."""
     encode = answers.tokenizer.encode
     lengths = {
         answer: len(encode(following(answer), add_special_tokens=False))
@@ -93,7 +93,7 @@ def _encoded(answers: Answers, prompt: str, answer: str) -> Encoded:
 
 @dataclass(frozen=True)
 class Probes:
-    """Unrelated prompts: the first ones of some benchmarks, ``counts`` of each, in this order."""
+    """Unrelated prompts: the first ``counts[task]`` items of each benchmark, in the order of ``tasks``."""
 
     answers: Answers
     tasks: Sequence[Task]
@@ -102,7 +102,7 @@ class Probes:
     evaluation: Evaluation
 
     def scores(self, items: Sequence[EditItem] = ()) -> dict[str, TaskScore]:
-        """How every probe is answered; where items are given, behind the sentence of one of them each."""
+        """Benchmark → scores of its probes; with ``items``, each probe comes after the sentence of one of them."""
         found: dict[str, TaskScore] = {}
         for task, first in self._blocks():
             found |= evaluate(
@@ -118,7 +118,7 @@ class Probes:
         return found
 
     def edited(self, items: Sequence[EditItem], *, front: bool) -> list[Scored]:
-        """The ``new`` of an edit in the place of every probe's answer; ``front``: behind the edit's sentence."""
+        """Scores of an edit's ``new`` in place of each probe's answer; with ``front``, after the edit's sentence."""
         asked = []
         for task, first in self._blocks():
             (requests,) = task.likelihood(self.source, self._of(task))
@@ -130,7 +130,7 @@ class Probes:
         return self.answers.score(asked)
 
     def _blocks(self) -> Iterator[tuple[Task, int]]:
-        """Every benchmark with the number of its first probe."""
+        """Each benchmark with the number of its first probe."""
         first = 0
         for task in self.tasks:
             yield task, first
@@ -141,5 +141,5 @@ class Probes:
 
 
 def behind(prompt: str, number: int, items: Sequence[EditItem]) -> str:
-    """The prompt of a probe below the sentence of the edit that it belongs to; as it is where there are no items."""
+    """The prompt of probe ``number`` below the sentence of edit ``number`` mod n; unchanged without items."""
     return f"{items[number % len(items)].sentence}\n{prompt}" if items else prompt

@@ -1,4 +1,4 @@
-"""When a completion ends, and the text it then is."""
+"""When a completion ends, and its text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiplora.packing.decoder import causal_lm
 
 @dataclass
 class Branch:
-    """A sequence: the index of its prompt, the completions that share it and the tokens generated so far."""
+    """A sequence: the index of its prompt, the completions (by index) that share it, and the tokens so far."""
 
     owner: int
     copies: list[int]
@@ -22,9 +22,9 @@ class Branch:
 
 
 class Ending:
-    """The end tokens of a model, the stops and the longest completion.
+    """Decides which branches end: at an end token of the model, at a stop, or at the longest completion.
 
-    A stop may lie across tokens and begin inside one, so it is looked for in the text of the last few.
+    A stop may span tokens and begin inside one, so it is searched in the text of the last few tokens.
     """
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, decoding: Decoding) -> None:
@@ -36,7 +36,7 @@ class Ending:
         self.window = max((len(stop.encode()) for stop in self.stops), default=0) + 1  # a token has a byte or more
 
     def of(self, branches: Sequence[Branch]) -> list[bool]:
-        """Which of the branches end with the token they took last."""
+        """For each branch, whether it ends with its last token."""
         tails = self._decode([branch.tokens[-self.window :] for branch in branches])
         return [
             branch.tokens[-1] in self.ends
@@ -48,7 +48,8 @@ class Ending:
     def text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Text of a completion without its end token, up to the first stop.
 
-        It is decoded behind the prompt's last token, because some tokenizers drop a leading space. Not a raw one.
+        It is decoded after the prompt's last token, because some tokenizers drop a leading space. With ``raw``, the
+        tokens are decoded alone and nothing is cut.
         """
         if self.raw:
             return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -62,7 +63,7 @@ class Ending:
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids after which nothing follows: the model's generation settings and the tokenizer's end token."""
+    """Ids of the tokens that end a text: those of the model's generation settings, and the tokenizer's end token."""
     configured = causal_lm(model).generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, tokenizer.eos_token_id) if token is not None}

@@ -1,4 +1,4 @@
-"""Scores of one model on the benchmarks: lm-eval drives, the project's tasks ask and score.
+"""Scores of one model on the benchmarks: lm-eval runs the evaluation; our tasks make the requests and score answers.
 
 All tasks go through one call of lm-eval's ``evaluate``, so that their requests are batched together. (Its
 ``simple_evaluate`` would also reseed the global random states and collect the environment.)
@@ -32,9 +32,9 @@ class TaskScore:
     """One benchmark's result.
 
     Args:
-        metrics: fractions of 1 and nats per token; None for a pass@k that was not measured.
+        metrics: fractions and nats per token; None for a metric that was not measured.
         n: number of items.
-        samples: per item its id and the model's outputs.
+        samples: for each item, its id and the model's outputs.
     """
 
     metrics: dict[str, float | None]
@@ -53,10 +53,10 @@ def evaluate(
     parts: Parts | None = None,
     prompted: Callable[[int, str], str] = lambda number, prompt: prompt,
 ) -> dict[str, TaskScore]:
-    """Evaluate a causal language model, plain or PEFT, as it is; its training flags are left as found.
+    """Benchmark → score of a causal language model, plain or PEFT; its training flags are restored afterwards.
 
-    No global random state is used. ``parts`` holds answers that this model has given already, and keeps new ones.
-    ``prompted`` gives what is asked in a prompt's place, from the number of the item in its benchmark and the prompt.
+    No global random state is used. ``parts`` holds earlier answers of this model, and keeps new ones. ``prompted``
+    replaces every prompt, given the item's number in its benchmark and the prompt.
     """
     from hiplora.evaluation.lm import InMemoryLM
     from hiplora.packing.decoder import evaluating
@@ -87,13 +87,13 @@ def evaluate(
 
 
 def _prompted(asked: Requests, prompted: Callable[[int, str], str]) -> Requests:
-    """The same requests with other prompts."""
+    """The same requests with their prompts replaced."""
     documents = [{**each, "prompt": prompted(number, each["prompt"])} for number, each in enumerate(asked.documents)]
     return replace(asked, documents=documents)
 
 
 def _shown(asked: Requests, tokenizer: PreTrainedTokenizerBase) -> Requests:
-    """The requests as turns of the tokenizer's chat; programs are run with the prompts as they were."""
+    """The requests as turns of the tokenizer's chat; programs are still run with the original prompts."""
     documents = []
     for each in asked.documents:
         answers: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def _run(lm: Any, asked: Sequence[Requests]) -> dict[str, Any]:
 
 
 def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, only: bool, progress: bool) -> TaskScore:
-    """The score of one benchmark; where its likelihood ``only`` was asked for, its other metrics are None."""
+    """The score of one benchmark; with ``only`` likelihoods, its other metrics are None."""
     logged = {requests.name: results["samples"][requests.name] for requests in asked}
     items: list[Logged] = [dict(zip(logged, entries, strict=True)) for entries in zip(*logged.values(), strict=True)]
     sample = _likelihood if only else task.sample
@@ -131,20 +131,20 @@ def _score(task: Task, asked: Sequence[Requests], results: dict[str, Any], *, on
 
 
 def _likelihood(item: Logged) -> dict[str, Any]:
-    """What is kept of an item of which nothing but the gold answer was asked."""
+    """The sample of an item of which only the gold answer was scored."""
     (entry,) = item.values()
     return {"id": entry["doc"]["id"], "nll": entry["nll"]}
 
 
 def _hashes(entry: dict[str, Any]) -> dict[str, str]:
-    """What tells a later reader that an item was this one, asked in these words: 16 hex digits each, by lm-eval."""
+    """lm-eval's hashes of the item and of its prompt, 16 hex digits each, to verify later what was asked."""
     return {"doc_hash": entry["doc_hash"][:16], "prompt_hash": entry["prompt_hash"][:16]}
 
 
 def _pass_rates(
     asked: Sequence[Requests], samples: list[dict[str, Any]], *, programs: Programs, progress: bool
 ) -> dict[str, float | None]:
-    """Judge the completions of every problem; their verdicts join the samples."""
+    """Pass rates and the share of empty completions, from running every completion; adds verdicts to ``samples``."""
     from hiplora.evaluation.passk import judge, pass_rates
 
     if "completions" not in samples[0]:
@@ -165,7 +165,7 @@ def _pass_rates(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's notes on how it was called out of the log; its errors still show."""
+    """Keep lm-eval's notes about its call out of the log; its errors still show."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What evaluation reads at a position of a model's outputs."""
+"""Log-probabilities of target tokens, from a model's hidden states."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from hiplora.packing.decoder import causal_lm, logits
 
-LOGIT_BYTES = 2**26  # of one fp32 slice of logits; larger ones leave the processor's cache
+LOGIT_BYTES = 2**26  # size of a slice of fp32 logits; larger slices do not fit the processor's cache
 
 
 class Scores(NamedTuple):
-    """What is read at N positions, given one target each: log-probability (N,) in nats, is it the likeliest (N,)."""
+    """For N targets: the log-probability (N,) in nats, and whether the target is the likeliest token (N,)."""
 
     log_probs: Tensor
     greedy: Tensor
@@ -23,8 +23,8 @@ def score_targets(model: nn.Module, hidden: Tensor, rows: Tensor, targets: Tenso
     """Log-probability of each target token at its position.
 
     Args:
-        hidden: (P, hidden) hidden states of the positions that are read.
-        rows: (N,) index into ``hidden`` per target; several targets may share a position.
+        hidden: (P, hidden) hidden states of the positions to read.
+        rows: (N,) index into ``hidden`` for each target; several targets may share a position.
         targets: (N,) token ids.
     """
     vocabulary = causal_lm(model).get_output_embeddings().weight.shape[0]

@@ -1,7 +1,7 @@
-"""lm-eval's own tasks on the model in memory: loaded and scored by lm-eval, as its own command would.
+"""lm-eval's own tasks on the model in memory: loaded and scored by lm-eval, as by its own command.
 
 The model answers as lm-eval's ``HFLM`` does: a prompt and its continuation are encoded as one text, long texts are
-scored in rolling windows, and what is written is cut as there. Requests are batched and computed as all of ours are.
+scored in rolling windows, and generated text is cut the same way. Requests are batched and computed like all of ours.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hiplora.evaluation.options import Evaluation
     from hiplora.parts import Parts
 
-BOOTSTRAP = 1000  # resamples behind the standard error of a score that is no mean, such as a perplexity
+BOOTSTRAP = 1000  # resamples for the standard error of a score that is not a mean, such as a perplexity
 UNSAFE = "runs programs that a model wrote, without a sandbox; the benchmark code runs them in one, so leave it out"
 SEEN = "shows pictures or plays sound, which the backbone cannot take; leave it out"
 
@@ -44,15 +44,15 @@ def check(asked: LmTasks, *, positions: int | None, begins: bool | None = None) 
     """Refuse, before anything is computed, tasks that could not be scored. Raises UserError.
 
     Args:
-        positions: tokens that the backbone reads; None where that is not known.
-        begins: whether its tokenizer has a token to put before a text; None where that is not known.
+        positions: the backbone's longest input in tokens; None if not known.
+        begins: whether its tokenizer has a token to put before a text; None if not known.
     """
     _checked(asked, positions, begins, tuple(asked.reads().items()))
 
 
 @cache
 def _checked(asked: LmTasks, positions: int | None, begins: bool | None, reads: tuple[tuple[str, str], ...]) -> None:
-    """As :func:`check`; the same tasks are loaded once for all models that they are asked of."""
+    """As :func:`check`; cached, so that the same tasks are loaded once for all models."""
     with _as_lm_eval():
         loaded = load(asked)
     for name, task in loaded["tasks"].items():
@@ -77,7 +77,7 @@ def _checked(asked: LmTasks, positions: int | None, begins: bool | None, reads: 
 
 
 def _begins_with_nothing(task: Any) -> bool:
-    """Whether nothing stands before what is scored, so that a special token must."""
+    """Whether a text is scored without a prompt, so that a special token must come before it."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return True
     asks = task.config.doc_to_text != "" or task.config.description or task.config.num_fewshot
@@ -88,7 +88,7 @@ def load(asked: LmTasks) -> dict[str, Any]:
     """Tasks and groups as lm-eval's ``evaluate`` takes them.
 
     Raises:
-        UserError: an unknown name, a data set out of reach, a definition that lm-eval does not take.
+        UserError: a name is unknown, a data set is out of reach, or lm-eval rejects a definition.
     """
     defined = asked.defined()
     folders = dict.fromkeys(each.path.parent for found in defined.values() for each in found)
@@ -111,7 +111,7 @@ def load(asked: LmTasks) -> dict[str, Any]:
 
 
 def _check_defined(each: Definition) -> None:
-    """Refuse what a definition alone shows. Raises UserError."""
+    """Refuse a task for what its definition alone shows. Raises UserError."""
     if each.config.get("unsafe_code"):
         raise UserError(f"evaluation.tasks: {each.name} {UNSAFE}.")
     if each.config.get("doc_to_image") or each.config.get("doc_to_audio"):
@@ -126,7 +126,7 @@ def _check_defined(each: Definition) -> None:
 def _loaded(manager: TaskManager, name: str, found: Sequence[Definition]) -> Mapping[str, Any]:
     try:
         return manager.load([name])
-    except Exception as error:  # lm-eval's, the Hub's and those of a task's own functions have no common base
+    except Exception as error:  # errors of lm-eval, the Hub and a task's own functions have no common base
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         reads = dict.fromkeys(str(path) for each in found if (path := each.config.get("dataset_path")))
         data = f" It reads {', '.join([*reads][:3])}: if that is on the Hub, connect to it once." if reads else ""
@@ -142,9 +142,9 @@ def score(
     progress: bool = True,
     parts: Parts | None = None,
 ) -> tuple[dict[str, LmScore], list[dict[str, Any]]]:
-    """Scores by task and group, and what the model answered to each document.
+    """Scores by task and group, and a sample with the model's answers for each document.
 
-    Global random states are set as lm-eval sets them, since a task may draw from them, and put back.
+    Global random states are set as lm-eval sets them, because a task may draw from them, and then restored.
     """
     with evaluating(model), _as_lm_eval():
         loaded = load(asked)
@@ -183,13 +183,13 @@ def _score(name: str, loaded: Mapping[str, Any], results: Mapping[str, Any], gro
 
 
 def _error_of(key: str) -> str:
-    """Where the standard error of a metric stands."""
+    """The key of a metric's standard error."""
     metric, comma, filtered = key.partition(",")
     return f"{metric}_stderr{comma}{filtered}"
 
 
 def _metrics(loaded: Mapping[str, Any], name: str) -> tuple[list[str], dict[str, bool | None]]:
-    """Metrics of a task or group in the order of its list, and whether higher is better."""
+    """Metrics of a task or group in its own order, and for each whether higher is better (None: unknown)."""
     if name in loaded["tasks"]:
         better = loaded["tasks"][name].higher_is_better()
         return [*better], dict(better)
@@ -200,7 +200,7 @@ def _metrics(loaded: Mapping[str, Any], name: str) -> tuple[list[str], dict[str,
 
 
 def _inside(loaded: Mapping[str, Any]) -> dict[str, str]:
-    """The outermost group with scores of its own that a task or group is part of."""
+    """Task or group → the outermost group with scores of its own that contains it."""
     found: dict[str, str] = {}
     for name, group in loaded["groups"].items():
         members = [task.task_name for task in group.get_all_tasks()] + [each.name for each in group.get_all_groups()]
@@ -210,7 +210,7 @@ def _inside(loaded: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a document: the model's outputs and scores, never its text."""
+    """The sample of a document: the model's outputs and scores, never the document's text."""
     filtered = "" if entry["filter"] == "none" else f",{entry['filter']}"
     values = {name: _finite(entry[name]) for name in entry["metrics"]}
     kept = {name: value for name, value in values.items() if value is not None}
@@ -221,7 +221,7 @@ def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _log_prob(answer: Any) -> float:
-    """Of a continuation, or of a whole text, in nats."""
+    """Log-probability of a continuation or of a whole text, in nats."""
     return round(answer[0] if isinstance(answer, tuple) else answer, 4)
 
 
@@ -233,10 +233,10 @@ def _finite(value: Any) -> float | None:
 
 @contextmanager
 def _as_lm_eval() -> Iterator[None]:
-    """What lm-eval's command has around it: seeded random states; its notes go to stderr, and all is put back."""
+    """The environment of lm-eval's command: seeded random states, output to stderr; restored when the block ends."""
     states = random.getstate(), np.random.get_state()
     alone = os.environ.get("DISABLE_MULTIPROC")
-    os.environ["DISABLE_MULTIPROC"] = "1"  # it would fork this process, model and all, to resample
+    os.environ["DISABLE_MULTIPROC"] = "1"  # else lm-eval forks this process, with the model, to resample
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)
     try:

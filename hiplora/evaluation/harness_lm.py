@@ -1,4 +1,4 @@
-"""The model in memory with lm-eval's own conventions, those of its ``HFLM``, for tasks that are lm-eval's."""
+"""The model in memory with the conventions of lm-eval's ``HFLM``, for lm-eval's own tasks."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hiplora.evaluation.sampling import Decoding
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-# What decides nothing at these values; at others this decoder does not do it.
+# Settings that have no effect at these values; this decoder does not support others.
 NEUTRAL = {
     "top_k": (0, None), "num_beams": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
     "min_p": (None, 0.0), "use_cache": (True,), "early_stopping": (True, False),
 }  # fmt: skip
-SAMPLED = ("temperature", "top_p", "top_k", "min_p")  # say nothing where the likeliest token is taken
+SAMPLED = ("temperature", "top_p", "top_k", "min_p")  # have no effect on greedy decoding
 
 
 def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
-    """A task's ``generation_kwargs`` as lm-eval reads them, without what decides nothing.
+    """A task's ``generation_kwargs`` as lm-eval reads them, without settings that have no effect.
 
     Raises:
-        UserError: a setting that this decoder does not do.
+        UserError: this decoder does not support a setting.
     """
     read: dict[str, Any] = dict(normalize_gen_kwargs(given))
     known = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
@@ -37,25 +37,25 @@ def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
         if value not in NEUTRAL.get(key, ()):
             raise UserError(
                 f"evaluation.tasks: {name} asks for {key}={value} in generation_kwargs, which this project's decoder "
-                "does not do; leave the task out, or remove that in a copy of its YAML."
+                "does not support; leave the task out, or remove that in a copy of its YAML."
             )
     return {key: value for key, value in read.items() if key in known}
 
 
 class HarnessLM(InMemoryLM):
-    """As ``HFLM`` answers: one encoding of prompt and continuation, rolling windows, completions cut at its stops.
+    """Answers as ``HFLM``: prompt and continuation encoded as one text, rolling windows, completions cut at its stops.
 
-    Sampled completions are drawn by :mod:`hiplora.evaluation.sampling`, from all tokens where no nucleus is named.
+    Sampled completions are drawn by :mod:`hiplora.evaluation.sampling`, from all tokens if the task sets no top_p.
     """
 
     @property
     def batch_size(self) -> int:
-        """All windows of rolling likelihoods at once: they are batched by their tokens."""
+        """No limit for rolling likelihoods, because windows are batched by tokens."""
         return 2**31
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         if self.prefix_token_id is None and add_special_tokens is None:
-            return super().tok_encode(string, add_special_tokens=True, **kwargs)  # the default, where none can be seen
+            return super().tok_encode(string, add_special_tokens=True, **kwargs)  # HFLM's default without a prefix
         return super().tok_encode(string, add_special_tokens, **kwargs)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:

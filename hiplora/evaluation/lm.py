@@ -1,8 +1,8 @@
-"""The model in memory, as lm-eval asks it.
+"""lm-eval's interface to the model in memory.
 
-A subclass of lm-eval's ``HFLM``: same interface and results, without its reloading, re-encoding and whole-sequence
-logits. Prompts and continuations are encoded apart (:func:`hiplora.tasks.form.encode_pair`), sequences that begin
-alike are computed once (:mod:`hiplora.packing`), and generation is ours (:mod:`hiplora.evaluation.decode`).
+A subclass of lm-eval's ``HFLM`` that does not reload the model, encode texts twice or compute logits of whole
+sequences. Prompts and continuations are encoded separately (:func:`hiplora.tasks.form.encode_pair`), shared prefixes
+are computed once (:mod:`hiplora.packing`), and generation is ours (:mod:`hiplora.evaluation.decode`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ GENERATION_KEYS = {"do_sample", "temperature", "top_p", "top_k", "max_gen_toks",
 
 
 class Answer(tuple):
-    """lm-eval's (log-likelihood, is greedy), with what the project's own scores need beside it."""
+    """lm-eval's pair (log-likelihood, is greedy), with two attributes that our own scores need.
+
+    ``log_prob`` is in nats, summed over ``tokens`` tokens.
+    """
 
     log_prob: float
     tokens: int
@@ -47,10 +50,10 @@ class InMemoryLM(HFLM):
 
     Args:
         batch_tokens: padded tokens per forward pass.
-        seed: of sampled completions.
+        seed: seeds the sampled completions.
         progress: show progress bars.
-        parts: answers of this model under these settings, which are not asked again; new ones are added. Without it
-            nothing is remembered from one call to the next.
+        parts: earlier answers of this model under these settings, which are reused; new ones are added. With None,
+            nothing is kept between calls.
     """
 
     def __init__(
@@ -119,14 +122,14 @@ class InMemoryLM(HFLM):
 
 
 def decoding(settings: dict[str, Any], *, seed: int) -> Decoding:
-    """Settings of generation from lm-eval's ``generation_kwargs``.
+    """Generation settings from lm-eval's ``generation_kwargs``.
 
     Raises:
-        ValueError: a setting that this decoder does not have.
+        ValueError: this decoder does not support a setting.
     """
     unknown = sorted(set(settings) - GENERATION_KEYS)
     if unknown or settings.get("top_k", 0) != 0:
-        raise ValueError(f"generation_kwargs has {unknown or 'top_k'}, which this decoder does not do.")
+        raise ValueError(f"generation_kwargs has {unknown or 'top_k'}, which this decoder does not support.")
     sampled = settings.get("do_sample", False)
     return Decoding(
         max_new_tokens=settings["max_gen_toks"],

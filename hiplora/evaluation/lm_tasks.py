@@ -1,6 +1,6 @@
-"""Tasks of lm-eval that are asked beside the benchmarks: which, where they are defined, which of them Retain counts.
+"""Options for tasks of lm-eval that are scored besides the benchmarks: their names and definitions, and Retain.
 
-Light: lm-eval is loaded by whoever asks the tasks (:mod:`hiplora.evaluation.harness`), and only where there are some.
+Light: only :mod:`hiplora.evaluation.harness` loads lm-eval, when tasks are scored.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition, all_definitions, built_in, described, names, own_mark
 from hiplora.tasks import ORDER
 
-FIELDS = ("tasks", "include_path", "retain")  # of the section evaluation, which are no part of how others are asked
-THEIRS = "lm_eval:"  # in front of a name in evaluation.retain that is a benchmark's too
-HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # lm-eval's metrics that are no shares of 1
+FIELDS = ("tasks", "include_path", "retain")  # fields of the section evaluation that belong to LmTasks
+THEIRS = "lm_eval:"  # prefix in evaluation.retain of an lm-eval task that has a benchmark's name
+HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # metrics of lm-eval that are not fractions of 1
 UNKNOWN = "has no direction: its definition does not say whether higher is better"
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What Retain counts: a benchmark of ours by its headline score, or a task of lm-eval, maybe by a ``metric``."""
+    """An entry of Retain: a benchmark of ours, by its headline score, or a task of lm-eval.
+
+    The task counts by ``metric``, or by its main metric if that is None.
+    """
 
     name: str
     ours: bool
@@ -40,11 +43,11 @@ class Counted:
 
 
 class LmScore(BaseModel):
-    """The scores of one of lm-eval's tasks, or of a group that has scores of its own; part of a record.
+    """The scores of a task of lm-eval, or of a group with scores of its own; part of a record.
 
-    ``metrics`` are lm-eval's, the main one first, under its names without ``,none``: None where they are no finite
-    number. ``stderr`` are its standard errors, ``better`` says of which metrics higher is better. ``group`` is the one
-    with scores of its own that it is part of.
+    ``metrics`` holds lm-eval's metrics, the main one first, by lm-eval's names without ``,none``; None if a value is
+    not a finite number. ``stderr`` holds their standard errors, ``better`` whether higher is better. ``group`` is the
+    outermost group with scores of its own that contains it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -59,10 +62,10 @@ class LmScore(BaseModel):
 
 
 class LmTasks(Options):
-    """``tasks`` are names of lm-eval's tasks, groups and tags; those below ``include_path`` come before its own.
+    """``tasks`` names tasks, groups and tags of lm-eval; definitions below ``include_path`` override lm-eval's own.
 
-    Each is identified by what its definition says and by the files behind it (:meth:`reads`). ``retain`` names those
-    that Retain counts, with a metric behind a slash where it is not the task's main one; it changes no score.
+    Each task is identified by its definition and the files that it refers to (:meth:`reads`). ``retain`` names the
+    tasks that Retain counts, as ``task/metric`` if not by the main metric; it changes no score.
     """
 
     group: ClassVar[str] = "evaluation"
@@ -81,21 +84,21 @@ class LmTasks(Options):
 
     @property
     def folder(self) -> Path | None:
-        """Where the user's own tasks are defined."""
+        """The folder of the user's own definitions, or None."""
         return None if self.include_path is None else typed_path(self.include_path)
 
     def reads(self) -> dict[str, str]:
-        """What identifies the tasks: name → digest of a definition or of data, or the version of lm-eval."""
+        """The identity of the tasks: name → digest of a definition or of data, or the version of lm-eval."""
         found: dict[str, str] = {}
         for name in self.tasks:
             found |= own_mark(name) if self.folder is None else described(name, self.folder)
         return dict(sorted(found.items()))
 
     def defined(self) -> dict[str, list[Definition]]:
-        """The definitions that each name stands for, the user's own before lm-eval's; of a group, its members' too.
+        """Name → its definitions, the user's own before lm-eval's, with those of a group's members.
 
         Raises:
-            UserError: a name that no definition has, or a YAML that is broken.
+            UserError: a name has no definition, or a YAML is broken.
         """
         return {name: self._defined(name) for name in self.tasks}
 
@@ -105,7 +108,7 @@ class LmTasks(Options):
             return found
         known = [each for folder in folders for each in names(folder)]
         close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
-        near = f"; near are {', '.join(dict.fromkeys(close))}" if close else ""
+        near = f"; similar names are {', '.join(dict.fromkeys(close))}" if close else ""
         where = "is neither below evaluation.include_path nor" if self.folder is not None else "is not"
         raise UserError(
             f"evaluation.tasks names {name}, which {where} a task, group or tag of lm-eval{near}; type one of its "
@@ -113,12 +116,12 @@ class LmTasks(Options):
         )
 
     def counted(self) -> list[Counted]:
-        """Those of lm-eval's tasks that Retain counts."""
+        """The tasks of lm-eval that Retain counts."""
         return [each for each in counted(self.retain, self.tasks) if not each.ours]
 
 
 def counted(retain: Sequence[str], tasks: Collection[str]) -> list[Counted]:
-    """What ``evaluation.retain`` names; nothing where it is empty. UserError for what is not scored, or said twice."""
+    """The entries of ``evaluation.retain``. Raises UserError for a name that is not scored or appears twice."""
     found = [_counted(word, tasks) for word in retain]
     names = [(each.name, each.ours) for each in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -140,7 +143,7 @@ def _counted(word: str, tasks: Collection[str]) -> Counted:
 
 
 def metric_of(metrics: Collection[str], asked: Counted) -> str | None:
-    """The metric by which Retain counts a task: the one that was typed, else the first; None where there is no such.
+    """The metric by which Retain counts a task: the one that was typed, else the first; None if the task lacks it.
 
     Args:
         metrics: names of the task's scores, its main one first: ``acc``, or ``exact_match,strict-match`` with a filter.
@@ -150,9 +153,9 @@ def metric_of(metrics: Collection[str], asked: Counted) -> str | None:
 
 
 def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted) -> None:
-    """Refuse a metric of which no fall in points can be taken: lower is better, or it is no share of 1.
+    """Refuse a metric whose drop in points has no meaning: lower is better, or it is not a fraction of 1.
 
-    ``better`` says of each metric whether higher is better, None where lm-eval does not know. Raises UserError.
+    ``better`` tells for each metric whether higher is better, None if lm-eval does not know. Raises UserError.
     """
     if not metrics:
         raise UserError(
@@ -168,8 +171,8 @@ def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], a
         return
     why = {True: "goes up to 100", False: "is better when lower", None: UNKNOWN}[higher]
     raise UserError(
-        f"evaluation.retain: {asked.name} counts by {chosen}, which {why}, and Retain is a fall of shares in points; "
-        f"{others}."
+        f"evaluation.retain: {asked.name} counts by {chosen}, which {why}, and Retain is a drop of fractions in "
+        f"points; {others}."
     )
 
 
@@ -179,7 +182,7 @@ def _bare(metric: str) -> str:
 
 
 def parted(raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The section ``evaluation`` without the fields of lm-eval's tasks, and these."""
+    """The section ``evaluation`` in two: without the fields of :class:`LmTasks`, and these fields."""
     return {key: value for key, value in raw.items() if key not in FIELDS}, {
         key: raw[key] for key in FIELDS if key in raw
     }

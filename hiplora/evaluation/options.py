@@ -1,4 +1,4 @@
-"""How a model is scored, whatever the benchmark: the options, without torch. A benchmark has options of its own."""
+"""Options of scoring that all benchmarks share, without torch; each benchmark has options of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hiplora.config import Bookkeeping, Generation, Neutral, Options, Positive, 
 
 
 class Evaluation(Options):
-    """Options of the section ``evaluation``. ``limit`` takes the first items of each benchmark, null takes all.
+    """Options of the section ``evaluation``. ``limit`` takes the first items of each benchmark; null takes all.
 
-    ``likelihood_only`` scores the gold answer to each item and nothing else: no text is written, no other option asked.
-    ``text_tokens`` of general text are read; its first token has nothing before it and is not scored. ``seed`` draws
-    completions.
+    ``likelihood_only`` scores only the gold answer to each item: nothing is generated, no other option is scored.
+    ``text_tokens`` is the number of tokens read of each general text; the first token of every window is not scored.
+    ``seed`` seeds sampled completions.
     """
 
     group: ClassVar[str] = "evaluation"

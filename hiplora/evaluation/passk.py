@@ -1,4 +1,4 @@
-"""pass@k: the chance that one of k sampled programs passes its tests (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+"""pass@k: the probability that one of k sampled programs passes (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KS = (1, 5, 10)
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimate ``1 - C(n - c, k) / C(n, k)`` from c correct ones of n samples.
+    """Unbiased estimate ``1 - C(n - c, k) / C(n, k)`` from n samples, c of them correct.
 
     Raises:
         ValueError: fewer samples than k.
@@ -25,7 +25,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def pass_rates(counts: Sequence[tuple[int, int]]) -> dict[str, float | None]:
-    """Mean pass@1, @5 and @10 over problems, from (samples, correct) each; None where the samples are too few."""
+    """Mean pass@1, @5 and @10 over problems, from (samples, correct) of each; None if a problem has too few samples."""
     if not counts:
         return {f"pass@{k}": None for k in KS}
     fewest = min(samples for samples, _ in counts)
@@ -45,13 +45,13 @@ def judge(
     timeout: float,
     progress: bool = True,
 ) -> list[list[Verdict]]:
-    """Execute every completion of every problem in the sandbox, which runs identical ones once.
+    """Verdicts on every completion of every problem, from running them in the sandbox; identical ones run once.
 
     Args:
         problems: each with ``prompt``, ``test`` and ``entry_point``.
-        completions: the sampled programs of each, without the prompt.
+        completions: the sampled programs of each problem, without the prompt.
         execution: ``evaluation.code_execution``.
-        timeout: wall clock of one program in seconds.
+        timeout: wall-clock limit of one program in seconds.
         progress: show a progress bar.
     """
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""What an adapter forgot: the cost, on everything it was not trained on, of having been trained."""
+"""Retain: how much an adapter lost on the benchmarks it was not trained on, and on general text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def retention(
 
     Args:
         base, adapted: metrics by benchmark; accuracies as fractions, ``nll`` in nats per token.
-        trained_on: the benchmark that is left out of the means, where it is one of the four; None leaves out none.
-        counts: what Retain counts where it is not the four; Retain-NLL is theirs in any case.
+        trained_on: the benchmark to leave out of the means; None leaves out none.
+        counts: what Retain counts instead of the four; Retain-NLL is always over the four.
 
     Returns:
         ``retain_pp``: mean over the other benchmarks of 100 (score_base - score_adapted), in percentage points; None
-        where one of them has no score (code that was not executed, or no share of 1). ``retain_nll`` and
-        ``retain_styled``: ``nll`` and ``styled`` of :func:`forgotten`. ``retain_text``: rise of the cross-entropy on
-        text.
+        if one of them has no score (code that was not executed, or a metric that is not a fraction of 1).
+        ``retain_nll`` and ``retain_styled``: ``nll`` and ``styled`` of :func:`forgotten`. ``retain_text``: rise of the
+        cross-entropy on general text, in nats per token.
     """
     others = [task for task in ORDER if task != trained_on]
     counted = [each for each in counts or map(_benchmark, ORDER) if each.key != trained_on]
@@ -42,7 +42,7 @@ def _benchmark(name: str) -> Counted:
 
 
 def _fall(base: Mapping[str, Any], adapted: Mapping[str, Any], each: Counted) -> float | None:
-    """What a score has lost in points; None where it was not measured, or is no share of 1."""
+    """The drop of a score in points; None if it was not measured, or is not a fraction of 1."""
     metric = primary(each.name) if each.ours else metric_of(base[each.key], each)
     before, after = (scores[each.key].get(metric) for scores in (base, adapted))
     if before is None or after is None or not (each.ours or 0 <= min(before, after) <= max(before, after) <= 1):
@@ -51,11 +51,11 @@ def _fall(base: Mapping[str, Any], adapted: Mapping[str, Any], each: Counted) ->
 
 
 def forgotten(rises: Mapping[str, float | None], *, trained_on: str | None) -> dict[str, float | None]:
-    """Retain-NLL and its parts, from the ``rises`` of the gold answers' negative log-likelihood over the backbone's.
+    """Retain-NLL and its parts, from ``rises``: benchmark → rise of the gold answers' NLL over the backbone's.
 
-    ``nll`` is Retain-NLL: the mean over the other benchmarks, but for those whose likelihood follows the style of
-    answers (word problems), whose mean is ``styled``. ``rises`` and ``falls`` are its two parts, which add up to it.
-    None where a benchmark was not measured, or there is none.
+    ``nll`` is Retain-NLL: the mean over the other benchmarks, except those whose likelihood depends on the style of
+    answers (word problems); their mean is ``styled``. ``rises`` and ``falls`` are the parts of Retain-NLL from positive
+    and from negative changes, and add up to it. None if a benchmark was not measured, or there is none.
     """
     others = [task for task in ORDER if task != trained_on]
     plain = [rises.get(task) for task in others if not task_class(task).styled]

@@ -1,8 +1,8 @@
-"""Drawing the next token: greedy, or temperature and nucleus from fixed random numbers.
+"""Choosing the next token: greedily, or sampled with temperature and nucleus from fixed random numbers.
 
-Each completion owns a stream of uniform numbers, made from the seed and its prompt. A token is where its number
-falls in the cumulative distribution, so a completion depends on nothing that runs beside it and no global random
-state is read or moved.
+Each completion has its own stream of uniform numbers, made from the seed and its prompt. A token is the one whose
+interval of the cumulative distribution contains the number. So a completion does not depend on the others in its batch,
+and no global random state is read or changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LIKELIEST = 64  # tokens that nearly always hold the nucleus; sorting the whole vocabulary is the slow way
+LIKELIEST = 64  # likeliest tokens, which nearly always contain the nucleus; sorting the whole vocabulary is slow
 NEGLIGIBLE = 1e-6
 
 
@@ -25,11 +25,11 @@ class Decoding:
 
     Args:
         max_new_tokens: longest completion.
-        stops: texts before which a completion ends.
-        temperature: 0 takes the likeliest token; above, samples.
-        top_p: nucleus: the smallest set of likeliest tokens with at least this probability.
-        seed: of the samples.
-        raw: a completion is all of its text, decoded by itself without special tokens: whoever asks cuts it.
+        stops: strings before which a completion ends.
+        temperature: 0 takes the likeliest token; above 0, tokens are sampled.
+        top_p: the nucleus is the smallest set of likeliest tokens with at least this probability.
+        seed: seeds the samples.
+        raw: return the whole text, decoded without the prompt and without special tokens; the caller cuts it.
     """
 
     max_new_tokens: int
@@ -41,7 +41,7 @@ class Decoding:
 
 
 def uniforms(prompt: Sequence[int], *, copies: int, decoding: Decoding) -> Tensor:
-    """(copies, max_new_tokens) numbers in [0, 1) of one prompt's completions."""
+    """Random numbers (copies, max_new_tokens) in [0, 1) for the completions of one prompt."""
     key = f"{decoding.seed}:{','.join(map(str, prompt))}"
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(seed)
@@ -49,12 +49,12 @@ def uniforms(prompt: Sequence[int], *, copies: int, decoding: Decoding) -> Tenso
 
 
 def next_tokens(logits: Tensor, owners: Tensor, numbers: Tensor, decoding: Decoding) -> Tensor:
-    """One token for each completion.
+    """The next token (C,) of each completion.
 
     Args:
         logits: (R, vocabulary) fp32, one row per distinct sequence.
         owners: (C,) the row of each completion.
-        numbers: (C,) its uniform number.
+        numbers: (C,) the uniform number of each completion.
     """
     if decoding.temperature == 0.0:
         return logits.argmax(dim=-1)[owners]
@@ -73,7 +73,7 @@ def next_tokens(logits: Tensor, owners: Tensor, numbers: Tensor, decoding: Decod
 
 
 def _log_mass(logits: Tensor, likeliest: Tensor, *, temperature: float) -> Tensor:
-    """log Σ exp(logits / temperature), (R, 1); from the likeliest (R, K) where the others are below 1e-6."""
+    """log Σ exp(logits / temperature), (R, 1); the sum skips all but the likeliest (R, K) if the rest is below 1e-6."""
     total = likeliest.logsumexp(dim=-1, keepdim=True)
     others = likeliest[:, -1:] + math.log(logits.shape[-1]) - total
     heavy = (others > math.log(NEGLIGIBLE)).squeeze(-1).nonzero().squeeze(-1)
@@ -83,7 +83,7 @@ def _log_mass(logits: Tensor, likeliest: Tensor, *, temperature: float) -> Tenso
 
 
 def _draw(cumulative: Tensor, tokens: Tensor, numbers: Tensor, *, top_p: float) -> Tensor:
-    """Tokens (C,) by inversion within the nucleus, from cumulative probabilities (C, K) of descending tokens (C, K)."""
+    """Tokens (C,) drawn from the nucleus by inversion; ``cumulative`` (C, K) is over ``tokens`` (C, K), descending."""
     last = (cumulative < top_p).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
     mass = cumulative.gather(-1, last[:, None])
     drawn = (cumulative <= numbers[:, None] * mass).sum(dim=-1)

@@ -18,7 +18,7 @@ from hiplora.packing.sequences import Encoded
 
 @dataclass
 class Scored:
-    """Log-likelihood of a continuation (nats, summed), whether it is the greedy one, and its number of tokens."""
+    """Log-likelihood of a continuation (nats, summed), whether greedy decoding gives it, and its number of tokens."""
 
     log_prob: float = 0.0
     greedy: bool = True
@@ -38,12 +38,12 @@ def score_continuations(
     batch_tokens: int,
     done: Callable[[Mapping[int, Scored]], object] = lambda finished: None,
 ) -> list[Scored]:
-    """Score every continuation behind its prompt.
+    """Score every continuation after its prompt.
 
     Args:
         model: a causal language model, plain or PEFT, in evaluation mode.
         batch_tokens: padded tokens per forward pass.
-        done: told what each batch has finished, by index.
+        done: called after each batch with the scores that it has finished, by index.
     """
     results = [Scored() for _ in sequences]
     laid_out = as_trees(sequences) if reads_trees(model) else alone(sequences)
@@ -57,7 +57,7 @@ def score_continuations(
 
 
 def _score_rows(model: nn.Module, rows: list[Row]) -> Scores:
-    """Scores of all targets of the rows, in their order; a position with several targets is read once."""
+    """Scores of all targets of the rows, in order; logits of a position with several targets are computed once."""
     device = next(model.parameters()).device
     batch = tree_batch(rows, device=device)
     hidden = hidden_states(model, batch.ids, allowed=batch.allowed, positions=batch.positions).flatten(0, 1)

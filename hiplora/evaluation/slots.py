@@ -1,8 +1,8 @@
-"""Keys and values of sequences that split and end while they are generated.
+"""A key-value cache for sequences that split and end during generation.
 
-One buffer (slots, heads, columns, head_dim) per layer, allocated once; the operating system backs only what is
-touched. The live sequences are the first slots and share the column that is written next, so a step reads a view
-and copies nothing. A split copies one slot to a free one; an end moves the last live slot into the gap.
+Each layer has one buffer (slots, heads, columns, head_dim), allocated once; on a CPU, pages take memory only once
+touched. The live sequences are in the first slots and share the column that is written next, so a step reads a view and
+copies nothing. A split copies one slot to a free one; when a sequence ends, a live slot is copied into the gap.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write (rows, heads, L, dim) at the window and return its slots' columns from the window's beginning on."""
+        """Write (rows, heads, L, dim) at the window; return keys and values of its slots from column ``begin`` on."""
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -43,7 +43,7 @@ class SlotLayer(CacheLayerMixin):
     def take(self, slot: int, keys: Tensor, values: Tensor, *, written: int) -> None:
         """Put a sequence's (heads, L, dim) into a slot, so that it ends before column ``written``.
 
-        The columns before it are set to 0: they are masked, but what a fresh buffer holds may be nan, and 0 · nan is.
+        The columns before it are set to 0. They are masked, but a fresh buffer may hold nan, and 0 · nan is nan.
         """
         if not self.is_initialized:
             self.lazy_initialization(keys[None], values[None])
@@ -54,7 +54,7 @@ class SlotLayer(CacheLayerMixin):
             buffer[slot, :, begin:written] = states
 
     def copy(self, sources: Tensor, targets: Tensor, *, columns: int) -> None:
-        """Copy the first columns of some slots to others; no slot is both."""
+        """Copy the first ``columns`` of some slots to others; no slot is both source and target."""
         for buffer in (self.keys, self.values):
             assert buffer is not None
             buffer[targets, :, :columns] = buffer[sources, :, :columns]
@@ -74,8 +74,8 @@ class SlotCache(Cache):
 
     Args:
         layers: number of decoder layers.
-        slots: sequences that may be alive at once.
-        columns: longest sequence, padding included.
+        slots: largest number of live sequences.
+        columns: longest sequence in tokens, padding included.
     """
 
     def __init__(self, *, layers: int, slots: int, columns: int) -> None:
@@ -83,13 +83,15 @@ class SlotCache(Cache):
         super().__init__(layers=list(self.slot_layers))
 
     def window(self, *, slot: int, begin: int, written: int) -> None:
-        """The next forward pass writes slots from ``slot`` on, behind ``written`` columns; those before ``begin``,
-        padding of all its rows, are not read."""
+        """Set what the next forward pass writes: slots from ``slot`` on, from column ``written`` on.
+
+        Columns before ``begin``, which are padding in all rows, are not read.
+        """
         for layer in self.slot_layers:
             layer.slot, layer.begin, layer.written = slot, begin, written
 
     def take(self, slot: int, computed: DynamicCache, row: int, places: list[int], *, written: int) -> None:
-        """Fill a slot, up to column ``written``, with the tokens ``places`` of a row of another cache."""
+        """Fill a slot, up to column ``written``, with the positions ``places`` of a row of another cache."""
         for mine, theirs in zip(self.slot_layers, computed.layers, strict=True):
             assert isinstance(theirs, DynamicLayer)
             keys, values = theirs.keys, theirs.values
@@ -109,7 +111,7 @@ class SlotCache(Cache):
 
 
 def bytes_per_token(config: object, *, element: int) -> int:
-    """Bytes of keys and values of one token over all layers; ``config`` is the model's."""
+    """Bytes of one token's keys and values over all layers; ``config`` is the model's, ``element`` bytes per number."""
     heads = config.num_attention_heads  # type: ignore[attr-defined]
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // heads  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Cross-entropy on general text: what an adapter forgets where no benchmark looks."""
+"""Cross-entropy on general text, which shows forgetting outside the benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hiplora.tasks.source import Source
 
-WINDOW = 512  # tokens; each is read without what came before, and its first token is not scored
+WINDOW = 512  # tokens; a window is read without the text before it, and its first token is not scored
 
 
 def text_cross_entropy(
@@ -33,9 +33,14 @@ def text_cross_entropy(
 ) -> dict[str, float]:
     """Mean cross-entropy in nats per token over the first ``tokens`` tokens of a general text.
 
-    The texts are encoded one after the other and cut into windows of 512 tokens; those that were sampled from a model
-    are read each alone, so that a token is scored behind what it was sampled behind. A remainder of one token is left
-    out. Returns ``nll`` and ``tokens``, the number of tokens that were scored. UserError where the text is too short.
+    The texts are concatenated and cut into windows of 512 tokens. Texts that were sampled from a model stay separate,
+    so that each token is scored after the context it was sampled from. A remainder of one token is left out.
+
+    Returns:
+        ``nll``, and ``tokens``, the number of tokens scored.
+
+    Raises:
+        UserError: the text is too short.
     """
     read = _first(tokenizer, source.load(dataset, split)["text"], tokens)
     streams = read if ORIGINS[dataset].apart else [torch.cat(read)]
@@ -43,7 +48,7 @@ def text_cross_entropy(
     windows = [window for window in cut if len(window) > 1]
     if not windows:
         raise UserError(
-            f"{source.origin_of(dataset)} ({split}) has fewer than the 2 tokens that general text is measured on; "
+            f"{source.origin_of(dataset)} ({split}) has fewer than the 2 tokens that measuring general text needs; "
             "put more text there."
         )
     with evaluating(model):
@@ -53,7 +58,7 @@ def text_cross_entropy(
 
 
 def _groups(windows: Sequence[torch.Tensor], batch_tokens: int) -> Iterator[torch.Tensor]:
-    """Windows (B, L) of one length each, the longest first."""
+    """Batches (B, L) of windows of equal length, the longest windows first."""
     for length in sorted({len(window) for window in windows}, reverse=True):
         alike = [window for window in windows if len(window) == length]
         step = max(1, batch_tokens // length)
@@ -62,7 +67,7 @@ def _groups(windows: Sequence[torch.Tensor], batch_tokens: int) -> Iterator[torc
 
 
 def _first(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], tokens: int) -> list[torch.Tensor]:
-    """Token ids of the first texts, ``tokens`` in all."""
+    """Token ids of the first texts, ``tokens`` tokens in total."""
     found: list[torch.Tensor] = []
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False)[:tokens]

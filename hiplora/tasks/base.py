@@ -131,7 +131,7 @@ class Task(Corpus):
         return self
 
     def already_in_turns(self, source: Source, split: str) -> bool:
-        """Whether prompts are in the chat template's form already, so that ``model.chat_template`` does not wrap them."""
+        """Whether prompts are in the chat template's form already: ``model.chat_template`` does not wrap these."""
         return False
 
     @property

@@ -159,7 +159,7 @@ def test_no_subject_stands_in_the_probes() -> None:
     assert not [subject for subject, run in subjects.items() if run in runs]
 
 
-@pytest.mark.parametrize(("line", "told"), [("{", "line 2 is no JSON"), ('{"id": "a"}', "line 2 lacks answers, ")])
+@pytest.mark.parametrize(("line", "told"), [("{", "line 2 is not JSON"), ('{"id": "a"}', "line 2 lacks answers, ")])
 def test_a_broken_row_is_told_by_file_and_line(tmp_path: Path, line: str, told: str) -> None:
     path = tmp_path / "edits.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n", encoding="utf-8")
@@ -168,5 +168,5 @@ def test_a_broken_row_is_told_by_file_and_line(tmp_path: Path, line: str, told: 
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         items(tmp_path / "none.jsonl")

@@ -139,8 +139,8 @@ def refused(folder: Path | None, *names: str, retain: tuple[str, ...] = ()) -> s
 def test_a_task_that_could_not_be_scored_is_refused_before_anything_is_computed(folder: Path, monkeypatch) -> None:
     check(LmTasks(tasks=("toys", "toy_last"), include_path=str(folder), retain=("toy_last/acc",)), positions=512)
     assert "toy_choise, which is neither below evaluation.include_path nor" in (said := refused(folder, "toy_choise"))
-    assert "near are toy_choice" in said
-    assert "near are hellaswag" in refused(None, "helaswag")
+    assert "similar names are toy_choice" in said
+    assert "similar names are hellaswag" in refused(None, "helaswag")
     assert "lm-eval could not load arc_easy" in (said := refused(None, "arc_easy"))
     assert "It reads allenai/ai2_arc: if that is on the Hub, connect to it once." in said
     assert "without a sandbox" in refused(None, "humaneval")

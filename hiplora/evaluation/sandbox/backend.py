@@ -1,4 +1,4 @@
-"""A backend: how one sandboxed process is started with nothing of ours but what it needs."""
+"""Base class of sandbox backends: starts one sandboxed process that inherits only what it needs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One way to confine. ``name`` goes into the record.
+    """One way to confine a process. ``name`` goes into the record.
 
-    The outside is given by ``command``, which a subclass defines; ``landlock`` (the paths that stay readable)
-    and ``seccomp`` (a BPF program) are what a process does to itself before the candidate's first line.
+    ``command``, which a subclass defines, confines from outside. ``landlock`` (the paths that stay readable) and
+    ``seccomp`` (a BPF program) are restrictions that the process applies to itself before it runs the candidate.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Backend:
 
     @contextmanager
     def start(self, role: str, job: dict[str, Any], *, timeout: float, fds: tuple[int, ...]) -> Iterator[Process]:
-        """A process that plays ``role`` and inherits ``fds`` alone; ended on leaving the context.
+        """A process in ``role`` that inherits only ``fds`` and its settings; it is killed when the context ends.
 
         Raises OSError when no process can be started at all.
         """
         settings = self._settings(role, job, timeout)
         with ExitStack() as stack:
-            # A file, unlike a pipe, takes a job of any size at once.
+            # Unlike a pipe, a file takes a job of any size without a reader.
             file = stack.enter_context(TemporaryFile())
             codec.send(file.fileno(), settings)
             file.seek(0)
@@ -73,7 +73,7 @@ class Backend:
             "role": role,
             "job": job,
             "limits": self.limits(timeout),
-            # A namespace has numbers of its own.
+            # Process ids inside a namespace differ from ours.
             "parent": None if self.has_keeper else os.getpid(),
             "landlock": None if self.landlock is None else list(self.landlock),
             "seccomp": self.seccomp,

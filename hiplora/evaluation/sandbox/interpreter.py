@@ -1,4 +1,4 @@
-"""The interpreter a sandboxed process runs, and the files it needs to be able to read."""
+"""The interpreter that a sandboxed process runs, and the files that it must be able to read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cac
 
 
 def executable() -> str:
-    """The base interpreter: a virtual environment's own lies in the project."""
+    """The base interpreter, because that of a virtual environment may be inside the project."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 

@@ -1,4 +1,4 @@
-"""Pipes with a definite end of life, and messages read from one under a deadline."""
+"""Pipes that are closed reliably, and messages read from one with a deadline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pipe:
         self.close(*self._open)
 
     def close(self, *ends: int) -> None:
-        """Close our copies of these ends, so that the process at the other sees when its partner goes."""
+        """Close our copies of these ends, so that each process notices when its partner ends."""
         for end in ends:
             self._open.remove(end)
             os.close(end)

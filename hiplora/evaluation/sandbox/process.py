@@ -1,4 +1,4 @@
-"""A sandboxed process as its parent sees it, ended so that nothing stays behind."""
+"""A sandboxed process as its parent sees it; ending it leaves no process behind."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Process:
         self._spawned, self._errors, self._info_fd = spawned, spawned.stderr, info_fd
 
     def complaint(self) -> str:
-        """What was said on standard error before the process was confined."""
+        """The text on standard error from before the process was confined."""
         return _available(self._errors.fileno()).strip()
 
     def end(self) -> None:
         """Kill, reap, and close what was opened.
 
-        A keeper is left to reap what it kept: killed first, it would leave an orphan, and so a zombie for
-        ever wherever process 1 of a container does not reap.
+        The keeper must reap its child: if it were killed first, the child would stay a zombie in a container whose
+        process 1 does not reap.
         """
         try:
-            # While the keeper has not ended, the number it gave means the process it keeps.
+            # While the keeper lives, the process id it reported is that of its child.
             if self._info_fd is not None and self._spawned.poll() is None:
                 self._end_kept(_available(self._info_fd))
         finally:
-            # While the leader is not reaped its number is its group's, and nobody else reaps it.
+            # Until the leader is reaped, which only we do, its process id is the id of its group.
             if self._spawned.poll() is None:
                 os.killpg(self._spawned.pid, signal.SIGKILL)
             self._spawned.wait()

@@ -50,7 +50,7 @@ def build_filter(*, writable: bool, machine: str | None = None) -> bytes:
     """The program, as the kernel's array of ``struct sock_filter``.
 
     ``writable`` lets files be created, changed and removed, for where mounts confine that to a scratch
-    area. Without it no file opens for writing at all: Landlock before its third version does not see O_TRUNC.
+    area. Without it no file opens for writing at all, because Landlock before version 3 does not check O_TRUNC.
     Raises Unavailable for a processor whose calls are not listed.
     """
     machine = machine or platform.machine()
@@ -82,7 +82,7 @@ def _allowed(machine: str, writable: bool) -> list[int]:
 
 
 def _conditions(writable: bool) -> list[Condition]:
-    # What was asked of a file is the second argument of open and the third of openat.
+    # The flags are the second argument of open and the third of openat.
     opening = [
         Condition(call, argument, 0 if writable else _OPEN_FOR_CHANGE, (0,))
         for call, argument in (("open", 1), ("openat", 2))

@@ -1,4 +1,4 @@
-"""No confinement: for users who ask for it by name; the record says so."""
+"""No confinement, only for users who ask for it by name; the record says so."""
 
 from __future__ import annotations
 

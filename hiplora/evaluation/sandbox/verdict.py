@@ -1,4 +1,4 @@
-"""What is asked of the sandbox and what it answers."""
+"""The sandbox's input, a check, and its output, a verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Check:
 
     @property
     def program(self) -> str:
-        """What the candidate's process runs."""
+        """The program that the candidate's process runs."""
         return self.prompt + self.completion
 
     @property

@@ -1,7 +1,7 @@
 """The process that runs model-written code: it knows the program and the arguments, never the test.
 
-It is believed in nothing. Whatever the candidate's code does to this interpreter, all that leaves is bytes
-that the checker decodes into plain values.
+Nothing that it says is trusted. Whatever the candidate's code does to this interpreter, only bytes leave it, and
+the checker decodes them into plain values.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ def _answer(fd: int, reply: Reply) -> None:
 
 
 def _raised(error: BaseException) -> Reply:
-    """The names of the exception's class and of those it derives from: a test may expect any of them."""
+    """The names of the exception's class and its base classes, because a test may expect any of them."""
     return "raised", [kind.__name__ for kind in type(error).__mro__], str(error)[:300]

@@ -1,8 +1,8 @@
 """The process that holds the test and the nonce: it calls the candidate through a pipe and judges values.
 
 ``check(candidate)`` runs here, on benchmark text only. ``candidate`` is a stand-in that sends its arguments
-to the other process and returns exact built-in values, so a comparison is Python's own; the nonce that makes
-a verdict valid never leaves this process but for the parent.
+to the other process and returns exact built-in values, so a comparison is Python's own. The nonce that makes a
+verdict valid leaves this process only to the parent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """The candidate can no longer be asked. Not an Exception: a test must not catch it by accident."""
+    """The candidate's process no longer answers. Not an Exception, so that a test does not catch it by accident."""
 
 
 class CandidateError(Exception):
-    """The candidate raised something that is no exception that a test may catch, such as SystemExit."""
+    """The candidate raised something that a test must not catch, such as SystemExit."""
 
 
 class Candidate:
@@ -66,7 +66,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _exception(names: list[str], text: str) -> Exception:
-    """An exception of the first of these classes that is Python's own, under the first of the names."""
+    """An exception derived from the first of these classes that is built in, named as the first of the names."""
     for name in names:
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _AWKWARD:
@@ -74,12 +74,12 @@ def _exception(names: list[str], text: str) -> Exception:
     return CandidateError(f"{names[0]}: {text}")
 
 
-# Built from more than a message.
+# Their constructors need more than a message.
 _AWKWARD = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, ExceptionGroup)
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Say when both processes are ready, then send the nonce, a status and a detail."""
+    """Report when both processes are ready, then judge and send the nonce, a status and a detail."""
     candidate = Candidate(requests=job["requests"], replies=job["replies"])
     candidate.reply()
     codec.send(job["verdict"], "ready")

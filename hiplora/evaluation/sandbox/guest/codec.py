@@ -1,4 +1,4 @@
-"""Plain values as bytes, and bytes as plain values: the only language spoken across the sandbox.
+"""Plain values as bytes, and bytes as plain values: the only messages that cross the sandbox.
 
 A value is a tag, a length and a payload; containers hold further values. Decoding builds nothing but exact
 types of Python's own, so whatever sits at the other end, ``==`` on the result is Python's own. Pickle would run the
@@ -26,11 +26,11 @@ MAX_FRAME = 16 * 2**20
 
 
 class NotPlain(TypeError):
-    """A value that is not built of plain types, and so cannot cross."""
+    """A value that is not built of plain types, and so cannot be sent."""
 
 
 class Malformed(ValueError):
-    """Bytes that no honest sender writes."""
+    """Bytes that :func:`encode` never writes."""
 
 
 def encode(value: Any) -> bytes:
@@ -92,7 +92,7 @@ def _pack(tag: bytes, payload: bytes) -> bytes:
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Whether the value is of a class in a module that takes long to import, and that its owner has imported."""
+    """Whether the value is of a class in a module that is slow to import; if it is, the module is imported already."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(value, kind)
 
