@@ -69,11 +69,11 @@ def generate(
     asked = [Request(w.prompt, uniforms(w.prompt, copies=w.copies, decoding=decoding)) for w in wanted]
     ending = Ending(model, tokenizer, decoding)
     waiting = [Branch(owner, list(range(item.copies)), []) for owner, item in enumerate(wanted)]
-    room = _room(model) if reads_trees(model) else None
+    capacity = _cache_tokens(model) if reads_trees(model) else None
     while waiting:
         waiting.sort(key=lambda branch: _length(asked, branch), reverse=True)
         longest = _length(asked, waiting[0]) + decoding.max_new_tokens
-        slots = sum(len(branch.copies) for branch in waiting) if room is None else max(1, room // longest)
+        slots = sum(len(branch.copies) for branch in waiting) if capacity is None else max(1, capacity // longest)
         count = _admitted(waiting, slots)
         batch = _Batch(
             model,
@@ -115,7 +115,7 @@ def _admitted(waiting: Sequence[Branch], slots: int) -> int:
     return count
 
 
-def _room(model: nn.Module) -> int:
+def _cache_tokens(model: nn.Module) -> int:
     """Number of tokens whose keys and values fit into memory."""
     lm = causal_lm(model)
     return _cache_bytes(model) // bytes_per_token(lm.get_decoder().config, element=lm.dtype.itemsize)
@@ -159,9 +159,9 @@ class _Batch:
         if self.cached:
             self._fill()
         else:
-            self._read_anew()
+            self._read_whole()
 
-    def _read_anew(self) -> None:
+    def _read_whole(self) -> None:
         """Compute the last hidden state of every branch from the whole sequence, without a cache."""
         states: dict[int, Tensor] = {}
         for rows in batches(alone([Encoded(path, [0]) for path in self._paths()]), tokens=self.batch_tokens):
@@ -201,7 +201,7 @@ class _Batch:
         if self.live and self.cached:
             self._forward()
         elif self.live:
-            self._read_anew()
+            self._read_whole()
         return over
 
     def _draw(self) -> list[tuple[int, Branch]]:

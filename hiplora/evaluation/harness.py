@@ -215,9 +215,11 @@ def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: _finite(entry[name]) for name in entry["metrics"]}
     kept = {name: value for name, value in values.items() if value is not None}
     outputs = [answer for answers in entry["resps"] for answer in answers]
-    told = {"text": outputs[0]} if isinstance(outputs[0], str) else {"log_probs": [_log_prob(each) for each in outputs]}
+    given = (
+        {"text": outputs[0]} if isinstance(outputs[0], str) else {"log_probs": [_log_prob(each) for each in outputs]}
+    )
     hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
-    return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **told, **kept, **hashes}
+    return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
 
 
 def _log_prob(answer: Any) -> float:

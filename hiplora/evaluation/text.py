@@ -60,10 +60,10 @@ def text_cross_entropy(
 def _groups(windows: Sequence[torch.Tensor], batch_tokens: int) -> Iterator[torch.Tensor]:
     """Batches (B, L) of windows of equal length, the longest windows first."""
     for length in sorted({len(window) for window in windows}, reverse=True):
-        alike = [window for window in windows if len(window) == length]
+        equal = [window for window in windows if len(window) == length]
         step = max(1, batch_tokens // length)
-        for start in range(0, len(alike), step):
-            yield torch.stack(alike[start : start + step])
+        for start in range(0, len(equal), step):
+            yield torch.stack(equal[start : start + step])
 
 
 def _first(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], tokens: int) -> list[torch.Tensor]:

@@ -109,8 +109,8 @@ class Task(Corpus):
 
     def trained(self) -> dict[str, Any]:
         """What identifies a training on this task; how the benchmark is scored does not enter."""
-        told = {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
-        return told if self.ends else told | {"ends": False}
+        fields = {"name": self.name, "version": self.version, "form": self.form, "target": self.target}
+        return fields if self.ends else fields | {"ends": False}
 
     def training_reads(self, source: Source) -> dict[str, str]:
         return source.reads(self.trains_on)

@@ -105,8 +105,13 @@ class Custom(ChoiceTask):
     def trained(self) -> dict[str, Any]:
         """The form, the columns and which rows are kept out of training; files enter the id by their digests."""
         kept = [part for part, own in (("validation", self.validation_file), ("test", self.test_file)) if own is None]
-        told = {"columns": self.columns.identity(), "layout": self.layout, "held_out": self.held_out, "kept_out": kept}
-        return super().trained() | told | {"choosing": self.choosing, "end": self._end}
+        fields = {
+            "columns": self.columns.identity(),
+            "layout": self.layout,
+            "held_out": self.held_out,
+            "kept_out": kept,
+        }
+        return super().trained() | fields | {"choosing": self.choosing, "end": self._end}
 
     @property
     def _end(self) -> str:

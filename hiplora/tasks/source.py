@@ -180,8 +180,8 @@ class Source:
         if self._folder_root(dataset) is not None:
             part = self._part(dataset, split)
             path = self._file(dataset, part.split)
-            lent = self.data.name == "local" and path.parents[1] == self._mini
-            return f"{dataset}/{part}{' of the mini data' if lent else ''}", sha256(path)
+            borrowed = self.data.name == "local" and path.parents[1] == self._mini
+            return f"{dataset}/{part}{' of the mini data' if borrowed else ''}", sha256(path)
         # The commit determines which splits exist, and so where validation comes from: no need to look them up.
         name = "/".join(filter(None, (origin.hub_id, origin.subset, split)))
         if self.data.root is None:

@@ -23,7 +23,7 @@ def main(settings_fd: int) -> None:
     os.close(settings_fd)
     del sys.path[0]
     lockdown.confine(settings)
-    # Standard error told the parent about the start; from here on what is printed goes nowhere.
+    # The parent read stderr during the start; from here on, output is discarded.
     os.dup2(1, 2)
     os.environ.clear()
     ROLES[settings["role"]](settings["job"])
