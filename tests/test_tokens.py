@@ -93,7 +93,7 @@ def test_the_token_that_ends_a_turn_ends_what_is_written(tmp_path: Path) -> None
     ("template", "words"),
     [
         (None, "has no chat template; leave model.chat_template out"),
-        (CHAT.replace("assistant\n{% endif", "helper\n{% endif"), "does not put an answer after its own prompt"),
+        (CHAT.replace("assistant\n{% endif", "helper\n{% endif"), "does not put an answer behind its own prompt"),
     ],
 )
 def test_a_template_that_cannot_be_used(tmp_path: Path, template: str | None, words: str) -> None:
