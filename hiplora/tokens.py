@@ -57,7 +57,7 @@ def speak_in_turns(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     whole = str(tokenizer.apply_chat_template(answered, tokenize=False))
     if not whole.startswith(f"{prompt}y"):
         raise UserError(
-            f"The chat template of {tokenizer.name_or_path} does not put an answer behind its own prompt; leave "
+            f"The chat template of {tokenizer.name_or_path} does not put an answer after its own prompt; leave "
             "model.chat_template out."
         )
     ids = tokenizer.encode(whole[len(prompt) + 1 :], add_special_tokens=False)

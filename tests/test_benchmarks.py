@@ -128,4 +128,4 @@ def test_animals_are_what_wordnet_says(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "animals.csv").write_text("animal,kind\nstone,bird\ncrow,bird\n")
     found = build_facts.animal_rows(build_facts.WordNet(tmp_path), tmp_path / "animals.csv")
     assert found == [["crow", "bird"]]
-    assert "stone is no bird" in capsys.readouterr().err
+    assert "stone is not a bird" in capsys.readouterr().err

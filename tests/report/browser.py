@@ -109,7 +109,7 @@ class Browser:
 def browser() -> Iterator[Browser]:
     """A browser that is gone when the block ends."""
     to_browser, to_us = os.pipe(), os.pipe()
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         words = [
             str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--no-first-run",

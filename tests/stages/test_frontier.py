@@ -273,5 +273,5 @@ def test_what_is_typed_becomes_a_scaled_score(configured: Callable[..., Config])
     with pytest.raises(UserError, match=r"training\.snapshots\.0=1\.5 must be below 1"):
         configured("training.snapshots=[1.5]")
     assert isinstance(frontier(plain, train, **ITEMS), Frontier)
-    with pytest.raises(UserError, match="the backbone's has none"):
+    with pytest.raises(UserError, match="the backbone's takes neither"):
         frontier(plain, train, **ITEMS).but(scales=(), fractions=())
