@@ -189,7 +189,7 @@ def test_without_a_level_there_is_no_selection(configured: Configured) -> None:
     [
         (
             ["pipeline.methods.proj.stages=[['method.k=8'],['method.r=2']]"],
-            "tries values of method.r, which its start does not set",
+            "values of method.r, which its start does not set",
         ),
         (["pipeline.methods.proj.stages=[['method.gamma=8']]"], "method.gamma"),
         (["pipeline.task=none"], "none is no benchmark"),
