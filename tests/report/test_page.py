@@ -8,17 +8,21 @@ from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from hiplora.compose import compose_cached
 from hiplora.evaluation.retention import retention
 from hiplora.pipelines.base import scores, training
 from hiplora.report.__main__ import main
 from hiplora.report.bare import Bare
+from hiplora.report.cards import fill_cards
 from hiplora.report.page.drawing import pareto
 from hiplora.report.page.groups import grouped
+from hiplora.report.page.settings import Defaults
 from hiplora.report.runs.shelf import FIRST, Shelf
 from hiplora.stages.sources import Backbone
 from tests.report.browser import CHROMIUM, Browser, browser
@@ -187,9 +191,36 @@ def test_a_score_is_compared_with_its_own_backbone_and_data(tmp_path, monkeypatc
         else:
             asked["benchmarks"][0]["scoring"] = "other"
         assert bare.of(adapted.model_copy(update={"asked": asked})) is None, other
+    own = copy.deepcopy(adapted.asked)
+    own["of"]["train"]["task"] = {"name": "custom", "version": 1}
+    own["of"]["train"]["training"]["steps"] += 1
+    settings = Defaults(simulation.settings).of(adapted.model_copy(update={"asked": own}))
+    assert settings.words == f"steps={own['of']['train']['training']['steps']}"
+    assert settings.reason == ""
     fewer = copy.deepcopy(adapted.asked)
     fewer["benchmarks"].pop()
     assert bare.of(adapted.model_copy(update={"asked": fewer})) == base
+
+
+def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    stage = scores(simulation.config, training(simulation.config))
+    limited = stage.but(evaluation=stage.evaluation.but(limit=3))
+    base = simulation.record(stage.but(of=Backbone(model=simulation.config.model)))
+    store = SimpleNamespace(
+        current=lambda key: simulation.made.get(key[0]),
+        artefact=lambda record: tmp_path,
+        samples=Shelf(simulation.folder).samples,
+    )
+    for of, there in ((limited, False), (stage, True)):
+        fill_cards([SimpleNamespace(stage=of, record=simulation.record(of))], store)
+        assert (tmp_path / "README.md").is_file() is there
+    found = {(r.dataset_name, r.metric_type): r for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
+    after = simulation.record(stage).result.benchmarks
+    assert {name for name, _ in found} == after.keys()
+    for (name, metric), result in found.items():
+        assert result.metric_value == pytest.approx(after[name][metric], abs=1e-6)
+    assert f"| gsm8k | nll | {base.result.benchmarks['gsm8k']['nll']:.3f} |" in (tmp_path / "README.md").read_text()
 
 
 def test_refusals(elsewhere, capsys):
