@@ -48,7 +48,7 @@ def facts(run: Run, bare: Bare) -> Facts | None:
         return None
     task = run.task or own_benchmark(record)
     base = bare.of(record)
-    shared = {"task": task, "plot": plotted_with(record, task or "")}
+    shared: dict[str, Any] = {"task": task, "plot": plotted_with(record, task or "")}
     if isinstance(record.result, Frontier) and task is not None:
         return replace(_of_frontier(record, base, task), **shared)
     assert isinstance(record.result, Scores)
