@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hiplora import HipLoraConfig, models
 from hiplora.errors import UserError
+from hiplora.evaluation.harness_lm import HarnessLM
+from hiplora.evaluation.lm import InMemoryLM
 from hiplora.merging import configured
 from hiplora.models import Model
 from hiplora.parts import Parts
@@ -86,6 +88,17 @@ def saved(base: Path, out: Path, config: Any, *, seed: int = 1, start: Path | No
     return inside
 
 
+def check_scored(model: Any, tokenizer: Any, expected: Tensor) -> None:
+    """The benchmarks' scores and lm-eval's are log-likelihoods under the expected logits."""
+    ids, log_probs = IDS[0].tolist(), expected[0].log_softmax(-1)
+    wanted = sum(float(log_probs[place - 1, ids[place]]) for place in range(4, len(ids)))
+    for kind in (InMemoryLM, HarnessLM):
+        (scored,) = kind(model, tokenizer, batch_tokens=64, progress=False)._loglikelihood_tokens(
+            [(None, ids[:4], ids[4:])], disable_tqdm=True
+        )
+        assert scored[0] == pytest.approx(wanted, abs=1e-3)
+
+
 def model_of(base: Path) -> Model:
     options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "target_modules": ("q_proj",), "revision": None}
     return Model(name="tiny", source="folder", path=str(base), **options)
@@ -102,6 +115,8 @@ def check_put_on(source: Any, expected: Tensor) -> dict[str, Any]:
     with source.on(backbone, JOB) as loaded:
         torch.testing.assert_close(logits(loaded.model), expected, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(expected, before, atol=1e-3), "the adapter does something"
+        check_scored(loaded.model, backbone.tokenizer, expected)
+        torch.testing.assert_close(logits(loaded.model), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(logits(model), before)
     after = dict(model.named_parameters(remove_duplicate=False))
     assert all(after[name] is parameter and torch.equal(parameter, values[name]) for name, parameter in held.items())
@@ -113,6 +128,11 @@ def test_what_peft_saved_gives_its_outputs(kind: str, base: Path, tmp_path: Path
     expected = saved(base, tmp_path / "a", KINDS[kind])
     report = check_put_on(Folder(model=model_of(base), path=str(tmp_path / "a")), expected)
     assert ("trained_beside" in report) == (kind in ("head", "embedding and norms", "tokens"))
+
+
+def test_a_head_in_memory_is_scored_as_peft_applies_it(base: Path, tmp_path: Path) -> None:
+    expected = saved(base, tmp_path / "a", KINDS["head"])
+    check_scored(PeftModel.from_pretrained(plain(base), tmp_path / "a"), tiny_tokenizer(), expected)
 
 
 def test_layers_that_are_stored_transposed(conv1d: Path, tmp_path: Path) -> None:
