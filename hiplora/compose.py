@@ -56,9 +56,17 @@ def _plain(config: DictConfig, *, missing: bool = False) -> dict[str, Any]:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{error.full_key}: {reason}; name a key of this configuration in ${{…}}.") from None
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a field"
+        key = _typed(getattr(error, "full_key", None) or "a field", config)
         raise UserError(f"{key} has no value; add {key}=… to the command.") from None
     return raw
+
+
+def _typed(key: str, config: DictConfig) -> str:
+    """A key of the configuration as it is typed on the command line: ``adapter`` for ``pipeline.adapter``."""
+    group, _, field = key.partition(".")
+    if group != "pipeline" or not field:
+        return key
+    return pipeline_class(str(config.pipeline.name)).typed_as(field)
 
 
 SECTIONS: dict[str, type[Options]] = {

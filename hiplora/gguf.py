@@ -5,11 +5,13 @@ torch and transformers are not imported until a file is converted.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hiplora.disk import default_cache_dir, intact, lock, new_folder, seal
 from hiplora.errors import UserError
@@ -70,14 +72,8 @@ def _parsed_once() -> Iterator[None]:
     every module, which together takes more than half of the time of a conversion.
     """
     import gguf
-    import numpy as np
 
-    class Reader(gguf.GGUFReader):
-        """Slices a plain view of the file: slicing a memmap a hundred thousand times is slow."""
-
-        data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
-
-    quick = {"GGUFReader": cache(Reader), "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
+    quick = {"GGUFReader": _header, "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
     theirs = {name: getattr(gguf, name) for name in quick}
     try:
         for name, call in quick.items():
@@ -89,10 +85,40 @@ def _parsed_once() -> Iterator[None]:
 
 
 @cache
+def _header(path: str) -> Any:
+    """A parsed GGUF. It slices a plain view of the file: slicing a memmap a hundred thousand times is slow."""
+    import numpy as np
+    from gguf.gguf_reader import GGUFReader
+
+    class Reader(GGUFReader):
+        data = property(lambda self: self.view, lambda self, file: setattr(self, "view", np.asarray(file)))
+
+    return Reader(path)
+
+
 def positions(path: Path) -> int | None:
     """The context length (positions) in a GGUF's header, which its conversion keeps; None without one."""
+    return _field(path, ".context_length")
+
+
+def matrices(path: Path, like: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes (out, in) in a GGUF's header of modules like the given ones, at every layer, by transformers' names.
+
+    Args:
+        like: names of modules; a layer's number in them stands for every layer.
+    """
     import gguf
 
-    fields = gguf.GGUFReader(path).fields
-    found = [field.contents() for name, field in fields.items() if name.endswith(".context_length")]
+    count, kind = _field(path, ".block_count") or 0, _header(str(path)).fields["general.architecture"].contents()
+    architecture = next((each for each, name in gguf.MODEL_ARCH_NAMES.items() if name == kind), None)
+    if architecture is None:
+        return {}
+    theirs = gguf.get_tensor_name_map(architecture, count)
+    stored = {each.name: tuple(int(size) for size in reversed(each.shape)) for each in _header(str(path)).tensors}
+    names = {re.sub(r"\.\d+\.", f".{layer}.", name, count=1) for name in like for layer in range(count)}
+    return {name: stored[key] for name in sorted(names) if (key := f"{theirs.get_name(name)}.weight") in stored}
+
+
+def _field(path: Path, end: str) -> int | None:
+    found = [field.contents() for name, field in _header(str(path)).fields.items() if name.endswith(end)]
     return int(found[0]) if found else None

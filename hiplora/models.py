@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -181,6 +182,16 @@ def checkpoint(model: Model) -> Path | None:
         return folder if (folder / "config.json").is_file() else None
     path = cached_file(model.path, "config.json", revision=_commit(what))
     return None if path is None else path.parent
+
+
+def matrices(model: Model, like: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes that :func:`hiplora.gguf.matrices` finds; none for a backbone that is no GGUF."""
+    return gguf.matrices(_packaged_file(model), like) if model.source == "packaged" else {}
+
+
+def called(model: Model) -> str:
+    """The backbone in a message: a folder by its path, any other by its name."""
+    return model.path if model.source == "folder" else model.name
 
 
 def based_on(model: Model, name: str, revision: str | None) -> Model:

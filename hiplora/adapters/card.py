@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LICENCE = "# license: yours to choose before you publish this; https://huggingface.co/docs/hub/repositories-licenses"
 OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
-UNNAMED = "BACKBONE"  # placeholder in the card's code where no backbone is named
+UNNAMED = "BACKBONE"  # placeholder in the card's code for a backbone that has no name on the Hub
+NO_BASE = "# base_model: yours to add, the backbone's name on the Hub (owner/name), which is not known here"
+BASE = re.compile(r"^base_model: (\S+)$", re.MULTILINE)
 FOLDED = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
@@ -61,19 +64,29 @@ def write_card(folder: Path, card: Card) -> None:
 def render(folder: Path, card: Card) -> str:
     """The text of a card: metadata in YAML, description, settings, scores, how to load it, licence."""
     config = read_config(folder) if (folder / ADAPTER_CONFIG).is_file() else {}
-    named = _hub_name(card.base or config.get("base_model_name_or_path"))
+    given = card.base or config.get("base_model_name_or_path")
+    named = hub_name(given)
     sections = [
         f"# {card.title}\n\n{card.about}",
         _table("Settings", ("Setting", "Value"), [(name, str(value)) for name, value in card.settings.items()]),
         _scores(card.scores),
-        _loading(folder, config, named or UNNAMED),
+        _loading(config, named or UNNAMED, folder=None if named or given is None else Path(given).name),
         "## Licence\n\nNot chosen yet: whoever publishes this adds `license:` above. The backbone's licence and that "
         "of the data may bind it.",
     ]
-    return f"---\n{_metadata(card, config, named)}\n{LICENCE}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    comments = "\n".join([*([] if named else [NO_BASE]), LICENCE])
+    return f"---\n{_metadata(card, config, named)}\n{comments}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _hub_name(base: str | None) -> str | None:
+def base_in_card(folder: Path) -> str | None:
+    """The backbone's name on the Hub according to the card of a folder; None without such a card."""
+    path = folder / CARD
+    head = path.read_text(encoding="utf-8", errors="replace").split("\n---\n")[0] if path.is_file() else ""
+    found = BASE.search(head)
+    return hub_name(found[1]) if found else None
+
+
+def hub_name(base: str | None) -> str | None:
     """The name of a backbone on the Hub; None for a folder, because a card must not publish a local path."""
     return base if base is not None and HUB.fullmatch(base) and not Path(base).exists() else None
 
@@ -129,15 +142,16 @@ def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _loading(folder: Path, config: Mapping[str, Any], base: str) -> str:
-    """The section on loading the folder, with hiplora and without."""
+def _loading(config: Mapping[str, Any], base: str, *, folder: str | None) -> str:
+    """The section on loading the folder, with hiplora and without; ``folder`` names the backbone's, if it is local."""
     if not config:
         return f"## How to load it\n\n{_code(FOLDED)}"
+    where = "" if folder is None else f"`{UNNAMED}` stands for the folder of the backbone, here `{folder}`.\n\n"
     if config.get("peft_type") != OURS:
         stock = _code(STOCK, base=base, folder="FOLDER")
-        return f"## How to load it\n\nA stock PEFT adapter, which needs no hiplora:\n\n{stock}"
+        return f"## How to load it\n\n{where}A stock PEFT adapter, which needs no hiplora:\n\n{stock}"
     return (
-        "## How to load it\n\nWith hiplora, which tells PEFT what HiP-LoRA is:\n\n"
+        f"## How to load it\n\n{where}With hiplora, which tells PEFT what HiP-LoRA is:\n\n"
         f"{_code(REGISTERED, base=base, folder='FOLDER')}\n\n"
         "Without hiplora, once `hiplora-export FOLDER PLAIN` has written the same update as a stock LoRA:\n\n"
         f"{_code(STOCK, base=base, folder='PLAIN')}"

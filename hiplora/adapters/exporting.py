@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from hiplora.adapters.card import Card, write_card
+from hiplora.adapters.card import Card, base_in_card, write_card
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.results import check_result, result_folder
 from hiplora.adapters.writing import write_lora
@@ -70,5 +70,6 @@ def _card(source: Path, config: HipConfig) -> Card:
             "Rank": f"{config.k + config.r}: {config.k} singular directions and a residual of rank {config.r}",
             "Scaling": "1 (lora_alpha is the rank)",
         },
+        base=base_in_card(source),
         tags=("hiplora",),
     )

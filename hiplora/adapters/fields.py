@@ -109,7 +109,7 @@ def _refuse_changing(source: str, config: Mapping[str, Any]) -> list[str]:
     if changing:
         raise UserError(
             f"{source} uses {', '.join(f'{key}={config[key]}' for key in changing)}, which is more than a low-rank "
-            "update of linear layers; such an adapter cannot be merged."
+            "update of linear layers; such an adapter can be neither scored nor merged here."
         )
     return [key for key in odd if key not in changing]
 

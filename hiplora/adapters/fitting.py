@@ -22,23 +22,53 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Module], backbone: str
         UserError: the adapter does not fit. The sentence names the module, both shapes, and the backbone in the
             adapter's configuration.
     """
-    trained_on = f"; its configuration says that it was trained on {adapter.base}" if adapter.base else ""
-    remedy = f"{trained_on}; choose that backbone with model=folder model.path=DIR."
-    for name, update in adapter.updates.items():
-        if name not in modules:
-            raise UserError(f"{adapter.label} adapts {name}, which the backbone {backbone} does not have{remedy}")
-        own = linear_shape(modules[name])
-        if own != update.shape:
-            kind = f"a {type(modules[name]).__name__}" if own is None else str(own)
-            raise UserError(
-                f"{adapter.label} changes {name} by a matrix of {update.shape}, which is {kind} in the backbone "
-                f"{backbone}{remedy}"
-            )
+    own = {name: linear_shape(module) or type(module).__name__ for name, module in modules.items()}
+    check_shapes(adapter.label, adapter.base, {n: each.shape for n, each in adapter.updates.items()}, own, backbone)
+    remedy = f"; {_remedy(adapter.base)}."
     for key, tensor in adapter.trained.tensors.items():
         _check_parameter(adapter, modules, key, tuple(tensor.shape), f"{backbone}{remedy}")
     for name, rows in adapter.trained.tokens.items():
         shape = (max(rows) + 1, *next(iter(rows.values())).shape)
         _check_parameter(adapter, modules, f"{name}.weight", shape, f"{backbone}{remedy}", least=True)
+
+
+def check_shapes(
+    label: str,
+    base: str | None,
+    updates: Mapping[str, tuple[int, ...]],
+    own: Mapping[str, tuple[int, ...] | str],
+    backbone: str,
+) -> None:
+    """Refuse updates of modules that the backbone lacks or has in another shape.
+
+    Args:
+        label: the adapter's name in messages.
+        base: the backbone in its configuration.
+        updates: the shape (out, in) of each update, by module.
+        own: the shape of each of the backbone's matrices, and the class of any other module.
+
+    Raises:
+        UserError: as :func:`check_fits`.
+    """
+    for name, shape in updates.items():
+        if name not in own:
+            raise UserError(f"{label} adapts {name}, which the backbone {backbone} does not have; {_remedy(base)}.")
+        held = own[name]
+        if held != shape:
+            kind = f"a {held}" if isinstance(held, str) else f"of shape {held}"
+            raise UserError(
+                f"{label} changes {name} by a matrix of shape {shape}, but that module of the backbone {backbone} is "
+                f"{kind}; {_remedy(base)}."
+            )
+
+
+def _remedy(base: str | None) -> str:
+    if not base:
+        return "name the backbone that it was trained on, with model=folder model.path=DIR"
+    return (
+        f"its configuration says that it was trained on {base}: leave out model=, which takes that backbone, or type "
+        "model=folder model.path=DIR"
+    )
 
 
 def linear_shape(module: nn.Module) -> tuple[int, ...] | None:

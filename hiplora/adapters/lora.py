@@ -42,11 +42,25 @@ def lora_updates(
     return {name: _update(source, name, part, fields, weights) for name, part in modules.items()}
 
 
+def factor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape (out, in) of the update of each module whose two factors a folder holds."""
+    pairs = {name: [tensors.get(f"{name}.lora_{part}.weight") for part in "BA"] for name in _adapted(tensors)}
+    return {
+        name: (B.shape[0], A.shape[1])
+        for name, (B, A) in pairs.items()
+        if A is not None and B is not None and A.ndim == B.ndim == 2
+    }
+
+
+def _adapted(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [match["module"] for key in tensors if (match := KEY.match(key)) and match["part"] == "A"]
+
+
 def beyond_lora(source: str, key: str, tensor: Tensor) -> UserError:
     """The error for a tensor that is not part of a low-rank update."""
     return UserError(
         f"{source} holds {key} of shape {tuple(tensor.shape)}, which is not a LoRA factor of a linear layer; "
-        "such an adapter cannot be merged."
+        "such an adapter can be neither scored nor merged here."
     )
 
 

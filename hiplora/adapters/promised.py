@@ -17,12 +17,15 @@ _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_p
 
 
 def check_promised(
-    source: str, config: Mapping[str, Any], adapted: Collection[str], model: Skeleton | None
+    source: str, config: Mapping[str, Any], adapted: Collection[str], linear: Collection[str]
 ) -> tuple[str, ...]:
     """Notes on targets without a module in the file; UserError if the file certainly lacks one.
 
     Only the backbone's modules make it certain. Without a backbone, or with one that names its modules differently, the
     model may not have the target: then the result holds a note.
+
+    Args:
+        linear: names of the backbone's linear layers; none without a backbone.
 
     Raises:
         UserError: the file lacks a module of the backbone that the configuration targets.
@@ -33,7 +36,6 @@ def check_promised(
     targets = config.get("target_modules")
     if not targets or targets == "all-linear":
         return ()
-    linear = _linear(model) if model else {}
     if not adapted or not set(adapted) <= set(linear):
         listed = [] if isinstance(targets, str) else targets
         absent = [target for target in listed if not any(_ends(name, target) for name in adapted)]
@@ -41,14 +43,30 @@ def check_promised(
         return (note,) if absent else ()
     missing = sorted(_targeted(config, linear) - set(adapted))
     if missing:
-        raise UserError(
-            f"{source} holds nothing for {missing[0]} ({len(missing)} such), which its target_modules name; the file "
-            "is incomplete, save or fetch it again."
-        )
+        raise UserError(_lacks(source, config, missing, {_layer(name) for name in adapted}))
     return ()
 
 
-def _linear(model: Skeleton) -> dict[str, nn.Module]:
+def _lacks(source: str, config: Mapping[str, Any], missing: list[str], layers: Collection[str | None]) -> str:
+    """The message: another backbone if nothing is missing in the layers that are there, else an incomplete file."""
+    lacks = f"{source} holds nothing for {missing[0]} ({len(missing)} such), which its target_modules name"
+    if any(_layer(name) in layers for name in missing):
+        return f"{lacks}; the file is incomplete, save or fetch it again."
+    base = config.get("base_model_name_or_path")
+    named = f", which is {base} by its configuration" if base else ""
+    return (
+        f"{lacks}, and its own {len(layers)} layers are complete; give the backbone that it was trained on{named} "
+        "(without model= an evaluation takes it), or fetch the adapter again if its file is cut off."
+    )
+
+
+def _layer(name: str) -> str | None:
+    """The number of a module's layer; None outside the layers."""
+    return next((part for part in name.split(".") if part.isdigit()), None)
+
+
+def linear_layers(model: Skeleton) -> dict[str, nn.Module]:
+    """The linear layers of a backbone, by name."""
     from transformers.pytorch_utils import Conv1D
 
     return {name: module for name, module in model.modules.items() if isinstance(module, nn.Linear | Conv1D)}

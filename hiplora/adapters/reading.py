@@ -13,7 +13,7 @@ from hiplora.adapters.fields import KINDS, lora_fields
 from hiplora.adapters.files import ADAPTER_CONFIG, locate, read_config
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.lora import lora_updates
-from hiplora.adapters.promised import check_promised
+from hiplora.adapters.promised import check_promised, linear_layers
 from hiplora.adapters.tensors import read_tensors
 from hiplora.adapters.trained import Trained, split
 from hiplora.adapters.weights import INDEX, SINGLE, Weights
@@ -64,7 +64,8 @@ def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[
         raise UserError(
             f"{source} holds no factors of a low-rank update; the file is incomplete, save or fetch it again."
         )
-    lacking = () if dropped else check_promised(source, config, updates, weights.skeleton if weights else None)
+    built = weights.skeleton if weights else None
+    lacking = () if dropped else check_promised(source, config, updates, linear_layers(built) if built else ())
     return Adapter(
         label=source,
         base=config.get("base_model_name_or_path"),

@@ -133,7 +133,7 @@ def _check_copy(source: str, key: str, tensor: Tensor, parameter: str, weights: 
             f"{source} holds {key}, the backbone's own weight or a trained one; add --backbone DIR to compare."
         )
     if not _is_copy(tensor, parameter, weights):
-        raise UserError(f"{source} holds {key}, which is not the backbone's; such an adapter cannot be merged.")
+        raise UserError(f"{source} holds {key}, which is not the backbone's; save the adapter again without it.")
 
 
 def _is_copy(tensor: Tensor, parameter: str, weights: Weights) -> bool:

@@ -8,7 +8,8 @@ are computed once (:mod:`hiplora.packing`), and generation is ours (:mod:`hiplor
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
@@ -66,7 +67,8 @@ class InMemoryLM(HFLM):
         progress: bool = True,
         parts: Parts | None = None,
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
+        with _heads_kept(model):
+            super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
         self.seed = seed
         self.answers = Answers(model, tokenizer, batch_tokens=batch_tokens, progress=progress, parts=parts)
 
@@ -119,6 +121,20 @@ class InMemoryLM(HFLM):
             for index, text in zip(where, completions, strict=True):
                 texts[index] = text
         return texts
+
+
+@contextmanager
+def _heads_kept(model: Any) -> Iterator[None]:
+    """A context in which the model cannot be re-tied.
+
+    ``HFLM`` ties the weights of any model that it is given. The embedding would then replace a head that an adapter
+    trained (``modules_to_save``) on a tied backbone.
+    """
+    model.tie_weights = lambda: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 def decoding(settings: dict[str, Any], *, seed: int) -> Decoding:

@@ -8,15 +8,22 @@ from typing import Any
 from hiplora.evaluation.lm_tasks import Counted, metric_of
 from hiplora.tasks import ORDER, primary, task_class
 
+Benchmarks = str | Sequence[str] | None
+
+
+def left_out(trained_on: Benchmarks) -> tuple[str, ...]:
+    """The benchmarks that Retain leaves out, from one name, several or None."""
+    return (trained_on,) if isinstance(trained_on, str) else tuple(trained_on or ())
+
 
 def retention(
-    base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: str | None, counts: Sequence[Counted] = ()
+    base: Mapping[str, Any], adapted: Mapping[str, Any], *, trained_on: Benchmarks, counts: Sequence[Counted] = ()
 ) -> dict[str, float | None]:
     """Retain, Retain-NLL and Retain-text of one adapter; lower is better, negative means improved.
 
     Args:
         base, adapted: metrics by benchmark; accuracies as fractions, ``nll`` in nats per token.
-        trained_on: the benchmark to leave out of the means; None leaves out none.
+        trained_on: the benchmark to leave out of the means, or several; None leaves out none.
         counts: what Retain counts instead of the four; Retain-NLL is always over the four.
 
     Returns:
@@ -25,8 +32,8 @@ def retention(
         ``retain_nll`` and ``retain_styled``: ``nll`` and ``styled`` of :func:`forgotten`. ``retain_text``: rise of the
         cross-entropy on general text, in nats per token.
     """
-    others = [task for task in ORDER if task != trained_on]
-    counted = [each for each in counts or map(_benchmark, ORDER) if each.key != trained_on]
+    others = [task for task in ORDER if task not in left_out(trained_on)]
+    counted = [each for each in counts or map(_benchmark, ORDER) if each.key not in left_out(trained_on)]
     falls = [_fall(base, adapted, each) for each in counted]
     lost = forgotten({task: adapted[task]["nll"] - base[task]["nll"] for task in others}, trained_on=trained_on)
     return {
@@ -50,14 +57,14 @@ def _fall(base: Mapping[str, Any], adapted: Mapping[str, Any], each: Counted) ->
     return 100 * (before - after)
 
 
-def forgotten(rises: Mapping[str, float | None], *, trained_on: str | None) -> dict[str, float | None]:
+def forgotten(rises: Mapping[str, float | None], *, trained_on: Benchmarks) -> dict[str, float | None]:
     """Retain-NLL and its parts, from ``rises``: benchmark → rise of the gold answers' NLL over the backbone's.
 
     ``nll`` is Retain-NLL: the mean over the other benchmarks, except those whose likelihood depends on the style of
     answers (word problems); their mean is ``styled``. ``rises`` and ``falls`` are the parts of Retain-NLL from positive
     and from negative changes, and add up to it. None if a benchmark was not measured, or there is none.
     """
-    others = [task for task in ORDER if task != trained_on]
+    others = [task for task in ORDER if task not in left_out(trained_on)]
     plain = [rises.get(task) for task in others if not task_class(task).styled]
     return {
         "nll": _mean(plain),

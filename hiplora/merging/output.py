@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hiplora.adapters.card import Card, write_card
+from hiplora.adapters.card import Card, base_in_card, hub_name, write_card
 from hiplora.adapters.results import MARKER
 from hiplora.adapters.trained import Trained
 from hiplora.adapters.weights import INDEX, Weights, opened
 from hiplora.adapters.writing import dtype_name, refuse_overflow
 from hiplora.disk import json_object
 from hiplora.errors import UserError
+from hiplora.merging.arguments import option_table
 from hiplora.updates import Update
 
 REPORT = "merge_report.json"
@@ -197,9 +198,12 @@ def _fold_file(source: Path, target: Path, edits: _Edits, *, dtype: torch.dtype 
 
 
 def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
-    """Write the card of a merge: inputs, operator, options; no scores, because none were measured."""
+    """Write the card of a merge: inputs, backbone, operator, options; no scores, because none were measured."""
     inputs = [Path(each).resolve().name if Path(each).is_dir() else str(each) for each in report["inputs"]]
-    shown = ("operator", "calibration", "options", "seed", "rank", "relative_error", "dtype", "folded", "untied")
+    shown = ("operator", "calibration", *option_table(), "seed", "rank", "relative_error", "dtype", "folded", "untied")
+    base = report.get("base")
+    named = {f"Adapter {number}": f"`{each}`" for number, each in enumerate(inputs, start=1)}
+    named |= {} if base is None else {"Backbone": f"`{base if hub_name(base) else Path(base).name}`"}
     settings = {name: report[name] for name in shown if report.get(name) is not None}
     what = "A backbone with the merge of these adapters in its weights" if "folded" in report else "A merge of adapters"
     write_card(
@@ -207,11 +211,17 @@ def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
         Card(
             title=f"{report.get('operator', 'merge')} of {len(inputs)} adapters",
             about=f"{what}, written by `{COMMAND}`. All options and errors are in `{REPORT}`. It has not been scored.",
-            settings={f"Adapter {number}": f"`{each}`" for number, each in enumerate(inputs, start=1)} | settings,
-            base=report.get("base"),
+            settings=named | settings,
+            base=hub_name(base) or _agreed(report["inputs"]) or base,
             tags=("hiplora", "merge"),
         ),
     )
+
+
+def _agreed(inputs: Sequence[str]) -> str | None:
+    """The backbone's name on the Hub if the cards of all adapter folders have the same one."""
+    found = {base_in_card(Path(each)) for each in inputs}
+    return found.pop() if len(found) == 1 else None
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:

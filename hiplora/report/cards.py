@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
     """Write the scores of a run into the cards of its adapters, if these are here and are the ones scored.
 
-    Scores on validation are left out. A card that cannot be written causes a note on stderr and stops nothing.
+    Scores on validation, and those of a part of the items (``evaluation.limit``), are left out. A card that cannot be
+    written causes a note on stderr and stops nothing.
     """
     for outcome in outcomes:
         if not isinstance(outcome.stage, Score) or not isinstance(outcome.stage.of, Adapted):
@@ -39,7 +40,8 @@ def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
     """Write the card of one adapter, with the backbone's scores on the same benchmarks where they are known."""
     record, training = (store.current((each.id, where)) for each in (stage, of.train))
     folder = None if training is None else store.artefact(training)
-    if record is None or training is None or folder is None or stage.evaluation.splits != "test":
+    full = stage.evaluation.splits == "test" and stage.evaluation.limit is None
+    if record is None or training is None or folder is None or not full:
         return
     if training.digest == record.needs.get(training.id):
         bare = store.current((stage.but(of=Backbone(model=of.backbone)).id, where))

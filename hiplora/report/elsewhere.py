@@ -27,10 +27,11 @@ def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> lis
     legend = [f"{number} is {path}" for path, number in numbered.items()] if several else []
     base = next(outcome for outcome in scored if outcome.stage.of.role == "backbone").record.result
     lines = [tables(columns), *legend]
-    for outcome in alone:
+    for outcome in scored:
         of, after = outcome.stage.of, outcome.record.result
-        sentence = forgotten(base, after, trained_on=of.trained_on, retain=retain)
-        lines.append(_named(numbered[of.path], several) + sentence)
+        if of.role != "backbone":
+            sentence = forgotten(base, after, trained_on=_trained_on(of), retain=retain)
+            lines.append(_named(_title(outcome, numbered, several), several) + sentence)
     drifted: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.record.result, Drifted)]
     return [*lines, *(_named(numbered[each.stage.of.path], several) + _lies(each.record.result) for each in drifted)]
 
@@ -42,8 +43,14 @@ def _title(outcome: Any, numbered: dict[str, str], several: bool) -> str:
     return "merged" if isinstance(of, MergedFolders) else "base"
 
 
-def _named(number: str, several: bool) -> str:
-    return f"{number}: " if several else ""
+def _trained_on(of: Folder | MergedFolders) -> list[str]:
+    """The benchmarks that Retain leaves out: of a merge, those of all its adapters."""
+    folders = of.adapters if isinstance(of, MergedFolders) else (of,)
+    return [*dict.fromkeys(each.trained_on for each in folders if each.trained_on is not None)]
+
+
+def _named(title: str, several: bool) -> str:
+    return f"{title}: " if several else ""
 
 
 def _lies(drifted: Drifted) -> str:

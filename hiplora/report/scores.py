@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiplora.evaluation.lm_tasks import Counted, LmScore, check_counted, counted, metric_of
-from hiplora.evaluation.retention import retention
+from hiplora.evaluation.retention import Benchmarks, left_out, retention
 from hiplora.stages.results import Metrics, Scores
 
 NORMAL_95 = 1.96  # standard errors on either side
@@ -69,8 +69,8 @@ def _short(value: float | None) -> str:
     return number(value, ".3f" if value is None or abs(value) < 1000 else ".4g")
 
 
-def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: Sequence[str] = ()) -> str:
-    """A sentence with Retain, Retain-NLL and general text; ``trained_on`` None: all benchmarks count.
+def forgotten(base: Scores, adapted: Scores, *, trained_on: Benchmarks, retain: Sequence[str] = ()) -> str:
+    """A sentence with Retain, Retain-NLL and general text over the benchmarks that ``trained_on`` does not name.
 
     Raises:
         UserError: ``retain`` names a metric that was not scored, or one that is better when lower.
@@ -79,13 +79,19 @@ def forgotten(base: Scores, adapted: Scores, *, trained_on: str | None, retain: 
     found = retention(base.every, adapted.every, trained_on=trained_on, counts=counts)
     styled = found["retain_styled"]
     beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
-    over = ", ".join(_counts(adapted, each) for each in counts if each.key != trained_on)
+    left = left_out(trained_on)
+    over = ", ".join(_counts(adapted, each) for each in counts if each.key not in left)
     return (
-        f"Forgotten{f' outside {trained_on}' if trained_on else ''} (lower is better): "
+        f"Forgotten{f' outside {_and(left)}' if left else ''} (lower is better): "
         f"Retain {number(found['retain_pp'], '+.2f')} pp{f' over {over}' if over else ''}, "
         f"NLL {number(found['retain_nll'], '+.3f')}{beside}, "
         f"general text {number(found['retain_text'], '+.3f')} nats per token"
     )
+
+
+def _and(names: Sequence[str]) -> str:
+    """Names as text: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def counted_by(scores: Scores, retain: Sequence[str]) -> list[Counted]:

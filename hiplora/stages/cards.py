@@ -41,7 +41,7 @@ def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) 
         title=f"{made.method.name} on {'+'.join(made.tasks)}, seed {made.seed}",
         about=f"{about} {_of_scores(scores)}".rstrip(),
         settings=_settings(made, result),
-        base=made.model.published_as if made.model.source == "packaged" else None,
+        base=None if made.model.source == "hub" else made.model.published_as,
         tags=("hiplora", made.method.name),
         scores=scores,
     )

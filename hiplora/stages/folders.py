@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -80,17 +80,47 @@ class Folder(Source):
     def check(self) -> None:
         """Refuse an adapter that does not fit the backbone; only the backbone's configuration is read.
 
-        It does nothing before the backbone is downloaded or converted. Raises UserError.
+        A GGUF's header serves before its conversion. A backbone on the Hub must have been downloaded, or nothing is
+        checked. Raises UserError.
         """
-        from hiplora.adapters.fitting import check_fits
+        from hiplora.adapters.fitting import check_fits, linear_shape
         from hiplora.adapters.skeleton import skeleton
 
         folder = models.checkpoint(self.model)
         if folder is None:
+            self._check_header()
             return
-        adapter, built = self.read(), skeleton(folder)
+        built = skeleton(folder)
         if built is not None:
-            check_fits(adapter, built.modules, self.model.name)
+            own = {name: linear_shape(each) or type(each).__name__ for name, each in built.modules.items()}
+            self._check_shapes(own, self._factors())  # first: the adapter of another backbone seems incomplete
+        adapter = self.read()
+        if built is not None:
+            check_fits(adapter, built.modules, models.called(self.model))
+
+    def _check_header(self) -> None:
+        """Compare the modules that a GGUF's header knows; others wait for its conversion."""
+        from hiplora.adapters.promised import check_promised
+
+        updates = self._factors()
+        own = models.matrices(self.model, updates)
+        known = {name: each for name, each in updates.items() if re.sub(r"\.\d+\.", ".0.", name, count=1) in own}
+        if known:
+            self._check_shapes(own, known)
+            check_promised(self.path, read_config(self.folder), known, own)
+
+    def _factors(self) -> dict[str, tuple[int, ...]]:
+        """The shape (out, in) of each update, by module."""
+        from hiplora.adapters.lora import factor_shapes
+        from hiplora.adapters.tensors import read_tensors
+
+        return factor_shapes(read_tensors(self.path, self.folder))
+
+    def _check_shapes(self, own: Mapping[str, Any], updates: Mapping[str, tuple[int, ...]]) -> None:
+        from hiplora.adapters.fitting import check_shapes
+
+        base = read_config(self.folder).get("base_model_name_or_path")
+        check_shapes(self.path, base, updates, own, models.called(self.model))
 
     def read(self) -> Adapter:
         """The adapter in the folder; read once and kept in memory."""
@@ -193,7 +223,7 @@ def _on(
 
     modules = dict(backbone.model.named_modules())
     for adapter in adapters:
-        check_fits(adapter, modules, model.name)
+        check_fits(adapter, modules, models.called(model))
     with replaced(backbone.model, trained), attached(backbone.model, updates, dtype=torch.float32):
         yield
 

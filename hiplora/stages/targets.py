@@ -116,7 +116,7 @@ def _check_linear(model: PreTrainedModel, targets: Sequence[str], chosen: dict[s
     if absent:
         raise UserError(
             f"model.target_modules names {', '.join(absent)}, but no linear layer of this backbone has that name; "
-            f"choose among {', '.join(_known(model))}."
+            f"type model.target_modules={AUTO} for those of its attention, or choose among {', '.join(_known(model))}."
         )
 
 

@@ -78,7 +78,9 @@ def _parse(line: bytes, columns: Mapping[str, Check]) -> dict[str, Any]:
     """The object on a line. Raises ValueError, which says what is wrong with the line."""
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 ({error.reason})") from error
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError('is not a JSON object, such as {"question": …}')

@@ -24,6 +24,7 @@ from hiplora.tasks.form import LETTERS
 from hiplora.tasks.own_rows import Placed
 
 LAYOUTS = {"messages": ("messages",), "instruction": ("instruction", "output"), "prompt": ("prompt", "answer")}
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Columns(Options):
@@ -103,6 +104,12 @@ def _conversation(place: str, row: Mapping[str, Any], columns: Columns, layout: 
         raise UserError(
             f"{place} has {columns.messages}={shown(messages)}, which must be a list of messages with role and "
             "content, both text; repair or remove it."
+        )
+    unknown = next((each["role"] for each in messages if each["role"] not in ROLES), None)
+    if unknown is not None:
+        raise UserError(
+            f"{place} has a message with the role {shown(unknown)}; the roles are {', '.join(ROLES)}: rename it or "
+            "remove the row."
         )
     plain = [{"role": each["role"], "content": each["content"]} for each in messages]
     if len(plain) < 2 or plain[-1]["role"] != "assistant" or not plain[-1]["content"].strip():

@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hiplora.errors import UserError
+from hiplora.tasks.columns import shown
 from hiplora.tasks.files import Stamp, stamp
 
 Placed = tuple[str, Mapping[str, Any]]
 BOM = b"\xef\xbb\xbf"
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # other than the comma, as a csv file may have them
 
 
 def file_rows(path: Path) -> tuple[Placed, ...]:
@@ -55,7 +57,9 @@ def _jsonl(path: Path) -> tuple[Placed, ...]:
 def _object(place: str, line: bytes) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # ValueError also covers bytes that are not UTF-8
+    except UnicodeDecodeError as error:
+        raise _not_utf8(place, error) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not valid JSON ({error}); repair or remove this line.") from None
     if not isinstance(row, dict):
         raise UserError(f'{place} is not a JSON object, such as {{"prompt": …, "answer": …}}; repair this line.')
@@ -68,7 +72,7 @@ def _csv(path: Path) -> tuple[Placed, ...]:
         text = content.decode()
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line} is not UTF-8 ({error.reason}); save the file as UTF-8.") from None
+        raise _not_utf8(f"{path}:{line}", error) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Placed] = []
     try:
@@ -76,16 +80,36 @@ def _csv(path: Path) -> tuple[Placed, ...]:
         twice = [name for name in header if header.count(name) > 1]
         if twice:
             raise UserError(f"{path}:1 names the column {twice[0]} twice; name each column once.")
+        _check_separator(path, header)
         for fields in reader:
             place = f"{path}:{reader.line_num}"
             if fields and len(fields) != len(header):
                 raise UserError(
-                    f"{place} has {len(fields)} fields and the header {len(header)}; put texts with commas in quotes."
+                    f"{place} has {_columns(len(fields))}, but the header has {len(header)} ({', '.join(header)}); "
+                    "give the line a value for each of them, and put texts with commas in quotes."
                 )
             rows += [(place, dict(zip(header, fields, strict=True)))] if fields else []
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num} is not valid CSV ({error}); repair or remove this line.") from None
     return tuple(rows)
+
+
+def _check_separator(path: Path, header: Sequence[str]) -> None:
+    """Refuse a header that another separator than the comma divides."""
+    found = next((each for each in SEPARATORS if len(header) == 1 and each in header[0]), None)
+    if found is not None:
+        raise UserError(
+            f"{path}:1, the header, has one column, {shown(header[0])}; it seems to be separated by "
+            f"{SEPARATORS[found]}, but the separator must be a comma: save the file so."
+        )
+
+
+def _columns(count: int) -> str:
+    return f"{count} column{'' if count == 1 else 's'}"
+
+
+def _not_utf8(place: str, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{place} is not UTF-8 ({error.reason}); save the file as UTF-8.")
 
 
 def _parquet(path: Path) -> tuple[Placed, ...]:

@@ -51,7 +51,9 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> None:
-    """Write the checkpoint of step ``progress["step"]`` and remove all but the ``KEEP`` with the highest steps.
+    """Write the checkpoint of step ``progress["step"]``; of the earlier steps ``KEEP`` - 1 stay, of later ones none.
+
+    Later ones are there if a training started over, or resumed before a torn one.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints do not change.
@@ -74,8 +76,11 @@ def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> 
             _flush_folder(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _steps(folder)[:-KEEP]:
-        shutil.rmtree(old)
+    steps = _steps(folder)
+    reached = [path for path in steps if path <= final]
+    for path in steps:
+        if path not in reached[-KEEP:]:
+            shutil.rmtree(path)
 
 
 def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -50,10 +50,7 @@ def test_an_adapter_of_our_own_has_the_scores_that_its_run_gave_it(run, unnamed,
     assert drift["result"]["measures"] == pytest.approx(measured, rel=1e-4)
     assert str(tmp_path) not in json.dumps([again, drift])
     card = ModelCard.load(folder / "README.md")
-    told = {(r.dataset_name, r.metric_type): r.metric_value for r in card.data.eval_results}
-    assert {key[0] for key in told} == own["result"]["benchmarks"].keys()
-    for (name, metric), value in told.items():
-        assert value == pytest.approx(own["result"]["benchmarks"][name][metric], abs=1e-6)
+    assert card.data.eval_results is None, "the run has scored a part of the items"
     assert str(tmp_path) not in str(card)
 
 
@@ -76,6 +73,8 @@ def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path,
     assert header == ["benchmark", "metric", "base", "1", "2", "merged"]
     assert f"2 is {tmp_path}/b" in done.stdout
     assert done.stdout.count("of its energy in the 32 leading directions") == 2
+    told = [line.partition(": Forgotten ")[0] for line in done.stdout.splitlines() if ": Forgotten " in line]
+    assert told == ["1", "2", "merged"]
     shutil.move(tmp_path / "a", tmp_path / "c")
     again = forked([*unnamed, "pipeline=evaluate", f"adapter={tmp_path}/c", OFF], environment)
     assert again.returncode == 0, again.stderr

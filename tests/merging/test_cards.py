@@ -79,7 +79,26 @@ def test_the_code_in_a_card_loads_what_lies_beside_it(base, tmp_path) -> None:
         card = ModelCard.load(tmp_path / name / "README.md")
         assert str(tmp_path) not in str(card)
         assert card.data.base_model is None, "the backbone lies in a folder"
+        assert "\n# base_model: yours to add" in (tmp_path / name / "README.md").read_text()
+        if name != "folded":
+            assert f"`BACKBONE` stands for the folder of the backbone, here `{base.name}`" in card.text
         assert card.data.library_name == ("transformers" if name == "folded" else "peft")
+
+
+def test_a_merge_and_an_export_name_the_backbone_that_their_sources_name(base, tmp_path) -> None:
+    options: dict[str, Any] = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    for number, name in enumerate(("one", "two")):
+        trained(base, tmp_path / name, HipLoraConfig(r=2, k=3 + number, **options))
+        write_card(tmp_path / name, Card(title="t", about="a", settings={}, base=HUB))
+    export_lora(tmp_path / "one", tmp_path / "plain", backbone=base)
+    words = ["--operator", "ties", "--density", "0.3", "--rank", "4", "--backbone", str(base)]
+    assert main([*(str(tmp_path / name) for name in ("one", "two")), *words, "--out", str(tmp_path / "merged")]) == 0
+    for name in ("plain", "merged"):
+        assert ModelCard.load(tmp_path / name / "README.md").data.base_model == HUB
+    text = (tmp_path / "merged/README.md").read_text()
+    assert "| density | 0.3 |" in text
+    assert f"| Backbone | `{base.name}` |" in text
+    assert str(tmp_path) not in text
 
 
 def test_scores_are_where_the_hub_looks_for_them(base, tmp_path) -> None:

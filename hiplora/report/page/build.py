@@ -47,10 +47,12 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
 
     shown_exhibits = list(exhibits(only, settings, find))
     methods = _methods(views)
+    backbones = list(dict.fromkeys(view.backbone for view in views if view.backbone))
     return render(
         folder=folder,
         first=FIRST,
-        summary=summary(shown_exhibits, runs),
+        summary=summary(shown_exhibits, runs, backbones),
+        several=len(backbones) > 1,
         tables=[each for each in shown_exhibits if each.name in TABLES],
         figures=[each for each in shown_exhibits if each.name in FIGURES],
         views=views,
@@ -88,8 +90,8 @@ def _methods(views: Sequence[View]) -> list[str]:
 
 
 def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.Scatter]:
-    """Scatter plots of learning against forgetting, one panel per task and evaluation."""
-    found: dict[tuple[str, str], list[drawing.Mark]] = {}
+    """Scatter plots of learning against forgetting, one panel per task, evaluation and backbone."""
+    found: dict[tuple[str, str, str, str], list[drawing.Mark]] = {}
     for view in views:
         of = view.facts
         if of is None or of.learned is None or of.retain_text is None:
@@ -98,6 +100,8 @@ def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.S
         words = f"{view.title}: learned {of.learned:.3f}, forgot {of.retain_text:.3f} nats per token"
         words += f" ({view.settings.words})" if view.settings.words else ""
         mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
-        found.setdefault((of.on, view.task), []).append(mark)
-    for (on, task), marks in sorted(found.items()):
-        yield drawing.scatter(f"{task}, scored on {on}" if on != "frontier" else f"{task}, frontier", marks, **PANEL)
+        found.setdefault((of.on, view.task or str(of.task), view.backbone, of.plot), []).append(mark)
+    several = len({backbone for _, _, backbone, _ in found}) > 1
+    for (on, task, backbone, _), marks in sorted(found.items()):
+        title = f"{task}, scored on {on}" if on != "frontier" else f"{task}, frontier"
+        yield drawing.scatter(f"{title}, {backbone}" if several else title, marks, **PANEL)

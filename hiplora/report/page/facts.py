@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hiplora.evaluation.retention import retention
+from hiplora.report.bare import Bare, comparable, plotted_with
 from hiplora.report.matched import point_row
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.runs.shelf import Shelf
@@ -15,19 +17,23 @@ from hiplora.stages.results import Frontier, Metrics, Scores
 from hiplora.tasks import ORDER, TASKS, primary
 
 FRONTIER = "frontier"
+ELSEWHERE = ("folder", "merged_folders")  # adapters trained elsewhere; no record says on what
 
 
 @dataclass(frozen=True)
 class Facts:
     """The numbers of one adapter, None if not measured; ``on`` names the evaluation: test, validation or frontier.
 
-    ``own`` is the headline score in percent, ``learned`` the fall of the own NLL in nats per token, the others are
-    defined by :func:`hiplora.evaluation.retention.retention`. A frontier measures learning on validation and has no
-    ``own``.
+    ``own`` is the headline score of ``task`` in percent, ``learned`` the fall of its NLL in nats per token. The others
+    are defined by :func:`hiplora.evaluation.retention.retention`; for an adapter trained elsewhere they leave out no
+    benchmark. A frontier measures learning on validation and has no ``own``. Facts with the same ``plot`` are
+    comparable.
     """
 
     on: str
     of: Record
+    task: str | None = None
+    plot: str = ""
     own: float | None = None
     learned: float | None = None
     retain_pp: float | None = None
@@ -35,28 +41,37 @@ class Facts:
     retain_text: float | None = None
 
 
-def facts(run: Run, bases: Mapping[str, Record | None]) -> Facts | None:
-    """The facts from a run's best record, None if it is not an adapter; ``bases``: backbone records by :func:`key`."""
-    record, task = run.best, run.task
-    if record is None or task is None:
+def facts(run: Run, bare: Bare) -> Facts | None:
+    """The facts from a run's best record; None if it holds no adapter, or a merge of adapters trained here."""
+    record = run.best
+    if record is None or (run.task is None and run.kind not in ELSEWHERE):
         return None
-    base = bases.get(key(record))
-    if isinstance(record.result, Frontier):
-        return _of_frontier(record, base, task)
+    task = run.task or own_benchmark(record)
+    base = bare.of(record)
+    shared: dict[str, Any] = {"task": task, "plot": plotted_with(record, task or "")}
+    if isinstance(record.result, Frontier) and task is not None:
+        return replace(_of_frontier(record, base, task), **shared)
     assert isinstance(record.result, Scores)
     after = record.result.benchmarks
     before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
-    own = after.get(task, {}).get(primary(task)) if task in TASKS else None
-    numbers = {"own": None if own is None else 100 * own, "learned": _fall(before, after, task)}
+    own = after.get(task, {}).get(primary(task)) if task is not None and task in TASKS else None
+    learned = None if task is None else _fall(before, after, task)
+    numbers: dict[str, Any] = {"own": None if own is None else 100 * own, "learned": learned}
     if {*ORDER, "text"} <= before.keys() & after.keys():
         kept = retention(before, after, trained_on=task)
         numbers |= {name: kept[name] for name in ("retain_pp", "retain_nll", "retain_text")}
     elif (fall := _fall(before, after, "text")) is not None:
         numbers["retain_text"] = -fall
-    return Facts(split(record), record, **numbers)
+    return Facts(split(record), record, **shared, **numbers)
 
 
-def _of_frontier(record: Record, base: Record | None, task: str) -> Facts | None:
+def own_benchmark(record: Record) -> str | None:
+    """The benchmark beyond the four that an adapter trained elsewhere was scored on; None if there is not one."""
+    others = [each.get("name") for each in record.asked.get("benchmarks", []) if each.get("name") not in ORDER]
+    return others[0] if len(others) == 1 else None
+
+
+def _of_frontier(record: Record, base: Record | None, task: str) -> Facts:
     """The facts of the finished adapter at c = 1."""
     assert isinstance(record.result, Frontier)
     point = next((each for each in record.result.points if each.scale == each.fraction == 1), None)
@@ -72,35 +87,9 @@ def _fall(before: Mapping[str, Metrics], after: Mapping[str, Metrics], name: str
     return None if one is None or two is None else one - two
 
 
-def key(record: Record) -> str:
-    """A key that is equal for comparable scores: kind, device and arithmetic, evaluation and its numbers of items.
-
-    The benchmarks asked and the number of scales are not part of it.
-    """
-    sizes = [record.asked.get(name) for name in ("own_items", "other_items")]
-    return repr((record.kind, record.where, record.asked.get("evaluation"), sizes))
-
-
-def backbones(records: Iterable[Record]) -> dict[str, Record | None]:
-    """The backbone's records by :func:`key`; among several, the one with the most benchmarks."""
-    found: dict[str, Record | None] = {}
-    for record in records:
-        of = record.asked.get("of", {}).get("kind")
-        if of != "backbone" or not isinstance(record.result, Scores | Frontier):
-            continue
-        there = found.get(key(record))
-        if there is None or _breadth(record) > _breadth(there):
-            found[key(record)] = record
-    return found
-
-
-def _breadth(record: Record) -> int:
-    return len(record.result.benchmarks) if isinstance(record.result, Scores) else 0
-
-
 def members(shelf: Shelf, record: Record) -> list[Record]:
     """The scores of a merge's adapters alone, under the same evaluation; empty for other records."""
     if scored(record) != "merged":
         return []
-    alone = [each for each in shelf.records if scored(each) == "adapter" and key(each) == key(record)]
-    return [each for each in alone if set(each.needs) <= set(record.needs)]
+    alone = [each for each in shelf.records if scored(each) == "adapter" and set(each.needs) <= set(record.needs)]
+    return [each for each in alone if comparable(each, record)]

@@ -1,4 +1,4 @@
-"""Records grouped into runs: a training with everything measured on its adapter; any other record alone."""
+"""Records grouped into runs: a training or an adapter folder with what was measured on it; other records alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Frontier, Scores
+from hiplora.stages.results import Adapter, Drifted, Frontier, Scores
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Run:
         return max(found, key=rank, default=None)
 
 
-UNSCALED = ("adapter", "backbone", "merged", "folder")
+UNSCALED = ("adapter", "backbone", "merged", "folder", "merged_folders")
 
 
 def scored(record: Record) -> str | None:
@@ -61,12 +61,33 @@ def split(record: Record) -> str:
 def grouped(shelf: Shelf) -> list[Run]:
     """The runs in the order in which they were made; every record is in one of them."""
     found: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(shelf.records, key=lambda record: not isinstance(record.result, Adapter)):
-        key = (record.id, record.where)
-        needs = [need for id in record.needs if (need := shelf.need(record, id)) is not None]
-        alone = isinstance(record.result, Adapter) or len(record.needs) != 1 or not needs
-        if not alone and isinstance(needs[0].result, Adapter):
-            key = (needs[0].id, needs[0].where)
-        found.setdefault(key, []).append(record)
-    runs = [Run(each[0] if isinstance(each[0].result, Adapter) else None, tuple(each)) for each in found.values()]
+    for record in shelf.records:
+        home = _home(shelf, record)
+        found.setdefault((home.id, home.where), []).append(record)
+    runs = []
+    for key, records in found.items():
+        head, *more = sorted(records, key=lambda record: (record.id, record.where) != key)
+        runs.append(Run(head if isinstance(head.result, Adapter) else None, (head, *more)))
     return sorted(runs, key=lambda run: (run.head.started, run.head.name, run.head.id))
+
+
+def _home(shelf: Shelf, record: Record) -> Record:
+    """The record that a record belongs to: a training, the score to which lm-eval's were added, else itself."""
+    needs = [need for id in record.needs if (need := shelf.need(record, id)) is not None]
+    plain = next((need for need in needs if isinstance(need.result, Scores)), None)
+    if isinstance(record.result, Scores) and plain is not None:
+        return _home(shelf, plain)
+    if isinstance(record.result, Drifted) and not record.needs:
+        return _scored_folder(shelf, record) or record
+    alone = isinstance(record.result, Adapter) or len(record.needs) != 1 or not needs
+    return needs[0] if not alone and isinstance(needs[0].result, Adapter) else record
+
+
+def _scored_folder(shelf: Shelf, drift: Record) -> Record | None:
+    """The first score of the adapter folder whose drift was measured, on the same backbone."""
+
+    def of(record: Record) -> tuple[object, ...]:
+        reads = record.asked.get("reads", {})
+        return (record.where, record.asked.get("of"), reads.get("backbone"), reads.get("adapter"))
+
+    return next((each for each in shelf.records if scored(each) == "folder" and of(each) == of(drift)), None)

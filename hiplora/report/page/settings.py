@@ -12,6 +12,7 @@ from hiplora.pipelines.base import scores, training
 from hiplora.report.runs.fields import Fields, Value, asked, flat, shown
 from hiplora.stages.record import Record
 
+NO_DATA = ("custom",)  # tasks whose data conf/ does not name
 TITLE = ("method", "task", "seed", "of", "operator")  # part of a run's title
 
 
@@ -43,14 +44,15 @@ class Defaults:
         plain = self._plain(every)
         if isinstance(plain, str):
             return Settings((), every, plain)
-        several = "," in str(every.get("task"))  # a merge: each adapter has its own task's settings
+        # The adapters of a merge have their own tasks, and a task that reads a file of the user's has no settings here.
+        apart = "," in str(every.get("task")) or every.get("task") in NO_DATA
         shared = [name for name in every if name in plain and name not in TITLE]
-        shared = [name for name in shared if not (several and name.startswith(("task.", "reads.")))]
+        shared = [name for name in shared if not (apart and name.startswith(("task.", "reads.")))]
         return Settings(tuple((n, every[n], plain[n]) for n in shared if every[n] != plain[n]), every)
 
     def _plain(self, every: Fields) -> Fields | str:
         chosen = {"merge" if name == "operator" else name: every[name] for name in ("method", "task", "operator")
-                  if name in every}  # fmt: skip
+                  if name in every and every[name] not in NO_DATA}  # fmt: skip
         words = tuple(f"{group}={name}" for group, name in chosen.items() if _option(group, str(name)))
         if words not in self._known:
             try:

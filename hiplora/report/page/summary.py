@@ -33,8 +33,8 @@ class Summary:
     backbone: str
 
 
-def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> Summary:
-    """The summary, as far as the runs allow."""
+def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run], backbones: Sequence[str]) -> Summary:
+    """The summary, as far as the runs allow; ``backbones`` names those of the runs."""
     by_name = {each.name: each for each in exhibits}
     of = by_name.get(ANSWERS)
     section, verdict = _answer(of)
@@ -42,15 +42,24 @@ def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> Summary:
     missing = (
         "" if of is None or of.there == of.wanted else f"{of.there} of {of.wanted} runs behind the answer are there"
     )
-    captions = [each.made.caption for each in exhibits if each.made is not None]
+    captions = [each.made.caption.partition(". ")[0] for each in exhibits if each.made is not None and each.filled]
     return Summary(
         lead=next((words for start, words in LEAD.items() if verdict.startswith(start)), ""),
         contrasts=section,
         missing=missing,
         picture=picture if picture is not None and picture.filled else None,
         counts=tuple(Counter(record.kind for run in runs for record in run.records).items()),
-        backbone=captions[0].partition(". ")[0] + "." if captions else "",
+        backbone=_backbones(captions, backbones),
     )
+
+
+def _backbones(captions: Sequence[str], backbones: Sequence[str]) -> str:
+    """The backbones of the runs, and the one of the tables and figures, which all have the same."""
+    theirs = f"{captions[0]}." if captions else ""
+    if len(backbones) > 1:
+        runs = f"Runs of {len(backbones)} backbones: {', '.join(backbones)}."
+        return f"{runs} Tables and figures: {theirs}" if theirs else runs
+    return theirs or "".join(f"Backbone {name}." for name in backbones)
 
 
 def _answer(of: Exhibit | None) -> tuple[Section | None, str]:

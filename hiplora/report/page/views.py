@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
+from hiplora.report.bare import Bare
 from hiplora.report.measures import joined
 from hiplora.report.page import drawing
-from hiplora.report.page.facts import Facts, backbones, facts, key, members
+from hiplora.report.page.facts import Facts, facts, members
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.runs.fields import numbers, shown
@@ -69,6 +69,7 @@ class Part:
     marks: str
     lines: list[Line] = field(default_factory=list)
     alone: bool = False
+    unmatched: bool = False  # whether the backbone has no record to compare with
     numbers: list[tuple[str, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     counts: list[str] = field(default_factory=list)
@@ -77,9 +78,10 @@ class Part:
 
 @dataclass
 class View:
-    """One run on the page."""
+    """One run on the page; ``backbone`` is the name of its backbone, "" for a run of no model."""
 
     run: Run
+    backbone: str
     anchor: str
     title: str
     method: str
@@ -97,18 +99,18 @@ class Views:
     def __init__(self, shelf: Shelf, prompts: Prompts, defaults: Defaults) -> None:
         self._shelf, self._prompts, self._defaults = shelf, prompts, defaults
         self._items: dict[str, dict[str, Items]] = {}
-
-    @cached_property
-    def _bases(self) -> dict[str, Record | None]:
-        return backbones(self._shelf.records)
+        self._bare = Bare(shelf.records)
 
     def of(self, run: Run) -> View:
         """The view of one run."""
         settings = self._defaults.of(run.head)
         every = settings.every
-        method, task, seed = (shown(every[name]) if name in every else "" for name in ("method", "task", "seed"))
+        method, task, seed = (
+            shown(every[name]) if every.get(name) is not None else "" for name in ("method", "task", "seed")
+        )
         return View(
             run=run,
+            backbone=self._bare.name(run.head),
             anchor=anchor(run.head),
             title=run.head.name,
             method=method,
@@ -116,7 +118,7 @@ class Views:
             seed=seed,
             marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
-            facts=facts(run, self._bases),
+            facts=facts(run, self._bare),
             parts=[self._part(run, record) for record in run.records],
         )
 
@@ -128,9 +130,10 @@ class Views:
             part.numbers = [(words, _short(found[name])) for name, words in TRAINING.items() if name in found]
             part.curve = _curve(result)
         elif isinstance(result, Scores):
-            base = self._bases.get(key(record)) if scored(record) != "backbone" else None
+            base = self._bare.of(record)
             alone = members(self._shelf, record)
             part.alone, part.lines = bool(alone), list(_lines(result, base, alone))
+            part.unmatched = base is None and scored(record) != "backbone"
             if record is run.best or run.train is None:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
@@ -196,6 +199,10 @@ def _curve(result: Adapter) -> drawing.Curve | None:
 
 
 def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iterator[Line]:
+    """The scores of the benchmarks; of a record with tasks of lm-eval only these, as another has the benchmarks."""
+    if result.lm_eval:
+        yield from _lm_eval_lines(result, base)
+        return
     before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
     for name, scores in result.benchmarks.items():
         own = [each.result for each in alone if _task(each) == name]
@@ -204,11 +211,26 @@ def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iter
                 continue
             old = before.get(name, {}).get(metric)
             single = [each.benchmarks.get(name, {}).get(metric) for each in own if isinstance(each, Scores)]
-            yield _line(f"{name} {metric}", old, next(iter(single), None), value, metric=metric)
+            lower = metric in LOWER
+            percent = metric != "nll"
+            yield _line(f"{name} {metric}", old, next(iter(single), None), value, percent=percent, higher=not lower)
 
 
-def _line(name: str, before: float | None, alone: float | None, after: float | None, *, metric: str) -> Line:
-    factor, digits, unit = (1, 3, "") if metric == "nll" else (100, 1, " %")
+def _lm_eval_lines(result: Scores, base: Record | None) -> Iterator[Line]:
+    """The scores of lm-eval's tasks, without the subtasks of a group."""
+    before = base.result.lm_eval if base is not None and isinstance(base.result, Scores) else {}
+    for name, task in result.lm_eval.items():
+        for metric, value in task.metrics.items() if not task.group else ():
+            old = before[name].metrics.get(metric) if name in before else None
+            higher = task.better.get(metric)
+            yield _line(f"{name} {metric}", old, None, value, percent=False, higher=higher)
+
+
+def _line(
+    name: str, before: float | None, alone: float | None, after: float | None, *, percent: bool, higher: bool | None
+) -> Line:
+    """``higher`` says whether higher is better; None if that is unknown."""
+    factor, digits, unit = (100, 1, " %") if percent else (1, 3, "")
 
     def text(value: float | None) -> str:
         return "" if value is None else f"{factor * value:.{digits}f}{unit}"
@@ -218,7 +240,7 @@ def _line(name: str, before: float | None, alone: float | None, after: float | N
         return Line(name, text(before), text(alone), text(after), "")
     change = round(factor * (after - reference), digits)
     moved = f"{change:+.{digits}f}".replace("-", "−") if change else f"{0:.{digits}f}"
-    better = None if change == 0 else (change < 0) == (metric in LOWER)
+    better = None if change == 0 or higher is None else (change > 0) == higher
     return Line(name, text(before), text(alone), text(after), moved, better)
 
 

@@ -1,0 +1,105 @@
+"""The backbone behind a record, and the record of the bare backbone that its scores are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hiplora.config import digest
+from hiplora.stages.record import Record
+from hiplora.stages.results import Frontier, Scores
+
+ADAPTER = "adapter"  # a folder's own files among those that a record reads: adapter, adapter 1, …
+SAME = ("version", "evaluation", "own_items", "other_items")  # fields that are equal where scores are comparable
+NAMED = "backbone-"  # the beginning of the name of a backbone's records
+UNNAMED = "folder"  # the name of a backbone in a folder whose user gave none
+SHORT = 12  # characters of a digest that stands for a name
+
+
+class Bare:
+    """The records of the bare backbones among ``records``."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._scored: dict[str, list[Record]] = {}
+        self._names: dict[str, str] = {}
+        for record in records:
+            if not _bare(record):
+                continue
+            files, name = _model(record)[1], record.name.removeprefix(NAMED)
+            if self._names.get(files, UNNAMED) == UNNAMED:
+                self._names[files] = name
+            if isinstance(record.result, Scores | Frontier):
+                self._scored.setdefault(_frame(record), []).append(record)
+
+    def of(self, record: Record) -> Record | None:
+        """The backbone's record that a score or frontier is compared with.
+
+        None if there is no comparable one, or if ``record`` is of a bare backbone itself.
+        """
+        if _bare(record):
+            return None
+        found = [each for each in self._scored.get(_frame(record), []) if comparable(each, record)]
+        return min(found, key=lambda each: len(_files(each)), default=None)
+
+    def name(self, record: Record) -> str:
+        """The name of the backbone behind a record; "" if there is none.
+
+        A digest stands for a name that is missing, and beside one that two backbones have.
+        """
+        files = _model(record)[1]
+        short = files if "@" in files else files[:SHORT]
+        name = self._names.get(files)
+        if name is None:
+            return short
+        return name if list(self._names.values()).count(name) == 1 else f"{name} {short}"
+
+
+def comparable(one: Record, other: Record) -> bool:
+    """Whether ``one`` scored everything that ``other`` scored, in the same way and on the same backbone.
+
+    Backbone, device, arithmetic and evaluation are the same, and so are the options and files of each benchmark.
+    """
+    asked, tasks = one.asked.get("benchmarks", []), other.asked.get("lm_tasks")
+    every = all(each in asked for each in other.asked.get("benchmarks", []))
+    every = every and tasks in (None, one.asked.get("lm_tasks"))
+    return every and _frame(one) == _frame(other) and _files(other).items() <= _files(one).items()
+
+
+def plotted_with(record: Record, task: str) -> str:
+    """A key that is equal for records whose numbers on one task can be in one plot."""
+    files = {name: file for name, file in _files(record).items() if name.startswith(f"{task}/")}
+    return digest([_frame(record), files])
+
+
+def _bare(record: Record) -> bool:
+    of = record.asked.get("of")
+    return isinstance(of, Mapping) and of.get("kind") == "backbone"
+
+
+def _model(record: Record) -> tuple[str, str]:
+    """The options of the backbone behind a record and the digest of its files, as text; empty without a backbone."""
+    for asked in _inside(record.asked):
+        if "model" in asked:
+            read = (each.get("reads", {}).get("backbone") for each in (asked, record.asked))
+            return digest(asked["model"]), next(filter(None, read), "")
+    return "", ""
+
+
+def _inside(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What was asked, and inside it what it was asked of; of several adapters the first."""
+    yield asked
+    for key in ("of", "train", "adapters"):
+        inner = asked.get(key)
+        first = inner[0] if isinstance(inner, list) and inner else inner
+        if isinstance(first, Mapping):
+            yield from _inside(first)
+
+
+def _frame(record: Record) -> str:
+    return digest([record.kind, record.where, *_model(record), [record.asked.get(name) for name in SAME]])
+
+
+def _files(record: Record) -> dict[str, str]:
+    """The data that a record was measured on: name → digest."""
+    own = ("backbone", ADAPTER)
+    return {name: file for name, file in record.asked.get("reads", {}).items() if name.partition(" ")[0] not in own}
