@@ -159,7 +159,7 @@ def fitted(name: str, update: Update, rank: int | None) -> tuple[LowRank, float,
     """Factors of an update, cut to a rank; the Frobenius norms of what was cut and of the update.
 
     Raises:
-        UserError: the update has full rank, and there is no rank to cut it to.
+        UserError: the update has full rank and ``rank`` is None.
     """
     if isinstance(update, Dense):
         if rank is None:
