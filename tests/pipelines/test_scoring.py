@@ -67,6 +67,8 @@ def test_a_further_benchmark_is_scored_by_the_runs_that_train_on_it_and_changes_
     assert forgotten["retain_pp"] == pytest.approx(10)
     assert forgotten["retain_nll"] == pytest.approx(0.4 / 3)
     assert forgotten["retain_styled"] == 0
+    of_two = retention(base, adapted, trained_on=("mmlu", "gsm8k"))  # a merge leaves out what each was trained on
+    assert (of_two["retain_pp"], of_two["retain_nll"], of_two["retain_styled"]) == (0, 0, None)
 
 
 @pytest.mark.parametrize("where", ["text", "mmlu"])
