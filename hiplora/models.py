@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -21,7 +20,8 @@ from pydantic import BeforeValidator, Field
 
 from hiplora import gguf, tokens
 from hiplora.config import Neutral, Options, Place
-from hiplora.disk import default_cache_dir, json_object, typed_path, write_atomically
+from hiplora.digests import file_digest
+from hiplora.disk import json_object, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import cached_file, commit, offline
 
@@ -374,31 +374,3 @@ def _not_loadable(model: Model, where: str, error: Exception) -> str:
 def _converted_name(model: Model) -> str:
     """The folder name of a packaged backbone's conversion, the same in every cache."""
     return gguf.conversion(_packaged_file(model), identity(model), model.dtype).name
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file, cached by its path, size and modification time."""
-    state = path.stat()
-    return _remembered_digest(path.resolve(), state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
-    note = hashlib.sha256(f"{path} {size} {mtime_ns}".encode()).hexdigest()[:24]
-    memo = default_cache_dir() / "digests" / f"{note}.json"
-    noted = _noted_digest(memo)
-    if noted is not None:
-        return noted
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    write_atomically(memo, json.dumps({"path": str(path), "sha256": digest}).encode())
-    return digest
-
-
-def _noted_digest(memo: Path) -> str | None:
-    """The digest in a cache file; None if the file does not exist or is damaged."""
-    try:
-        noted = str(json_object(memo).get("sha256"))
-    except (OSError, ValueError):
-        return None
-    return noted if re.fullmatch("[0-9a-f]{64}", noted) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiplora import disk, gguf, models
+from hiplora import digests, disk, gguf, models
 from hiplora.errors import UserError
 from hiplora.models import Model
 from tests.tiny import tiny_llama_folder
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HIPLORA_CACHE", str(tmp_path / "cache"))
-    models._remembered_digest.cache_clear()
+    digests._remembered_digest.cache_clear()
     yield
     models.forget()
 
@@ -90,13 +90,13 @@ def test_identity_is_that_of_the_files(folder: Path, tmp_path: Path) -> None:
 
 def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = models.identity(config(folder))
-    models._remembered_digest.cache_clear()
-    digest = models.hashlib.file_digest
-    monkeypatch.setattr(models.hashlib, "file_digest", None)
+    digests._remembered_digest.cache_clear()
+    digest = digests.hashlib.file_digest
+    monkeypatch.setattr(digests.hashlib, "file_digest", None)
     assert models.identity(config(folder)) == before
-    models._remembered_digest.cache_clear()
-    monkeypatch.setattr(models.hashlib, "file_digest", digest)
-    for number, memo in enumerate(models.default_cache_dir().glob("digests/*.json")):
+    digests._remembered_digest.cache_clear()
+    monkeypatch.setattr(digests.hashlib, "file_digest", digest)
+    for number, memo in enumerate(digests.default_cache_dir().glob("digests/*.json")):
         memo.write_text(["", '{"path": ', "[]", "{}", '{"sha256": "abc"}'][number % 5])
     assert models.identity(config(folder)) == before, "a broken memo is written anew"
 
@@ -104,7 +104,7 @@ def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.Monkey
 def test_identity_needs_no_torch(folder: Path) -> None:
     code = f"""
 import sys
-from hiplora import disk, gguf, models
+from hiplora import digests, disk, gguf, models
 from hiplora.models import Model
 model = Model(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
                     target_modules=["q_proj"])

@@ -20,6 +20,7 @@ from pydantic import Field
 from hiplora import models
 from hiplora.adapters.files import HUB, adapter_files, locate, read_config
 from hiplora.config import Place, Seed, digest
+from hiplora.digests import file_digest
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
@@ -64,7 +65,7 @@ class Folder(Source):
 
     def content(self) -> str:
         """Digest over the names and contents of the files that determine the adapter."""
-        return digest([[path.name, models.file_digest(path)] for path in adapter_files(self.folder)])
+        return digest([[path.name, file_digest(path)] for path in adapter_files(self.folder)])
 
     def name(self) -> str:
         return f"folder-{_safe(self.label)}"
