@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora import conf
-from hiplora.conf import check_conf, quoted_options
+from hiplora import conf_dir
+from hiplora.command_line import quoted_options
+from hiplora.conf_dir import check_conf
 from hiplora.config import Options, digest
 from hiplora.disk import default_cache_dir, json_object, write_json
 from hiplora.errors import UserError
@@ -153,7 +154,7 @@ def _task_options(name: str) -> dict[str, Any]:
     """The options that ``conf/task`` sets for a benchmark other than the chosen task."""
     import yaml
 
-    path = conf.CONF_DIR / "task" / f"{name}.yaml"
+    path = conf_dir.CONF_DIR / "task" / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"There is no {path}, which says how the task {name} is asked; add it (docs/extending.md).")
     return {key: value for key, value in (yaml.safe_load(path.read_text()) or {}).items() if key != "name"}
@@ -194,7 +195,7 @@ def raw_composition(overrides: Sequence[str], *, missing: bool = False) -> dict[
 
 
 def _hydra(words: Sequence[str]) -> DictConfig:
-    from hiplora.composition import composed  # loads Hydra, which takes longer than reading a cached composition
+    from hiplora.hydra_compose import composed  # loads Hydra, which takes longer than reading a cached composition
 
     return composed(words)
 
@@ -240,7 +241,7 @@ def is_kept(overrides: Sequence[str]) -> bool:
 
 
 def _kept_at(words: Sequence[str]) -> Path:
-    return default_cache_dir() / "compositions" / f"{digest([_conf_digest(conf.CONF_DIR), [*words]])}.json"
+    return default_cache_dir() / "compositions" / f"{digest([_conf_digest(conf_dir.CONF_DIR), [*words]])}.json"
 
 
 def _without_seed(words: Sequence[str]) -> tuple[list[str], int | None]:

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hiplora.conf import check_conf
+from hiplora.conf_dir import check_conf
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
@@ -57,7 +57,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
         return 0
     missing = [slot for slot in found.slots if slot.missing and asked.includes(slot.run)]
     if mode == "make" and missing:
-        from hiplora.composition import check_hydra
+        from hiplora.hydra_compose import check_hydra
 
         check_hydra(asked.hydra)
         _render(found)

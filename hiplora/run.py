@@ -24,11 +24,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from hiplora import sweep
+from hiplora.command_line import quoted_options
 from hiplora.compose import typed
-from hiplora.composition import one_sentence
-from hiplora.conf import CONF_DIR, check_conf, quoted_options
+from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.environment import single_process
 from hiplora.errors import UserError
+from hiplora.hydra_compose import one_sentence
 from hiplora.report.cards import fill_cards
 from hiplora.report.terminal import describe, tally
 from hiplora.stages.make import Engine

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 
-from hiplora.composition import impossible
 from hiplora.disk import FOLDERS, check_folder, read_json, write_atomically, write_json
 from hiplora.errors import UserError
+from hiplora.hydra_compose import impossible
 
 STATUS = "status.json"
 FAILED = ("FAILED", "ended without a status (killed?)")

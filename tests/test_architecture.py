@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hiplora"
 LEVELS = {
     "errors": 0, "lazy": 0, "suite": 0,
     "config": 1, "updates": 1, "stats": 1, "matching": 1, "disk": 1, "environment": 1,
-    "parts": 2, "digests": 2,
-    "selection": 2, "conf": 2, "composition": 3, "hub": 2, "gguf": 2, "tokens": 2, "tracking": 2, "mini": 2,
+    "conf_dir": 1, "parts": 2, "digests": 2, "command_line": 2, "hydra_compose": 3,
+    "selection": 2, "hub": 2, "gguf": 2, "tokens": 2, "tracking": 2, "mini": 2,
     "spectral": 3, "editset": 3, "tuner": 4, "packing": 4, "models": 4, "adapters": 5,
     "merging": 6, "tasks": 6, "training": 6, "methods": 7, "evaluation": 7,
     "stages": 8, "pipelines": 9, "compose": 10, "report": 11, "sweep": 11,
@@ -25,7 +25,7 @@ LEVELS = {
 LIBRARY = ("errors", "lazy", "config", "updates", "disk", "spectral", "tuner", "adapters", "merging")  # pip install .
 PACKAGES = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
 COMMANDS = ("__main__", "hiplora.tuner.export")  # entries, which may import everything and which nothing imports
-LEAVES = ("errors", "lazy", "suite", "config", "updates", "stats", "matching", "disk", "environment")
+LEAVES = ("errors", "lazy", "suite", "config", "updates", "stats", "matching", "disk", "environment", "conf_dir")
 LIGHT = (
     "hiplora", "hiplora.run", "hiplora.reproduce", "hiplora.stages.make", "hiplora.pipelines.single",
     "hiplora.methods.hip", "hiplora.tasks.gsm8k", "hiplora.report.terminal", "hiplora.stats",

@@ -11,9 +11,9 @@ from typing import get_args
 
 import pytest
 
-from hiplora import conf as words
+from hiplora import conf_dir
 from hiplora.compose import compose
-from hiplora.conf import CONF_DIR
+from hiplora.conf_dir import CONF_DIR
 from hiplora.config import Options, digest
 from hiplora.disk import FOLDERS
 from hiplora.errors import UserError
@@ -39,7 +39,7 @@ def test_every_option_composes(option: str) -> None:
 def test_a_file_that_changes_is_composed_as_it_is_then(monkeypatch, tmp_path) -> None:
     """Files are parsed once per process, and again where one has changed."""
     shutil.copytree(CONF_DIR, tmp_path / "conf")
-    monkeypatch.setattr(words, "CONF_DIR", tmp_path / "conf")
+    monkeypatch.setattr(conf_dir, "CONF_DIR", tmp_path / "conf")
     scale = tmp_path / "conf/scale/mini.yaml"
     for steps in (60, 7, 61):
         scale.write_text((CONF_DIR / "scale/mini.yaml").read_text().replace("  steps: 60 ", f"  steps: {steps} "))
@@ -58,7 +58,7 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
             path.unlink()  # what a real selection has found
     for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
         (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
-    monkeypatch.setattr(words, "CONF_DIR", conf)
+    monkeypatch.setattr(conf_dir, "CONF_DIR", conf)
 
     def rate(*words: str) -> float:
         return compose(list(words)).training.lr

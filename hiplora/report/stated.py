@@ -9,7 +9,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora import conf
+from hiplora import conf_dir
 from hiplora.compose import raw_composition
 from hiplora.errors import UserError
 
@@ -39,12 +39,12 @@ def stated(overrides: Sequence[str]) -> dict[str, Stated]:
     Raises:
         UserError: the overrides do not compose, or a field has no mark.
     """
-    return _stated(conf.CONF_DIR, tuple(overrides))
+    return _stated(conf_dir.CONF_DIR, tuple(overrides))
 
 
 @cache
 def _stated(folder: Path, overrides: tuple[str, ...]) -> dict[str, Stated]:
-    from hiplora.composition import files
+    from hiplora.hydra_compose import files
 
     raw, found = raw_composition(overrides, missing=True), {}
     for file, section in files(overrides):

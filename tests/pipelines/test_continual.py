@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from hiplora import conf as words
+from hiplora import conf_dir
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config
@@ -76,9 +76,9 @@ def test_a_task_of_ones_own_is_trained_and_is_a_column(monkeypatch: pytest.Monke
     monkeypatch.setitem(TASKS, "own", f"{__name__}:Own")
     with pytest.raises(UserError, match=r"There is no .*own\.yaml, which says how the task own is asked"):
         compose(["pipeline=continual", "pipeline.order=[own,mmlu]"])
-    shutil.copytree(words.CONF_DIR, tmp_path / "conf")
+    shutil.copytree(conf_dir.CONF_DIR, tmp_path / "conf")
     (tmp_path / "conf/task/own.yaml").write_text("name: own\nmax_new_tokens: 6\n")
-    monkeypatch.setattr(words, "CONF_DIR", tmp_path / "conf")
+    monkeypatch.setattr(conf_dir, "CONF_DIR", tmp_path / "conf")
     asked = stages(compose(["pipeline=continual", "method=lora", "pipeline.order=[own,mmlu]"]))
     assert [stage.task.name for stage in asked if isinstance(stage, Train)] == ["own", "mmlu"]
     columns = {tuple(task.name for task in stage.benchmarks) for stage in asked if isinstance(stage, Score)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from hiplora import compose as composition
-from hiplora import conf as words
+from hiplora import conf_dir
 from hiplora.compose import compose, compose_cached
 from hiplora.errors import UserError
 from hiplora.report.ahead import compose_ahead
@@ -166,14 +166,14 @@ def test_a_damaged_composition_is_composed_anew(kept, damage):
 def test_another_conf_is_composed_anew(kept, tmp_path, monkeypatch):
     before = compose_cached([])
     conf = tmp_path / "conf"
-    shutil.copytree(words.CONF_DIR, conf)
-    monkeypatch.setattr(words, "CONF_DIR", conf)
+    shutil.copytree(conf_dir.CONF_DIR, conf)
+    monkeypatch.setattr(conf_dir, "CONF_DIR", conf)
     assert compose_cached([]) == before
     assert len([*kept.iterdir()]) == 1, "where conf/ lies does not matter"
     changed = tmp_path / "changed"
     shutil.copytree(conf, changed)
     scale = changed / "scale" / "mini.yaml"
     scale.write_text(scale.read_text().replace("steps: 60", "steps: 61"))
-    monkeypatch.setattr(words, "CONF_DIR", changed)
+    monkeypatch.setattr(conf_dir, "CONF_DIR", changed)
     assert compose_cached([]).training.steps == 61
     assert len([*kept.iterdir()]) == 2

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from hiplora import conf as words
+from hiplora import conf_dir
 from hiplora.compose import raw_composition
-from hiplora.conf import CONF_DIR
+from hiplora.conf_dir import CONF_DIR
 from hiplora.errors import UserError
 from hiplora.report.stated import marks, stated
 from hiplora.report.table import latex
@@ -59,7 +59,7 @@ def test_what_was_selected_stands_behind_its_method(tmp_path, monkeypatch):
     for path in (conf / "selected/mini").glob("*.yaml"):
         path.unlink()
     (conf / "selected/mini/hip.yaml").write_text("training:\n  lr: 3e-3 # [ours] selected\n")
-    monkeypatch.setattr(words, "CONF_DIR", conf)
+    monkeypatch.setattr(conf_dir, "CONF_DIR", conf)
     found = stated(["scale=mini", "method=hip"])
     assert (found["training.lr"].value, found["training.lr"].file) == (3e-3, "selected/mini/hip")
     assert table4._row("training.lr", "selected/mini/hip") == "method=hip training.lr"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hiplora.compose import compose_cached
-from hiplora.conf import CONF_DIR
+from hiplora.conf_dir import CONF_DIR
 from hiplora.errors import UserError
 from hiplora.pipelines.base import scores, training
 from hiplora.report.runs.fields import Fields, Value, asked, flat, shown

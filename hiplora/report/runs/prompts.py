@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hiplora.compose import compose_cached
-from hiplora.conf import CONF_DIR, check_conf
+from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
 from hiplora.report.find import NATURAL
 from hiplora.stages.record import Record, Sample

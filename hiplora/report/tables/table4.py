@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from hiplora import conf
+from hiplora import conf_dir
 from hiplora.errors import UserError
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import file_name
@@ -83,7 +83,7 @@ def _compositions() -> Iterator[list[str]]:
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf.CONF_DIR / group).glob("*.yaml") if path.stem != SELECTION)
+    return sorted(path.stem for path in (conf_dir.CONF_DIR / group).glob("*.yaml") if path.stem != SELECTION)
 
 
 def _row(name: str, file: str) -> str | None:

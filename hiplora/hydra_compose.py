@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
-from hydra import compose as hydra_compose
+import hydra
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -24,8 +24,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hiplora import conf
-from hiplora.conf import quoted_options
+from hiplora import conf_dir
+from hiplora.command_line import quoted_options
 from hiplora.errors import UserError
 
 # Parts of Hydra's own section that only a run started by Hydra uses: a quarter of a composition's time.
@@ -37,7 +37,7 @@ def composed(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfi
     try:
         with _ready():
             words = [*overrides, *(() if with_hydra else UNUSED)]
-            return hydra_compose("config", overrides=words, return_hydra_config=with_hydra)
+            return hydra.compose("config", overrides=words, return_hydra_config=with_hydra)
     except HydraException as error:
         raise one_sentence(error) from None
 
@@ -65,7 +65,7 @@ def _ready() -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():
         yield
         return
-    with initialize_config_dir(str(conf.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir.CONF_DIR), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
         loader.repository = _Files(loader.config_search_path, _state())
@@ -94,7 +94,7 @@ def _known(sources: tuple[str, ...], state: tuple[object, ...]) -> dict[str, Con
 
 def _state() -> tuple[object, ...]:
     """Path, inode, size and time of every file in conf/: differs after any change."""
-    stats = ((path, path.stat()) for path in sorted(conf.CONF_DIR.rglob("*.yaml")))
+    stats = ((path, path.stat()) for path in sorted(conf_dir.CONF_DIR.rglob("*.yaml")))
     return tuple((path, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
@@ -113,7 +113,7 @@ def check_hydra(options: Sequence[str]) -> None:
 
 def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
     """The first combination of a sweep that Hydra cannot compose, as its swept values and the error; None if all do."""
-    with initialize_config_dir(str(conf.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir.CONF_DIR), version_base="1.3"):
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
         axes = {
             each.get_key_element(): list(each.sweep_string_iterator()) for each in parsed if each.is_discrete_sweep()
@@ -122,7 +122,7 @@ def impossible(overrides: Sequence[str]) -> tuple[str, UserError] | None:
         for values in itertools.product(*axes.values()):
             chosen = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
             try:
-                hydra_compose("config", overrides=[*fixed, *chosen])
+                hydra.compose("config", overrides=[*fixed, *chosen])
             except HydraException as error:
                 return " ".join(chosen), one_sentence(error)
     return None

@@ -1,15 +1,14 @@
-"""The location of conf/, and a user's overrides rewritten for Hydra."""
+"""A user's overrides rewritten for Hydra."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from hiplora import conf_dir
 from hiplora.disk import FOLDERS, check_folder, typed_path
 from hiplora.errors import UserError
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"  # beside the package, in a checkout, since users edit it
 PATHS = (  # fields that hold a path, in which ~ is the home folder
     *FOLDERS,
     "model.path",
@@ -26,19 +25,6 @@ SHORT = {
 }  # short names of fields of pipeline=evaluate
 
 
-def check_conf() -> None:
-    """Refuse to continue if conf/ is missing, as it is where the package was installed without its checkout.
-
-    Raises:
-        UserError: there is no conf/.
-    """
-    if not CONF_DIR.is_dir():
-        raise UserError(
-            f"The settings of runs and tables are missing ({CONF_DIR}): an installed copy holds only the library; "
-            "type `pip install -c constraints.txt -e '.[suite]'` in a checkout of the project and run it from there."
-        )
-
-
 def quoted_options(overrides: Sequence[str]) -> list[str]:
     """A user's overrides rewritten for Hydra: numeric options of groups quoted, ~ replaced, short names spelt out.
 
@@ -48,7 +34,7 @@ def quoted_options(overrides: Sequence[str]) -> list[str]:
         UserError: a seed that is not an option of the group (the sentence says how to choose any other seed), a value
             that names no option, or a short name without ``pipeline=evaluate``.
     """
-    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    groups = {path.name for path in conf_dir.CONF_DIR.iterdir() if path.is_dir()}
     overrides = _in_pipeline(overrides)
     for text in overrides:
         _check_choice(text, groups)
@@ -72,7 +58,7 @@ def _check_choice(override: str, groups: set[str]) -> None:
         return
     for value in given.split(","):
         if value.strip() in ("", "null") or value.strip()[0] in "[{":
-            known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+            known = sorted(path.stem for path in (conf_dir.CONF_DIR / group).glob("*.yaml"))
             choose = f"choose one of {', '.join(known)}" if known else "name one"
             raise UserError(f"{group}={given} chooses no option; leave it out, or {choose}.")
 
@@ -91,7 +77,7 @@ def _with_home(override: str) -> str:
 def _quoted(override: str) -> str:
     group, _, given = override.partition("=")
     values = [value.strip(" '\"") for value in given.split(",")]
-    options = {path.stem for path in (CONF_DIR / "seed").glob("*.yaml")}
+    options = {path.stem for path in (conf_dir.CONF_DIR / "seed").glob("*.yaml")}
     for value in values:
         if group == "seed" and value not in options and value.lstrip("-").isdigit():
             raise UserError(
