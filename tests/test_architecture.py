@@ -16,7 +16,7 @@ LEVELS = {
     "errors": 0, "lazy": 0, "suite": 0,
     "config": 1, "updates": 1, "stats": 1, "matching": 1, "disk": 1, "environment": 1,
     "conf_dir": 1, "parts": 2, "digests": 2, "command_line": 2, "hydra_compose": 3,
-    "selection": 2, "hub": 2, "gguf": 2, "tokens": 2, "tracking": 2, "mini": 2,
+    "selection": 2, "hub": 2, "tokens": 2, "tracking": 2, "mini": 2,
     "spectral": 3, "editset": 3, "tuner": 4, "packing": 4, "models": 4, "adapters": 5,
     "merging": 6, "tasks": 6, "training": 6, "methods": 7, "evaluation": 7,
     "stages": 8, "pipelines": 9, "compose": 10, "report": 11, "sweep": 11,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiplora import digests, disk, gguf, models
+from hiplora import digests, disk, models
 from hiplora.errors import UserError
 from hiplora.models import Model
 from tests.tiny import tiny_llama_folder
@@ -39,7 +39,7 @@ def config(path: Path | str, **changes) -> Model:
 
 
 def test_folder_gives_a_ready_backbone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(models.options, "_cpu_multiplies_bfloat16", lambda: True)
     backbone = models.load(config(folder, dtype="bfloat16"))
     assert backbone.model.dtype == torch.bfloat16
     assert not backbone.model.training
@@ -52,12 +52,12 @@ def test_folder_gives_a_ready_backbone(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_bf16_products_the_same_weights_compute_in_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = config(folder, dtype="bfloat16")
-    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(models.options, "_cpu_multiplies_bfloat16", lambda: True)
     native = models.load(wanted)
     weights = {name: weight.clone() for name, weight in native.model.named_parameters()}
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
 
-    monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(models.options, "_cpu_multiplies_bfloat16", lambda: False)
     assert models.arithmetic(wanted) == "float32"
     assert models.arithmetic(config(folder)) == "float32"
     wide = models.load(wanted)
@@ -104,7 +104,7 @@ def test_digests_are_remembered_on_disk(folder: Path, monkeypatch: pytest.Monkey
 def test_identity_needs_no_torch(folder: Path) -> None:
     code = f"""
 import sys
-from hiplora import digests, disk, gguf, models
+from hiplora import digests, disk, models
 from hiplora.models import Model
 model = Model(name="t", source="folder", path={str(folder)!r}, revision=None, dtype="float32", device="cpu",
                     target_modules=["q_proj"])
@@ -189,7 +189,7 @@ def test_packaged_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     answer = backbone.model.generate(**question, max_new_tokens=3, do_sample=False)
     assert "Paris" in backbone.tokenizer.decode(answer[0])
     models.forget()
-    monkeypatch.setattr(gguf, "convert", None)
+    monkeypatch.setattr(models.gguf, "convert", None)
     again = models.load(packaged)
     assert again.model.dtype == getattr(torch, models.arithmetic(packaged))
     assert again.identity == backbone.identity
@@ -231,7 +231,7 @@ def test_a_converted_model_that_is_not_what_was_written_is_converted_again(
             shutil.copytree(folder, draft, dirs_exist_ok=True)
             disk.seal(draft)
 
-    monkeypatch.setattr(gguf, "convert", convert)
+    monkeypatch.setattr(models.gguf, "convert", convert)
     packaged = config(PACKAGED, source="packaged")
     models.load(packaged)
     models.forget()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hiplora import gguf, models
+from hiplora import models
 from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.models import Model
@@ -16,7 +16,7 @@ from tests.tiny import tiny_llama_folder
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((models, "load"), (gguf, "convert")):
+    for module, name in ((models, "load"), (models.gguf, "convert")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("loaded"))
 
 
@@ -41,7 +41,7 @@ def test_positions_are_told_by_the_files_alone(tmp_path: Path, monkeypatch: pyte
     assert models.positions(packaged) == 8192
     folder = packaged.but(source="folder", path=str(tiny_llama_folder(tmp_path)))
     assert models.positions(folder) == 512
-    monkeypatch.setattr(models, "cached_file", lambda *_, **__: tmp_path / "config.json")
+    monkeypatch.setattr(models.files, "cached_file", lambda *_, **__: tmp_path / "config.json")
     assert models.positions(on_the_hub(packaged)) == 512
 
 
