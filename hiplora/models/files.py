@@ -112,7 +112,7 @@ def location(model: Model, what: str) -> tuple[str, dict[str, Any]]:
 
 
 def matrices(model: Model, like: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes that :func:`hiplora.gguf.matrices` finds; none for a backbone that is no GGUF."""
+    """The shapes that :func:`hiplora.models.gguf.matrices` finds; none for a backbone that is no GGUF."""
     return gguf.matrices(_packaged_file(model), like) if model.source == "packaged" else {}
 
 
