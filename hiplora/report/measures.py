@@ -44,6 +44,7 @@ def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | N
     """
     yield from _adapters(frame, counts or {})
     yield from _at_level(frame)
+    yield from _energies(frame)
     yield from _instances(frame)
 
 
@@ -79,6 +80,19 @@ def _at_level(frame: pd.DataFrame) -> Iterator[Measured]:
     for row in scaled.itertuples():
         if row.benchmark == row.members[0][0] and row.metric == primary(row.benchmark):
             yield from _measured(row, {"level/own": 100 * row.value}, row.id, [row.marks])
+
+
+def _energies(frame: pd.DataFrame) -> Iterator[Measured]:
+    """``energy/top`` and ``energy/beyond`` of every trained update whose shares were measured, in percent.
+
+    The share of its energy in the leading singular subspaces, and this share minus the one of a random update.
+    """
+    shares = frame[(frame["benchmark"] == "training") & frame["metric"].isin(["top_share", "top_share_random"])]
+    for _, group in groupby(shares.itertuples(), key=lambda row: (row.slot, row.id)):
+        found = {row.metric: row for row in group}
+        top, random = (100 * found[name].value for name in ("top_share", "top_share_random"))
+        of = found["top_share"]
+        yield from _measured(of, {"energy/top": top, "energy/beyond": top - random}, of.id, [of.marks])
 
 
 def _instances(frame: pd.DataFrame) -> Iterator[Measured]:

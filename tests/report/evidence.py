@@ -111,6 +111,7 @@ WORLD = World(
     },
     learns={"hip_free": 0.99, "l4": 1.05, "l3": 1.02, "l2": 0.98, "g0": 1.04, "g2": 1.07},
     keeps={"hip": 0.7, "hip_free": 0.7, "proj": 0.52},
+    shares={"lora": 0.15, "hip": 0.45, "proj": 0.0, "inside_top": 1.0},
 )  # fmt: skip
 
 
@@ -142,6 +143,21 @@ def trained(run: Run, keep: Keep) -> Iterator[Entry]:
     id = "-".join(map(str, label.values()))
     made = fixture.model_copy(update={"id": id, "result": result(fixture.result, **label)})
     yield Entry(role="train", members=((task, seed),), record=made if keep(label) else None)
+
+
+def matched(world: World) -> Callable[[Run, Keep], Iterator[Entry]]:
+    """A training, which is a fixture of another pipeline with the energies of a world, and its frontier there."""
+
+    def entries(run: Run, keep: Keep) -> Iterator[Entry]:
+        arm, task, seed = run.point["method"], run.point.get("task", "gsm8k"), int(run.point["seed"])
+        (fixture,) = labelled(everything, "train", method="hip", task="gsm8k", seed=42)
+        result = fixture.result.model_copy(update={"measures": world.energy(arm, task, seed)})
+        label = {"role": "train", "method": arm, "task": task, "seed": seed}
+        record = fixture.model_copy(update={"id": f"{arm}-{task}-{seed}", "result": result})
+        yield Entry(role="train", members=((task, seed),), record=record if keep(label) else None)
+        yield from world.frontier(run, keep)
+
+    return entries
 
 
 def edit(run: Run, keep: Keep) -> Iterator[Entry]:
@@ -187,7 +203,7 @@ def fixture_evidence(
         "edit": edit,
         "train": trained,
     }
-    entries |= {"frontier": world.frontier, "curve": world.frontier, "matched_merge": world.matched_merge}
+    entries |= {"frontier": matched(world), "curve": matched(world), "matched_merge": world.matched_merge}
     slots = [Slot(run=run, entries=tuple(asked_as(run, entries[run.pipeline](run, keep)))) for run in experiment.runs]
     evidence = Evidence(
         experiment=experiment,

@@ -24,12 +24,15 @@ ENVIRONMENT = {
 BASE, GAIN = 2.0, 0.5  # NLL of the backbone on every benchmark, and what an adapter that was trained whole gains
 TEXT = {"gsm8k": 0.15, "scienceqa": 0.30, "mmlu": 0.10, "code": 0.20}  # LoRA's rise at c = 1
 LEVELS = dict.fromkeys(ORDER, BASE - GAIN * 0.75)  # reached at c = 1/2 without noise
+CHANCE = 0.13  # share of a random update's energy in the leading subspaces
 Keep = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
 class World:
     """``forgets`` is an arm's damage in units of LoRA's, ``learns`` its gain, ``keeps`` the share that merges keep.
+
+    ``shares`` is the share of an arm's energy in the leading subspaces (``CHANCE`` without one).
 
     ``noise`` is the standard deviation over seeds of the logarithm of the damage, half of it shared by the arms of a
     seed; ``draw`` makes another world of the same kind.
@@ -38,6 +41,7 @@ class World:
     forgets: Mapping[str, float] = field(default_factory=dict)
     learns: Mapping[str, float] = field(default_factory=dict)
     keeps: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     noise: float = 0.06
     draw: int = 0
 
@@ -60,6 +64,11 @@ class World:
             return
         own = {primary(task): 0.6 + 0.01 * self.normal("own", arm, task, seed), "nll": BASE - GAIN * 0.75}
         yield self._entry(keep, "adapter", members, _scores({task: own}), arm)
+
+    def energy(self, arm: str, task: str, seed: int) -> dict[str, float]:
+        """What a training says of its update's energy."""
+        share = self.shares.get(arm, CHANCE) + 0.002 * self.normal("share", arm, task, seed)
+        return {"top_share": share, "top_share_random": CHANCE}
 
     def matched_merge(self, run: Run, keep: Keep) -> Iterator[Entry]:
         """The backbone, a seed's adapters alone, and their merge."""

@@ -112,6 +112,15 @@ def test_the_arms_are_read_off_at_the_level(table):
     assert table.cell("LoRA", "Never at the level").words == "0 of 24"
 
 
+def test_energy_in_the_leading_subspaces_stands_beside_a_random_updates(table):
+    for arm, share in {"LoRA": 15, "Proj-LoRA": 0, "HiP-LoRA": 45, "Proj-LoRA, random directions": 13}.items():
+        whole = [table.cell(f"{arm}, energy", f"{task}, %").value for task in TEXT]
+        beyond = [table.cell(f"{arm}, energy beyond a random update's", f"{task}, %") for task in TEXT]
+        assert whole == pytest.approx([share] * 4, abs=0.4)
+        assert [cell.value for cell in beyond] == pytest.approx([each - 13 for each in whole])
+        assert all((cell.ci_low < 0 < cell.ci_high) == (share == 13) for cell in beyond)
+
+
 def test_without_an_effect_nothing_is_supported():
     quiet = table16.build(frontiers(World(noise=0.05)))
     loud = table16.build(frontiers(World(noise=0.8)))

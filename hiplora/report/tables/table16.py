@@ -14,6 +14,7 @@ from hiplora.report.contrasts import SECOND, TRAINING, Measure
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import level_notes, table
 from hiplora.report.table import Cell, Column, Table
+from hiplora.stages.energy import TOP
 
 LORA = "lora"  # rises are divided by this arm's
 PAIRS = [("hip", "lora"), ("hip", "proj"), ("proj", "lora"), ("proj", "proj_random"), ("hip", "hip_free")]
@@ -23,6 +24,7 @@ SECOND_TEXT = "text_sampled"
 ONE_TEXT = "This data has one general text, so no verdict is checked against a second one."
 UNSELECTED = "Contrasts: text rise on what nothing was selected on"
 UNSEEN = ("mmlu", "code")  # nothing was selected on these
+ENERGY = "Share of the update's energy in the leading singular subspaces, by task (%)"
 MOVED = "Contrast: text rise, the channel moving"
 MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
 
@@ -39,6 +41,7 @@ COLUMNS = (
     Column(label="c at the level", decimals=2, measure="scale/c"),
     Column(label="‖c ΔW‖", decimals=2, measure="scale/norm"),
 )
+ENERGIES = {"energy/top": "energy", "energy/beyond": "energy beyond a random update's"}
 KEPT = Column(label="Kept, {}", decimals=2, better="up")
 NOTES = (
     "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation (interpolated "
@@ -51,6 +54,10 @@ NOTES = (
     "training seeds.",
     "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; the "
     "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's.",
+    f"Energy: the share of ‖ΔW‖² whose left or right side lies in the subspaces of the {TOP} leading singular "
+    "directions, of the finished update as trained. A random update's is the expectation for directions that are "
+    "uniform on the sphere, with the same energy on every matrix; beyond it is the difference, in points. [ ] is the "
+    "95 % Student-t interval over training seeds.",
     "A contrast is the first arm minus the second, paired by training seed, with the 95 % Student-t interval; "
     "inference is over seeds, the tasks are fixed. p is corrected by Holm over the contrasts of its section, "
     "including missing ones.",
@@ -101,6 +108,7 @@ def build(evidence: Evidence) -> Table:
     every, unseen = Arms(evidence, tasks), Arms(evidence, [task for task in tasks if task in UNSEEN])
     inside = Arms(evidence, evidence.comparable("inside"), "inside")
     by_task = {task: Column(label=task, decimals=3, better="down") for task in tasks}
+    energies = {task: Column(label=f"{task}, %", decimals=2, spread="ci", level="t") for task in tasks}
     merges = {
         (operator, norms): replace(KEPT, label=KEPT.label.format(grid.label(operator, norms)))
         for norms, operator in product(grid.keys("merges", "norms"), grid.keys("merges", "merge"))
@@ -111,6 +119,7 @@ def build(evidence: Evidence) -> Table:
             every.mean(arm, "scale/text", [task]).mean(f"{grid.label(arm)}, by task", column, "t")
             for arm, (task, column) in product(arms, by_task.items())
         ],
+        ENERGY: [cell for arm in arms for cell in _energy(every, arm, energies)],
         "Contrasts: text rise (primary)": _rows(every, "Text rise", PAIRS, _text(every)),
         **({MOVED: _rows(every, "Text rise", MOVING, _text(every))} if MOVING[0][0] in arms else {}),
         UNSELECTED: _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)) if unseen.tasks else [],
@@ -123,7 +132,7 @@ def build(evidence: Evidence) -> Table:
     found = table(
         evidence,
         "Table 16",
-        columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *contrasts.COLUMNS),
+        columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *energies.values(), *contrasts.COLUMNS),
         cells=[cell for cells in sections.values() for cell in cells],
         notes=[*NOTES, *single, *level_notes(evidence, "frontier")],
     )
@@ -158,6 +167,13 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
             continue
         yield arms.mean(arm, column.measure).mean(row, column, "t")
     yield from (arms.kept(arm, *key).mean(row, column, "t") for key, column in merges.items())
+
+
+def _energy(arms: Arms, arm: str, columns: Mapping[str, Column]) -> Iterator[Cell]:
+    """An arm's two rows on the energy of its updates: the share, and what it has beyond a random update's."""
+    label = arms.evidence.experiment.label(arm)
+    for (measure, words), (task, column) in product(ENERGIES.items(), columns.items()):
+        yield arms.mean(arm, measure, [task]).mean(f"{label}, {words}", column, "t")
 
 
 def _rows(arms: Arms, words: str, pairs: Sequence[contrasts.Pair], measure: Measure) -> list[Cell]:
