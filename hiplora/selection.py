@@ -77,14 +77,15 @@ class Reference(Frozen):
 class Selection(Frozen):
     """The file's content.
 
-    ``levels`` are the NLLs, by task, at which methods are compared from now on, ``levels_from`` the ids of the
-    frontiers behind them. ``winners`` holds the settings of each method's best candidate, None if none reached its
-    level; ``gated`` those of the best candidate whose principal channel holds at least ``gate`` of the update's energy
-    in every adapter. ``left_out`` gives the reason for each task without a level.
+    ``levels`` are the NLLs, by task, at which methods are compared from now on, on the backbone of this ``identity``;
+    ``levels_from`` are the ids of the frontiers behind them. ``winners`` holds the settings of each method's best
+    candidate, None if none reached its level; ``gated`` those of the best candidate whose principal channel holds at
+    least ``gate`` of the update's energy in every adapter. ``left_out`` gives the reason for each task without a level.
     """
 
     version: int = 1
     backbone: str
+    identity: str
     level_scale: float
     gate: float
     objective: tuple[str, ...]

@@ -253,6 +253,21 @@ def merge_outcome(before: Mapping[str, float], after: Mapping[str, float], *, ta
     return MergeOutcome(failed=failed, excluded=excluded)
 
 
+def no_damage_fail(before: Mapping[str, float], items: Mapping[str, float], *, tau: float = 0.9) -> float | None:
+    """Probability of MergeFail by chance alone, for a merge that loses nothing; None if no task can fall.
+
+    Each task's score after the merge is a new draw of its number of ``items``, each right with the probability that is
+    the score before. The true chance is smaller where most items keep their answers, since the same items are asked
+    before and after, and for items with fractional scores, which vary less.
+    """
+    from scipy.special import bdtr
+
+    judged = {task: score for task, score in before.items() if score > 0}
+    # P(X / n < τ · score), with the tolerance of merge_outcome.
+    below = {t: bdtr(np.ceil((tau * score - TIE) * items[t]) - 1, items[t], score) for t, score in judged.items()}
+    return 1 - float(np.prod([1 - share for share in below.values()])) if judged else None
+
+
 def kept_share(*, base: float, own: float, merged: float) -> float | None:
     """Share of an adapter's gain in NLL that a merge keeps, ``(base − merged) / (base − own)``, clipped to ±1.
 

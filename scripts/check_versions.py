@@ -66,7 +66,7 @@ def corner(words: str) -> Corner:
     return Corner(**given)
 
 
-class Room:
+class Venv:
     """A folder with a virtual environment and the tests, but no checkout of the package."""
 
     def __init__(self, folder: Path) -> None:
@@ -134,13 +134,13 @@ def environment(folder: Path) -> Mapping[str, str]:
 def check(chosen: Mapping[str, Corner], work: Path, tests: Sequence[str]) -> Iterator[tuple[bool, str]]:
     """For each corner, whether its tests passed, and its line."""
     for name, each in chosen.items():
-        room = Room(work / name)
+        venv = Venv(work / name)
         try:
-            room.fill(each.pins)
+            venv.fill(each.pins)
         except subprocess.CalledProcessError:
-            yield False, f"{name} ({each}): not installed, see {room.folder / 'log.txt'}"
+            yield False, f"{name} ({each}): not installed, see {venv.folder / 'log.txt'}"
             continue
-        passed, line = room.test(tests)
+        passed, line = venv.test(tests)
         yield passed, f"{name} ({each}): {line}"
 
 
@@ -150,14 +150,14 @@ def find(newest: Corner, work: Path, tests: Sequence[str]) -> Iterator[tuple[boo
     Raises:
         CalledProcessError: the environment cannot be made.
     """
-    room = Room(work / "find")
-    room.fill(newest.pins)
-    listed = room.run(room.pip("index", "versions", "peft")).stdout
+    venv = Venv(work / "find")
+    venv.fill(newest.pins)
+    listed = venv.run(venv.pip("index", "versions", "peft")).stdout
     for version in older(releases(listed), newest.peft):
         each = replace(newest, peft=version)
         # Without dependencies, since the range in pyproject.toml would refuse the version.
-        room.run(room.pip("install", "--no-deps", f"peft=={version}")).check_returncode()
-        passed, line = room.test(tests)
+        venv.run(venv.pip("install", "--no-deps", f"peft=={version}")).check_returncode()
+        passed, line = venv.test(tests)
         yield passed, f"{each}: {line}"
         if not passed:
             return

@@ -10,7 +10,7 @@ import pytest
 
 from hiplora.tuner.hooks import TESTED
 from scripts import check_versions
-from scripts.check_versions import CORNERS, Corner, Room, check, corner, main, older, releases, stated, summary
+from scripts.check_versions import CORNERS, Corner, Venv, check, corner, main, older, releases, stated, summary
 
 TESTED_IN_IT = """...s
 SKIPPED [1] tests/merging/test_merge_weights.py:114: needs the suite
@@ -57,13 +57,13 @@ def test_a_corner_is_installed_without_the_suite_and_tested_without_the_checkout
     lines = [*check({"oldest": CORNERS["oldest"]}, tmp_path, ["tests/tuner"])]
     versions = "peft 0.21.0, transformers 5.0.0, torch 2.13.0"
     assert lines == [(True, f"oldest ({versions}): 7 passed, 1 skipped in 2.00s; skipped: needs the suite")]
-    room = Room(tmp_path / "oldest")
+    venv = Venv(tmp_path / "oldest")
     (made, *_), (installed, *_), (tested, folder, variables) = commands
     assert made[1:] == ["-m", "venv", str(tmp_path / "oldest" / "venv")]
-    assert installed[:4] == [room.python, "-m", "pip", "install"]
+    assert installed[:4] == [venv.python, "-m", "pip", "install"]
     assert {str(tmp_path / "oldest" / "source"), *CORNERS["oldest"].pins} <= {*installed}
     assert not any("[" in word for word in installed), "no extra"
-    assert (tested[0], tested[-1], folder) == (room.python, "tests/tuner", tmp_path / "oldest" / "beside")
+    assert (tested[0], tested[-1], folder) == (venv.python, "tests/tuner", tmp_path / "oldest" / "beside")
     assert not (folder / "hiplora").exists()
     assert "PYTHONPATH" not in variables
 

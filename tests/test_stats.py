@@ -213,6 +213,20 @@ def test_merge_failure(before, after, tau, failed, excluded):
     assert (outcome.failed, outcome.excluded) == (failed, excluded)
 
 
+def test_a_merge_that_loses_nothing_can_fail_by_chance():
+    coin = {"mmlu": 0.5}
+    assert stats.no_damage_fail(coin, {"mmlu": 2}) == pytest.approx(1 / 4), "0 of 2 is below 0.9"
+    assert stats.no_damage_fail(coin, {"mmlu": 2}, tau=1.0) == pytest.approx(1 / 4), "1 of 2 is at the threshold"
+    two = {"mmlu": 0.5, "code": 0.5}
+    assert stats.no_damage_fail(two, {"mmlu": 2, "code": 2}) == pytest.approx(1 - (3 / 4) ** 2)
+    assert stats.no_damage_fail({"mmlu": 1.0}, {"mmlu": 300}) == 0
+    assert stats.no_damage_fail({"mmlu": 0.5, "code": 0.0}, {"mmlu": 2, "code": 80}) == pytest.approx(1 / 4)
+    assert stats.no_damage_fail({"code": 0.0}, {"code": 80}) is None
+    rng = np.random.default_rng(0)
+    drawn = rng.binomial(300, 0.4, size=20_000) < 0.95 * 0.4 * 300
+    assert stats.no_damage_fail({"mmlu": 0.4}, {"mmlu": 300}, tau=0.95) == pytest.approx(drawn.mean(), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

@@ -113,7 +113,7 @@ class Probes:
                 evaluation=self._of(task),
                 progress=self.answers.progress,
                 parts=self.answers.parts,
-                prompted=lambda number, prompt, first=first: behind(prompt, first + number, items),  # type: ignore[misc]
+                prompted=lambda number, prompt, first=first: below_edit(prompt, first + number, items),  # type: ignore[misc]
             )
         return found
 
@@ -124,7 +124,7 @@ class Probes:
             (requests,) = task.likelihood(self.source, self._of(task))
             for number, document in enumerate(requests.documents, start=first):
                 new = items[number % len(items)].new
-                prompt = behind(document["prompt"], number, items if front else ())
+                prompt = below_edit(document["prompt"], number, items if front else ())
                 answer = following(new) if document["answer"].startswith(" ") else new
                 asked.append(_encoded(self.answers, prompt, answer))
         return self.answers.score(asked)
@@ -140,6 +140,6 @@ class Probes:
         return self.evaluation.but(limit=self.counts[task.name])
 
 
-def behind(prompt: str, number: int, items: Sequence[EditItem]) -> str:
+def below_edit(prompt: str, number: int, items: Sequence[EditItem]) -> str:
     """The prompt of probe ``number`` below the sentence of edit ``number`` mod n; unchanged without items."""
     return f"{items[number % len(items)].sentence}\n{prompt}" if items else prompt

@@ -12,6 +12,7 @@ from hiplora.models.files import (
     location,
     matrices,
     positions,
+    weights,
 )
 from hiplora.models.loading import Backbone, describe, forget, load
 from hiplora.models.options import ALL_LINEAR, AUTO, Model, arithmetic, device_of, device_type
@@ -36,4 +37,5 @@ __all__ = [
     "location",
     "matrices",
     "positions",
+    "weights",
 ]

@@ -44,6 +44,11 @@ def identity(model: Model) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def weights(model: Model) -> str:
+    """:func:`identity` with the dtype to which the weights are rounded: equal for equal frozen weights."""
+    return f"{identity(model)} {model.dtype}"
+
+
 def check(model: Model) -> None:
     """Refuse a backbone that certainly cannot be loaded here; it loads and downloads nothing.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hiplora import selection
+from hiplora import models, selection
 from hiplora.config import Positive, Scale
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, put_on, training
@@ -83,19 +83,30 @@ class CurveOnly(Frontiers):
         return self.wanted(config)
 
 
+def selected(config: Config) -> selection.Selection | None:
+    """The selection that fixes the configuration's levels; None without one, or if it is of another backbone."""
+    chosen = selection.read(config.places.results)
+    return chosen if chosen is not None and chosen.identity == models.weights(config.model) else None
+
+
 def level_of(config: Config) -> float | None:
     """The NLL at which adapters of the configuration's task are compared; None if selection has fixed none."""
-    chosen = selection.read(config.places.results)
+    chosen = selected(config)
     return None if chosen is None else chosen.levels.get(config.task.name)
 
 
 def no_level(config: Config) -> str:
     """Why the configuration's task has no level, in a sentence."""
-    results, task = config.places.results, config.task.name
-    chosen = selection.read(results)
+    file, task = selection.path(config.places.results), config.task.name
+    there, chosen = selection.read(config.places.results), selected(config)
+    if there is not None and chosen is None:
+        return (
+            f"{task} has no level: {file} is of another backbone, {there.backbone}; choose another results_dir and run "
+            "pipeline=select there."
+        )
     if chosen is not None and task in chosen.left_out:
-        return f"{task} has no level in {selection.path(results)}: {chosen.left_out[task]}."
-    return f"No level of {task} is fixed in {selection.path(results)}; pipeline=select fixes it."
+        return f"{task} has no level in {file}: {chosen.left_out[task]}."
+    return f"No level of {task} is fixed in {file}; pipeline=select fixes it."
 
 
 def score_at(config: Config, train: Train, c: float) -> Score:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hiplora import selection
+from hiplora import models, selection
 from hiplora.config import Natural, Options, Scale, Seed
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Stages, replayed
@@ -162,6 +162,7 @@ class Select(Frontiers):
         model = runs.config.model
         return Selection(
             backbone=f"{model.name} ({model.dtype})",
+            identity=models.weights(model),
             level_scale=self.level_scale,
             gate=MOVES,
             objective=self.objective,

@@ -129,7 +129,7 @@ def _joined(texts: Mapping[str, str]) -> list[bool]:
 
 
 @dataclass(frozen=True)
-class Told:
+class EditFigures:
     """The measures of one run, or of the backbone, with the ids of the records behind them and their marks."""
 
     values: Figures
@@ -137,7 +137,7 @@ class Told:
     marks: str
 
 
-def of_run(slot: Slot) -> Told | None:
+def of_run(slot: Slot) -> EditFigures | None:
     """The measures of a run; None if a record is missing."""
     base, edited = measured(slot)
     if base is None or not edited or any(entry.record is None for entry in edited):
@@ -145,7 +145,7 @@ def of_run(slot: Slot) -> Told | None:
     return _with_runs([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
 
 
-def of_backbone(evidence: Evidence) -> Told | None:
+def of_backbone(evidence: Evidence) -> EditFigures | None:
     """The measures of the bare backbone, which all runs share; None if it is not measured."""
     for slot in evidence.slots:
         base, _ = measured(slot)
@@ -167,9 +167,9 @@ def _result(entry: Entry) -> Edited:
     return entry.record.result
 
 
-def _with_runs(entries: Sequence[Entry], values: Figures) -> Told:
+def _with_runs(entries: Sequence[Entry], values: Figures) -> EditFigures:
     runs = tuple(entry.record.id for entry in entries if entry.record is not None)
-    return Told(values, runs, joined(entry.marks for entry in entries))
+    return EditFigures(values, runs, joined(entry.marks for entry in entries))
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ class EditRuns:
     evidence: Evidence
 
     @cached_property
-    def _by_slot(self) -> dict[int, Told]:
+    def _by_slot(self) -> dict[int, EditFigures]:
         found = ((number, of_run(slot)) for number, slot in enumerate(self.evidence.slots))
         return {number: of for number, of in found if of is not None}
 
     @cached_property
-    def backbone(self) -> Told | None:
+    def backbone(self) -> EditFigures | None:
         """The measures of the bare backbone; None if it is not measured."""
         return of_backbone(self.evidence)
 

@@ -10,10 +10,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from hiplora import selection
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, known
+from hiplora.pipelines.frontier import selected
 from hiplora.report.ahead import compose_ahead
 from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
@@ -116,7 +116,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
-        levels=chosen.levels if (chosen := selection.read(config.places.results)) is not None else {},
+        levels=chosen.levels if (chosen := selected(config)) is not None else {},
         texts=Source(config.data).texts(config.evaluation.splits),
     )
 

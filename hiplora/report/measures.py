@@ -143,15 +143,21 @@ def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
 
 
 def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
-    """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded`` (number of tasks not judged)."""
+    """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded`` (number of tasks not judged).
+
+    ``chance@τ`` is the probability, in percent, that the merge fails though nothing is lost.
+    """
     rises = [row.value - row.value_before for row in rows if row.metric == "nll"]
     drop = sum(abs(100 * (row.value - row.value_before)) for row in scored) / len(scored)
     found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}
     heads = [row for row in scored if row.metric == primary(row.benchmark)]
     before, after = ({row.benchmark: getattr(row, side) for row in heads} for side in ("value_before", "value"))
     known = not any(math.isnan(value) for value in (*before.values(), *after.values()))
+    items = {row.benchmark: row.value for row in rows if row.metric == "n"}
     for tau in TAUS:  # without all headline scores nothing can be judged
         outcome = stats.merge_outcome(before, after, tau=tau) if known else None
         found["excluded"] = None if outcome is None else len(outcome.excluded)
         found[f"fail@{tau}"] = None if outcome is None or outcome.failed is None else 100.0 * outcome.failed
+        chance = stats.no_damage_fail(before, items, tau=tau) if known else None
+        found[f"chance@{tau}"] = None if chance is None else 100 * chance
     return found

@@ -135,7 +135,7 @@ class Source(Options):
         """The model that the weights go on."""
         raise NotImplementedError
 
-    def stands_on(self) -> tuple[Stage, ...]:
+    def made_from(self) -> tuple[Stage, ...]:
         """The stages whose artefacts this source reads."""
         return ()
 

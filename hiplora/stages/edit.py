@@ -41,7 +41,7 @@ class Edit(Stage):
     data: Annotated[Data, Place]
 
     def needs(self) -> tuple[Stage, ...]:
-        return self.of.stands_on()
+        return self.of.made_from()
 
     def reads(self) -> dict[str, str]:
         sets = {name: digest for batch in self.batches for name, digest in batch.edits.reads().items()}

@@ -171,10 +171,10 @@ class Engine:
         places, where = self.store.places, stage.where()
         records = {need.id: self.store.current((need.id, need.where())) for need in stage.needs()}
         needs = {id: record for id, record in records.items() if record is not None}
-        made_from = digest({id: record.digest for id, record in needs.items()})
+        needs_digest = digest({id: record.digest for id, record in needs.items()})
         return Job(
             needs=needs,
-            parts=Parts(places.parts(stage.id, where, made_from)),
+            parts=Parts(places.parts(stage.id, where, needs_digest)),
             folder=places.artefact(stage.id, where),
             checkpoints=places.checkpoints(stage.id, where),
             artefacts={id: places.artefact(id, record.where) for id, record in needs.items()},

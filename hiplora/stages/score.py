@@ -56,7 +56,7 @@ class Score(Stage):
 
     def needs(self) -> tuple[Stage, ...]:
         plain = () if self.lm_tasks is None else (self.without_tasks,)
-        return (*self.of.stands_on(), *plain)
+        return (*self.of.made_from(), *plain)
 
     def reads(self) -> dict[str, str]:
         source, split = DataSource(self.data), self.evaluation.splits

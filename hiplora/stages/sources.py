@@ -61,7 +61,7 @@ class Adapted(Source):
     def backbone(self) -> Model:
         return self.train.model
 
-    def stands_on(self) -> tuple[Stage, ...]:
+    def made_from(self) -> tuple[Stage, ...]:
         return (self.train,)
 
     def name(self) -> str:
@@ -99,7 +99,7 @@ class Scaled(Source):
     def backbone(self) -> Model:
         return self.of.model
 
-    def stands_on(self) -> tuple[Stage, ...]:
+    def made_from(self) -> tuple[Stage, ...]:
         return (self.of,)
 
     def name(self) -> str:
@@ -138,7 +138,7 @@ class Snapshot(Source):
     def backbone(self) -> Model:
         return self.train.model
 
-    def stands_on(self) -> tuple[Stage, ...]:
+    def made_from(self) -> tuple[Stage, ...]:
         return (self.train.keeping(self.fraction),)
 
     def name(self) -> str:
@@ -185,7 +185,7 @@ class Merged(Source):
         """(task, training seed) of every adapter."""
         return [(train.task.name, train.seed) for train in self.adapters]
 
-    def stands_on(self) -> tuple[Stage, ...]:
+    def made_from(self) -> tuple[Stage, ...]:
         return self.adapters
 
     def name(self) -> str:

@@ -51,9 +51,9 @@ class Places:
         """Folder of the resumable checkpoints of one stage; removed when its record is written."""
         return self.outputs / "checkpoints" / f"{id}.{where}"
 
-    def parts(self, id: str, where: str, made_from: str) -> Path:
-        """File of a stage's finished parts; ``made_from`` is the digest of its needs, so that no part is mixed up."""
-        return self.outputs / "parts" / f"{id}.{where}.{made_from}.jsonl"
+    def parts(self, id: str, where: str, needs_digest: str) -> Path:
+        """File of a stage's finished parts; ``needs_digest`` is that of its needs, so that no part is mixed up."""
+        return self.outputs / "parts" / f"{id}.{where}.{needs_digest}.jsonl"
 
     def lock(self, id: str, where: str) -> Path:
         """Lock file that lets only one process at a time make a record."""

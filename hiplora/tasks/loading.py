@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def file_rows(path: Path, *, dataset: str, remedy: str) -> Dataset:
+def file_split(path: Path, *, dataset: str, remedy: str) -> Dataset:
     """The rows of a file; an unchanged file is read once per process.
 
     Raises:
         UserError: a line is broken (the message ends with ``remedy``), or a column changes its type.
     """
-    return _file_rows(path, stamp(path), dataset=dataset, remedy=remedy)
+    return _file_split(path, stamp(path), dataset=dataset, remedy=remedy)
 
 
 @cache
-def _file_rows(path: Path, state: Stamp, *, dataset: str, remedy: str) -> Dataset:
+def _file_split(path: Path, state: Stamp, *, dataset: str, remedy: str) -> Dataset:
     from datasets import Dataset
 
     rows = read_jsonl(path, ORIGINS[dataset].columns, remedy=remedy)
@@ -36,7 +36,7 @@ def _file_rows(path: Path, state: Stamp, *, dataset: str, remedy: str) -> Datase
         raise UserError(f"{path}: a column changes its type between lines ({error}); give it one type.") from error
 
 
-def hub_rows(dataset: str, split: str, *, where: str, revision: Mapping[str, str], shown: str) -> Dataset:
+def hub_split(dataset: str, split: str, *, where: str, revision: Mapping[str, str], shown: str) -> Dataset:
     """The rows of a split on the Hub, or of a mirror.
 
     Args:

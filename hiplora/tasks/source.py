@@ -19,7 +19,7 @@ from hiplora.disk import default_cache_dir, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
 from hiplora.tasks.files import digest, sha256, tree, tree_sha256
-from hiplora.tasks.loading import answered, file_rows, hub_rows
+from hiplora.tasks.loading import answered, file_split, hub_split
 from hiplora.tasks.origins import ORIGINS, TEXTS, Origin, Part, held_out
 
 if TYPE_CHECKING:
@@ -254,11 +254,11 @@ class Source:
         """All rows of a split with their ids."""
         if self._folder_root(dataset) is None:
             where, shown = self._repository(self._origin(dataset)), self.origin_of(dataset)
-            return hub_rows(dataset, split, where=where, revision=self._revision(dataset), shown=shown)
+            return hub_split(dataset, split, where=where, revision=self._revision(dataset), shown=shown)
         path = self._file(dataset, split)
         ours = path.parents[1] == self._mini
         remedy = f"delete {path.parents[1]}, which is then written again" if ours else "repair or remove this line"
-        return file_rows(path, dataset=dataset, remedy=remedy)
+        return file_split(path, dataset=dataset, remedy=remedy)
 
     def _file(self, dataset: str, split: str) -> Path:
         path = self._folder(dataset) / f"{split}.jsonl"

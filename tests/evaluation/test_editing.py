@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hiplora.evaluation import edit_measures as judge
 from hiplora.evaluation.answers import Answers
 from hiplora.evaluation.decode import Wanted
-from hiplora.evaluation.editing import Probes, behind, replies
+from hiplora.evaluation.editing import Probes, below_edit, replies
 from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.sampling import Decoding
 from hiplora.evaluation.scoring import Scored
@@ -33,7 +33,7 @@ class Letters:
 
 
 class Scripted:
-    """Answers that are known: log p per token of an answer behind a prompt, and the completion of every prompt."""
+    """Answers that are known: log p per token of an answer after a prompt, and the completion of every prompt."""
 
     tokenizer = Letters()
 
@@ -114,8 +114,8 @@ def test_outcomes_and_means_by_hand() -> None:
 def test_a_probe_belongs_to_the_edit_of_its_number() -> None:
     found = judge.probe_means(["entity", "temporal"], {"x": [1.0, 2.0, 3.0]})
     assert found == {"all": {"x": 2.0}, "entity": {"x": 2.0}, "temporal": {"x": 2.0}}
-    assert behind("Why?", 5, ITEMS) == "1 is greenish.\nWhy?"
-    assert behind("Why?", 5, ()) == "Why?"
+    assert below_edit("Why?", 5, ITEMS) == "1 is greenish.\nWhy?"
+    assert below_edit("Why?", 5, ()) == "Why?"
 
 
 def plain(model: Any, prompt: list[int], answer: list[int]) -> float:

@@ -154,6 +154,16 @@ def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) ->
         next(few.stages())  # type: ignore[arg-type]
 
 
+def test_levels_hold_for_the_backbone_on_which_they_were_fixed(configured: Configured) -> None:
+    config, answers = configured(*GRID), Answers(world)
+    config.pipeline.conclude(config, answers.drive(config))
+    frontier = ["pipeline=frontier", "method=lora"]
+    same, other = configured(*frontier), configured(*frontier, "model.dtype=bfloat16")
+    told = [each.pipeline.conclude(each, answers.drive(each)) or "" for each in (same, other)]
+    assert told[0].startswith("The level of gsm8k")
+    assert "is of another backbone, tiny (float32)" in told[1]
+
+
 def test_at_all_of_its_update_an_adapter_is_scored_as_it_is(configured: Configured) -> None:
     """One id for one score: not the adapter scaled by 1, nor a merge with scales of 1."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hiplora import selection
 from hiplora.compose import compose_cached
+from hiplora.models import weights
 from hiplora.pipelines.base import known, scores, training
 from hiplora.report.experiment import load
 from hiplora.report.find import identify
@@ -50,7 +51,8 @@ class Simulation:
     def levels(self) -> None:
         """A selection that says no more than the levels."""
         chosen = selection.Selection(
-            backbone="fixture", level_scale=0.5, gate=0.01, objective=(), winners={}, gated={}, levels=LEVELS,
+            backbone="fixture", identity=weights(self.config.model), level_scale=0.5,
+            gate=0.01, objective=(), winners={}, gated={}, levels=LEVELS,
             levels_from={}, trials=[], reference=selection.Reference(words=(), levels=LEVELS, runs=()),
         )  # fmt: skip
         selection.write(self.folder, chosen, "")

@@ -80,6 +80,8 @@ def test_merge_failures_by_size_and_threshold():
     other = table.cell("LoRA, all sizes", "τ = 0.9, adapter-level (%)")
     assert (pooled.value, pooled.n) == (other.value, other.n) == (50, 18)
     assert other.ci_high - other.ci_low > pooled.ci_high - pooled.ci_low
+    chances = [table.cell("LoRA, 4 adapters", f"by chance, τ = {tau} (%)").value for tau in TAUS]
+    assert 0 < chances[0] < chances[1] < chances[2] < 100
     assert any("is not judged: 4 of 90" in note for note in table.notes)
 
 

@@ -13,6 +13,12 @@ COLUMNS = [
     for level, words in {"seed": "", "adapter": ", adapter-level"}.items()
     for tau in TAUS
 ]
+CHANCE = [Column(label=f"by chance, τ = {tau} (%)", spread="none", measure=f"chance@{tau}") for tau in TAUS]
+NOTE = (
+    "By chance: the probability that a merge that loses nothing falls below τ in some task, if every item were "
+    "answered anew with the success rate before the merge. The true chance is smaller where most items keep their "
+    "answers. A rate that is not above it shows no loss."
+)
 GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes": (2, 3, 4)}
 
 
@@ -22,6 +28,6 @@ def build(evidence: Evidence) -> Table:
         cell(evidence, f"{evidence.experiment.label(method)}, {words}", replace(column, sizes=sizes), method=method)
         for method in evidence.experiment.keys("merge", "method")
         for words, sizes in GROUPS.items()
-        for column in COLUMNS
+        for column in (*COLUMNS, *CHANCE)
     ]
-    return table(evidence, "MergeFail", columns=COLUMNS, cells=cells)
+    return table(evidence, "MergeFail", columns=[*COLUMNS, *CHANCE], cells=cells, notes=[NOTE])

@@ -58,7 +58,7 @@ def batch_notes(evidence: Evidence) -> Iterator[str]:
     """A note on how many facts were edited at a time, from which set, and on the number of probes."""
     stages = [entry.stage for slot in evidence.slots for entry in slot.entries]
     for stage in stages:
-        if isinstance(stage, Edit) and not stage.of.stands_on():
+        if isinstance(stage, Edit) and not stage.of.made_from():
             edits = stage.batches[0].edits
             several = f", mean over {len(stage.batches)} batches" if len(stage.batches) > 1 else ""
             target = f", target {edits.target}" if edits.layout == "zsre" else ""
