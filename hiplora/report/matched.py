@@ -55,6 +55,7 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
     ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` is c itself), ``fraction/x`` is x at
     the earliest fraction of the training that does (``fraction/at``), with learning made monotone. ``any/x`` equals
     ``scale/x``, or, for an adapter that never reaches the level, x at the scale at which it has learned most.
+    ``whole/x`` is x of the adapter as it was trained.
     """
     for (slot, task), points in frame.groupby(["slot", "task"], sort=False):
         if (level := levels.get(str(task))) is None:
@@ -69,6 +70,8 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
         for name, where in places.items():
             way = "fraction" if name == "fraction" else "scale"
             values |= {f"{name}/{x}": _at(ways[way][way], ways[way][x], where) for x in READ}
+        whole = np.flatnonzero((found["scale"] == 1) & (found["fraction"] == 1))  # none if c = 1 was left out
+        values |= {f"whole/{x}": found[x][whole[0]] if whole.size else None for x in ("own", *READ)}
         for measure, value in values.items():
             yield Measured(slot, first["members"], measure, _number(value), first["runs"], first["marks"])
 

@@ -27,7 +27,7 @@ from hiplora.stages.sources import Merged
 from hiplora.stages.store import Places, Status, Store
 from hiplora.tasks import primary
 from tests.report.evidence import WORLD, fixture_evidence
-from tests.report.frontiers import LEVELS, TEXT, World
+from tests.report.frontiers import BASE, GAIN, LEVELS, TEXT, World
 
 HIP_LORA = "Text rise: HiP-LoRA − LoRA"
 
@@ -104,6 +104,10 @@ def test_the_arms_are_read_off_at_the_level(table):
     assert table.cell("LoRA", "Text rise, ratio to LoRA").value == pytest.approx(1)
     assert table.cell("LoRA", "c at the level").value == pytest.approx(0.5, abs=0.02)
     assert table.cell("LoRA", "‖c ΔW‖").value == pytest.approx(5, abs=0.2)
+    assert table.cell("LoRA", "Text rise, c = 1 (nats/token)").value == pytest.approx(
+        np.mean([*TEXT.values()]), rel=0.1
+    )
+    assert table.cell("LoRA", "Own NLL, c = 1 (nats/token)").value == pytest.approx(BASE - GAIN, abs=0.02)
     mean = np.mean([table.cell("LoRA, by task", task).value for task in TEXT])
     assert table.cell("LoRA", "Text rise (nats/token)").value == pytest.approx(mean)
     parts = [table.cell("LoRA", name).value for name in ("its rises", "its falls")]

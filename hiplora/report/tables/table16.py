@@ -40,6 +40,8 @@ COLUMNS = (
     Column(label="Own score (%)", better="up", measure="level/own"),
     Column(label="c at the level", decimals=2, measure="scale/c"),
     Column(label="‖c ΔW‖", decimals=2, measure="scale/norm"),
+    Column(label="Text rise, c = 1 (nats/token)", decimals=3, measure="whole/text"),
+    Column(label="Own NLL, c = 1 (nats/token)", decimals=3, measure="whole/own"),
 )
 ENERGIES = {"energy/top": "energy", "energy/beyond": "energy beyond a random update's"}
 KEPT = Column(label="Kept, {}", decimals=2, better="up")
@@ -52,6 +54,8 @@ NOTES = (
     "mean over the tasks of a seed. Retain-NLL: rise of the gold answers' NLL on the other benchmarks except word "
     "problems, which have their own column; it is the sum of its rises and falls. ± is the standard deviation over "
     "training seeds.",
+    "At c = 1 an adapter is as it was trained. The difference between its text rise there and at the level is what "
+    "scaling alone takes away; the difference between its own NLL on validation and the level is what that costs.",
     "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; the "
     "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's.",
     f"Energy: the share of ‖ΔW‖² whose left or right side lies in the subspaces of the {TOP} leading singular "
