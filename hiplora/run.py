@@ -27,6 +27,7 @@ from hiplora import sweep
 from hiplora.command_line import quoted_options
 from hiplora.compose import typed
 from hiplora.conf_dir import CONF_DIR, check_conf
+from hiplora.disk import Busy
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.hydra_compose import one_sentence
@@ -42,16 +43,17 @@ if TYPE_CHECKING:
     from hiplora.pipelines.base import Config
 
 
-def answer(config: Config) -> str:
+def answer(config: Config, *, wait: bool = True) -> str:
     """Make the stages that a configuration asks for; returns the text to print.
 
     Raises:
         UserError: the configuration or the machine does not allow the run; nothing complete is lost.
+        Busy: other processes are making all that is left, and ``wait`` is False.
     """
     single_process()  # also here, since a launcher may have started this job in its own process
     tracking = Tracking(enabled=config.logging == "wandb", folder=config.places.outputs)
     tracking.check()
-    engine = Engine(Store(config.places), tracking, force=config.force)
+    engine = Engine(Store(config.places), tracking, force=config.force, wait=wait)
     outcomes = engine.run(config.stages())
     fill_cards(outcomes, engine.store)
     text = tally(engine) if config.pipeline.many else describe(outcomes, engine, retain=config.retain)
@@ -65,7 +67,7 @@ def _hydra_main(config: DictConfig) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # caused by its own modules
     words = HydraConfig.get().overrides.task
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        _job(config, words)
+        _job(config, words, Path(HydraConfig.get().runtime.output_dir), wait=not sweep.in_turn())
         return
     try:
         print(answer(typed(config, words)))
@@ -73,11 +75,18 @@ def _hydra_main(config: DictConfig) -> None:
         sys.exit(_refusal(error))
 
 
-def _job(config: DictConfig, words: Sequence[str]) -> None:
-    """Run one job of a sweep and write its outcome into its own folder, where the summary finds it."""
+def _job(config: DictConfig, words: Sequence[str], folder: Path, *, wait: bool) -> None:
+    """Run one job of a sweep and write its outcome into its own folder, where the summary finds it.
+
+    Without ``wait`` a job that other processes are making is put off until the other jobs are done.
+    """
     failed = None
     try:
-        print(answer(typed(config, words)))
+        print(answer(typed(config, words), wait=wait))
+    except Busy as error:
+        print(f"Another process is making {error}; this job is done after the others.", file=sys.stderr, flush=True)
+        sweep.put_off(lambda: _job(config, words, folder, wait=True))
+        return
     except UserError as error:
         failed = str(error)
         print(f"error: {failed}", file=sys.stderr)
@@ -85,7 +94,7 @@ def _job(config: DictConfig, words: Sequence[str]) -> None:
         failed = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     try:
-        sweep.write_status(Path(HydraConfig.get().runtime.output_dir), failed=failed)
+        sweep.write_status(folder, failed=failed)
     except UserError as error:  # a full disk must not end the sweep; the summary reports the missing status
         print(f"error: {error}", file=sys.stderr)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,8 @@ STATUS = "status.json"
 FAILED = ("FAILED", "ended without a status (killed?)")
 STOPPED = ("STOPPED", None)
 UNKNOWN = ("UNKNOWN", "wrote no status and was not cancelled: it may still be running")
-ENDING = ("basic_launcher", "joblib")  # launchers whose jobs end with this process
+IN_TURN = "basic_launcher"  # the launcher that runs jobs one after the other, in this process
+ENDING = (IN_TURN, "joblib")  # launchers whose jobs end with this process
 ROOM = 1 << 16  # bytes; more than Hydra's configuration files and log take
 
 
@@ -81,13 +83,14 @@ def check_room(config: Any, folder: Path) -> None:
 
 
 class SweepSummary(Callback):
-    """Prints the summary when a multirun ends, and exits with status 1 if a job failed.
+    """When a multirun ends, runs the jobs put off, prints the summary, and exits with status 1 if a job failed.
 
     ``running`` is the configuration of this process's multirun, which is needed where Hydra makes no callback: when the
     multirun is interrupted or does not compose.
     """
 
     running: ClassVar[Any] = None
+    later: ClassVar[list[Callable[[], None]]] = []
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""
@@ -100,10 +103,23 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""
+        while SweepSummary.later:
+            SweepSummary.later.pop(0)()
         text, well = summary(Path(config.hydra.sweep.dir))
         print(text)
         if not well:
             sys.exit(1)
+
+
+def in_turn() -> bool:
+    """Whether this process runs the jobs of its multirun one after the other, so that one can be put off."""
+    running = SweepSummary.running
+    return running is not None and IN_TURN in str(running.hydra.launcher._target_)
+
+
+def put_off(job: Callable[[], None]) -> None:
+    """Run a job after the others of this process's multirun."""
+    SweepSummary.later.append(job)
 
 
 def interruption(error: KeyboardInterrupt) -> str:

@@ -41,11 +41,13 @@ class Engine:
     """Makes stages. ``made`` and ``reused`` name the records made and found; ``force`` redoes the stages asked for.
 
     Processes that run at the same time and ask for the same stages share the work: each skips what another is making.
+    With ``wait=False`` it raises Busy, instead of waiting, when only such stages are left.
     """
 
     store: Store
     tracking: Tracking
     force: bool = False
+    wait: bool = True
     made: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     _total: int = 0
@@ -59,6 +61,7 @@ class Engine:
 
         Raises:
             UserError: a stage is refused before its batch is computed, or fails; finished records stay.
+            Busy: other processes are making all that is left, and ``wait`` is False.
         """
         if isinstance(asked, Iterator):
             self._open = "+"
@@ -96,6 +99,8 @@ class Engine:
         while left:
             busy = [stage for stage in left if not self._made_or_found(stage, wait=False)]
             if len(busy) == len(left):
+                if not self.wait:
+                    raise Busy(busy[0].name())
                 self._made_or_found(busy.pop(0), wait=True)
             left = busy
 

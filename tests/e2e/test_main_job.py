@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.commands import forked, killed
+from tests.commands import forked, killed, started
 
 pytestmark = pytest.mark.e2e
 
@@ -129,6 +129,21 @@ def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:
     assert "method.k=999" in swept.stdout
     assert "exceeds" in swept.stdout
     assert len(adapters(tmp_path / "outputs")) == 2
+
+
+def test_two_processes_share_a_sweep(arguments, environment, tmp_path: Path) -> None:
+    words = ["-m", *arguments, "pipeline=train", "method=lora", "training.steps=20", "seed=42,100,2024"]
+    outputs = [(tmp_path / f"{number}.out", tmp_path / f"{number}.err") for number in range(2)]
+    processes = [started(words, environment, outputs=each) for each in outputs]
+    for process in processes:
+        process.join(240)
+    printed, errors = zip(*((out.read_text(), err.read_text()) for out, err in outputs), strict=True)
+    assert [process.exitcode for process in processes] == [0, 0], errors
+    assert all("3 of 3 jobs succeeded" in text for text in printed)
+    made = [[line.split("] ")[1] for line in text.splitlines() if line.startswith("[")] for text in errors]
+    assert len(made[0]) + len(made[1]) == len({*made[0], *made[1]}) == 3, "each once"
+    assert min(map(len, made)) >= 1, "none waits for the other while there is something to do"
+    assert any("this job is done after the others" in text for text in errors)
 
 
 def test_a_sweep_that_does_not_compose_starts_nothing(run, tmp_path: Path) -> None:
