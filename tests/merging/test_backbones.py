@@ -13,24 +13,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from hiplora import HipLoraConfig
 from hiplora.adapters.reading import read_adapter
 from hiplora.errors import UserError
-from hiplora.merging.__main__ import main
+from tests.merging.folders import edit, load, logits, run
 from tests.tuner.helpers import make_llama
 
 CONV1D = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
-IDS = torch.arange(2, 14)[None]
-
-
-def run(*arguments: object) -> int:
-    return main([str(a) for a in arguments])
-
-
-def load(folder: Path, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
 
 
 def gpt2(folder: Path, *, tied: bool, cls: type = GPT2LMHeadModel) -> Path:
@@ -49,15 +40,6 @@ def adapt(base: Path, out: Path, *, seed: int = 1, save: dict[str, Any] | None =
             parameter.data += 0.2 * torch.randn_like(parameter)
     model.save_pretrained(out, **(save or {}))
     return logits(model)
-
-
-@torch.no_grad()
-def logits(model: Any) -> Tensor:
-    return model(IDS).logits
-
-
-def edit(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 @pytest.mark.parametrize("flag", [True, False])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hiplora import HipLoraConfig
 from hiplora.adapters.reading import read_adapter
-from tests.merging.test_adapter_folders import load, logits, perturbed, run
+from tests.merging.folders import load, logits, perturbed, run
 from tests.tuner.helpers import make_llama
 
 HEAD = {"modules_to_save": ["lm_head"]}
