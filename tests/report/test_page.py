@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections import Counter
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
 
-from hiplora.compose import compose_cached
 from hiplora.evaluation.retention import retention
-from hiplora.pipelines.base import scores, training
 from hiplora.report.__main__ import main
-from hiplora.report.bare import Bare
-from hiplora.report.cards import fill_cards
 from hiplora.report.page.drawing import pareto
 from hiplora.report.page.groups import grouped
-from hiplora.report.page.settings import Defaults
 from hiplora.report.runs.shelf import FIRST, Shelf
-from hiplora.stages.sources import Backbone
 from tests.report.browser import CHROMIUM, Browser, browser
+from tests.report.pages import Read
 from tests.report.simulated import Simulation
 
 ONLY = "table1,table16,figure7,figure8"
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or set HIPLORA_CHROMIUM to another one's path"
 )
-
-
-class Read(HTMLParser):
-    """What a page holds: names, links, the text of every cell of a table with its link."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: Counter[str] = Counter()
-        self.links: list[str] = []
-        self.sources: list[str] = []
-        self.rows: list[list[tuple[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
-        self.ids.update(filter(None, [found.get("id")]))
-        self.sources += [value for name in ("src", "data", "action") if (value := found.get(name))]
-        if tag in ("a", "link") and found.get("href"):
-            self.links.append(str(found["href"]))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1].append(("", None))
-        if tag == "a" and self.rows and self.rows[-1]:
-            self.rows[-1][-1] = (self.rows[-1][-1][0], found.get("href"))
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-        if self.rows and self.rows[-1]:
-            text, link = self.rows[-1][-1]
-            self.rows[-1][-1] = (text + data, link)
 
 
 @pytest.fixture(scope="module")
@@ -148,79 +106,6 @@ def test_a_page_without_records_says_what_to_type(tmp_path, monkeypatch, elsewhe
     assert FIRST in read.words
     assert "make plan-table1" in read.words
     assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids.keys()
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_a_score_is_compared_with_its_own_backbone_and_data(tmp_path, monkeypatch):
-    (tmp_path / "results/mini").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    simulation, of = Simulation(Path("results/mini")), {}
-    for name in ("one", "two", "alone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(f'{{"model": "{name}"}}')
-        model = ["model=folder", f"model.path={tmp_path / name}", f"model.name={name}"]
-        config = compose_cached([*simulation.settings, *model, "task=gsm8k"])
-        bare = scores(config, Backbone(model=config.model))
-        base = None if name == "alone" else simulation.record(bare)
-        of[name] = (base, simulation.record(scores(config, training(config))))
-    assert main(["--only", "table1"]) == 0
-    text = Path("outputs/report.html").read_text()
-    read = Read(text)
-    assert "Runs of 3 backbones: " in read.words
-    assert "Backbone SmolLM2" not in text.split("</header>")[0]
-    assert text.count("No score of the backbone on record") == 1
-    titles = [title for title in ("gsm8k, scored on test, one", "gsm8k, scored on test, two") if title in text]
-    assert len(titles) == 2  # two scatter plots, as learning is not comparable between backbones
-    for name, (base, adapted) in of.items():
-        (row,) = (r for r in read.rows if len(r) == 15 and r[0][1] == f"#r-{next(iter(adapted.needs))}-{adapted.where}")
-        learned = ""
-        if base is not None:
-            learned = f"{base.result.benchmarks['gsm8k']['nll'] - adapted.result.benchmarks['gsm8k']['nll']:.3f}"
-            assert row[2][0].strip() == name
-        assert row[7][0].strip().replace("−", "-") == learned
-    base, adapted = of["one"]
-    bare = Bare([of["two"][0], base])
-    assert bare.of(adapted) == base
-    assert bare.of(base) is None
-    for other in ("limit", "file", "option"):
-        asked = copy.deepcopy(adapted.asked)
-        if other == "limit":
-            asked["evaluation"]["limit"] = 3
-        elif other == "file":
-            asked["reads"]["gsm8k/test"] = "0" * 64
-        else:
-            asked["benchmarks"][0]["scoring"] = "other"
-        assert bare.of(adapted.model_copy(update={"asked": asked})) is None, other
-    own = copy.deepcopy(adapted.asked)
-    own["of"]["train"]["task"] = {"name": "custom", "version": 1}
-    own["of"]["train"]["training"]["steps"] += 1
-    settings = Defaults(simulation.settings).of(adapted.model_copy(update={"asked": own}))
-    assert settings.words == f"steps={own['of']['train']['training']['steps']}"
-    assert settings.reason == ""
-    fewer = copy.deepcopy(adapted.asked)
-    fewer["benchmarks"].pop()
-    assert bare.of(adapted.model_copy(update={"asked": fewer})) == base
-
-
-def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):
-    simulation = Simulation(tmp_path / "results/mini")
-    stage = scores(simulation.config, training(simulation.config))
-    limited = stage.but(evaluation=stage.evaluation.but(limit=3))
-    base = simulation.record(stage.but(of=Backbone(model=simulation.config.model)))
-    store = SimpleNamespace(
-        current=lambda key: simulation.made.get(key[0]),
-        artefact=lambda record: tmp_path,
-        samples=Shelf(simulation.folder).samples,
-    )
-    for of, there in ((limited, False), (stage, True)):
-        fill_cards([SimpleNamespace(stage=of, record=simulation.record(of))], store)
-        assert (tmp_path / "README.md").is_file() is there
-    found = {(r.dataset_name, r.metric_type): r for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
-    after = simulation.record(stage).result.benchmarks
-    assert {name for name, _ in found} == after.keys()
-    for (name, metric), result in found.items():
-        assert result.metric_value == pytest.approx(after[name][metric], abs=1e-6)
-    assert f"| gsm8k | nll | {base.result.benchmarks['gsm8k']['nll']:.3f} |" in (tmp_path / "README.md").read_text()
 
 
 def test_refusals(elsewhere, capsys):
