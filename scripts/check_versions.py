@@ -30,7 +30,12 @@ BESIDE = (
     "pyproject.toml",
 )  # files of the tests; no hiplora/, so that the installed one is used
 TESTS = ("tests/tuner", "tests/merging")
-QUICK = ("tests/tuner/test_layer.py", "tests/tuner/test_saving.py", "tests/tuner/test_peft_operations.py")
+QUICK = (
+    "tests/tuner/test_layer.py",
+    "tests/tuner/test_saving.py",
+    "tests/tuner/test_peft_operations.py",
+    "tests/tuner/test_several_adapters.py",
+)
 NEEDED = ("pytest>=8", "pyyaml")
 
 

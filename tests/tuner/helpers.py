@@ -1,4 +1,4 @@
-"""Tiny models with a HiP-LoRA adapter that looks trained."""
+"""Tiny models with a HiP-LoRA adapter that looks trained, and its layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from peft import get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hiplora.tuner import HipLoraConfig
+from hiplora.tuner import HipLinear, HipLoraConfig
 
 K, R = 6, 3
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -87,3 +87,7 @@ def folded(model, updates):
         for name, update in updates.items():
             model.get_submodule(name).weight += update.to(torch.float64).dense()
     return model
+
+
+def layers(model):
+    return [m for m in model.modules() if isinstance(m, HipLinear)]
