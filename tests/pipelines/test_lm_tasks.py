@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted, counted
 from hiplora.evaluation.retention import retention
 from hiplora.report.scores import lm_eval_table
 from hiplora.stages.base import Stage
+from hiplora.stages.record import result_digest
 from hiplora.stages.results import Scores
 from tests.lm_tasks import toy_tasks
 
@@ -218,7 +218,12 @@ def test_the_table_shows_what_was_asked_for_with_its_interval() -> None:
     assert lm_eval_table({"base": base.model_copy(update={"lm_eval": {}})}) == ""
 
 
-def test_a_record_without_tasks_is_written_and_digested_as_before() -> None:
-    plain = scores(0.5, 0.5, 9.0).model_copy(update={"lm_eval": {}})
-    assert plain.reproducible() == plain.benchmarks
-    assert json.loads(json.dumps(plain.model_dump()))["lm_eval"] == {}
+def test_a_record_without_tasks_is_read_and_digested_as_before() -> None:
+    """The result is one from before tasks could be asked for, the digest the one that it had then."""
+    result = {"benchmarks": {"gsm8k": {"acc": 0.5}, "text": {"nll": 3.0}}, "sandbox": "off", "seconds": 1.0}
+    samples = [{"id": "test/0", "acc": 1.0}]
+    plain = Scores.model_validate(result)
+    assert result_digest(plain, samples) == "224d379c67a0"
+    asked = [plain.model_copy(update={"lm_eval": scores(acc, 0.5, 9.0).lm_eval}) for acc in (0.5, 0.25)]
+    digests = {result_digest(each, samples) for each in (plain, *asked)}
+    assert len(digests) == 3, "a task's scores are among what is digested"
