@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mini_conditions
 import pytest
+from mini_conditions import CONDITIONS, paired
 
 from hiplora import models
-from scripts import check_mini
-from scripts.check_mini import CONDITIONS, main, paired
+from scripts.check_mini import main
 from tests.tiny import tiny_llama_folder
 
 TINY = ["model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4", "evaluation.code_execution=off"]
@@ -31,8 +32,8 @@ def test_every_condition_is_told_with_its_numbers(
     shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
-    monkeypatch.setattr(check_mini, "AA_SEEDS", (7, 8))  # the fewest that have a spread
-    monkeypatch.setattr(check_mini, "AA_TASKS", ("gsm8k",))
+    monkeypatch.setattr(mini_conditions, "AA_SEEDS", (7, 8))  # the fewest that have a spread
+    monkeypatch.setattr(mini_conditions, "AA_TASKS", ("gsm8k",))
     backbone = tiny_llama_folder(tmp_path / "backbone")
     command = ["--small", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--only"]
     words = [",".join(CONDITIONS), *TINY, f"model.path={backbone}"]
