@@ -87,6 +87,7 @@ class Selection(Frozen):
     backbone: str
     identity: str
     level_scale: float
+    level_gain: float
     gate: float
     objective: tuple[str, ...]
     reference: Reference

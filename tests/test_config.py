@@ -53,11 +53,14 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
     """And for HiP-LoRA's other options until they have something of their own; what is typed comes first."""
     conf = tmp_path / "conf"
     shutil.copytree(CONF_DIR, conf)
-    for path in (conf / "selected/mini").glob("*.yaml"):
-        if "defaults:" not in path.read_text():
-            path.unlink()  # what a real selection has found
+    chosen = conf / "selected/mini"
+    follows = (chosen / "hip_gated.yaml").read_text()
+    for path in chosen.glob("*.yaml"):
+        path.unlink()  # what a real selection has found
+    for name in ("hip_gated", "hip_no_stability"):
+        (chosen / f"{name}.yaml").write_text(follows)
     for name, rate in (("hip", 1e-3), ("proj", 2e-3)):
-        (conf / f"selected/mini/{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
+        (chosen / f"{name}.yaml").write_text(f"training:\n  lr: {rate}\n")
     monkeypatch.setattr(conf_dir, "CONF_DIR", conf)
 
     def rate(*words: str) -> float:
@@ -72,7 +75,7 @@ def test_what_was_selected_holds_for_a_method_and_its_controls(monkeypatch, tmp_
     assert rate("method=hip") == 1e-3
     assert rate("method=lora") == 5e-4
     assert rate("method=hip", "training.lr=3e-3") == 3e-3
-    own = conf / "selected/mini/hip_no_stability.yaml"
+    own = chosen / "hip_no_stability.yaml"
     own.write_text(own.read_text() + "training:\n  lr: 5e-3\n")
     assert (rate("method=hip_no_stability"), rate("method=hip")) == (5e-3, 1e-3)
 

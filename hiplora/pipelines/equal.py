@@ -52,6 +52,10 @@ class Curve:
         """The smallest scale, of those that were measured, with the lowest own NLL."""
         return most(self.scales, self.learning)
 
+    def gained(self, share: float) -> float:
+        """The own NLL with this share of the largest gain at any scale that was measured."""
+        return self.learning[0] - share * (self.learning[0] - min(self.learning))
+
     def at(self, c: float, value: Callable[[Point], float]) -> float:
         """A quantity of the points at scale c, interpolated."""
         return at(self.scales, [value(point) for point in self.points], c)

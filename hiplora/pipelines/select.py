@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from hiplora import models, selection
-from hiplora.config import Natural, Options, Scale, Seed
+from hiplora.config import Fraction, Natural, Options, Scale, Seed
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Stages, replayed
 from hiplora.pipelines.choice import Part, check_reference, finalists, objective, ranked, winner
@@ -52,7 +52,8 @@ class Grid(Options):
 
 
 class Select(Frontiers):
-    """``methods`` maps each method to its grid. The winner of ``levels_by`` sets the levels of ``level_tasks``.
+    """``methods`` maps each method to its grid. The winner of ``levels_by`` sets the levels of ``level_tasks``: the own
+    NLL with the share ``level_gain`` of its largest gain, averaged over ``level_seeds``.
 
     ``against`` are the overrides of the reference. During selection the level of a task is the mean over
     ``level_seeds`` of the reference's own NLL at ``level_scale``. The first round runs on ``task`` with ``seed``, the
@@ -70,6 +71,7 @@ class Select(Frontiers):
     level_tasks: Names
     level_seeds: Seeds
     level_scale: Scale
+    level_gain: Fraction
     levels_by: str
     objective: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
     methods: Annotated[dict[str, Annotated[Grid, Field(strict=False)]], Field(strict=False, min_length=1)]
@@ -154,7 +156,7 @@ class Select(Frontiers):
         def settings(trial: Trial | None) -> dict[str, Any] | None:
             return None if trial is None else trial.settings
 
-        asked = {t: runs.level(won.words, t, self.level_seeds, self.level_scale) for t in self.level_tasks}
+        asked = {t: runs.gained(won.words, t, self.level_seeds, self.level_gain) for t in self.level_tasks}
         adapters = {t: [Run(won.words, t, seed) for seed in self.level_seeds] for t in self.level_tasks}
         before = {task: runs.curve(each[0]).learning[0] for task, each in adapters.items()}  # of the bare backbone
         levels = {task: level for task, level in asked.items() if level < before[task]}
@@ -164,6 +166,7 @@ class Select(Frontiers):
             backbone=f"{model.name} ({model.dtype})",
             identity=models.weights(model),
             level_scale=self.level_scale,
+            level_gain=self.level_gain,
             gate=MOVES,
             objective=self.objective,
             reference=Reference(

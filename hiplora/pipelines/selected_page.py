@@ -88,8 +88,8 @@ def _sentences(chosen: Selection, scale: str) -> Iterator[str]:
 
 def _levels(chosen: Selection) -> Iterator[str]:
     yield (
-        "Methods are compared at these levels. Each is the mean own NLL of the adapters in its row at "
-        f"c = {chosen.level_scale:g}."
+        "Methods are compared at these levels. Each is the own NLL at which the adapters in its row have made "
+        f"{chosen.level_gain:.0%} of their largest gain at any c, averaged over them."
     )
     yield ""
     yield from _table(("task", "level", "records"))

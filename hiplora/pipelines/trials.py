@@ -93,6 +93,10 @@ class Runs:
         """The own NLL at ``scale``, averaged over the adapters of ``seeds``."""
         return mean(self.curve(Run(words, task, seed)).own(scale) for seed in seeds)
 
+    def gained(self, words: Words, task: str, seeds: Iterable[int], share: float) -> float:
+        """The own NLL with this share of an adapter's largest gain, averaged over the adapters of ``seeds``."""
+        return mean(self.curve(Run(words, task, seed)).gained(share) for seed in seeds)
+
     def matched(self, run: Run, level: float) -> Matched:
         """The numbers of a run at the scale that reaches ``level``; its records must be stored."""
         train, _, frontier = self.ids(run)

@@ -51,7 +51,7 @@ class Simulation:
     def levels(self) -> None:
         """A selection that says no more than the levels."""
         chosen = selection.Selection(
-            backbone="fixture", identity=weights(self.config.model), level_scale=0.5,
+            backbone="fixture", identity=weights(self.config.model), level_scale=0.5, level_gain=0.9,
             gate=0.01, objective=(), winners={}, gated={}, levels=LEVELS,
             levels_from={}, trials=[], reference=selection.Reference(words=(), levels=LEVELS, runs=()),
         )  # fmt: skip
