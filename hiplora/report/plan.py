@@ -13,6 +13,8 @@ from hiplora.stages.base import Stage
 from hiplora.stages.make import pending
 from hiplora.stages.store import Store
 
+RATES = ("lr", "weight_decay")  # settings of a training that take no time
+
 
 def text(evidence: Evidence) -> str:
     """The plan as printed."""
@@ -91,7 +93,8 @@ def _traits(kind: str, where: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
     trains = of.get("adapters", [of.get("train", of.get("of", of))])
     names = [sorted({str(train.get(key, {}).get("name")) for train in trains}) for key in ("task", "method")]
     backbone = trains[0].get("reads", asked.get("reads", {})).get("backbone")
-    work = [asked.get(name) for name in ("training", "evaluation", "benchmarks")]
+    training = {name: value for name, value in (asked.get("training") or {}).items() if name not in RATES}
+    work = [training, *(asked.get(name) for name in ("evaluation", "benchmarks"))]
     return (kind, where, *map(str, (backbone, work, of.get("kind"), *names)))
 
 

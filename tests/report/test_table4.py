@@ -42,7 +42,8 @@ def test_every_setting_is_there_with_its_mark(table):
 def test_an_option_that_starts_from_another_shows_what_it_changes(table):
     rows = dict.fromkeys(cell.row for cell in table.cells)
     assert [row for row in rows if row.startswith("method=hip_no_stability ")] == [
-        "method=hip_no_stability method.stability"
+        "method=hip_no_stability method.stability",
+        "method=hip_no_stability method.lr_scale",
     ]
     assert sorted(name for rows in table.sections.values() for name in rows) == sorted(rows)
 

@@ -38,8 +38,11 @@ TRAINING = Training(
     share_prefixes=True,
     log_every=2,
 )
-# What conf/method/<name>.yaml says, smaller: options that a method does not have are left out.
-SMALL = {"r": 4, "k": 8, "alpha": None, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2, "cut": 0.5}
+# What conf/ says of a method, smaller, and with dropout whatever was selected; a method without an option ignores it.
+SMALL = {
+    "r": 4, "k": 8, "alpha": None, "dropout": 0.05, "init_r": 6, "target_r": 4, "clients": 3, "average_every": 2,
+    "cut": 0.5,
+}  # fmt: skip
 
 
 def small(name: str, *words: str) -> Method:
