@@ -15,18 +15,18 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # several selections of a tiny model, each some minutes
 RATES = "stages=[['training.lr=1e-2','training.lr=3e-2']]"
-GRID = [
+GRID = [  # it states what selection may have changed in conf/
     "pipeline=select",
     *(f"~pipeline.methods.{name}" for name in ("hip", "hip_no_stability", "pissa", "adalora", "dora", "split")),
     "pipeline.words=['training.steps=6']",
-    "pipeline.against=['method=lora','method.r=4','training.lr=1e-2']",
-    "pipeline.methods.lora.start=['method=lora','method.r=4']",
-    "pipeline.methods.proj.start=['method=proj','method.r=4','method.k=8']",
+    "pipeline.against=['method=lora','method.r=4','method.dropout=0.05','training.lr=1e-2']",
+    "pipeline.methods.lora.start=['method=lora','method.r=4','method.dropout=0.05']",
+    "pipeline.methods.proj.start=['method=proj','method.r=4','method.k=8','training.weight_decay=0.01']",
     *(f"pipeline.methods.{name}.{words}" for name in ("lora", "proj") for words in (RATES, "finalists=2")),
     "pipeline.final_tasks=[gsm8k]",
     "pipeline.final_seeds=[8]",
     "pipeline.level_seeds=[8]",  # so that the reference reaches the level in the finals
-    "pipeline.level_tasks=[gsm8k,mmlu]",
+    "pipeline.level_tasks=[gsm8k,code]",
     "pipeline.scales=[0.25,1.0]",
     "pipeline.level_scale=0.25",
     "pipeline.objective=[text]",
@@ -78,7 +78,7 @@ def test_a_selection_names_its_records(alone: tuple[Path, list[str]]) -> None:
     selection = chosen(folder)
     assert len(lines) == len({*lines})
     assert {trial["method"] for trial in selection["trials"]} == {"lora", "proj"}
-    assert selection["levels"].keys() == {"gsm8k", "mmlu"}
+    assert selection["levels"].keys() == {"gsm8k", "code"}
     ids = {path.name.split(".")[0].rsplit("-", 1)[1] for path in (folder / "results/mini/records").glob("*/*.json")}
     for trial in selection["trials"]:
         assert {trial["first"]["train"], trial["first"]["frontier"]} <= ids
@@ -146,8 +146,8 @@ def test_what_follows_is_at_the_levels_and_names_the_selection(
 
     printed = run("pipeline=frontier", "method=lora")
     assert "The level of gsm8k" in printed
-    merge = ["pipeline=matched_merge", "method=proj", "method.k=8", "pipeline.tasks=[gsm8k,mmlu]"]
-    merge.append("pipeline.against=['method=lora','method.r=4']")
+    merge = ["pipeline=matched_merge", "method=proj", "method.k=8", "pipeline.tasks=[gsm8k,code]"]
+    merge.append("pipeline.against=['method=lora','method.r=4','method.dropout=0.05']")
     for words in ([], ["merge=ties", "pipeline.rescaled=true"]):
         assert "kept" in run(*merge, *words)
     found = [json.loads(path.read_text()) for path in (folder / "results/mini/records").glob("*/*.json")]
