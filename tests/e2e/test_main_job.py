@@ -132,7 +132,7 @@ def test_a_sweep_survives_its_failures(run, tmp_path: Path) -> None:
 
 
 def test_two_processes_share_a_sweep(arguments, environment, tmp_path: Path) -> None:
-    words = ["-m", *arguments, "pipeline=train", "method=lora", "training.steps=20", "seed=42,100,2024"]
+    words = ["-m", *arguments, "pipeline=train", "method=lora", "training.steps=40", "seed=42,100,2024"]
     outputs = [(tmp_path / f"{number}.out", tmp_path / f"{number}.err") for number in range(2)]
     processes = [started(words, environment, outputs=each) for each in outputs]
     for process in processes:
