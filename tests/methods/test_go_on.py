@@ -105,11 +105,14 @@ def test_from_the_folder_and_in_memory_it_goes_on_to_the_same_bits(
         torch.testing.assert_close(update, updates[key], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["adalora", "hip", "pissa", "split", "vera"])
 def test_a_resumed_training_that_went_on_ends_with_the_same_bits(
     tiny: Path, tmp_path: Path, stored: Callable[[str], Any], name: str
 ) -> None:
-    """A checkpoint is of the second training; the adapter below it is put back first, as a run does."""
+    """A checkpoint is of the second training; the adapter below it is put back first, as a run does.
+
+    The methods are those with a state beside their tensors, with factors drawn anew, and one that is not ours.
+    """
     method = METHODS[name]
     kept = stored(name)
 

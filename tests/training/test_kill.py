@@ -11,7 +11,7 @@ import torch
 
 from tests.training.worker import run_to_file
 
-STEPS, KILLS = 20, 6
+STEPS, KILLS = 16, 3
 
 
 def steps_told(checkpoints: Path) -> int:
