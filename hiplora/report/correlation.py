@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiplora import stats
-from hiplora.report.frame import Entry, Evidence
+from hiplora.report.frame import Evidence
+from hiplora.report.slots import Entry
 from hiplora.stages.results import Intervention, Metrics, Probed
 
 BOOTSTRAP_SEED = 20240
@@ -46,11 +47,8 @@ class Costs:
 
 def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
     """The cost of every intervention of one kind, mean over benchmarks; None without a probe on record."""
-    entries = [entry for slot in evidence.slots for entry in slot.entries if entry.record is not None]
-    for entry in entries:
-        assert entry.record is not None
-        result = entry.record.result
-        if isinstance(result, Probed):
+    for entry, record in evidence.recorded:
+        if isinstance(result := record.result, Probed):
             done = [each for each in result.interventions if each.perturbation == perturbation]
             values = np.array([cost(result.base, each, metric) for each in done])
             return Costs(np.array([each.sigma for each in done]), values, entry)

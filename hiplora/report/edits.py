@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import cast
 
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.report.aggregate import Sample
-from hiplora.report.experiment import SEED
-from hiplora.report.frame import Entry, Evidence, Slot
-from hiplora.report.measures import Measured, joined
-from hiplora.report.table import Cell, Column
+from hiplora.report.slots import Entry, Measured, Slot, measured
 from hiplora.stages.results import Edited, EditedBatch
 
 PERCENT = (
@@ -20,7 +17,6 @@ PERCENT = (
     *("neighbourhood", "neighbourhood_begins"),
 )
 Figures = dict[str, dict[str, float]]  # category, or all → measure → value
-UNEDITED = "Backbone, no edit"
 
 
 @dataclass(frozen=True)
@@ -128,33 +124,18 @@ def _joined(texts: Mapping[str, str]) -> list[bool]:
     return [flag for text in texts.values() for flag in _flags(text)]
 
 
-@dataclass(frozen=True)
-class EditFigures:
-    """The measures of one run, or of the backbone, with the ids of the records behind them and their marks."""
-
-    values: Figures
-    runs: tuple[str, ...]
-    marks: str
-
-
-def of_run(slot: Slot) -> EditFigures | None:
-    """The measures of a run; None if a record is missing."""
-    base, edited = measured(slot)
-    if base is None or not edited or any(entry.record is None for entry in edited):
-        return None
-    return _with_runs([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
+def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
+    """``<category>/<x>`` of every run that has all its records, ``bare/<category>/<x>`` of the bare backbone."""
+    for number, slot in enumerate(slots):
+        base, edited = _entries(slot)
+        if base is None:
+            continue
+        yield from _named(number, "bare/", figures(alone(_result(base))), [base])
+        if edited and all(entry.record is not None for entry in edited):
+            yield from _named(number, "", figures(pairs(_result(base), [*map(_result, edited)])), [base, *edited])
 
 
-def of_backbone(evidence: Evidence) -> EditFigures | None:
-    """The measures of the bare backbone, which all runs share; None if it is not measured."""
-    for slot in evidence.slots:
-        base, _ = measured(slot)
-        if base is not None:
-            return _with_runs([base], figures(alone(_result(base))))
-    return None
-
-
-def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
+def _entries(slot: Slot) -> tuple[Entry | None, list[Entry]]:
     """The entries of a run: the backbone's, None without a record, and that of every batch's adapter."""
     found = [entry for entry in slot.entries if entry.role == "edit"]
     base = next((entry for entry in found if not entry.members and entry.record is not None), None)
@@ -162,66 +143,10 @@ def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
 
 
 def _result(entry: Entry) -> Edited:
-    assert entry.record is not None
-    assert isinstance(entry.record.result, Edited)
-    return entry.record.result
+    return cast(Edited, entry.result)
 
 
-def _with_runs(entries: Sequence[Entry], values: Figures) -> EditFigures:
-    runs = tuple(entry.record.id for entry in entries if entry.record is not None)
-    return EditFigures(values, runs, joined(entry.marks for entry in entries))
-
-
-@dataclass(frozen=True)
-class EditRuns:
-    """Every run of a table; each is read once."""
-
-    evidence: Evidence
-
-    @cached_property
-    def _by_slot(self) -> dict[int, EditFigures]:
-        found = ((number, of_run(slot)) for number, slot in enumerate(self.evidence.slots))
-        return {number: of for number, of in found if of is not None}
-
-    @cached_property
-    def backbone(self) -> EditFigures | None:
-        """The measures of the bare backbone; None if it is not measured."""
-        return of_backbone(self.evidence)
-
-    @property
-    def methods(self) -> list[str]:
-        """The keys of the methods, in order."""
-        return self.evidence.experiment.keys("edit", "method")
-
-    @property
-    def categories(self) -> list[str]:
-        """The categories of the facts, as the records have them."""
-        every = [*self._by_slot.values(), *([self.backbone] if self.backbone else [])]
-        return [*dict.fromkeys(group for each in every for group in each.values if group != ALL)]
-
-    def per_seed(self, measure: str, group: str, **point: str) -> Sample:
-        """One value per training seed; a run without a value is left out, which n shows."""
-        numbers, found = self.evidence.select("edit", **point), {}
-        for number in numbers:
-            of = self._by_slot.get(number)
-            value = of.values.get(group, {}).get(measure) if of is not None else None
-            if of is not None and value is not None:
-                seed = self.evidence.slots[number].run.point[SEED]
-                found[seed] = Measured(number, (), measure, value, of.runs, of.marks)
-        return Sample(found, len(numbers))
-
-    def cells(self, row: str, columns: Sequence[Column], group: str, method: str) -> Iterator[Cell]:
-        """A row of a method's means over the seeds, for all facts or one category."""
-        for column in columns:
-            paper = self.evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None
-            yield self.per_seed(column.measure, group, method=method).mean(row, column, "t", paper=paper)
-
-    def bare(self, row: str, columns: Sequence[Column], group: str, *, changes: Sequence[str]) -> Iterator[Cell]:
-        """A row of the bare backbone, a single measurement; without the measures in ``changes``, which it lacks."""
-        bare = self.backbone
-        for column in columns:
-            if column.measure in changes:
-                continue
-            value = bare.values.get(group, {}).get(column.measure) if bare is not None else None
-            one = Measured(0, (), column.measure, value or 0.0, bare.runs, bare.marks) if bare is not None else None
-            yield Sample({"": one} if one is not None and value is not None else {}, 1).cell(row, column, value)
+def _named(slot: int, prefix: str, found: Figures, entries: Sequence[Entry]) -> Iterator[Measured]:
+    for group, values in found.items():
+        for name, value in values.items():
+            yield measured(slot, f"{prefix}{group}/{name}", value, entries)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.disk import write_atomically
-from hiplora.report.aggregate import Interval, Sample
-from hiplora.report.measures import joined
+from hiplora.report.aggregate import Sample
+from hiplora.report.marks import joined
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -93,16 +93,14 @@ class Figure:
         return "\n".join(lines).rstrip() + "\n"
 
 
-def dot(
-    panel: str, series: str, x: float, sample: Sample, interval: Interval, *, across: Interval = (None, None)
-) -> Dot:
-    """The mean of a non-empty sample as a point; ``across`` is the interval of x."""
-    (low, high), (x_low, x_high) = interval, across
-    marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
-    runs = tuple(dict.fromkeys(run for each in sample.of.values() for run in each.runs))
+def dot(panel: str, series: str, x: float | Sample, y: Sample, *, level: str = "t") -> Dot:
+    """The mean of a non-empty sample as a point, with its interval; x is a sample too if it is measured."""
+    (low, high), (x_low, x_high) = y.interval(level), x.interval(level) if isinstance(x, Sample) else (None, None)
+    marks = joined(each.marks for each in y.of.values())
+    runs = tuple(dict.fromkeys(run for each in y.of.values() for run in each.runs))
     return Dot(
-        panel=panel, series=series, x=x, y=mean, low=low, high=high, x_low=x_low, x_high=x_high,
-        n=len(sample.of), n_expected=sample.expected, marks=marks, runs=runs,
+        panel=panel, series=series, x=x.mean if isinstance(x, Sample) else x, y=y.mean, low=low, high=high,
+        x_low=x_low, x_high=x_high, n=len(y.of), n_expected=y.expected, marks=marks, runs=runs,
     )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, known
 from hiplora.pipelines.frontier import selected
 from hiplora.report.ahead import compose_ahead
-from hiplora.report.channel import channel_stands_still
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
-from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.frame import Evidence
+from hiplora.report.marks import STALE, marks_of
+from hiplora.report.slots import Entry, Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
-from hiplora.stages.store import Status, Store
+from hiplora.stages.store import Store
 from hiplora.stages.train import Train
 from hiplora.tasks.source import Source, looked_up_once
 
@@ -126,17 +127,11 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
 
     def filled(stage: Stage) -> Entry:
         record = store.tracked.get((stage.id, where))
-        if record is None:
-            return _entry(stage)
-        behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
-        there = [each for each in behind if each is not None]
-        dirty = any(each.environment.get("git_dirty") for each in there)
-        still = any(map(channel_stands_still, there))
-        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty, still=still)
+        return replace(_entry(stage), record=record, marks="" if record is None else marks_of(record, store))
 
     def answer(stage: Stage) -> Record | None:
         entry = filled(stage)
-        return entry.record if entry.status is not Status.STALE else None
+        return None if STALE in entry.marks else entry.record
 
     stages, whole = [entry.stage for entry in slot.entries if entry.stage is not None], slot.whole
     if not whole and slot.config is not None:

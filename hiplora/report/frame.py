@@ -3,79 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from hiplora.evaluation.lm_tasks import Counted
-from hiplora.pipelines.base import Config
-from hiplora.report.experiment import Experiment, Run
+from hiplora.report import edits, lines
+from hiplora.report.experiment import Experiment
 from hiplora.report.matched import matched, point_row
-from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL, Measured, joined, measures
+from hiplora.report.measures import measures
 from hiplora.report.scores import counted_by
-from hiplora.stages.base import Stage
+from hiplora.report.slots import Entry, Measured, Slot, measured
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Result, Scores
-from hiplora.stages.store import Status, Store
+from hiplora.stages.results import Adapter, Frontier, Result, Scores
+from hiplora.stages.store import Store
 from hiplora.tasks.origins import TEXTS
 
-MARKS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
-STAGE = ("slot", "group", "pipeline", "role", "members", "size", "id", "name", "marks")
+STAGE = ("slot", "pipeline", "role", "members", "id", "marks")
 NUMBER = ("trained", "benchmark", "metric", "value")
 CURVES = ("frontier", "curve")  # pipelines with frontiers of their own; merges use those of other runs
 ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A stage that a run asks for, with its record if it has one; ``members`` are adapters by task and training seed.
-
-    ``role`` is backbone, adapter or merged for scores, otherwise the stage's kind (train, frontier, edit, …). ``dirty``
-    says that uncommitted code made the record or one it was made from; ``still``, that the principal channel of an
-    adapter behind it hardly moved.
-    """
-
-    role: str
-    members: tuple[tuple[str, int], ...] = ()
-    record: Record | None = None
-    status: Status = Status.GOOD
-    dirty: bool = False
-    still: bool = False
-    stage: Stage | None = None
-
-    @property
-    def marks(self) -> str:
-        """The marks of its numbers: † from a restored adapter, ‡ stale, * uncommitted changes, § still channel."""
-        return MARKS[self.status] + DIRTY * self.dirty + STILL * self.still
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """A wanted run with its entries, or the ``problem`` for which it cannot run.
-
-    It is ``whole`` once all its stages are known, some of which may depend on results.
-    """
-
-    run: Run
-    entries: tuple[Entry, ...] = ()
-    config: Config | None = None
-    problem: str | None = None
-    whole: bool = True
-
-    @property
-    def stale(self) -> bool:
-        """Whether one of its records was made from a result that has been replaced since."""
-        return any(entry.status is Status.STALE for entry in self.entries)
-
-    @property
-    def missing(self) -> bool:
-        """Whether running it would make something: a record is missing or stale."""
-        there = self.whole and self.entries and all(entry.record is not None for entry in self.entries)
-        return self.problem is None and (not there or self.stale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +90,10 @@ class Evidence:
     def _measures(self) -> dict[str, dict[int, list[Measured]]]:
         found: dict[str, dict[int, list[Measured]]] = {}
         for each in itertools.chain(
-            measures(self.frame, counts=_counts(self.slots)), matched(self.frontiers, self.usable)
+            measures(self.frame, counts=_counts(self.slots)),
+            matched(self.frontiers, self.usable),
+            lines.measures(self.slots),
+            edits.measures(self.slots),
         ):
             found.setdefault(each.measure, {}).setdefault(each.slot, []).append(each)
         return found
@@ -158,8 +113,8 @@ def _counts(slots: Sequence[Slot]) -> dict[int, Sequence[Counted]]:
     found: dict[int, Sequence[Counted]] = {}
     for number, slot in enumerate(slots):
         if slot.config is not None and slot.config.retain:
-            scored = [entry.record.result for entry in slot.entries if entry.record is not None]
-            each = [counted_by(result, slot.config.retain) for result in scored if isinstance(result, Scores)]
+            scored = [entry.result for entry in slot.entries if isinstance(entry.result, Scores)]
+            each = [counted_by(result, slot.config.retain) for result in scored]
             found |= {number: each[0]} if each else {}
     return found
 
@@ -173,12 +128,11 @@ def long_frame(slots: Sequence[Slot]) -> pd.DataFrame:
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[tuple[Any, ...]] = []
     for number, slot in enumerate(slots):
-        run = (number, slot.run.group, slot.run.pipeline)
         for entry in slot.entries:
             if entry.record is not None:
                 seeds = dict(entry.members)
-                stage = (entry.role, entry.members, len(seeds), entry.record.id, entry.record.name, entry.marks)
-                shared = (*(slot.run.point.get(axis) for axis in axes), *run, *stage)
+                stage = (number, slot.run.pipeline, entry.role, entry.members, entry.record.id, entry.marks)
+                shared = (*(slot.run.point.get(axis) for axis in axes), *stage)
                 rows += [(*shared, seeds.get(each[0]), *each) for each in _numbers(entry.record.result)]
     return pd.DataFrame(rows, columns=[*axes, *STAGE, *NUMBER]).astype({"value": float, "trained": float})
 
@@ -197,10 +151,9 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
         base = found.pop((), None)
         for members, entry in found.items() if base is not None else ():
             ((task, seed),) = members
-            both = [each for each in (base, entry) if each is not None and each.record is not None]
-            (zero, *_), points = (each.record.result.points for each in both)  # type: ignore[union-attr]
-            marks, runs = joined(each.marks for each in both), tuple(each.record.id for each in both if each.record)
-            adapter = dict(zip(ADAPTER, (number, slot.run.group, task, seed, members, runs, marks), strict=True))
+            (zero, *_), points = (cast(Frontier, each.result).points for each in (base, entry))
+            of = measured(number, "frontier", math.nan, [base, entry])
+            adapter = dict(zip(ADAPTER, (number, slot.run.group, task, seed, members, of.runs, of.marks), strict=True))
             place = {axis: slot.run.point.get(axis) for axis in axes}
             rows += [{**place, **adapter, **point_row(zero, point, trained_on=task)} for point in (zero, *points)]
     return pd.DataFrame(rows, columns=None if rows else list(ADAPTER))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
-from hiplora.report.measures import Measured
+from hiplora.report.slots import Measured
 from hiplora.stages.results import Metrics, Point
 from hiplora.tasks.origins import TEXTS
 
@@ -73,7 +73,8 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
         whole = np.flatnonzero((found["scale"] == 1) & (found["fraction"] == 1))  # none if c = 1 was left out
         values |= {f"whole/{x}": found[x][whole[0]] if whole.size else None for x in ("own", *READ)}
         for measure, value in values.items():
-            yield Measured(slot, first["members"], measure, _number(value), first["runs"], first["marks"])
+            shared = {"slot": slot, "members": first["members"], "measure": measure}
+            yield Measured(_number(value), first["runs"], first["marks"], **shared)
 
 
 def _number(value: float | None) -> float:

@@ -8,33 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from hiplora import stats
 from hiplora.evaluation.lm_tasks import Counted
 from hiplora.evaluation.retention import retention
-from hiplora.tasks import primary, task_class
+from hiplora.report.marks import joined
+from hiplora.report.slots import Measured
+from hiplora.tasks import TASKS, primary, task_class
 
 TAUS = (0.85, 0.9, 0.95)
-RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
-
-
-class Measured(NamedTuple):
-    """A measure of one adapter or merge instance, with ids and marks of the scores behind it."""
-
-    slot: int
-    members: tuple[tuple[str, int], ...]
-    measure: str
-    value: float
-    runs: tuple[str, ...]
-    marks: str
-
-
-def joined(marks: Iterable[str]) -> str:
-    """Every mark that occurs, once, in a fixed order."""
-    return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY, STILL).index))
 
 
 def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | None = None) -> Iterator[Measured]:
@@ -42,6 +27,7 @@ def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | N
 
     ``counts`` says, by slot, what Retain counts if not the four benchmarks.
     """
+    yield from _bare(frame)
     yield from _adapters(frame, counts or {})
     yield from _at_level(frame)
     yield from _energies(frame)
@@ -51,7 +37,14 @@ def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | N
 def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[Measured]:
     for measure, value in values.items():
         number = math.nan if value is None else value
-        yield Measured(row.slot, row.members, measure, number, (id,), joined(marks))
+        yield Measured(number, (id,), joined(marks), slot=row.slot, members=row.members, measure=measure)
+
+
+def _bare(frame: pd.DataFrame) -> Iterator[Measured]:
+    """``bare/<task>``: every headline score of the bare backbone."""
+    for row in frame[frame["role"] == "backbone"].dropna(subset="value").itertuples():
+        if row.benchmark in TASKS and row.metric == primary(row.benchmark):
+            yield from _measured(row, {f"bare/{row.benchmark}": 100 * row.value}, row.id, [row.marks])
 
 
 def _adapters(frame: pd.DataFrame, counts: Mapping[int, Sequence[Counted]]) -> Iterator[Measured]:

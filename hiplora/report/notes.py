@@ -11,9 +11,8 @@ from hiplora.config import digest
 from hiplora.methods import method_class
 from hiplora.report.figure import Figure
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
+from hiplora.report.marks import MEANINGS
 from hiplora.report.table import Cell, Column, Table
-from hiplora.stages.energy import MOVES
 from hiplora.stages.results import Adapter
 
 if TYPE_CHECKING:
@@ -40,13 +39,6 @@ INTERVALS = (
     "(pigeonhole) intervals in 85 to 93 %. Where both are shown, use the adapter-level one. An interval of width 0 "
     "means that all instances agreed, not that the rate is known; a single sampling seed has no interval."
 )
-MARKS = {
-    RESTORED: "made from an adapter that was trained again, not from the recorded one",
-    STALE: "stale: something it was made from has been replaced; counted as missing, and made again with the rest",
-    DIRTY: "made from a checkout with uncommitted changes",
-    STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
-    "little more than its residual",
-}
 
 
 def table(
@@ -112,7 +104,7 @@ def file_name(evidence: Evidence) -> str:
 def mark_notes(evidence: Evidence) -> Iterator[str]:
     """The meanings of the marks that occur."""
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
-    yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark])
+    yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MEANINGS.items() if marks[mark])
 
 
 def caption(evidence: Evidence) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiplora.report.experiment import SEED
-from hiplora.report.frame import Evidence, Slot
+from hiplora.report.frame import Evidence
+from hiplora.report.slots import Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.make import pending
 from hiplora.stages.store import Store
@@ -18,10 +19,10 @@ RATES = ("lr", "weight_decay")  # settings of a training that take no time
 
 def text(evidence: Evidence) -> str:
     """The plan as printed."""
-    there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
+    there = sum(slot.there for slot in evidence.slots)
     lines = [f"{evidence.experiment.name}: {evidence.experiment.title}"]
     lines += [f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}"]
-    for group in dict.fromkeys(slot.run.group for slot in evidence.slots):
+    for group in evidence.experiment.groups:
         slots = [slot for slot in evidence.slots if slot.run.group == group]
         lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
     lines += ["", f"There: {there} of {len(evidence.slots)} runs. {_work(evidence)}"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hiplora.report.experiment import EXPERIMENTS, Run, load, sweeps
-from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.frame import Evidence
+from hiplora.report.slots import Entry, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.results import Scores
 from hiplora.stages.store import Records

@@ -10,8 +10,9 @@ import pandas as pd
 from hiplora.report.aggregate import Sample
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure
+from hiplora.report.slots import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -39,11 +40,11 @@ def build(evidence: Evidence) -> Figure:
     dots: list[Dot] = []
     for group in GROUPS:
         panel = evidence.experiment.label(group)
-        dots += [_dot(panel, evidence.experiment.label(LORA), pair) for pair in line]
+        dots += [dot(panel, evidence.experiment.label(LORA), pair["gain"], pair["text"]) for pair in line]
         for setting in evidence.experiment.keys(group, "method"):
             pair = _ratios(evidence, group, setting, 1.0, units)
             if pair["text"].of:
-                dots.append(_dot(panel, evidence.experiment.label(setting), pair))
+                dots.append(dot(panel, evidence.experiment.label(setting), pair["gain"], pair["text"]))
     return figure(evidence, "Figure 3", dots=tuple(dots), draw=_draw, size=(COLUMN, 4.6), notes=NOTES)
 
 
@@ -69,17 +70,9 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
         for seed, row in _values(evidence, group, method, scale).items():
             if seed in units and not pd.isna(getattr(row, measure)):
                 value = getattr(row, measure) / getattr(units[seed], measure)
-                of[seed] = Measured(
-                    row.slot, row.members, measure, value, row.runs, joined([row.marks, units[seed].marks])
-                )
+                of[seed] = Number(value, row.runs, joined([row.marks, units[seed].marks]))
         found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
     return found
-
-
-def _dot(panel: str, series: str, pair: Ratios) -> Dot:
-    """The means of both ratios as a point, with both intervals."""
-    gain, text = pair["gain"], pair["text"]
-    return dot(panel, series, float(gain.values.mean()), text, text.interval("t"), across=gain.interval("t"))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from hiplora.report.aggregate import Sample, trainings
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
 from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
-from hiplora.report.trainings import sample, trainings
+from hiplora.report.slots import Number
+from hiplora.stages.results import Adapter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,11 +42,11 @@ def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
     """The points of one γ. Bins depend on the backbone alone, so bins of the same number have the same directions."""
     panel, name = (evidence.experiment.label(key) for key in (group, method))
     seeds = evidence.experiment.keys(group, "seed")
-    behind = trainings(evidence, group, method, number=1)
-    gains = {seed: result.gains for seed, ((_, result),) in behind.items() if result.gains}
+    behind = trainings(evidence, group, method)
+    gains = {seed: of for seed, (entry,) in behind.items() if (of := cast(Adapter, entry.result).gains)}
     for bins in zip(*gains.values(), strict=True):
-        sizes = sample(behind, {seed: bin.size for seed, bin in zip(gains, bins, strict=True)}, len(seeds))
-        yield dot(panel, name, bins[0].sigma, sizes, sizes.interval("t"))
+        sizes = {seed: Number.of(bin.size, behind[seed]) for seed, bin in zip(gains, bins, strict=True)}
+        yield dot(panel, name, bins[0].sigma, Sample(sizes, len(seeds)))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -11,8 +11,9 @@ from hiplora.report.aggregate import Sample
 from hiplora.report.correlation import COSTS, costs
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bars, legend_above, looks, plain_log, say_empty
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure
+from hiplora.report.slots import Number
 from hiplora.report.tables.table3 import PROBED
 
 if TYPE_CHECKING:
@@ -40,14 +41,11 @@ def _line(evidence: Evidence, metric: str, perturbation: str) -> Iterator[Dot]:
     measured = costs(evidence, perturbation, metric)
     if measured is None:
         return
-    marks, record = measured.entry.marks, measured.entry.record
-    runs = () if record is None else (record.id,)
     order = np.argsort(measured.sigma, kind="stable")
     for bin in np.array_split(order, min(BINS, len(order))):
-        found = {int(i): Measured(0, (), metric, float(measured.cost[i]), runs, marks) for i in bin}
-        sample = Sample(found, len(bin))
+        found = {int(i): Number.of(float(measured.cost[i]), [measured.entry]) for i in bin}
         x = float(measured.sigma[bin].mean())
-        yield dot(metric, evidence.experiment.label(perturbation), x, sample, sample.interval("t"))
+        yield dot(metric, evidence.experiment.label(perturbation), x, Sample(found, len(bin)))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hiplora import stats
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
 from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure, level_notes
+from hiplora.report.slots import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -85,13 +86,12 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
                 x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
                 value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
                 runs = tuple(run for runs in found["runs"] for run in runs)
-                y[seed] = Measured(0, (), "text", value, runs, joined(found["marks"]))
-        sample = Sample(y, seeds)
+                y[seed] = Number(value, runs, joined(found["marks"]))
         if y:
             mean = sum(x.values()) / len(x)
             for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
                 if shown:
-                    yield dot(panel, name, mean, sample, sample.interval("t"))
+                    yield dot(panel, name, mean, Sample(y, seeds))
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
@@ -106,8 +106,7 @@ def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
             panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks, runs=each.runs
         )
     if kept.of:
-        mean = stats.summarize([gains.of[seed].value for seed in kept.of]).mean
-        yield dot(panel, name, mean, kept, kept.interval("t"))
+        yield dot(panel, name, fmean(gains.of[seed].value for seed in kept.of), kept)
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,9 +37,9 @@ def _lines(evidence: Evidence, group: str) -> Iterator[Dot]:
     for method in evidence.experiment.keys(group, "method"):
         sample = per_instance(evidence, "kept_least", group=group, method=method)
         for tau in TAUS if sample.of else ():
-            kept = {key: each._replace(value=100.0 * (each.value >= tau)) for key, each in sample.of.items()}
+            kept = {key: replace(each, value=100.0 * (each.value >= tau)) for key, each in sample.of.items()}
             shares = Sample(kept, sample.expected)
-            yield dot(panel, evidence.experiment.label(method), float(tau), shares, shares.interval("adapter"))
+            yield dot(panel, evidence.experiment.label(method), float(tau), shares, level="adapter")
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -80,7 +80,7 @@ def exhibits(names: Sequence[str], settings: Sequence[str], find: Find) -> Itera
 def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:
     """One table or figure from its evidence."""
     made = import_module(f"hiplora.report.{'figures' if name in FIGURES else 'tables'}.{name}").build(evidence)
-    there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
+    there = sum(slot.there for slot in evidence.slots)
     shown = Exhibit(name, made.title, there, len(evidence.slots), made)
     links = Links(name, evidence.where, find)
     if isinstance(made, Figure):

@@ -59,7 +59,7 @@ def cell(
         n_expected=_expected(evidence, perturbation),
         paper=_paper(evidence, column, perturbation),
         marks=measured.entry.marks if measured else "",
-        runs=(measured.entry.record.id,) if measured and measured.entry.record else (),
+        runs=measured.entry.runs if measured else (),
     )
 
 
