@@ -76,11 +76,10 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    lora, *settings = list(dict.fromkeys(each.series for each in made.dots)) or [""]
+    lora, *settings = made.series or [""]
     shown = {lora: GREY, **{name: {**look, "linestyle": "none"} for name, look in looks(settings).items()}}
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
-    for axes, panel in zip(every, panels, strict=True):
+    every: list[Any] = list(canvas.subplots(len(made.panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             draw = draw_bands if name == lora else draw_bars
             draw(axes, dots, **shown[name])

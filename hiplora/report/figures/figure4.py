@@ -50,10 +50,9 @@ def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
-    for axes, panel in zip(every, panels, strict=True):
+    shown = looks(made.series)
+    every: list[Any] = list(canvas.subplots(len(made.panels), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             draw_bands(axes, dots, **shown[name])
         axes.set(title=panel, xscale="log", ylabel="mean |φ|")

@@ -72,8 +72,8 @@ def _dots(evidence: Evidence, place: tuple[str, str, str], samples: Sequence[tup
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
-    groups = list(dict.fromkeys(each.panel.rpartition(", ")[0] for each in made.dots)) or [""]
+    shown = looks(made.series)
+    groups = list(dict.fromkeys(panel.rpartition(", ")[0] for panel in made.panels))
     grid: Any = canvas.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
     for (above, below), group in zip(grid.T, groups, strict=True):
         above.set(title=group, yscale="log")  # before drawing, since it affects the margins

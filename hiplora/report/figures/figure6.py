@@ -49,7 +49,7 @@ def _line(evidence: Evidence, metric: str, perturbation: str) -> Iterator[Dot]:
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
+    shown = looks(made.series)
     both = canvas.subplots(len(COSTS), 1, sharex=True)
     for axes, metric in zip(both, COSTS, strict=True):
         axes.axhline(0, color="0.6", linewidth=0.5, zorder=0)

@@ -131,8 +131,7 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
 
 
 def _draw_merges(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
-    means = [name for name in dict.fromkeys(each.panel for each in made.dots) if name.startswith(MERGES)]
-    means = [name for name in means if not name.endswith(BY_SEED)]
+    means = [name for name in made.panels if name.startswith(MERGES) and not name.endswith(BY_SEED)]
     for panel, face in zip(means, ({}, {"markerfacecolor": "white"}), strict=False):
         for name, dots in made.panel(panel + BY_SEED).items():
             look = {"color": shown[name]["color"], "marker": shown[name]["marker"], "linestyle": "none", **face}

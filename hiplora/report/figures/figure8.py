@@ -43,13 +43,11 @@ def _lines(evidence: Evidence, group: str) -> Iterator[Dot]:
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    series = list(dict.fromkeys(each.series for each in made.dots))
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0])
-    for axes, panel in zip(every, panels, strict=True):
+    every: list[Any] = list(canvas.subplots(1, len(made.panels), sharey=True, squeeze=False)[0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             xs, ys = [each.x for each in dots], [each.y for each in dots]
-            axes.plot(xs, ys, drawstyle="steps-pre", label=legend_text(dots), markevery=4, **looks(series)[name])
+            axes.plot(xs, ys, drawstyle="steps-pre", label=legend_text(dots), markevery=4, **looks(made.series)[name])
         axes.set(title=panel, xlabel="τ, share of every task's gain", xlim=(-0.03, 1.03), ylim=(-3, 103))
         axes.legend(loc="upper right") if made.panel(panel) else say_empty(axes, [])
     every[0].set_ylabel("merges that keep it (%)")
