@@ -1,3 +1,3 @@
 """From records to tables, without torch: ``experiment`` reads the runs behind a table, ``find`` their records,
-``frame`` lays their numbers out, ``measures`` derives more, ``aggregate`` makes cells, a file of ``tables`` says which.
+``measures`` and the modules beside it say what is measured, ``aggregate`` makes cells, a file of ``tables`` says which.
 """

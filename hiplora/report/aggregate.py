@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hiplora import stats
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import SEED
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import joined
 from hiplora.report.slots import Entry, Number
 from hiplora.report.table import Cell, Column

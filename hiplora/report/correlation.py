@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiplora import stats
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.slots import Entry
 from hiplora.stages.results import Intervention, Metrics, Probed
 

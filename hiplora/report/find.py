@@ -15,8 +15,8 @@ from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, known
 from hiplora.pipelines.frontier import selected
 from hiplora.report.ahead import compose_ahead
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import STALE, marks_of
 from hiplora.report.slots import Entry, Slot
 from hiplora.stages.base import Stage

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import SEED
-from hiplora.report.frame import Evidence
 from hiplora.report.slots import Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.make import pending

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hiplora.report.aggregate import Sample, per_instance
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import load
-from hiplora.report.frame import Evidence
 from hiplora.report.measures import TAUS
 from hiplora.report.notes import LITERAL, parity_notes, prefix_notes, unjudged_notes
 from hiplora.report.slots import Entry, Slot

@@ -15,8 +15,8 @@ from hiplora.pipelines.base import training
 from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
+from hiplora.report.evidence import Evidence
 from hiplora.report.figures import figure7
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import STALE
 from hiplora.report.matched import lost
 from hiplora.report.slots import Entry, Number, Slot

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hiplora.report.aggregate import Sample
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure
 from hiplora.report.slots import Number
@@ -50,14 +50,12 @@ def build(evidence: Evidence) -> Figure:
 
 def _scales(evidence: Evidence) -> list[float]:
     frame = evidence.frontiers
-    return [] if frame.empty else sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
+    return sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
 
 
 def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[int, Any]:
     """The frontiers' rows by seed: each seed's adapter with its finished update at a scale."""
     frame = evidence.frontiers
-    if frame.empty:
-        return {}
     mine = (frame["group"] == group) & (frame["method"] == method)
     return {row.seed: row for row in frame[mine & (frame["scale"] == scale) & (frame["fraction"] == 1)].itertuples()}
 

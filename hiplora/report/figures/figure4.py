@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.report.aggregate import Sample, trainings
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
 from hiplora.report.slots import Number
 from hiplora.stages.results import Adapter

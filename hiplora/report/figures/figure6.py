@@ -9,8 +9,8 @@ import numpy as np
 
 from hiplora.report.aggregate import Sample
 from hiplora.report.correlation import COSTS, costs
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bars, legend_above, looks, plain_log, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure
 from hiplora.report.slots import Number

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hiplora.report.aggregate import Sample, per_seed
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure, level_notes
 from hiplora.report.slots import Number
@@ -52,8 +52,6 @@ def build(evidence: Evidence) -> Figure:
 def _units(evidence: Evidence) -> pd.DataFrame:
     """LoRA's mean gain and rise on text at c = 1, and the backbone's own NLL, by task."""
     frame = evidence.frontiers
-    if frame.empty:
-        return pd.DataFrame(columns=["gain", "text", "base"])
     done = frame[
         (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
     ]
@@ -73,7 +71,7 @@ def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
 def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
     """The points of one arm, by scale and by step, over the seeds that have all tasks."""
     frame, tasks = evidence.frontiers, evidence.comparable(group)
-    if frame.empty or not set(tasks) <= set(units.index):
+    if not set(tasks) <= set(units.index):
         return
     mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks)]
     seeds = len(evidence.experiment.keys(group, "seed"))

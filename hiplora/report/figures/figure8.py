@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hiplora.report.aggregate import Sample, per_instance
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, legend_text, looks, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from hiplora.errors import UserError
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import load
 from hiplora.report.figure import Dot, Figure, svg
 from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
-from hiplora.report.frame import Evidence
 from hiplora.report.table import Block, Field, Table, blocks
 
 Link = tuple[str, str]  # target, text

@@ -5,7 +5,7 @@ from itertools import product
 
 from hiplora import stats
 from hiplora.report.aggregate import per_instance, per_seed
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from hiplora.report.aggregate import bare, rows
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
+from hiplora.report.measures import scores
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 from hiplora.tasks import primary
@@ -42,9 +43,10 @@ def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
-    frame = evidence.frame[(evidence.frame["role"] == "adapter") & (evidence.frame["metric"] == primary("code"))]
-    if blank := frame["value"].isna().sum():
+    entries = [entry for slot in evidence.slots for entry in slot.entries if entry.role == "adapter"]
+    code = [metrics["code"][primary("code")] for entry in entries if "code" in (metrics := scores([entry]))]
+    if blank := code.count(None):
         yield (
-            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in its "
+            f"Runs without pass@1, as code execution was off: {blank} of {len(code)}. They count neither in its "
             "column nor in Retain; their Retain-NLL and Retain-text are valid."
         )

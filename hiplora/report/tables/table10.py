@@ -1,6 +1,6 @@
 """Table 10: the measures of Table 8 by category of the edited facts."""
 
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 from hiplora.report.tables.table8 import ITEMS, batch_notes, edit_rows

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hiplora import stats
 from hiplora.report.aggregate import cell, per_instance, per_seed
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from statistics import fmean, median
 
 from hiplora.report.aggregate import Sample
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.slots import Number
 from hiplora.report.table import Cell, Column, Table

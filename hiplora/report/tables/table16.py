@@ -11,7 +11,7 @@ from itertools import product
 from hiplora.report import contrasts
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.contrasts import SECOND, TRAINING, Measure
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import level_notes, table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.energy import TOP

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import fmean, median
 
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.slots import Entry
 from hiplora.report.table import Cell, Column, Table, number_text

@@ -4,7 +4,7 @@ from typing import cast
 
 from hiplora.pipelines.continual import Continual
 from hiplora.report.aggregate import rows
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.lines import order
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table

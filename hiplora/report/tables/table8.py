@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.aggregate import bare, cell
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.edit import Edit
