@@ -99,7 +99,7 @@ def _instances(number: int, slot: Slot, bases: Mapping[str, Number]) -> Iterator
     alone = {entry.members: entry for entry in slot.entries if entry.role == "adapter" and entry.record is not None}
     for merged in (entry for entry in slot.entries if entry.role == "merged" and entry.record is not None):
         single = {member[0]: alone[member,] for member in merged.members if (member,) in alone}
-        before = {task: _floats(scores([entry])[task]) for task, entry in single.items()}
+        before = {task: _floats(scores([entry]).get(task, {})) for task, entry in single.items()}
         tasks = dict(merged.members)
         after = {task: _floats(metrics) for task, metrics in scores([merged]).items() if task in tasks}
         if not after or not all(after[task].keys() <= before.get(task, {}).keys() for task in after):
