@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 from hiplora.evaluation.continual import figures
-from hiplora.report.slots import Entry, Measured, Slot, measured
+from hiplora.report.slots import Entry, Measured, Slot, measured, or_nan
 from hiplora.stages.results import Metrics, Scores
 from hiplora.tasks import ORDER, TASKS, primary
 
@@ -49,8 +48,8 @@ def _benchmarks(entry: Entry) -> dict[str, Metrics]:
 
 def _scores(entry: Entry) -> dict[str, float]:
     """The NLL of every benchmark and text, and the benchmarks' headline scores in percent; nan where not measured."""
-    found: dict[str, float | None] = {}
+    found: dict[str, float] = {}
     for name, metrics in _benchmarks(entry).items():
         score = metrics[primary(name)] if name in TASKS else None
-        found |= {name: None if score is None else 100 * score, f"{name}/nll": metrics["nll"]}
-    return {name: math.nan if value is None else value for name, value in found.items()}
+        found |= {name: 100 * or_nan(score), f"{name}/nll": or_nan(metrics["nll"])}
+    return found

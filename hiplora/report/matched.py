@@ -15,7 +15,7 @@ import pandas as pd
 
 from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
-from hiplora.report.slots import Measured, Number, Slot
+from hiplora.report.slots import Measured, Number, Slot, or_nan
 from hiplora.stages.results import Frontier, Metrics, Point
 from hiplora.tasks.origins import TEXTS
 
@@ -34,14 +34,14 @@ def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on:
 
     found = {text: rise(text) for text in TEXTS}
     found |= forgotten({name: rise(name) for name in base}, trained_on=trained_on)
-    return {name: _number(value) for name, value in found.items()}
+    return {name: or_nan(value) for name, value in found.items()}
 
 
 def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
     """One row of the frontiers' frame: the point's scale and fraction, its own NLL and gain, and what it forgot."""
-    own, before = (_number(each.learning[trained_on]["nll"]) for each in (point, base))
+    own, before = (or_nan(each.learning[trained_on]["nll"]) for each in (point, base))
     where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
-    where |= {"top_share": _number(point.top_share), "own": own, "gain": before - own}
+    where |= {"top_share": or_nan(point.top_share), "own": own, "gain": before - own}
     return where | lost(base.benchmarks, point.benchmarks, trained_on=trained_on)
 
 
@@ -98,11 +98,7 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
         values |= {f"whole/{x}": found[x][whole[0]] if whole.size else None for x in ("own", *READ)}
         for measure, value in values.items():
             shared = {"slot": slot, "members": first["members"], "measure": measure}
-            yield Measured(_number(value), first["runs"], first["marks"], **shared)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+            yield Measured(or_nan(value), first["runs"], first["marks"], **shared)
 
 
 def _at(x: Floats, values: Floats, where: float | None) -> float | None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 from hiplora import stats
 from hiplora.evaluation.retention import retention
 from hiplora.report.marks import joined
 from hiplora.report.scores import counted_by
-from hiplora.report.slots import Entry, Measured, Number, Slot, measured
+from hiplora.report.slots import Entry, Measured, Number, Slot, measured, or_nan
 from hiplora.stages.results import Adapter, Metrics, Scores
 from hiplora.tasks import TASKS, primary, task_class
 
@@ -32,10 +32,6 @@ def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
         yield from _instances(number, slot, bases)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def scores(entries: Sequence[Entry]) -> dict[str, Metrics]:
     """All scores on record, benchmark → metric → value."""
     found: dict[str, Metrics] = {}
@@ -51,7 +47,7 @@ def _bases(slots: Sequence[Slot]) -> dict[str, Number]:
     for entry in (entry for slot in slots for entry in slot.entries if entry.role == "backbone"):
         for name, metrics in scores([entry]).items():
             if "nll" in metrics:
-                found.setdefault(name, Number.of(_number(metrics["nll"]), [entry]))
+                found.setdefault(name, Number.of(or_nan(metrics["nll"]), [entry]))
     return found
 
 
@@ -67,7 +63,7 @@ def _of_entry(number: int, slot: Slot, entry: Entry) -> Iterator[Measured]:
         if value is not None and entry.role == "backbone":
             yield measured(number, f"bare/{name}", 100 * value, [entry])
         if slot.run.pipeline == "frontier" and entry.role == "adapter" and name == entry.members[0][0]:
-            yield measured(number, "level/own", 100 * _number(value), [entry])
+            yield measured(number, "level/own", 100 * or_nan(value), [entry])
     shares = entry.result.measures if isinstance(entry.result, Adapter) else {}
     if "top_share" in shares and "top_share_random" in shares:
         top, random = 100 * shares["top_share"], 100 * shares["top_share_random"]
@@ -82,48 +78,52 @@ def _adapter(number: int, slot: Slot) -> Iterator[Measured]:
         return
     of, base, adapted = after[0], scores(before), scores(after)
     ((task, _),) = of.members
-    own = adapted[task][primary(task)]
-    found = {"own": None if own is None else 100 * own, "own_nll": adapted[task]["nll"]}
-    for name, value in found.items():
-        yield measured(number, name, _number(value), [of])
+    yield measured(number, "own", 100 * or_nan(adapted[task][primary(task)]), [of])
+    yield measured(number, "own_nll", or_nan(adapted[task]["nll"]), [of])
     if base:
         retain = slot.config.retain if slot.config is not None else ()
         counts = counted_by(cast(Scores, of.result), retain) if retain else ()
         marks = joined(entry.marks for entry in (*before, *after))
         for name, value in retention(base, adapted, trained_on=task, counts=counts).items():
-            yield Measured(_number(value), of.runs, marks, slot=number, members=of.members, measure=name)
+            yield Measured(or_nan(value), of.runs, marks, slot=number, members=of.members, measure=name)
 
 
 def _instances(number: int, slot: Slot, bases: Mapping[str, Number]) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and the measures derived from them."""
+    """The measures of every merge instance; none if a member's score alone is missing."""
     alone = {entry.members: entry for entry in slot.entries if entry.role == "adapter" and entry.record is not None}
     for merged in (entry for entry in slot.entries if entry.role == "merged" and entry.record is not None):
         single = {member[0]: alone[member,] for member in merged.members if (member,) in alone}
         before = {task: _floats(scores([entry]).get(task, {})) for task, entry in single.items()}
-        tasks = dict(merged.members)
-        after = {task: _floats(metrics) for task, metrics in scores([merged]).items() if task in tasks}
+        every = scores([merged])
+        after = {task: _floats(every[task]) for task in every if task in dict(merged.members)}
         if not after or not all(after[task].keys() <= before.get(task, {}).keys() for task in after):
-            continue  # a member's score alone is missing
-        shared: dict[str, Any] = {"slot": number, "members": merged.members}
-        for task in after:
-            one = single[task]
-            both = joined([one.marks, merged.marks])
-            for metric in _scored(after, task):
-                at, was, now = f"{task}/{metric}", 100 * before[task][metric], 100 * after[task][metric]
-                yield Measured(was, one.runs, one.marks, measure=f"before/{at}", **shared)
-                yield Measured(now, merged.runs, merged.marks, measure=f"after/{at}", **shared)
-                yield Measured(now - was, merged.runs, both, measure=f"Δ/{at}", **shared)
-        marks = joined(entry.marks for entry in (merged, *single.values()))
-        for name, value in _damage(before, after).items():
-            yield Measured(_number(value), merged.runs, marks, measure=name, **shared)
-        if all(task in bases for task in after):
-            marks = joined([marks, *(bases[task].marks for task in after)])
-            for name, value in _kept(bases, before, after).items():
-                yield Measured(value, merged.runs, marks, measure=name, **shared)
+            continue
+        for name, of in _instance(merged, single, before, after, bases):
+            yield Measured(of.value, of.runs, of.marks, slot=number, members=merged.members, measure=name)
+
+
+def _instance(
+    merged: Entry, single: Mapping[str, Entry], before: Floats, after: Floats, bases: Mapping[str, Number]
+) -> Iterator[tuple[str, Number]]:
+    """The measures of one merge: its scores before and after, their difference Δ, and those derived from them."""
+    for task in after:
+        marks = joined([single[task].marks, merged.marks])
+        for metric in _scored(after, task):
+            at, was, now = f"{task}/{metric}", 100 * before[task][metric], 100 * after[task][metric]
+            yield f"before/{at}", Number.of(was, [single[task]])
+            yield f"after/{at}", Number.of(now, [merged])
+            yield f"Δ/{at}", Number(now - was, merged.runs, marks)
+    marks = joined(entry.marks for entry in (merged, *single.values()))
+    for name, value in _damage(before, after).items():
+        yield name, Number(or_nan(value), merged.runs, marks)
+    if all(task in bases for task in after):
+        marks = joined([marks, *(bases[task].marks for task in after)])
+        for name, value in _kept(bases, before, after).items():
+            yield name, Number(value, merged.runs, marks)
 
 
 def _floats(metrics: Metrics) -> dict[str, float]:
-    return {name: _number(value) for name, value in metrics.items()}
+    return {name: or_nan(value) for name, value in metrics.items()}
 
 
 def _scored(scores: Floats, task: str) -> list[str]:

@@ -48,8 +48,13 @@ def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
     rows = dict.fromkeys(place[0] for place in places)
     body = [[row, *(count(places[row, *column]) for column in columns)] for row in rows]
     body = [["", *(" ".join(column) or "runs" for column in columns)], *body]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in body]
+    return [f"  {line}" for line in aligned(body)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the texts of each column below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _work(evidence: Evidence) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,11 @@ class Measured(Number):
     slot: int
     members: tuple[tuple[str, int], ...]
     measure: str
+
+
+def or_nan(value: float | None) -> float:
+    """The value; nan if it was not measured."""
+    return math.nan if value is None else value
 
 
 def measured(slot: int, measure: str, value: float, entries: Sequence[Entry]) -> Measured:

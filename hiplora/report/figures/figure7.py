@@ -99,10 +99,7 @@ def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
     )
     name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
     for seed, each in kept.of.items():
-        x = gains.of[seed].value
-        yield Dot(
-            panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks, runs=each.runs
-        )
+        yield dot(panel + BY_SEED, name, gains.of[seed].value, Sample({seed: each}, 1))
     if kept.of:
         yield dot(panel, name, fmean(gains.of[seed].value for seed in kept.of), kept)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hiplora.evaluation.retention import retention
-from hiplora.report.bare import Bare, comparable, plotted_with
 from hiplora.report.matched import point_row
+from hiplora.report.page.bare import Bare, comparable, plotted_with
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
