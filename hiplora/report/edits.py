@@ -8,6 +8,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.slots import Entry, Measured, Slot, measured
 from hiplora.stages.results import Edited, EditedBatch
@@ -16,6 +19,7 @@ PERCENT = (
     *("paraphrase_success", "paraphrase_generated", "paraphrase_preferred"),
     *("neighbourhood", "neighbourhood_begins"),
 )
+Flags = NDArray[np.bool_]
 Figures = dict[str, dict[str, float]]  # category, or all → measure → value
 
 
@@ -29,10 +33,10 @@ class Pair:
     probes_after: Mapping[str, str]
 
     @cached_property
-    def categories(self) -> dict[str, list[bool]]:
+    def categories(self) -> dict[str, Flags]:
         """A flag per item for every category, and for :data:`ALL`."""
         found = {name: _flags(text) for name, text in self.after.categories.items()}
-        return {ALL: [True] * len(self.after.outcomes["generated"]), **found}
+        return {ALL: np.ones(len(self.after.outcomes["generated"]), dtype=bool), **found}
 
 
 def pairs(before: Edited, after: Sequence[Edited]) -> list[Pair]:
@@ -66,28 +70,25 @@ def figures(found: Sequence[Pair]) -> Figures:
 
 def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
     """Shares of the items of one group, in percent."""
-    rows = []
-    for pair in found:
-        flags = {name: _flags(text) for name, text in pair.after.outcomes.items()}
-        flags["success"] = [one or other for one, other in zip(flags["generated"], flags["preferred"], strict=True)]
-        flags["old"] = _flags(pair.before.outcomes["believed"])
-        members = pair.categories.get(group, [])
-        rows += [{name: flags[name][item] for name in flags} for item, inside in enumerate(members) if inside]
-    believed = [row["success"] for row in rows if row["old"]]
-    values = {name: _percent([row[name] for row in rows]) for name in ("success", "generated", "begins", "preferred")}
-    values["believing"] = _percent([row["old"] for row in rows])
-    return {**values, **({"believed": _percent(believed)} if believed else {})}
+    there = [(pair, pair.categories[group]) for pair in found if group in pair.categories]
+    flags = {
+        name: np.concatenate([_flags(pair.after.outcomes[name])[inside] for pair, inside in there])
+        for name in ("generated", "begins", "preferred")
+    }
+    flags["success"] = flags["generated"] | flags["preferred"]
+    old = np.concatenate([_flags(pair.before.outcomes["believed"])[inside] for pair, inside in there])
+    values = {name: _percent(each) for name, each in flags.items()} | {"believing": _percent(old)}
+    return {**values, **({"believed": _percent(flags["success"][old])} if old.any() else {})}
 
 
 def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
     """Changes of the probes that have an edit of one group in front; empty if no probe has."""
-    before: list[bool] = []
-    after: list[bool] = []
-    for pair in found:
-        members = pair.categories.get(group, [])
-        for flags, chosen in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):
-            chosen += [flag for number, flag in enumerate(flags) if members and members[number % len(members)]]
-    if not before:
+    sides = []
+    for pair in (pair for pair in found if group in pair.categories):
+        both = np.array([_joined(batch.front) for batch in (pair.before, pair.after)])
+        sides.append(both[:, np.resize(pair.categories[group], both.shape[1])])  # the items take turns
+    before, after = np.concatenate(sides, axis=1)
+    if not before.size:
         return {}
     change, flips = _moved(before, after)
     return {"front_change": change, "front_flips": flips}
@@ -95,7 +96,9 @@ def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
     """The measures that records hold as means, over the items of all batches; shares in percent."""
-    there = [(pair.after.means[group], sum(pair.categories[group])) for pair in found if group in pair.after.means]
+    there = [
+        (pair.after.means[group], int(pair.categories[group].sum())) for pair in found if group in pair.after.means
+    ]
     names = dict.fromkeys(name for means, _ in there for name in means)
     values = {}
     for name in names:
@@ -105,23 +108,22 @@ def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
     return values
 
 
-def _moved(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
+def _moved(before: Flags, after: Flags) -> tuple[float, float]:
     """The change of the share of right answers, in points, and the share that changed either way, in percent."""
-    both = list(zip(before, after, strict=True))
-    return _percent(after) - _percent(before), _percent([one != other for one, other in both])
+    return _percent(after) - _percent(before), _percent(before != after)
 
 
-def _percent(flags: Sequence[bool]) -> float:
-    return 100 * sum(flags) / len(flags)
+def _percent(flags: Flags) -> float:
+    return 100 * int(flags.sum()) / len(flags)
 
 
-def _flags(text: str) -> list[bool]:
-    return [each == "1" for each in text]
+def _flags(text: str) -> Flags:
+    return np.array([each == "1" for each in text], dtype=bool)
 
 
-def _joined(texts: Mapping[str, str]) -> list[bool]:
+def _joined(texts: Mapping[str, str]) -> Flags:
     """The flags of all probes, benchmark after benchmark."""
-    return [flag for text in texts.values() for flag in _flags(text)]
+    return _flags("".join(texts.values()))
 
 
 def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
