@@ -155,16 +155,14 @@ def bare(evidence: Evidence, row: str, column: Column, measure: str) -> Cell:
     return sample.cell(row, column, sample.mean if sample.of else None)
 
 
-def cell(evidence: Evidence, row: str, column: Column, group: str = "", **point: str) -> Cell:
-    """The mean of a column's measure over the runs at a point: over seeds if its spread is "std", else instances.
-
-    Without a ``group``, means over seeds are of the single runs and means over instances of the merges.
-    """
+def cell(evidence: Evidence, row: str, column: Column, group: str, **point: str) -> Cell:
+    """The mean of a column's measure over the runs at a point: over seeds if its spread is "std", else instances."""
     paper = evidence.experiment.paper_value(column.paper.format(**point))
     point |= column.point
     if column.spread == "std":
-        return per_seed(evidence, column.measure, group=group or "single", **point).mean_cell(row, column, paper=paper)
-    sample = per_instance(evidence, column.measure, column.sizes, group=group or "merge", **point)
+        sample = per_seed(evidence, column.measure, group=group, **point)  # type: ignore[arg-type]
+        return sample.mean_cell(row, column, paper=paper)
+    sample = per_instance(evidence, column.measure, column.sizes, group=group, **point)
     return sample.mean_cell(row, column, column.level, paper=paper)
 
 

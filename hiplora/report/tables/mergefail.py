@@ -25,7 +25,13 @@ GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes
 def build(evidence: Evidence) -> Table:
     """One row per method and size; the columns are the values of τ, with both bootstraps."""
     cells = [
-        cell(evidence, f"{evidence.experiment.label(method)}, {words}", replace(column, sizes=sizes), method=method)
+        cell(
+            evidence,
+            f"{evidence.experiment.label(method)}, {words}",
+            replace(column, sizes=sizes),
+            "merge",
+            method=method,
+        )
         for method in evidence.experiment.keys("merge", "method")
         for words, sizes in GROUPS.items()
         for column in (*COLUMNS, *CHANCE)
