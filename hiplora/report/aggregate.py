@@ -28,7 +28,7 @@ Interval = tuple[float, float] | tuple[None, None]
 class Sample:
     """Numbers by seed, or by merge instance (sampling seed, size, adapters); ``expected`` is the complete count."""
 
-    of: dict[Any, Number]
+    of: Mapping[Any, Number]
     expected: int
 
     @property

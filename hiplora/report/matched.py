@@ -54,8 +54,10 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for number, slot in enumerate(slots):
         found = {entry.members: entry for entry in slot.entries if isinstance(entry.result, Frontier)}
-        base = found.pop((), None) if slot.run.pipeline in CURVES else None
-        for members, entry in found.items() if base is not None else ():
+        base = found.pop((), None)
+        if base is None or slot.run.pipeline not in CURVES:
+            continue
+        for members, entry in found.items():
             ((task, seed),) = members
             (zero, *_), points = (cast(Frontier, each.result).points for each in (base, entry))
             of = Number.of(math.nan, [base, entry])
