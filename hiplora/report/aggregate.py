@@ -41,6 +41,16 @@ class Sample:
         """The mean of the values. ValueError without one."""
         return stats.summarize(self.values).mean
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The ids of the records behind the values, each once."""
+        return tuple(dict.fromkeys(run for each in self.of.values() for run in each.runs))
+
+    @property
+    def marks(self) -> str:
+        """The marks of these records."""
+        return joined(each.marks for each in self.of.values())
+
     def minus(self, other: Sample) -> Sample:
         """The differences to ``other``, for the keys that both have."""
         found = {}
@@ -50,10 +60,9 @@ class Sample:
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
         """A cell with a statistic of these values, empty where it is None."""
-        behind = list(self.of.values()) if value is not None else []
-        runs = tuple(dict.fromkeys(run for each in behind for run in each.runs))
-        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, "runs": runs, **more}
-        return Cell(row=row, column=column.label, value=value, marks=joined(each.marks for each in behind), **shared)
+        behind = {"runs": self.runs, "marks": self.marks} if value is not None else {}
+        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, **behind, **more}
+        return Cell(row=row, column=column.label, value=value, **shared)
 
     def mean_cell(self, row: str, column: Column, level: str = "t", *, paper: float | None = None) -> Cell:
         """The cell of their mean, with std and interval; ``level`` as for :meth:`interval`."""

@@ -106,11 +106,9 @@ class Figure:
 def dot(panel: str, series: str, x: float | Sample, y: Sample, *, level: str = "t") -> Dot:
     """The mean of a non-empty sample as a point, with its interval; x is a sample too if it is measured."""
     (low, high), (x_low, x_high) = y.interval(level), x.interval(level) if isinstance(x, Sample) else (None, None)
-    marks = joined(each.marks for each in y.of.values())
-    runs = tuple(dict.fromkeys(run for each in y.of.values() for run in each.runs))
     return Dot(
         panel=panel, series=series, x=x.mean if isinstance(x, Sample) else x, y=y.mean, low=low, high=high,
-        x_low=x_low, x_high=x_high, n=len(y.of), n_expected=y.expected, marks=marks, runs=runs,
+        x_low=x_low, x_high=x_high, n=len(y.of), n_expected=y.expected, marks=y.marks, runs=y.runs,
     )  # fmt: skip
 
 
