@@ -44,7 +44,8 @@ def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
     entries = [entry for slot in evidence.slots for entry in slot.entries if entry.role == "adapter"]
-    code = [metrics["code"][primary("code")] for entry in entries if "code" in (metrics := scores([entry]))]
+    found = [scores([entry]).get("code", {}) for entry in entries]
+    code = [metrics[primary("code")] for metrics in found if primary("code") in metrics]
     if blank := code.count(None):
         yield (
             f"Runs without pass@1, as code execution was off: {blank} of {len(code)}. They count neither in its "
