@@ -30,10 +30,10 @@ from hiplora.conf_dir import check_conf
 from hiplora.environment import single_process
 from hiplora.errors import UserError
 from hiplora.report import plan
+from hiplora.report.evidence import Evidence, Slot
 from hiplora.report.experiment import load, request, sweeps
 from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
-from hiplora.report.frame import Evidence, Slot
 from hiplora.report.tables import TABLES
 
 

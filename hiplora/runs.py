@@ -29,7 +29,7 @@ from pathlib import Path
 
 from hiplora.errors import UserError
 from hiplora.report.runs import text
-from hiplora.report.runs.fields import resolve
+from hiplora.report.runs.fields import compared, resolve
 from hiplora.report.runs.filters import select
 from hiplora.report.runs.predictions import by_benchmark, flips
 from hiplora.report.runs.prompts import Prompts, data_words
@@ -77,7 +77,7 @@ def _shown(shelf: Shelf, record: Record) -> dict[str, object]:
 def _diff(shelf: Shelf, one: Record, two: Record) -> dict[str, object]:
     left, right = (by_benchmark(shelf.samples(record)) for record in (one, two))
     items = {name: vars(flips(left[name], right[name])) for name in left if name in right}
-    return {"fields": text.compared(*(shelf.fields[shelf.records.index(r)] for r in (one, two))), "items": items}
+    return {"fields": compared(*(shelf.fields[shelf.records.index(r)] for r in (one, two))), "items": items}
 
 
 def _count(typed: str) -> int | None:

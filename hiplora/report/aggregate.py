@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from hiplora import stats
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import SEED
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
+from hiplora.report.slots import Entry, Number
 from hiplora.report.table import Cell, Column
+from hiplora.stages.results import Adapter
 from hiplora.tasks import task_class
 
 BOOTSTRAP_SEED = 20240
@@ -24,9 +26,9 @@ Interval = tuple[float, float] | tuple[None, None]
 
 @dataclass(frozen=True)
 class Sample:
-    """Measures by seed, or by merge instance (sampling seed, size, adapters); ``expected`` is the complete number."""
+    """Numbers by seed, or by merge instance (sampling seed, size, adapters); ``expected`` is the complete count."""
 
-    of: dict[Any, Measured]
+    of: Mapping[Any, Number]
     expected: int
 
     @property
@@ -34,29 +36,42 @@ class Sample:
         """The values in order."""
         return np.array([each.value for each in self.of.values()], dtype=float)
 
+    @property
+    def mean(self) -> float:
+        """The mean of the values. ValueError without one."""
+        return stats.summarize(self.values).mean
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The ids of the records behind the values, each once."""
+        return tuple(dict.fromkeys(run for each in self.of.values() for run in each.runs))
+
+    @property
+    def marks(self) -> str:
+        """The marks of these records."""
+        return joined(each.marks for each in self.of.values())
+
     def minus(self, other: Sample) -> Sample:
         """The differences to ``other``, for the keys that both have."""
         found = {}
         for key, (one, two) in ((key, (self.of[key], other.of[key])) for key in self.of if key in other.of):
-            marks = joined([one.marks, two.marks])
-            found[key] = one._replace(value=one.value - two.value, runs=(*one.runs, *two.runs), marks=marks)
+            found[key] = Number(one.value - two.value, (*one.runs, *two.runs), joined([one.marks, two.marks]))
         return Sample(found, max(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
         """A cell with a statistic of these values, empty where it is None."""
-        behind = list(self.of.values()) if value is not None else []
-        runs = tuple(dict.fromkeys(run for each in behind for run in each.runs))
-        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, "runs": runs, **more}
-        return Cell(row=row, column=column.label, value=value, marks=joined(each.marks for each in behind), **shared)
+        behind = {"runs": self.runs, "marks": self.marks} if value is not None else {}
+        shared: dict[str, Any] = {"n": len(self.of), "n_expected": self.expected, **behind, **more}
+        return Cell(row=row, column=column.label, value=value, **shared)
 
-    def mean(self, row: str, column: Column, level: str, *, paper: float | None = None) -> Cell:
+    def mean_cell(self, row: str, column: Column, level: str = "t", *, paper: float | None = None) -> Cell:
         """The cell of their mean, with std and interval; ``level`` as for :meth:`interval`."""
         if not self.of:
             return self.cell(row, column, None, paper=paper)
         summary, (low, high) = stats.summarize(self.values), self.interval(level)
         return self.cell(row, column, summary.mean, std=summary.std, ci_low=low, ci_high=high, paper=paper)
 
-    def interval(self, level: str) -> Interval:
+    def interval(self, level: str = "t") -> Interval:
         """95 % interval of the mean: Student's "t", bootstrap over "seed" (hierarchical) or "adapter" (pigeonhole)."""
         if level == "t":
             return stats.t_interval(self.values) if len(self.of) > 1 else (None, None)
@@ -100,7 +115,7 @@ def per_seed(
     Only adapters of ``tasks`` count, if these are given, and only those for which the measure is defined. Each value is
     divided by the number of its task in ``per``.
     """
-    found: dict[str, Measured] = {}
+    found: dict[str, Number] = {}
     seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
     for slot in evidence.select(group, **point):
         place = evidence.slots[slot].run.point
@@ -111,7 +126,7 @@ def per_seed(
         if slots and len(rows) == len(slots):
             runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
             value = sum(each.value / (1 if per is None else per[each.members[0][0]]) for each in rows) / len(rows)
-            found[seed] = rows[0]._replace(value=value, runs=runs, marks=marks)
+            found[seed] = Number(value, runs, marks)
     return Sample(found, len(seeds))
 
 
@@ -133,17 +148,35 @@ def per_instance(
     return Sample({key: each for key, each in zip(keys, rows, strict=True) if not math.isnan(each.value)}, expected)
 
 
-def cell(evidence: Evidence, row: str, column: Column, **point: str) -> Cell:
+def trainings(evidence: Evidence, group: str, method: str) -> dict[str, list[Entry]]:
+    """The trainings of one method by seed, for each seed that has all its adapters."""
+    found: dict[str, list[Entry]] = {}
+    for slot in (evidence.slots[number] for number in evidence.select(group, method=method)):
+        trained = (entry for entry in slot.entries if isinstance(entry.result, Adapter))
+        found.setdefault(slot.run.point[SEED], []).append(next(trained, Entry(role="train")))
+    return {seed: each for seed, each in found.items() if all(entry.record is not None for entry in each)}
+
+
+def bare(evidence: Evidence, row: str, column: Column, measure: str) -> Cell:
+    """The cell of the bare backbone: a single measurement, which all runs share."""
+    found = evidence.measure(measure, range(len(evidence.slots)))
+    sample = Sample({each.runs: each for each in found if not math.isnan(each.value)}, 1)
+    return sample.cell(row, column, sample.mean if sample.of else None)
+
+
+def cell(evidence: Evidence, row: str, column: Column, group: str, **point: str) -> Cell:
     """The mean of a column's measure over the runs at a point: over seeds if its spread is "std", else instances."""
     paper = evidence.experiment.paper_value(column.paper.format(**point))
     point |= column.point
     if column.spread == "std":
-        return per_seed(evidence, column.measure, **point).mean(row, column, "t", paper=paper)  # type: ignore[arg-type]
-    return per_instance(evidence, column.measure, column.sizes, **point).mean(row, column, column.level, paper=paper)
+        sample = per_seed(evidence, column.measure, group=group, **point)  # type: ignore[arg-type]
+        return sample.mean_cell(row, column, paper=paper)
+    sample = per_instance(evidence, column.measure, column.sizes, group=group, **point)
+    return sample.mean_cell(row, column, column.level, paper=paper)
 
 
 def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) -> list[Cell]:
     """The cells of one row for every combination of the keys of ``axes``."""
     points = itertools.product(*(evidence.experiment.keys(group, axis) for axis in axes))
     named = [(evidence.experiment.label(*keys), dict(zip(axes, keys, strict=True))) for keys in points]
-    return [cell(evidence, row, column, **point) for (row, point), column in itertools.product(named, columns)]
+    return [cell(evidence, row, each, group, **point) for (row, point), each in itertools.product(named, columns)]

@@ -78,7 +78,7 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
     contrasts = family(samples)
     for pair, row in names.items():
         sample, contrast = samples[pair], contrasts[pair]
-        yield sample.mean(row, DIFFERENCE, "t")
+        yield sample.mean_cell(row, DIFFERENCE)
         if contrast is None:
             yield sample.cell(row, VERDICT, None)
             continue
@@ -94,7 +94,7 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
         yield sample.cell(row, SIGNS, contrast.paired.mean, words=signs([difference(pair, of) for of in measure.tasks]))
         yield from (_check(row, column, other, agreed[column.label]) for column, other in checked)
         if measure.everyone is not None:
-            yield difference(pair, measure.everyone).mean(row, EVERYONE, "t")
+            yield difference(pair, measure.everyone).mean_cell(row, EVERYONE)
         if own is not None:
             yield _own(row, own)
 
@@ -127,25 +127,26 @@ def learns_as_much(own: Sample) -> bool:
 
 def signs(samples: Sequence[Sample]) -> str:
     """The signs of the samples' means, joined by spaces; · for zero or an empty sample."""
-    means = [float(sample.values.mean()) if sample.of else 0.0 for sample in samples]
+    means = [sample.mean if sample.of else 0.0 for sample in samples]
     return " ".join("+" if mean > 0 else "−" if mean < 0 else "·" for mean in means)
 
 
 def _same_sign(one: Sample, other: Sample) -> bool | None:
-    return bool(one.values.mean() * other.values.mean() > 0) if one.of and other.of else None
+    return one.mean * other.mean > 0 if one.of and other.of else None
 
 
 def _check(row: str, column: Column, sample: Sample, same: bool | None) -> Cell:
     if same is None:
         return sample.cell(row, column, None)
-    mean = float(sample.values.mean())
-    return sample.cell(row, column, mean, words=f"{'yes' if same else 'no'} ({number_text(mean, column)})")
+    return sample.cell(
+        row, column, sample.mean, words=f"{'yes' if same else 'no'} ({number_text(sample.mean, column)})"
+    )
 
 
 def _own(row: str, sample: Sample) -> Cell:
     if len(sample.of) < 2:
         return sample.cell(row, OWN, None)
-    mean, low = float(sample.values.mean()), stats.t_interval(sample.values, level=0.9)[0]
-    words = f"{number_text(mean, OWN)} (≥ {number_text(low, OWN)})"
+    low = stats.t_interval(sample.values, level=0.9)[0]
+    words = f"{number_text(sample.mean, OWN)} (≥ {number_text(low, OWN)})"
     words += "" if learns_as_much(sample) else ", equal learning not shown"
-    return sample.cell(row, OWN, mean, ci_low=low, words=words)
+    return sample.cell(row, OWN, sample.mean, ci_low=low, words=words)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiplora import stats
-from hiplora.report.frame import Entry, Evidence
+from hiplora.report.aggregate import BOOTSTRAP_SEED
+from hiplora.report.evidence import Evidence
+from hiplora.report.slots import Entry
 from hiplora.stages.results import Intervention, Metrics, Probed
 
-BOOTSTRAP_SEED = 20240
 COSTS = {"acc": "drop in accuracy", "nll": "rise in NLL"}
 
 
@@ -46,11 +47,8 @@ class Costs:
 
 def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
     """The cost of every intervention of one kind, mean over benchmarks; None without a probe on record."""
-    entries = [entry for slot in evidence.slots for entry in slot.entries if entry.record is not None]
-    for entry in entries:
-        assert entry.record is not None
-        result = entry.record.result
-        if isinstance(result, Probed):
+    for entry, record in evidence.recorded:
+        if isinstance(result := record.result, Probed):
             done = [each for each in result.interventions if each.perturbation == perturbation]
             values = np.array([cost(result.base, each, metric) for each in done])
             return Costs(np.array([each.sigma for each in done]), values, entry)
@@ -87,5 +85,5 @@ def correlation(x: stats.Floats, y: stats.Floats) -> Correlation | None:
     one, two = (each[drawn] - each[drawn].mean(axis=1, keepdims=True) for each in (x, y))
     scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
     again = (one * two).sum(axis=1)[scale > 0] / scale[scale > 0]
-    low, high = np.quantile(again, [0.025, 0.975])
+    low, high = stats.percentile_interval(again)
     return Correlation(float(found.statistic), float(found.pvalue), float(low), float(high))

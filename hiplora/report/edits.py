@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.report.aggregate import Sample
-from hiplora.report.experiment import SEED
-from hiplora.report.frame import Entry, Evidence, Slot
-from hiplora.report.measures import Measured, joined
-from hiplora.report.table import Cell, Column
+from hiplora.report.slots import Entry, Measured, Slot, measured
 from hiplora.stages.results import Edited, EditedBatch
 
 PERCENT = (
     *("paraphrase_success", "paraphrase_generated", "paraphrase_preferred"),
     *("neighbourhood", "neighbourhood_begins"),
 )
+Flags = NDArray[np.bool_]
 Figures = dict[str, dict[str, float]]  # category, or all → measure → value
-UNEDITED = "Backbone, no edit"
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Pair:
     probes_after: Mapping[str, str]
 
     @cached_property
-    def categories(self) -> dict[str, list[bool]]:
+    def categories(self) -> dict[str, Flags]:
         """A flag per item for every category, and for :data:`ALL`."""
         found = {name: _flags(text) for name, text in self.after.categories.items()}
-        return {ALL: [True] * len(self.after.outcomes["generated"]), **found}
+        return {ALL: np.ones(len(self.after.outcomes["generated"]), dtype=bool), **found}
 
 
 def pairs(before: Edited, after: Sequence[Edited]) -> list[Pair]:
@@ -70,28 +70,25 @@ def figures(found: Sequence[Pair]) -> Figures:
 
 def _outcomes(found: Sequence[Pair], group: str) -> dict[str, float]:
     """Shares of the items of one group, in percent."""
-    rows = []
-    for pair in found:
-        flags = {name: _flags(text) for name, text in pair.after.outcomes.items()}
-        flags["success"] = [one or other for one, other in zip(flags["generated"], flags["preferred"], strict=True)]
-        flags["old"] = _flags(pair.before.outcomes["believed"])
-        members = pair.categories.get(group, [])
-        rows += [{name: flags[name][item] for name in flags} for item, inside in enumerate(members) if inside]
-    believed = [row["success"] for row in rows if row["old"]]
-    values = {name: _percent([row[name] for row in rows]) for name in ("success", "generated", "begins", "preferred")}
-    values["believing"] = _percent([row["old"] for row in rows])
-    return {**values, **({"believed": _percent(believed)} if believed else {})}
+    there = [(pair, pair.categories[group]) for pair in found if group in pair.categories]
+    flags = {
+        name: np.concatenate([_flags(pair.after.outcomes[name])[inside] for pair, inside in there])
+        for name in ("generated", "begins", "preferred")
+    }
+    flags["success"] = flags["generated"] | flags["preferred"]
+    old = np.concatenate([_flags(pair.before.outcomes["believed"])[inside] for pair, inside in there])
+    values = {name: _percent(each) for name, each in flags.items()} | {"believing": _percent(old)}
+    return {**values, **({"believed": _percent(flags["success"][old])} if old.any() else {})}
 
 
 def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
     """Changes of the probes that have an edit of one group in front; empty if no probe has."""
-    before: list[bool] = []
-    after: list[bool] = []
-    for pair in found:
-        members = pair.categories.get(group, [])
-        for flags, chosen in ((_joined(pair.before.front), before), (_joined(pair.after.front), after)):
-            chosen += [flag for number, flag in enumerate(flags) if members and members[number % len(members)]]
-    if not before:
+    sides = []
+    for pair in (pair for pair in found if group in pair.categories):
+        both = np.array([_joined(batch.front) for batch in (pair.before, pair.after)])
+        sides.append(both[:, np.resize(pair.categories[group], both.shape[1])])  # the items take turns
+    before, after = np.concatenate(sides, axis=1)
+    if not before.size:
         return {}
     change, flips = _moved(before, after)
     return {"front_change": change, "front_flips": flips}
@@ -99,7 +96,9 @@ def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
     """The measures that records hold as means, over the items of all batches; shares in percent."""
-    there = [(pair.after.means[group], sum(pair.categories[group])) for pair in found if group in pair.after.means]
+    there = [
+        (pair.after.means[group], int(pair.categories[group].sum())) for pair in found if group in pair.after.means
+    ]
     names = dict.fromkeys(name for means, _ in there for name in means)
     values = {}
     for name in names:
@@ -109,52 +108,36 @@ def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
     return values
 
 
-def _moved(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
+def _moved(before: Flags, after: Flags) -> tuple[float, float]:
     """The change of the share of right answers, in points, and the share that changed either way, in percent."""
-    both = list(zip(before, after, strict=True))
-    return _percent(after) - _percent(before), _percent([one != other for one, other in both])
+    return _percent(after) - _percent(before), _percent(before != after)
 
 
-def _percent(flags: Sequence[bool]) -> float:
-    return 100 * sum(flags) / len(flags)
+def _percent(flags: Flags) -> float:
+    return 100 * int(flags.sum()) / len(flags)
 
 
-def _flags(text: str) -> list[bool]:
-    return [each == "1" for each in text]
+def _flags(text: str) -> Flags:
+    return np.array([each == "1" for each in text], dtype=bool)
 
 
-def _joined(texts: Mapping[str, str]) -> list[bool]:
+def _joined(texts: Mapping[str, str]) -> Flags:
     """The flags of all probes, benchmark after benchmark."""
-    return [flag for text in texts.values() for flag in _flags(text)]
+    return _flags("".join(texts.values()))
 
 
-@dataclass(frozen=True)
-class EditFigures:
-    """The measures of one run, or of the backbone, with the ids of the records behind them and their marks."""
-
-    values: Figures
-    runs: tuple[str, ...]
-    marks: str
-
-
-def of_run(slot: Slot) -> EditFigures | None:
-    """The measures of a run; None if a record is missing."""
-    base, edited = measured(slot)
-    if base is None or not edited or any(entry.record is None for entry in edited):
-        return None
-    return _with_runs([base, *edited], figures(pairs(_result(base), [_result(entry) for entry in edited])))
+def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
+    """``<category>/<x>`` of every run that has all its records, ``bare/<category>/<x>`` of the bare backbone."""
+    for number, slot in enumerate(slots):
+        base, edited = _entries(slot)
+        if base is None:
+            continue
+        yield from _named(number, "bare/", figures(alone(_result(base))), [base])
+        if edited and all(entry.record is not None for entry in edited):
+            yield from _named(number, "", figures(pairs(_result(base), [*map(_result, edited)])), [base, *edited])
 
 
-def of_backbone(evidence: Evidence) -> EditFigures | None:
-    """The measures of the bare backbone, which all runs share; None if it is not measured."""
-    for slot in evidence.slots:
-        base, _ = measured(slot)
-        if base is not None:
-            return _with_runs([base], figures(alone(_result(base))))
-    return None
-
-
-def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
+def _entries(slot: Slot) -> tuple[Entry | None, list[Entry]]:
     """The entries of a run: the backbone's, None without a record, and that of every batch's adapter."""
     found = [entry for entry in slot.entries if entry.role == "edit"]
     base = next((entry for entry in found if not entry.members and entry.record is not None), None)
@@ -162,66 +145,10 @@ def measured(slot: Slot) -> tuple[Entry | None, list[Entry]]:
 
 
 def _result(entry: Entry) -> Edited:
-    assert entry.record is not None
-    assert isinstance(entry.record.result, Edited)
-    return entry.record.result
+    return cast(Edited, entry.result)
 
 
-def _with_runs(entries: Sequence[Entry], values: Figures) -> EditFigures:
-    runs = tuple(entry.record.id for entry in entries if entry.record is not None)
-    return EditFigures(values, runs, joined(entry.marks for entry in entries))
-
-
-@dataclass(frozen=True)
-class EditRuns:
-    """Every run of a table; each is read once."""
-
-    evidence: Evidence
-
-    @cached_property
-    def _by_slot(self) -> dict[int, EditFigures]:
-        found = ((number, of_run(slot)) for number, slot in enumerate(self.evidence.slots))
-        return {number: of for number, of in found if of is not None}
-
-    @cached_property
-    def backbone(self) -> EditFigures | None:
-        """The measures of the bare backbone; None if it is not measured."""
-        return of_backbone(self.evidence)
-
-    @property
-    def methods(self) -> list[str]:
-        """The keys of the methods, in order."""
-        return self.evidence.experiment.keys("edit", "method")
-
-    @property
-    def categories(self) -> list[str]:
-        """The categories of the facts, as the records have them."""
-        every = [*self._by_slot.values(), *([self.backbone] if self.backbone else [])]
-        return [*dict.fromkeys(group for each in every for group in each.values if group != ALL)]
-
-    def per_seed(self, measure: str, group: str, **point: str) -> Sample:
-        """One value per training seed; a run without a value is left out, which n shows."""
-        numbers, found = self.evidence.select("edit", **point), {}
-        for number in numbers:
-            of = self._by_slot.get(number)
-            value = of.values.get(group, {}).get(measure) if of is not None else None
-            if of is not None and value is not None:
-                seed = self.evidence.slots[number].run.point[SEED]
-                found[seed] = Measured(number, (), measure, value, of.runs, of.marks)
-        return Sample(found, len(numbers))
-
-    def cells(self, row: str, columns: Sequence[Column], group: str, method: str) -> Iterator[Cell]:
-        """A row of a method's means over the seeds, for all facts or one category."""
-        for column in columns:
-            paper = self.evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None
-            yield self.per_seed(column.measure, group, method=method).mean(row, column, "t", paper=paper)
-
-    def bare(self, row: str, columns: Sequence[Column], group: str, *, changes: Sequence[str]) -> Iterator[Cell]:
-        """A row of the bare backbone, a single measurement; without the measures in ``changes``, which it lacks."""
-        bare = self.backbone
-        for column in columns:
-            if column.measure in changes:
-                continue
-            value = bare.values.get(group, {}).get(column.measure) if bare is not None else None
-            one = Measured(0, (), column.measure, value or 0.0, bare.runs, bare.marks) if bare is not None else None
-            yield Sample({"": one} if one is not None and value is not None else {}, 1).cell(row, column, value)
+def _named(slot: int, prefix: str, found: Figures, entries: Sequence[Entry]) -> Iterator[Measured]:
+    for group, values in found.items():
+        for name, value in values.items():
+            yield measured(slot, f"{prefix}{group}/{name}", value, entries)

@@ -45,6 +45,11 @@ class Experiment:
     runs: Sequence[Run]
     paper: Mapping[str, Any]
 
+    @property
+    def groups(self) -> list[str]:
+        """The names of the groups of runs, in order."""
+        return list(dict.fromkeys(run.group for run in self.runs))
+
     def keys(self, group: str, axis: str) -> list[str]:
         """Keys of one axis, in order."""
         return list(dict.fromkeys(run.point[axis] for run in self.runs if run.group == group))

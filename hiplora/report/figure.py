@@ -5,16 +5,16 @@ The same records give the same bytes: the files hold no timestamp, and the fonts
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiplora.disk import write_atomically
-from hiplora.report.aggregate import Interval, Sample
-from hiplora.report.measures import joined
+from hiplora.report.aggregate import Sample
+from hiplora.report.marks import joined
+from hiplora.report.table import rows_as_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -68,6 +68,16 @@ class Figure:
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
 
+    @property
+    def panels(self) -> list[str]:
+        """The names of the panels, in order; without a point one without a name."""
+        return list(dict.fromkeys(dot.panel for dot in self.dots)) or [""]
+
+    @property
+    def series(self) -> list[str]:
+        """The names of the series, in order."""
+        return list(dict.fromkeys(dot.series for dot in self.dots))
+
     def panel(self, name: str) -> dict[str, list[Dot]]:
         """The dots of one panel by series, in order."""
         found: dict[str, list[Dot]] = {}
@@ -93,16 +103,12 @@ class Figure:
         return "\n".join(lines).rstrip() + "\n"
 
 
-def dot(
-    panel: str, series: str, x: float, sample: Sample, interval: Interval, *, across: Interval = (None, None)
-) -> Dot:
-    """The mean of a non-empty sample as a point; ``across`` is the interval of x."""
-    (low, high), (x_low, x_high) = interval, across
-    marks, mean = joined(each.marks for each in sample.of.values()), float(sample.values.mean())
-    runs = tuple(dict.fromkeys(run for each in sample.of.values() for run in each.runs))
+def dot(panel: str, series: str, x: float | Sample, y: Sample, *, level: str = "t") -> Dot:
+    """The mean of a non-empty sample as a point, with its interval; x is a sample too if it is measured."""
+    (low, high), (x_low, x_high) = y.interval(level), x.interval(level) if isinstance(x, Sample) else (None, None)
     return Dot(
-        panel=panel, series=series, x=x, y=mean, low=low, high=high, x_low=x_low, x_high=x_high,
-        n=len(sample.of), n_expected=sample.expected, marks=marks, runs=runs,
+        panel=panel, series=series, x=x.mean if isinstance(x, Sample) else x, y=y.mean, low=low, high=high,
+        x_low=x_low, x_high=x_high, n=len(y.of), n_expected=y.expected, marks=y.marks, runs=y.runs,
     )  # fmt: skip
 
 
@@ -110,14 +116,7 @@ def to_csv(dots: Iterable[Dot]) -> str:
     """The points as CSV, one row each; a missing number is an empty field. Intervals of x have columns if any exist."""
     dots = list(dots)
     hidden = {"runs"} | (set() if any(each.x_low is not None for each in dots) else {"x_low", "x_high"})
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names := [each.name for each in fields(Dot) if each.name not in hidden])
-    for each in dots:
-        values = [getattr(each, name) for name in names]
-        # Eight significant digits, without the last bits, which differ between machines.
-        writer.writerow(float(f"{value:.8g}") if isinstance(value, float) else value for value in values)
-    return stream.getvalue()
+    return rows_as_csv(dots, Dot, hidden=hidden, digits=8)  # without the last bits, which differ between machines
 
 
 def pictures(figure: Figure) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,21 @@ from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, known
 from hiplora.pipelines.frontier import selected
 from hiplora.report.ahead import compose_ahead
-from hiplora.report.channel import channel_stands_still
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
-from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.marks import STALE, marks_of
+from hiplora.report.runs.fields import compared, flat, shown
+from hiplora.report.slots import Entry, Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.record import Record
 from hiplora.stages.score import Score
-from hiplora.stages.store import Status, Store
+from hiplora.stages.store import Store
 from hiplora.stages.train import Train
 from hiplora.tasks.source import Source, looked_up_once
 
 MINI, LOCAL, HUB = "the project's mini-benchmarks", "benchmarks read from local files", "the full benchmarks"
 DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
-INSIDE = {"of", "train", "adapters", "parent"}  # nesting in a stage, left out of a field's name
 MOST = 3  # differences that a note names, between the wanted records and those left out
 LONGEST = 24  # characters of a value in such a difference
 # Settings that say where results are, or that change no number.
@@ -126,17 +126,11 @@ def _filled(slot: Slot, store: Store, where: str) -> Slot:
 
     def filled(stage: Stage) -> Entry:
         record = store.tracked.get((stage.id, where))
-        if record is None:
-            return _entry(stage)
-        behind = [record, *(store.tracked.get((id, where)) for id in record.needs)]
-        there = [each for each in behind if each is not None]
-        dirty = any(each.environment.get("git_dirty") for each in there)
-        still = any(map(channel_stands_still, there))
-        return replace(_entry(stage), record=record, status=store.status(record), dirty=dirty, still=still)
+        return replace(_entry(stage), record=record, marks="" if record is None else marks_of(record, store))
 
     def answer(stage: Stage) -> Record | None:
         entry = filled(stage)
-        return entry.record if entry.status is not Status.STALE else None
+        return None if STALE in entry.marks else entry.record
 
     stages, whole = [entry.stage for entry in slot.entries if entry.stage is not None], slot.whole
     if not whole and slot.config is not None:
@@ -166,7 +160,7 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
     for key, name in store.tracked.names().items():
         if key[0] not in stages and name in by_name and (other := store.tracked.get(key)) is not None:
             alike = [record.asked if record is not None else stage.described() for stage, record in by_name[name]]
-            closest = min(alike, key=lambda asked: len([*_apart(other.asked, asked)]))
+            closest = min(alike, key=lambda asked: len(compared(flat(other.asked), flat(asked))))
             reasons[difference(other.asked, closest)] += 1
     if reasons:
         often = reasons.most_common(MOST)
@@ -183,29 +177,16 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """How two identities differ, such as ``training.steps=20, not 60``: the first field, and how many more."""
-    shown: dict[str, str] = {}
-    for name, one, other in _apart(theirs, ours):
-        file = name.removeprefix("reads.")
-        words = f"{name}={_short(one)}, not {_short(other)}" if file == name else f"another {file}"
-        shown.setdefault(name, words)
-    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
-    return f"{next(iter(shown.values()))}{more}" if shown else "an earlier version of the code"
+    found = compared(flat(theirs), flat(ours))
+    if not found:
+        return "an earlier version of the code"
+    name, (one, other) = next(iter(found.items()))
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    file = name.removeprefix("reads.")
+    return (f"{name}={_short(one)}, not {_short(other)}" if file == name else f"another {file}") + more
 
 
 def _short(value: Any) -> str:
     """A value as text, shortened to its beginning."""
-    text = str(value)
+    text = shown(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _apart(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every field in which two identities differ, by name, such as ``training.steps``, with both values."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in [*one, *(key for key in other if key not in one)]:
-            inner = name if key in INSIDE else f"{name}.{key}" if name else key
-            yield from _apart(one.get(key), other.get(key), inner) if one.get(key) != other.get(key) else ()
-    elif isinstance(one, list) and isinstance(other, list) and any(isinstance(item, Mapping) for item in one):
-        for pair in zip_longest(one, other):
-            yield from _apart(*pair, name) if pair[0] != pair[1] else ()
-    else:
-        yield name, one, other

@@ -7,17 +7,21 @@ the points of its frontier.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
-from hiplora.report.measures import Measured
-from hiplora.stages.results import Metrics, Point
+from hiplora.report.slots import Measured, Number, Slot, or_nan
+from hiplora.stages.results import Frontier, Metrics, Point
 from hiplora.tasks.origins import TEXTS
 
+CURVES = ("frontier", "curve")  # pipelines with frontiers of their own; merges use those of other runs
+ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
+POINT = ("scale", "fraction", "norm", "top_share", "own", "gain", *TEXTS, "nll", "rises", "falls", "styled")
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 
 
@@ -30,15 +34,37 @@ def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on:
 
     found = {text: rise(text) for text in TEXTS}
     found |= forgotten({name: rise(name) for name in base}, trained_on=trained_on)
-    return {name: _number(value) for name, value in found.items()}
+    return {name: or_nan(value) for name, value in found.items()}
 
 
 def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
     """One row of the frontiers' frame: the point's scale and fraction, its own NLL and gain, and what it forgot."""
-    own, before = (_number(each.learning[trained_on]["nll"]) for each in (point, base))
+    own, before = (or_nan(each.learning[trained_on]["nll"]) for each in (point, base))
     where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
-    where |= {"top_share": _number(point.top_share), "own": own, "gain": before - own}
+    where |= {"top_share": or_nan(point.top_share), "own": own, "gain": before - own}
     return where | lost(base.benchmarks, point.benchmarks, trained_on=trained_on)
+
+
+def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
+    """One row per point of every adapter's frontier in ``CURVES``, if the backbone's exists, whose point comes first.
+
+    ``runs`` and ``marks`` are those of both records; the columns of ``POINT`` are those of :func:`point_row`.
+    """
+    axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
+    rows: list[dict[str, Any]] = []
+    for number, slot in enumerate(slots):
+        found = {entry.members: entry for entry in slot.entries if isinstance(entry.result, Frontier)}
+        base = found.pop((), None)
+        if base is None or slot.run.pipeline not in CURVES:
+            continue
+        for members, entry in found.items():
+            ((task, seed),) = members
+            (zero, *_), points = (cast(Frontier, each.result).points for each in (base, entry))
+            of = Number.of(math.nan, [base, entry])
+            adapter = dict(zip(ADAPTER, (number, slot.run.group, task, seed, members, of.runs, of.marks), strict=True))
+            place = {axis: slot.run.point.get(axis) for axis in axes}
+            rows += [{**place, **adapter, **point_row(zero, point, trained_on=task)} for point in (zero, *points)]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*axes, *ADAPTER, *POINT])))
 
 
 def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
@@ -73,11 +99,8 @@ def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measur
         whole = np.flatnonzero((found["scale"] == 1) & (found["fraction"] == 1))  # none if c = 1 was left out
         values |= {f"whole/{x}": found[x][whole[0]] if whole.size else None for x in ("own", *READ)}
         for measure, value in values.items():
-            yield Measured(slot, first["members"], measure, _number(value), first["runs"], first["marks"])
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+            shared = {"slot": slot, "members": first["members"], "measure": measure}
+            yield Measured(or_nan(value), first["runs"], first["marks"], **shared)
 
 
 def _at(x: Floats, values: Floats, where: float | None) -> float | None:

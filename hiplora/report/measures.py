@@ -1,4 +1,4 @@
-"""Measures derived from the long frame: an adapter's own scores, what it forgot, what a merge breaks.
+"""Measures of runs, straight from their records: an adapter's own scores, what it forgot, what a merge breaks.
 
 Scores are in percent, drops in points, log-likelihoods in nats per token; nan where code was not executed.
 """
@@ -6,158 +6,165 @@ Scores are in percent, drops in points, log-likelihoods in nats per token; nan w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
-
-import pandas as pd
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from hiplora import stats
-from hiplora.evaluation.lm_tasks import Counted
 from hiplora.evaluation.retention import retention
-from hiplora.tasks import primary, task_class
+from hiplora.report.marks import joined
+from hiplora.report.scores import counted_by
+from hiplora.report.slots import Entry, Measured, Number, Slot, measured, or_nan
+from hiplora.stages.results import Adapter, Metrics, Scores
+from hiplora.tasks import TASKS, primary, task_class
 
 TAUS = (0.85, 0.9, 0.95)
-RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
+Floats = dict[str, dict[str, float]]  # benchmark → metric → value
 
 
-class Measured(NamedTuple):
-    """A measure of one adapter or merge instance, with ids and marks of the scores behind it."""
-
-    slot: int
-    members: tuple[tuple[str, int], ...]
-    measure: str
-    value: float
-    runs: tuple[str, ...]
-    marks: str
-
-
-def joined(marks: Iterable[str]) -> str:
-    """Every mark that occurs, once, in a fixed order."""
-    return "".join(sorted({*"".join(marks)}, key=(RESTORED, STALE, DIRTY, STILL).index))
+def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
+    """Every measure of every adapter and merge instance, in the order of the runs."""
+    bases = _bases(slots)
+    for number, slot in enumerate(slots):
+        for entry in slot.entries:
+            yield from _of_entry(number, slot, entry)
+        if slot.run.pipeline == "single":
+            yield from _adapter(number, slot)
+        yield from _instances(number, slot, bases)
 
 
-def measures(frame: pd.DataFrame, *, counts: Mapping[int, Sequence[Counted]] | None = None) -> Iterator[Measured]:
-    """Every measure of every adapter and merge instance, in the order of the frame.
+def scores(entries: Sequence[Entry]) -> dict[str, Metrics]:
+    """All scores on record, benchmark → metric → value."""
+    found: dict[str, Metrics] = {}
+    for entry in entries:
+        for name, metrics in entry.result.every.items() if isinstance(entry.result, Scores) else ():
+            found[name] = {**found.get(name, {}), **metrics}
+    return found
 
-    ``counts`` says, by slot, what Retain counts if not the four benchmarks.
+
+def _bases(slots: Sequence[Slot]) -> dict[str, Number]:
+    """The NLL of the bare backbone on every benchmark."""
+    found: dict[str, Number] = {}
+    for entry in (entry for slot in slots for entry in slot.entries if entry.role == "backbone"):
+        for name, metrics in scores([entry]).items():
+            if "nll" in metrics:
+                found.setdefault(name, Number.of(or_nan(metrics["nll"]), [entry]))
+    return found
+
+
+def _of_entry(number: int, slot: Slot, entry: Entry) -> Iterator[Measured]:
+    """The measures that one record gives alone.
+
+    ``bare/<task>``: a headline score of the bare backbone. ``level/own``: the own score of an adapter that was scaled
+    to the level of its task. ``energy/top`` and ``energy/beyond``: the share of an update's energy in the leading
+    singular subspaces, and this share minus the one of a random update.
     """
-    yield from _adapters(frame, counts or {})
-    yield from _at_level(frame)
-    yield from _energies(frame)
-    yield from _instances(frame)
+    for name, metrics in scores([entry]).items():
+        value = metrics.get(primary(name)) if name in TASKS else None
+        if value is not None and entry.role == "backbone":
+            yield measured(number, f"bare/{name}", 100 * value, [entry])
+        if slot.run.pipeline == "frontier" and entry.role == "adapter" and name == entry.members[0][0]:
+            yield measured(number, "level/own", 100 * or_nan(value), [entry])
+    shares = entry.result.measures if isinstance(entry.result, Adapter) else {}
+    if "top_share" in shares and "top_share_random" in shares:
+        top, random = 100 * shares["top_share"], 100 * shares["top_share_random"]
+        yield measured(number, "energy/top", top, [entry])
+        yield measured(number, "energy/beyond", top - random, [entry])
 
 
-def _measured(row: Any, values: Mapping[str, float | None], id: str, marks: Iterable[str]) -> Iterator[Measured]:
-    for measure, value in values.items():
-        number = math.nan if value is None else value
-        yield Measured(row.slot, row.members, measure, number, (id,), joined(marks))
+def _adapter(number: int, slot: Slot) -> Iterator[Measured]:
+    """``own`` score and ``own_nll`` of a single run's adapter, and what it forgot relative to the backbone."""
+    before, after = ([e for e in slot.entries if e.role == role and e.record] for role in ("backbone", "adapter"))
+    if not after:
+        return
+    of, base, adapted = after[0], scores(before), scores(after)
+    ((task, _),) = of.members
+    yield measured(number, "own", 100 * or_nan(adapted[task][primary(task)]), [of])
+    yield measured(number, "own_nll", or_nan(adapted[task]["nll"]), [of])
+    if base:
+        retain = slot.config.retain if slot.config is not None else ()
+        counts = counted_by(cast(Scores, of.result), retain) if retain else ()
+        marks = joined(entry.marks for entry in (*before, *after))
+        for name, value in retention(base, adapted, trained_on=task, counts=counts).items():
+            yield Measured(or_nan(value), of.runs, marks, slot=number, members=of.members, measure=name)
 
 
-def _adapters(frame: pd.DataFrame, counts: Mapping[int, Sequence[Counted]]) -> Iterator[Measured]:
-    """``own`` score and ``own_nll`` of every single run's adapter, and what it forgot relative to the backbone."""
-    single = frame[(frame["pipeline"] == "single") & frame["role"].isin(["backbone", "adapter"])]
-    for slot, group in groupby(single.itertuples(), key=lambda row: row.slot):
-        rows = list(group)
-        scores: dict[str, dict[str, dict[str, float | None]]] = {"backbone": {}, "adapter": {}}
-        for row in rows:
-            scores[row.role].setdefault(row.benchmark, {})[row.metric] = None if math.isnan(row.value) else row.value
-        base, adapted = scores["backbone"], scores["adapter"]
-        if adapted:
-            of = next(row for row in rows if row.role == "adapter")
-            ((task, _),) = of.members
-            own = adapted[task][primary(task)]
-            values = {"own": None if own is None else 100 * own, "own_nll": adapted[task]["nll"]}
-            yield from _measured(of, values, of.id, [of.marks])
-            if base:
-                lost = retention(base, adapted, trained_on=task, counts=counts.get(slot, ()))
-                yield from _measured(of, lost, of.id, [row.marks for row in rows])
-
-
-def _at_level(frame: pd.DataFrame) -> Iterator[Measured]:
-    """``level/own``: the own score of every adapter that was scaled to the level of its task."""
-    scaled = frame[(frame["pipeline"] == "frontier") & (frame["role"] == "adapter")]
-    for row in scaled.itertuples():
-        if row.benchmark == row.members[0][0] and row.metric == primary(row.benchmark):
-            yield from _measured(row, {"level/own": 100 * row.value}, row.id, [row.marks])
-
-
-def _energies(frame: pd.DataFrame) -> Iterator[Measured]:
-    """``energy/top`` and ``energy/beyond`` of every trained update whose shares were measured, in percent.
-
-    The share of its energy in the leading singular subspaces, and this share minus the one of a random update.
-    """
-    shares = frame[(frame["benchmark"] == "training") & frame["metric"].isin(["top_share", "top_share_random"])]
-    for _, group in groupby(shares.itertuples(), key=lambda row: (row.slot, row.id)):
-        found = {row.metric: row for row in group}
-        top, random = (100 * found[name].value for name in ("top_share", "top_share_random"))
-        of = found["top_share"]
-        yield from _measured(of, {"energy/top": top, "energy/beyond": top - random}, of.id, [of.marks])
-
-
-def _instances(frame: pd.DataFrame) -> Iterator[Measured]:
-    """Scores of every merge instance before and after, their difference Δ, and the measures derived from them."""
-    known = frame[frame["trained"].notna()]
-    keys = ["slot", "benchmark", "trained", "metric"]
-    alone = known[known["role"] == "adapter"][[*keys, "value", "id", "marks"]]
-    pairs = known[known["role"] == "merged"].merge(alone, on=keys, how="left", suffixes=("", "_before"))
-    base = frame[(frame["role"] == "backbone") & (frame["metric"] == "nll")].drop_duplicates("benchmark")
-    bases = {row.benchmark: row for row in base.itertuples()}
-    for _, group in groupby(pairs.itertuples(), key=lambda row: (row.slot, row.id)):
-        rows: list[Any] = list(group)
-        if any(pd.isna(row.id_before) for row in rows):  # a member's score alone is missing
+def _instances(number: int, slot: Slot, bases: Mapping[str, Number]) -> Iterator[Measured]:
+    """The measures of every merge instance; none if a member's score alone is missing."""
+    alone = {entry.members: entry for entry in slot.entries if entry.role == "adapter" and entry.record is not None}
+    for merged in (entry for entry in slot.entries if entry.role == "merged" and entry.record is not None):
+        single = {member[0]: alone[member,] for member in merged.members if (member,) in alone}
+        before = {task: _floats(scores([entry]).get(task, {})) for task, entry in single.items()}
+        every = scores([merged])
+        after = {task: _floats(every[task]) for task in every if task in dict(merged.members)}
+        if not after or not all(after[task].keys() <= before.get(task, {}).keys() for task in after):
             continue
-        yield from _kept(rows, bases)
-        scored = [row for row in rows if row.metric in task_class(row.benchmark).scores]
-        for row in scored:
-            at, marks = f"{row.benchmark}/{row.metric}", [row.marks_before, row.marks]
-            yield from _measured(row, {f"before/{at}": 100 * row.value_before}, row.id_before, marks[:1])
-            yield from _measured(row, {f"after/{at}": 100 * row.value}, row.id, marks[1:])
-            yield from _measured(row, {f"Δ/{at}": 100 * (row.value - row.value_before)}, row.id, marks)
-        marks = [mark for row in rows for mark in (row.marks_before, row.marks)]
-        yield from _measured(rows[0], _damage(rows, scored), rows[0].id, marks)
+        for name, of in _instance(merged, single, before, after, bases):
+            yield Measured(of.value, of.runs, of.marks, slot=number, members=merged.members, measure=name)
 
 
-def _kept(rows: Sequence[Any], bases: Mapping[str, Any]) -> Iterator[Measured]:
+def _instance(
+    merged: Entry, single: Mapping[str, Entry], before: Floats, after: Floats, bases: Mapping[str, Number]
+) -> Iterator[tuple[str, Number]]:
+    """The measures of one merge: its scores before and after, their difference Δ, and those derived from them."""
+    for task in after:
+        marks = joined([single[task].marks, merged.marks])
+        for metric in _scored(after, task):
+            at, was, now = f"{task}/{metric}", 100 * before[task][metric], 100 * after[task][metric]
+            yield f"before/{at}", Number.of(was, [single[task]])
+            yield f"after/{at}", Number.of(now, [merged])
+            yield f"Δ/{at}", Number(now - was, merged.runs, marks)
+    marks = joined(entry.marks for entry in (merged, *single.values()))
+    for name, value in _damage(before, after).items():
+        yield name, Number(or_nan(value), merged.runs, marks)
+    if all(task in bases for task in after):
+        marks = joined([marks, *(bases[task].marks for task in after)])
+        for name, value in _kept(bases, before, after).items():
+            yield name, Number(value, merged.runs, marks)
+
+
+def _floats(metrics: Metrics) -> dict[str, float]:
+    return {name: or_nan(value) for name, value in metrics.items()}
+
+
+def _scored(scores: Floats, task: str) -> list[str]:
+    """The metrics that are scores of a task, as far as they are there."""
+    return [metric for metric in scores[task] if metric in task_class(task).scores]
+
+
+def _kept(bases: Mapping[str, Number], before: Floats, after: Floats) -> dict[str, float]:
     """``kept``: the mean, over the tasks, of the share of the gain in NLL that a merge keeps, each clipped to ±1.
 
     ``kept_least`` is the smallest share, ``kept/<task>`` each one, ``kept_of`` the mean gain of the adapters alone.
     ``kept`` and ``kept_least`` are nan if some adapter has no gain that could be kept.
     """
-    found = [row for row in rows if row.metric == "nll"]
-    if not found or any(row.benchmark not in bases for row in found):
-        return
-    before = {row.benchmark: bases[row.benchmark].value for row in found}
-    gains = {row.benchmark: before[row.benchmark] - row.value_before for row in found}
-    asked = {
-        row.benchmark: stats.kept_share(base=before[row.benchmark], own=row.value_before, merged=row.value)
-        for row in found
-    }
-    shares = {task: share for task, share in asked.items() if share is not None}
-    whole = len(shares) == len(found)
-    values = {f"kept/{task}": share for task, share in shares.items()} | {"kept_of": sum(gains.values()) / len(gains)}
+    shares: dict[str, float] = {}
+    for task in after:
+        base, own, merged = bases[task].value, before[task]["nll"], after[task]["nll"]
+        if (share := stats.kept_share(base=base, own=own, merged=merged)) is not None:
+            shares[task] = share
+    whole = len(shares) == len(after)
+    gains = [bases[task].value - before[task]["nll"] for task in after]
+    values = {f"kept/{task}": share for task, share in shares.items()} | {"kept_of": sum(gains) / len(gains)}
     values["kept"] = sum(shares.values()) / len(shares) if whole else math.nan
     values["kept_least"] = min(shares.values()) if whole else math.nan
-    marks = [mark for row in found for mark in (row.marks_before, row.marks, bases[row.benchmark].marks)]
-    yield from _measured(rows[0], values, rows[0].id, marks)
+    return values
 
 
-def _damage(rows: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
+def _damage(before: Floats, after: Floats) -> dict[str, float | None]:
     """``drop`` (mean absolute Δ), ``nll_rise``, ``fail@τ`` (100 or 0), ``excluded`` (number of tasks not judged).
 
     ``chance@τ`` is the probability, in percent, that the merge fails though nothing is lost.
     """
-    rises = [row.value - row.value_before for row in rows if row.metric == "nll"]
-    drop = sum(abs(100 * (row.value - row.value_before)) for row in scored) / len(scored)
-    found: dict[str, float | None] = {"drop": drop, "nll_rise": sum(rises) / len(rises)}
-    heads = [row for row in scored if row.metric == primary(row.benchmark)]
-    before, after = ({row.benchmark: getattr(row, side) for row in heads} for side in ("value_before", "value"))
-    known = not any(math.isnan(value) for value in (*before.values(), *after.values()))
-    items = {row.benchmark: row.value for row in rows if row.metric == "n"}
+    rises = [after[task]["nll"] - before[task]["nll"] for task in after]
+    drops = [abs(100 * (after[task][name] - before[task][name])) for task in after for name in _scored(after, task)]
+    found: dict[str, float | None] = {"drop": sum(drops) / len(drops), "nll_rise": sum(rises) / len(rises)}
+    old, new = ({task: scores[task][primary(task)] for task in after} for scores in (before, after))
+    items = {task: metrics["n"] for task, metrics in after.items() if "n" in metrics}
+    known = not any(math.isnan(value) for value in (*old.values(), *new.values()))
     for tau in TAUS:  # without all headline scores nothing can be judged
-        outcome = stats.merge_outcome(before, after, tau=tau) if known else None
+        outcome = stats.merge_outcome(old, new, tau=tau) if known else None
         found["excluded"] = None if outcome is None else len(outcome.excluded)
         found[f"fail@{tau}"] = None if outcome is None or outcome.failed is None else 100.0 * outcome.failed
-        chance = stats.no_damage_fail(before, items, tau=tau) if known else None
+        chance = stats.no_damage_fail(old, items, tau=tau) if known else None
         found[f"chance@{tau}"] = None if chance is None else 100 * chance
     return found

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hiplora.config import digest
 from hiplora.methods import method_class
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import Figure
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import DIRTY, RESTORED, STALE, STILL
+from hiplora.report.marks import MEANINGS
 from hiplora.report.table import Cell, Column, Table
-from hiplora.stages.energy import MOVES
 from hiplora.stages.results import Adapter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PRINTED = ("Python", "torch", "transformers", "peft")
 PARITY = 0.01  # relative difference in deployed parameters that counts as equal
@@ -40,13 +36,6 @@ INTERVALS = (
     "(pigeonhole) intervals in 85 to 93 %. Where both are shown, use the adapter-level one. An interval of width 0 "
     "means that all instances agreed, not that the rate is known; a single sampling seed has no interval."
 )
-MARKS = {
-    RESTORED: "made from an adapter that was trained again, not from the recorded one",
-    STALE: "stale: something it was made from has been replaced; counted as missing, and made again with the rest",
-    DIRTY: "made from a checkout with uncommitted changes",
-    STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
-    "little more than its residual",
-}
 
 
 def table(
@@ -112,7 +101,7 @@ def file_name(evidence: Evidence) -> str:
 def mark_notes(evidence: Evidence) -> Iterator[str]:
     """The meanings of the marks that occur."""
     marks = Counter(mark for entry, _ in evidence.recorded for mark in entry.marks)
-    yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MARKS.items() if marks[mark])
+    yield from (f"{mark} {words} ({marks[mark]} records)." for mark, words in MEANINGS.items() if marks[mark])
 
 
 def caption(evidence: Evidence) -> str:
@@ -186,21 +175,18 @@ def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
 
 def prefix_notes(evidence: Evidence) -> Iterator[str]:
     """A note on whether trainings computed shared prefixes once, which affects their dropout masks."""
-    found = evidence.frame[evidence.frame["metric"] == "share_prefixes"].drop_duplicates("id")
-    ways = {1: "once, with one dropout mask for each", 0: "for each prompt, with its own"}
-    made = dict([*found.groupby("value")])
-    words = [
-        f"{ways[int(way)]} ({_of(evidence, made[way], apart=len(made) > 1)})" for way in sorted(made, reverse=True)
-    ]
+    found: dict[bool, dict[str, str]] = {True: {}, False: {}}  # id of a training → the row that it belongs to
+    for slot in evidence.slots:
+        for entry in slot.entries:
+            if isinstance(entry.result, Adapter) and entry.record is not None:
+                found[entry.result.share_prefixes].setdefault(entry.record.id, slot.run.point["method"])
+    words = []
+    for way, how in {True: "once, with one dropout mask for each", False: "for each prompt, with its own"}.items():
+        count = f"{len(found[way])} training{'s' if len(found[way]) > 1 else ''}"
+        rows = ", ".join(map(evidence.experiment.label, dict.fromkeys(found[way].values())))
+        words += [f"{how} ({f'{rows}: {count}' if found[not way] else count})"] if found[way] else []
     if words:
         yield f"In training, prefixes that prompts share were computed {'; '.join(words)}."
-
-
-def _of(evidence: Evidence, trainings: pd.DataFrame, *, apart: bool) -> str:
-    """The number of trainings, after the rows that they belong to if others differ (``apart``)."""
-    count = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
-    rows = ", ".join(map(evidence.experiment.label, dict.fromkeys(trainings["method"])))
-    return f"{rows}: {count}" if apart else count
 
 
 def unjudged_notes(evidence: Evidence) -> Iterator[str]:

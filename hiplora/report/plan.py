@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import SEED
-from hiplora.report.frame import Evidence, Slot
+from hiplora.report.slots import Slot
 from hiplora.stages.base import Stage
 from hiplora.stages.make import pending
 from hiplora.stages.store import Store
@@ -18,10 +19,10 @@ RATES = ("lr", "weight_decay")  # settings of a training that take no time
 
 def text(evidence: Evidence) -> str:
     """The plan as printed."""
-    there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
+    there = sum(slot.there for slot in evidence.slots)
     lines = [f"{evidence.experiment.name}: {evidence.experiment.title}"]
     lines += [f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}"]
-    for group in dict.fromkeys(slot.run.group for slot in evidence.slots):
+    for group in evidence.experiment.groups:
         slots = [slot for slot in evidence.slots if slot.run.group == group]
         lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
     lines += ["", f"There: {there} of {len(evidence.slots)} runs. {_work(evidence)}"]
@@ -47,8 +48,13 @@ def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
     rows = dict.fromkeys(place[0] for place in places)
     body = [[row, *(count(places[row, *column]) for column in columns)] for row in rows]
     body = [["", *(" ".join(column) or "runs" for column in columns)], *body]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in body]
+    return [f"  {line}" for line in aligned(body)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the texts of each column below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _work(evidence: Evidence) -> str:

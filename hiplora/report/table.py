@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from hiplora.disk import write_atomically
 
@@ -97,14 +98,18 @@ class Table:
 def to_csv(cells: Iterable[Cell]) -> str:
     """The cells as CSV in long form; a missing number is an empty field, record ids are joined by semicolons."""
     cells = list(cells)
-    hidden = set() if any(cell.words for cell in cells) else {"words"}
-    stream = io.StringIO()
+    # Ten significant digits: more than any measurement here, without the last bits, which differ between machines.
+    return rows_as_csv(cells, Cell, hidden=set() if any(cell.words for cell in cells) else {"words"}, digits=10)
+
+
+def rows_as_csv(rows: Iterable[Any], kind: type, *, hidden: set[str], digits: int) -> str:
+    """Objects of a dataclass as CSV, one row each, without the hidden fields; numbers have significant digits."""
+    stream, names = io.StringIO(), [each.name for each in fields(kind) if each.name not in hidden]
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names := [each.name for each in fields(Cell) if each.name not in hidden])
-    for cell in cells:
-        values = [";".join(v) if isinstance(v, tuple) else v for v in (getattr(cell, name) for name in names)]
-        # Ten significant digits: more than any measurement here, without the last bits, which differ between machines.
-        writer.writerow(float(f"{value:.10g}") if isinstance(value, float) else value for value in values)
+    writer.writerow(names)
+    for row in rows:
+        values = [";".join(v) if isinstance(v, tuple) else v for v in (getattr(row, name) for name in names)]
+        writer.writerow(float(f"{v:.{digits}g}") if isinstance(v, float) else v for v in values)
     return stream.getvalue()
 
 
@@ -131,38 +136,61 @@ def number_text(value: float, column: Column) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def grids(table: Table) -> list[tuple[str, list[list[str]]]]:
-    """Each section's heading, with its header and rows as text; a section shows only columns that it has cells in."""
-    if not table.sections:
-        return [("", _grid(table, list(dict.fromkeys(cell.row for cell in table.cells)), table.columns))]
-    found = []
-    for heading, rows in table.sections.items():
-        there = {cell.column for cell in table.cells if cell.row in rows}
-        columns = [column for column in table.columns if column.label in there]
-        found.append((heading, _grid(table, rows, columns)))
-    return found
+@dataclass(frozen=True)
+class Field:
+    """A text of a printed table: of a ``cell`` if there is one, of a header, or one of the ``paper``'s values."""
+
+    text: str
+    cell: Cell | None = None
+    paper: bool = False
 
 
-def _grid(table: Table, rows: Sequence[str], given: Sequence[Column]) -> list[list[str]]:
-    """Header and rows as text; the paper's values follow their column, in a column that names the paper's backbone."""
-    columns = [["", *rows]]
-    for column in given:
-        cells = [table.cell(row, column.label) for row in rows]
-        columns.append([column.label + ARROWS[column.better], *(cell_text(cell, column) for cell in cells)])
-        paper = [cell.paper if cell is not None else None for cell in cells]
-        if any(value is not None for value in paper):  # printed with the paper's digits
-            stated = ["" if value is None else f"{value:g}".replace("-", "−") for value in paper]
-            columns.append([f"paper's {column.label}, Llama-3.1-8B", *stated])
-    return [list(line) for line in zip(*columns, strict=True)]
+@dataclass(frozen=True)
+class Block:
+    """A part of a printed table with its own header; ``heading`` is empty if the table has one part."""
+
+    heading: str
+    header: Sequence[Field]
+    rows: Sequence[tuple[str, Sequence[Field]]]
+
+    def texts(self) -> list[list[str]]:
+        """Header and rows as text."""
+        return [["", *(each.text for each in self.header)], *([r, *(each.text for each in of)] for r, of in self.rows)]
+
+
+def blocks(table: Table) -> Iterator[Block]:
+    """The parts of a table; a section shows only columns that it has cells in.
+
+    The paper's values follow their column, in a column that names the paper's backbone.
+    """
+    cells = {(cell.row, cell.column): cell for cell in table.cells}
+    for heading, rows in (table.sections or {"": list(dict.fromkeys(cell.row for cell in table.cells))}).items():
+        columns: list[list[Field]] = []
+        for column in table.columns:
+            found = [cells.get((row, column.label)) for row in rows]
+            if any(found) or not heading:
+                texts = (Field(cell_text(cell, column), cell) for cell in found)
+                columns.append([Field(column.label + ARROWS[column.better]), *texts])
+            if any(cell is not None and cell.paper is not None for cell in found):
+                columns.append([Field(f"paper's {column.label}, Llama-3.1-8B", paper=True), *map(_paper, found)])
+        header, *lines = zip(*columns, strict=True)
+        yield Block(heading, header, list(zip(rows, lines, strict=True)))
+
+
+def _paper(cell: Cell | None) -> Field:
+    """The paper's value with the paper's digits; blank if it states none."""
+    value = None if cell is None else cell.paper
+    return Field("" if value is None else f"{value:g}".replace("-", "−"), paper=True)
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown with its caption and notes and, if runs are missing, the commands that make them."""
     lines = [f"# {table.title}", "", table.caption, ""]
-    for heading, rows in grids(table):
-        header, *body = ("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in rows)
-        rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
-        lines += [*([f"## {heading}", ""] if heading else []), header, rule, *body, ""]
+    for block in blocks(table):
+        texts = block.texts()
+        header, *body = ("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in texts)
+        rule = "| --- |" + " ---: |" * len(block.header)
+        lines += [*([f"## {block.heading}", ""] if block.heading else []), header, rule, *body, ""]
     lines += [f"- {note}" for note in table.notes]
     if table.commands:
         lines += ["", "Some runs are missing. To make them:", "", "```", *table.commands, "```"]
@@ -176,7 +204,7 @@ def latex(table: Table) -> str:
     """
     notes = [r"\par\smallskip\footnotesize " + note.translate(LATEX) for note in table.notes]
     named = rf"\caption{{{f'{table.title}. {table.caption}'.translate(LATEX)}}}", rf"\label{{tab:{table.name}}}"
-    parts = [(heading, *_latex_rows(rows)) for heading, rows in grids(table)]
+    parts = [(block.heading, *_latex_rows(block.texts())) for block in blocks(table)]
     if sum(len(rows) for *_, rows in parts) > PAGE and len({(columns, rows[0]) for _, columns, rows in parts}) == 1:
         return _joined(_long(named, parts), r"\end{longtable}", *notes)
     lines = [r"\begin{table}", r"\centering", *named]

@@ -12,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import EXPERIMENTS, Run, load, sweeps
-from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.slots import Entry, Slot
 from hiplora.stages.record import Record
 from hiplora.stages.results import Scores
 from hiplora.stages.store import Records

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiplora.report.experiment import Run
-from hiplora.report.frame import Entry
+from hiplora.report.slots import Entry
 from hiplora.stages.record import Record
 from hiplora.stages.results import Frontier, Metrics, Point, Scores
 from hiplora.tasks import ORDER, primary

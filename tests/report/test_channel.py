@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from hiplora.methods import METHODS, method_class
-from hiplora.report.channel import channel_stands_still
-from hiplora.report.frame import Slot
-from hiplora.report.measures import STILL
+from hiplora.report.marks import STILL, channel_stands_still
+from hiplora.report.slots import Slot
 from hiplora.report.table import markdown
 from hiplora.report.tables.table1 import build
 from hiplora.stages.record import Record
@@ -37,7 +36,9 @@ def test_its_cells_are_marked_and_a_note_says_why() -> None:
 
     def marked(slot: Slot) -> Slot:
         still = slot.run.point["method"] == "hip"
-        return replace(slot, entries=tuple(replace(e, still=still and e.role == "adapter") for e in slot.entries))
+        return replace(
+            slot, entries=tuple(replace(e, marks=STILL * (still and e.role == "adapter")) for e in slot.entries)
+        )
 
     text = markdown(build(replace(evidence, slots=[marked(slot) for slot in evidence.slots])))
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}

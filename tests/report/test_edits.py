@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hiplora.report.edits import UNEDITED, alone, figures, pairs
+from hiplora.report.edits import alone, figures, pairs
 from hiplora.report.tables import table8, table10
+from hiplora.report.tables.table8 import UNEDITED
 from hiplora.stages.results import Edited
 from tests.report.edits import BASE, edited, of_method
 from tests.report.evidence import fixture_evidence

@@ -11,7 +11,7 @@ from hiplora.report.figure import Dot, Figure, legend_text, looks, pictures, to_
 from hiplora.report.figures import FIGURES
 from hiplora.report.figures.figure5 import APART as LESS
 from hiplora.report.figures.figure5 import LOSS, WINDOWS
-from hiplora.stages.store import Status
+from hiplora.report.marks import STALE
 from tests.report.evidence import HERE, WORLD, build, fixture_evidence, golden
 from tests.report.frontiers import GAIN
 from tests.report.trainings import APART, SIGMAS, gains
@@ -124,9 +124,7 @@ def test_the_share_of_merges_falls_with_what_must_be_kept(built):
 def test_marks_and_missing_seeds_reach_the_legend_and_the_page():
     evidence = fixture_evidence("figure7", keep=lambda label: (label["method"], label.get("seed")) != ("hip", 3))
     slots = [
-        replace(
-            slot, entries=tuple(replace(e, status=Status.STALE) if e.role == "frontier" else e for e in slot.entries)
-        )
+        replace(slot, entries=tuple(replace(e, marks=STALE) if e.role == "frontier" else e for e in slot.entries))
         for slot in evidence.slots
     ]
     figure = build("figure7", replace(evidence, slots=slots))

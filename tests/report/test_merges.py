@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from hiplora.report.aggregate import Sample, per_instance
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import load
-from hiplora.report.frame import Entry, Evidence, Slot
 from hiplora.report.measures import TAUS
 from hiplora.report.notes import LITERAL, parity_notes, prefix_notes, unjudged_notes
+from hiplora.report.slots import Entry, Slot
 from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES, differences, mergefail, table2, table11, table13
 from tests.report.evidence import HERE, RECORDS, build, everything, fixture_evidence, golden, labelled
@@ -113,11 +114,11 @@ def test_the_difference_of_two_methods_is_paired():
 def test_one_seed_has_no_interval_and_no_p():
     evidence = fixture_evidence("mergefail", keep=lambda label: label["role"] != "merged" or label["seed"] == 42)
     sample = drops(evidence, "lora")
-    cell = sample.mean("LoRA", table2.DROP, "seed")
+    cell = sample.mean_cell("LoRA", table2.DROP, "seed")
     assert (cell.n, cell.n_expected, cell.ci_low, cell.ci_high) == (6, 18, None, None)
     same = sample.minus(sample)
     assert (same.interval("seed"), same.p_values()) == ((None, None), (None, None))
-    by_adapter = sample.mean("LoRA", table2.DROP, "adapter")
+    by_adapter = sample.mean_cell("LoRA", table2.DROP, "adapter")
     assert by_adapter.ci_low < by_adapter.value < by_adapter.ci_high
 
 

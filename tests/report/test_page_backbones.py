@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from hiplora.compose import compose_cached
 from hiplora.pipelines.base import scores, training
 from hiplora.report.__main__ import main
-from hiplora.report.bare import Bare
 from hiplora.report.cards import fill_cards
+from hiplora.report.page.bare import Bare
 from hiplora.report.page.settings import Defaults
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.sources import Backbone

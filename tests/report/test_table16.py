@@ -15,16 +15,17 @@ from hiplora.pipelines.base import training
 from hiplora.report import contrasts, find
 from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
+from hiplora.report.evidence import Evidence
 from hiplora.report.figures import figure7
-from hiplora.report.frame import Entry, Evidence, Slot
+from hiplora.report.marks import STALE
 from hiplora.report.matched import lost
-from hiplora.report.measures import Measured
+from hiplora.report.slots import Entry, Number, Slot
 from hiplora.report.table import Table, markdown, to_csv
 from hiplora.report.tables import table16
 from hiplora.stages.results import Scores
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Merged
-from hiplora.stages.store import Places, Status, Store
+from hiplora.stages.store import Places, Store
 from hiplora.tasks import primary
 from tests.report.evidence import WORLD, fixture_evidence
 from tests.report.frontiers import BASE, GAIN, LEVELS, TEXT, World
@@ -134,7 +135,7 @@ def test_without_an_effect_nothing_is_supported():
 
 
 def sample(values) -> Sample:
-    return Sample({str(n): Measured(n, (), "", float(v), (f"r{n}",), "") for n, v in enumerate(values)}, len(values))
+    return Sample({str(n): Number(float(v), (f"r{n}",)) for n, v in enumerate(values)}, len(values))
 
 
 @pytest.mark.parametrize(("spread", "common"), [(0.03, "not supported"), (0.4, "undecidable")])
@@ -198,7 +199,7 @@ def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
 
 def test_what_is_stale_or_unlike_reaches_the_cells(plain):
     def marked(entry: Entry) -> Entry:
-        return replace(entry, status=Status.STALE) if entry.members == (("code", 3),) else entry
+        return replace(entry, marks=STALE) if entry.members == (("code", 3),) else entry
 
     slots = [replace(slot, entries=tuple(map(marked, slot.entries))) for slot in plain.slots]
     table = table16.build(replace(plain, slots=slots))

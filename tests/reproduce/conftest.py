@@ -9,7 +9,7 @@ import pytest
 from hiplora.disk import default_cache_dir
 from hiplora.report.experiment import load
 from hiplora.report.find import identify
-from hiplora.report.frame import Slot
+from hiplora.report.slots import Slot
 from hiplora.stages import record as files
 from tests.reproduce.helpers import recorded
 

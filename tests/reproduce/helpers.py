@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hiplora import reproduce
-from hiplora.report.frame import Entry, Slot
+from hiplora.report.slots import Entry, Slot
 from hiplora.stages.record import Record
 from tests.report.evidence import everything, labelled
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hiplora.report.aggregate import Sample
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure
+from hiplora.report.slots import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -39,24 +40,22 @@ def build(evidence: Evidence) -> Figure:
     dots: list[Dot] = []
     for group in GROUPS:
         panel = evidence.experiment.label(group)
-        dots += [_dot(panel, evidence.experiment.label(LORA), pair) for pair in line]
+        dots += [dot(panel, evidence.experiment.label(LORA), pair["gain"], pair["text"]) for pair in line]
         for setting in evidence.experiment.keys(group, "method"):
             pair = _ratios(evidence, group, setting, 1.0, units)
             if pair["text"].of:
-                dots.append(_dot(panel, evidence.experiment.label(setting), pair))
+                dots.append(dot(panel, evidence.experiment.label(setting), pair["gain"], pair["text"]))
     return figure(evidence, "Figure 3", dots=tuple(dots), draw=_draw, size=(COLUMN, 4.6), notes=NOTES)
 
 
 def _scales(evidence: Evidence) -> list[float]:
     frame = evidence.frontiers
-    return [] if frame.empty else sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
+    return sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
 
 
 def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[int, Any]:
     """The frontiers' rows by seed: each seed's adapter with its finished update at a scale."""
     frame = evidence.frontiers
-    if frame.empty:
-        return {}
     mine = (frame["group"] == group) & (frame["method"] == method)
     return {row.seed: row for row in frame[mine & (frame["scale"] == scale) & (frame["fraction"] == 1)].itertuples()}
 
@@ -69,25 +68,16 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
         for seed, row in _values(evidence, group, method, scale).items():
             if seed in units and not pd.isna(getattr(row, measure)):
                 value = getattr(row, measure) / getattr(units[seed], measure)
-                of[seed] = Measured(
-                    row.slot, row.members, measure, value, row.runs, joined([row.marks, units[seed].marks])
-                )
+                of[seed] = Number(value, row.runs, joined([row.marks, units[seed].marks]))
         found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
     return found
 
 
-def _dot(panel: str, series: str, pair: Ratios) -> Dot:
-    """The means of both ratios as a point, with both intervals."""
-    gain, text = pair["gain"], pair["text"]
-    return dot(panel, series, float(gain.values.mean()), text, text.interval("t"), across=gain.interval("t"))
-
-
 def _draw(canvas: Canvas, made: Figure) -> None:
-    lora, *settings = list(dict.fromkeys(each.series for each in made.dots)) or [""]
+    lora, *settings = made.series or [""]
     shown = {lora: GREY, **{name: {**look, "linestyle": "none"} for name, look in looks(settings).items()}}
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
-    for axes, panel in zip(every, panels, strict=True):
+    every: list[Any] = list(canvas.subplots(len(made.panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             draw = draw_bands if name == lora else draw_bars
             draw(axes, dots, **shown[name])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from hiplora.report.aggregate import Sample, trainings
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
-from hiplora.report.trainings import sample, trainings
+from hiplora.report.slots import Number
+from hiplora.stages.results import Adapter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -40,18 +42,17 @@ def _line(evidence: Evidence, group: str, method: str) -> Iterator[Dot]:
     """The points of one γ. Bins depend on the backbone alone, so bins of the same number have the same directions."""
     panel, name = (evidence.experiment.label(key) for key in (group, method))
     seeds = evidence.experiment.keys(group, "seed")
-    behind = trainings(evidence, group, method, number=1)
-    gains = {seed: result.gains for seed, ((_, result),) in behind.items() if result.gains}
+    behind = trainings(evidence, group, method)
+    gains = {seed: of for seed, (entry,) in behind.items() if (of := cast(Adapter, entry.result).gains)}
     for bins in zip(*gains.values(), strict=True):
-        sizes = sample(behind, {seed: bin.size for seed, bin in zip(gains, bins, strict=True)}, len(seeds))
-        yield dot(panel, name, bins[0].sigma, sizes, sizes.interval("t"))
+        sizes = {seed: Number.of(bin.size, behind[seed]) for seed, bin in zip(gains, bins, strict=True)}
+        yield dot(panel, name, bins[0].sigma, Sample(sizes, len(seeds)))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
-    for axes, panel in zip(every, panels, strict=True):
+    shown = looks(made.series)
+    every: list[Any] = list(canvas.subplots(len(made.panels), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             draw_bands(axes, dots, **shown[name])
         axes.set(title=panel, xscale="log", ylabel="mean |φ|")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hiplora.report.aggregate import Sample
+from hiplora.report.aggregate import Sample, trainings
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
-from hiplora.report.trainings import sample, trainings
+from hiplora.report.slots import Number
 from hiplora.stages.results import Adapter
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NOTES = (
 def build(evidence: Evidence) -> Figure:
     """Panels of the loss and of the difference to the full method, for each parameterisation."""
     dots: list[Dot] = []
-    for group in dict.fromkeys(run.group for run in evidence.experiment.runs):
+    for group in evidence.experiment.groups:
         whole, *ablations = evidence.experiment.keys(group, "method")
         curves = {method: _curves(evidence, group, method) for method in (whole, *ablations)}
         for method, samples in curves.items():
@@ -46,17 +46,18 @@ def build(evidence: Evidence) -> Figure:
 
 def _curves(evidence: Evidence, group: str, method: str) -> list[tuple[float, Sample]]:
     """The mean step and the loss of every window, for the seeds that have all tasks."""
-    seeds, tasks = (evidence.experiment.keys(group, axis) for axis in ("seed", "task"))
-    behind = trainings(evidence, group, method, number=len(tasks))
-    curves = {seed: [result for _, result in each if result.curve] for seed, each in behind.items()}
-    losses = {seed: _windows(results) for seed, results in curves.items() if len(results) == len(tasks)}
+    seeds = len(evidence.experiment.keys(group, "seed"))
+    behind = trainings(evidence, group, method)
+    curves = {seed: [cast(Adapter, entry.result).curve for entry in each] for seed, each in behind.items()}
+    losses = {seed: _windows(each) for seed, each in curves.items() if all(each)}
     steps = next(iter(losses.values()), {})  # the same for all, as all trainings have as many steps
-    return [(x, sample(behind, {seed: each[x] for seed, each in losses.items()}, len(seeds))) for x in steps]
+    numbers = {x: {seed: Number.of(each[x], behind[seed]) for seed, each in losses.items()} for x in steps}
+    return [(x, Sample(of, seeds)) for x, of in numbers.items()]
 
 
-def _windows(results: Sequence[Adapter]) -> dict[float, float]:
+def _windows(curves: Sequence[Sequence[Mapping[str, float]]]) -> dict[float, float]:
     """The mean loss of every window by its mean step, over adapters trained for equally many steps."""
-    losses = np.array([[entry["loss"] for entry in result.curve] for result in results]).mean(axis=0)
+    losses = np.array([[entry["loss"] for entry in curve] for curve in curves]).mean(axis=0)
     steps = np.arange(1, len(losses) + 1)
     cut = (np.array_split(each, min(WINDOWS, len(losses))) for each in (steps, losses))
     return {float(step.mean()): float(loss.mean()) for step, loss in zip(*cut, strict=True)}
@@ -67,12 +68,12 @@ def _dots(evidence: Evidence, place: tuple[str, str, str], samples: Sequence[tup
     panel = f"{evidence.experiment.label(group)}, {what}"
     for x, losses in samples:
         if losses.of:
-            yield dot(panel, evidence.experiment.label(method), x, losses, losses.interval("t"))
+            yield dot(panel, evidence.experiment.label(method), x, losses)
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
-    groups = list(dict.fromkeys(each.panel.rpartition(", ")[0] for each in made.dots)) or [""]
+    shown = looks(made.series)
+    groups = list(dict.fromkeys(panel.rpartition(", ")[0] for panel in made.panels))
     grid: Any = canvas.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
     for (above, below), group in zip(grid.T, groups, strict=True):
         above.set(title=group, yscale="log")  # before drawing, since it affects the margins

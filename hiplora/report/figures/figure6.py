@@ -9,10 +9,11 @@ import numpy as np
 
 from hiplora.report.aggregate import Sample
 from hiplora.report.correlation import COSTS, costs
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bars, legend_above, looks, plain_log, say_empty
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure
+from hiplora.report.slots import Number
 from hiplora.report.tables.table3 import PROBED
 
 if TYPE_CHECKING:
@@ -40,18 +41,15 @@ def _line(evidence: Evidence, metric: str, perturbation: str) -> Iterator[Dot]:
     measured = costs(evidence, perturbation, metric)
     if measured is None:
         return
-    marks, record = measured.entry.marks, measured.entry.record
-    runs = () if record is None else (record.id,)
     order = np.argsort(measured.sigma, kind="stable")
     for bin in np.array_split(order, min(BINS, len(order))):
-        found = {int(i): Measured(0, (), metric, float(measured.cost[i]), runs, marks) for i in bin}
-        sample = Sample(found, len(bin))
+        found = {int(i): Number.of(float(measured.cost[i]), [measured.entry]) for i in bin}
         x = float(measured.sigma[bin].mean())
-        yield dot(metric, evidence.experiment.label(perturbation), x, sample, sample.interval("t"))
+        yield dot(metric, evidence.experiment.label(perturbation), x, Sample(found, len(bin)))
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    shown = looks(list(dict.fromkeys(each.series for each in made.dots)))
+    shown = looks(made.series)
     both = canvas.subplots(len(COSTS), 1, sharex=True)
     for axes, metric in zip(both, COSTS, strict=True):
         axes.axhline(0, color="0.6", linewidth=0.5, zorder=0)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hiplora import stats
 from hiplora.report.aggregate import Sample, per_seed
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured, joined
+from hiplora.report.marks import joined
 from hiplora.report.notes import figure, level_notes
+from hiplora.report.slots import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -51,8 +52,6 @@ def build(evidence: Evidence) -> Figure:
 def _units(evidence: Evidence) -> pd.DataFrame:
     """LoRA's mean gain and rise on text at c = 1, and the backbone's own NLL, by task."""
     frame = evidence.frontiers
-    if frame.empty:
-        return pd.DataFrame(columns=["gain", "text", "base"])
     done = frame[
         (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
     ]
@@ -72,7 +71,7 @@ def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
 def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
     """The points of one arm, by scale and by step, over the seeds that have all tasks."""
     frame, tasks = evidence.frontiers, evidence.comparable(group)
-    if frame.empty or not set(tasks) <= set(units.index):
+    if not set(tasks) <= set(units.index):
         return
     mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks)]
     seeds = len(evidence.experiment.keys(group, "seed"))
@@ -85,13 +84,12 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
                 x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
                 value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
                 runs = tuple(run for runs in found["runs"] for run in runs)
-                y[seed] = Measured(0, (), "text", value, runs, joined(found["marks"]))
-        sample = Sample(y, seeds)
+                y[seed] = Number(value, runs, joined(found["marks"]))
         if y:
             mean = sum(x.values()) / len(x)
             for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
                 if shown:
-                    yield dot(panel, name, mean, sample, sample.interval("t"))
+                    yield dot(panel, name, mean, Sample(y, seeds))
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
@@ -101,13 +99,9 @@ def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
     )
     name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
     for seed, each in kept.of.items():
-        x = gains.of[seed].value
-        yield Dot(
-            panel=panel + BY_SEED, series=name, x=x, y=each.value, n=1, n_expected=1, marks=each.marks, runs=each.runs
-        )
+        yield dot(panel + BY_SEED, name, gains.of[seed].value, Sample({seed: each}, 1))
     if kept.of:
-        mean = stats.summarize([gains.of[seed].value for seed in kept.of]).mean
-        yield dot(panel, name, mean, kept, kept.interval("t"))
+        yield dot(panel, name, fmean(gains.of[seed].value for seed in kept.of), kept)
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
@@ -132,8 +126,7 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
 
 
 def _draw_merges(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
-    means = [name for name in dict.fromkeys(each.panel for each in made.dots) if name.startswith(MERGES)]
-    means = [name for name in means if not name.endswith(BY_SEED)]
+    means = [name for name in made.panels if name.startswith(MERGES) and not name.endswith(BY_SEED)]
     for panel, face in zip(means, ({}, {"markerfacecolor": "white"}), strict=False):
         for name, dots in made.panel(panel + BY_SEED).items():
             look = {"color": shown[name]["color"], "marker": shown[name]["marker"], "linestyle": "none", **face}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hiplora.report.aggregate import Sample, per_instance
+from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, legend_text, looks, say_empty
-from hiplora.report.frame import Evidence
 from hiplora.report.notes import figure
 
 if TYPE_CHECKING:
@@ -36,19 +37,17 @@ def _lines(evidence: Evidence, group: str) -> Iterator[Dot]:
     for method in evidence.experiment.keys(group, "method"):
         sample = per_instance(evidence, "kept_least", group=group, method=method)
         for tau in TAUS if sample.of else ():
-            kept = {key: each._replace(value=100.0 * (each.value >= tau)) for key, each in sample.of.items()}
+            kept = {key: replace(each, value=100.0 * (each.value >= tau)) for key, each in sample.of.items()}
             shares = Sample(kept, sample.expected)
-            yield dot(panel, evidence.experiment.label(method), float(tau), shares, shares.interval("adapter"))
+            yield dot(panel, evidence.experiment.label(method), float(tau), shares, level="adapter")
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:
-    series = list(dict.fromkeys(each.series for each in made.dots))
-    panels = list(dict.fromkeys(each.panel for each in made.dots)) or [""]
-    every: list[Any] = list(canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0])
-    for axes, panel in zip(every, panels, strict=True):
+    every: list[Any] = list(canvas.subplots(1, len(made.panels), sharey=True, squeeze=False)[0])
+    for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             xs, ys = [each.x for each in dots], [each.y for each in dots]
-            axes.plot(xs, ys, drawstyle="steps-pre", label=legend_text(dots), markevery=4, **looks(series)[name])
+            axes.plot(xs, ys, drawstyle="steps-pre", label=legend_text(dots), markevery=4, **looks(made.series)[name])
         axes.set(title=panel, xlabel="τ, share of every task's gain", xlim=(-0.03, 1.03), ylim=(-3, 103))
         axes.legend(loc="upper right") if made.panel(panel) else say_empty(axes, [])
     every[0].set_ylabel("merges that keep it (%)")

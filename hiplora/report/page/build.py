@@ -9,7 +9,7 @@ from typing import Any
 
 from hiplora.errors import UserError
 from hiplora.report.figures import FIGURES
-from hiplora.report.notes import MARKS
+from hiplora.report.marks import MEANINGS
 from hiplora.report.page import drawing
 from hiplora.report.page.exhibits import Link, exhibits
 from hiplora.report.page.groups import grouped
@@ -58,7 +58,7 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
         views=views,
         methods=methods,
         panels=list(_panels(views, methods)),
-        marks={mark: text for mark, text in MARKS.items() if any(mark in view.marks for view in views)},
+        marks={mark: text for mark, text in MEANINGS.items() if any(mark in view.marks for view in views)},
         broken=shelf.broken,
     )
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from hiplora.errors import UserError
+from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import load
 from hiplora.report.figure import Dot, Figure, svg
 from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
-from hiplora.report.frame import Evidence
-from hiplora.report.table import ARROWS, Cell, Column, Table, cell_text
+from hiplora.report.table import Block, Field, Table, blocks
 
 Link = tuple[str, str]  # target, text
 Find = Callable[[str, str], Link | None]  # the link of a record by its id and ``where``
@@ -80,7 +80,7 @@ def exhibits(names: Sequence[str], settings: Sequence[str], find: Find) -> Itera
 def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:
     """One table or figure from its evidence."""
     made = import_module(f"hiplora.report.{'figures' if name in FIGURES else 'tables'}.{name}").build(evidence)
-    there = sum(not slot.missing and slot.problem is None for slot in evidence.slots)
+    there = sum(slot.there for slot in evidence.slots)
     shown = Exhibit(name, made.title, there, len(evidence.slots), made)
     links = Links(name, evidence.where, find)
     if isinstance(made, Figure):
@@ -88,7 +88,7 @@ def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:
         shown.width = round(160 * made.size[0])
         shown.picture = "data:image/svg+xml;base64," + base64.b64encode(svg(made)).decode() if made.dots else ""
     else:
-        shown.sections = list(_sections(made, links))
+        shown.sections = [_section(block, links) for block in blocks(made)]
     shown.behind = links.lists()
     return shown
 
@@ -114,35 +114,17 @@ class Links:
         return [(anchor, list(links)) for links, anchor in self._lists.items()]
 
 
-def _sections(table: Table, links: Links) -> Iterator[Section]:
-    cells = {(cell.row, cell.column): cell for cell in table.cells}
-    parts = table.sections or {"": list(dict.fromkeys(cell.row for cell in table.cells))}
-    for heading, rows in parts.items():
-        of = [c for c in table.columns if not heading or any((row, c.label) in cells for row in rows)]
-        paper = {c.label for c in of if any(_paper(cells.get((row, c.label))) for row in rows)}
-        body = [
-            (row, [s for c in of for s in _cells(cells.get((row, c.label)), c, c.label in paper, links)])
-            for row in rows
-        ]
-        worded = [any(line[number].words for _, line in body) for number in range(len(body[0][1]))]
-        heads = [shown for column in of for shown in _header(column, column.label in paper)]
-        header = [replace(head, words=words) for head, words in zip(heads, worded, strict=True)]
-        yield Section(heading, header, body)
+def _section(block: Block, links: Links) -> Section:
+    rows = [(row, [_shown(each, links) for each in line]) for row, line in block.rows]
+    worded = [any(line[number].words for _, line in rows) for number in range(len(block.header))]
+    header = [
+        Shown("the paper’s, Llama-3.1-8B" if head.paper else head.text, paper=head.paper, words=words)
+        for head, words in zip(block.header, worded, strict=True)
+    ]
+    return Section(block.heading, header, rows)
 
 
-def _header(column: Column, paper: bool) -> Iterator[Shown]:
-    yield Shown(column.label + ARROWS[column.better])
-    if paper:
-        yield Shown("the paper’s, Llama-3.1-8B", paper=True)
-
-
-def _cells(cell: Cell | None, column: Column, paper: bool, links: Links) -> Iterator[Shown]:
-    """A cell, and the paper's value beside it."""
+def _shown(each: Field, links: Links) -> Shown:
+    cell = each.cell
     href = links.of(cell.runs) if cell is not None and (cell.value is not None or cell.words) else None
-    yield Shown(cell_text(cell, column), href, words=cell is not None and bool(cell.words))
-    if paper:
-        yield Shown(f"{cell.paper:g}".replace("-", "−") if cell is not None and _paper(cell) else "", paper=True)
-
-
-def _paper(cell: Cell | None) -> bool:
-    return cell is not None and cell.paper is not None
+    return Shown(each.text, href, each.paper, words=cell is not None and bool(cell.words))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hiplora.evaluation.retention import retention
-from hiplora.report.bare import Bare, comparable, plotted_with
 from hiplora.report.matched import point_row
+from hiplora.report.page.bare import Bare, comparable, plotted_with
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
@@ -31,7 +31,6 @@ class Facts:
     """
 
     on: str
-    of: Record
     task: str | None = None
     plot: str = ""
     own: float | None = None
@@ -62,7 +61,7 @@ def facts(run: Run, bare: Bare) -> Facts | None:
         numbers |= {name: kept[name] for name in ("retain_pp", "retain_nll", "retain_text")}
     elif (fall := _fall(before, after, "text")) is not None:
         numbers["retain_text"] = -fall
-    return Facts(split(record), record, **shared, **numbers)
+    return Facts(split(record), **shared, **numbers)
 
 
 def own_benchmark(record: Record) -> str | None:
@@ -76,10 +75,10 @@ def _of_frontier(record: Record, base: Record | None, task: str) -> Facts:
     assert isinstance(record.result, Frontier)
     point = next((each for each in record.result.points if each.scale == each.fraction == 1), None)
     if point is None or base is None or not isinstance(base.result, Frontier):
-        return Facts(FRONTIER, record)
+        return Facts(FRONTIER)
     row = point_row(base.result.points[0], point, trained_on=task)
     known = {name: None if math.isnan(value) else value for name, value in row.items()}
-    return Facts(FRONTIER, record, learned=known["gain"], retain_nll=known["nll"], retain_text=known["text"])
+    return Facts(FRONTIER, learned=known["gain"], retain_nll=known["nll"], retain_text=known["text"])
 
 
 def _fall(before: Mapping[str, Metrics], after: Mapping[str, Metrics], name: str) -> float | None:

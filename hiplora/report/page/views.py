@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hiplora.report.bare import Bare
-from hiplora.report.measures import joined
+from hiplora.report.marks import joined
 from hiplora.report.page import drawing
+from hiplora.report.page.bare import Bare
 from hiplora.report.page.facts import Facts, facts, members
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.page.settings import Defaults, Settings

@@ -97,6 +97,11 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 
+def compared(one: Fields, two: Fields) -> dict[str, list[Value]]:
+    """The fields that differ, as pairs of values; None for a missing one."""
+    return {k: [one.get(k), two.get(k)] for k in dict.fromkeys([*one, *two]) if one.get(k) != two.get(k)}
+
+
 def resolve(name: str, known: Iterable[str]) -> str:
     """The full name of a field from its last parts, such as ``training.lr`` from ``lr``.
 

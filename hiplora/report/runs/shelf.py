@@ -6,9 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hiplora.errors import UserError
-from hiplora.report.channel import channel_stands_still
-from hiplora.report.frame import MARKS
-from hiplora.report.measures import DIRTY, STILL
+from hiplora.report.marks import marks_of
 from hiplora.report.runs.fields import Fields, fields
 from hiplora.stages.record import Record, Sample
 from hiplora.stages.store import Places, Store
@@ -35,28 +33,17 @@ class Shelf:
         return self.store.tracked.broken
 
     @cached_property
-    def by_id(self) -> dict[str, list[Record]]:
-        """Records by id: one for each kind of machine (``where``) that made it."""
-        found: dict[str, list[Record]] = {}
-        for record in self.records:
-            found.setdefault(record.id, []).append(record)
-        return found
-
-    @cached_property
     def fields(self) -> list[Fields]:
         """The fields of every record, in the same order."""
         return [fields(record, self.marks(record)) for record in self.records]
 
     def need(self, record: Record, id: str) -> Record | None:
         """The record with this id that ``record`` was made from; None if it is missing."""
-        return next((each for each in self.by_id.get(id, []) if each.where == record.where), None)
+        return self.store.tracked.get((id, record.where))
 
     def marks(self, record: Record) -> str:
-        """† ‡ * § as in tables: see :data:`hiplora.report.notes.MARKS`."""
-        behind = [record, *(need for id in record.needs if (need := self.need(record, id)) is not None)]
-        dirty = any(each.environment.get("git_dirty") for each in behind)
-        still = any(map(channel_stands_still, behind))
-        return MARKS[self.store.status(record)] + DIRTY * dirty + STILL * still
+        """† ‡ * § as in tables."""
+        return marks_of(record, self.store)
 
     def samples(self, record: Record) -> list[Sample]:
         """The predictions behind a record."""

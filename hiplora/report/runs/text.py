@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from hiplora.report.plan import duration
-from hiplora.report.runs.fields import HEAD, RESULT, Fields, asked, numbers, shown
+from hiplora.report.plan import aligned, duration
+from hiplora.report.runs.fields import HEAD, RESULT, Fields, asked, compared, numbers, shown
 from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import FIRST, Shelf
@@ -34,7 +34,7 @@ def listing(shelf: Shelf, found: Sequence[Fields], columns: Sequence[str]) -> st
         rows.append([*head, record.name, *values, headline(record.result)])
     count = f"{len(found)} of {len(shelf.records)} records in {shelf.folder}"
     return "\n".join(
-        [*_aligned(rows), "", count + "; show ID prints one in full, diff ID ID compares two.", *_broken(shelf)]
+        [*aligned(rows), "", count + "; show ID prints one in full, diff ID ID compares two.", *_broken(shelf)]
     )
 
 
@@ -100,10 +100,10 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
     """The differences between two records as text: settings, numbers, items that flipped."""
     lines = [f"A  {one.kind} {one.name} {one.id} ({one.where})", f"B  {two.kind} {two.name} {two.id} ({two.where})"]
     left, right_ = ({**asked(record), **_made(record)} for record in (one, two))
-    differ = [name for name in dict.fromkeys([*left, *right_]) if left.get(name) != right_.get(name)]
+    differ = compared(left, right_)
     rows = [[name, *(_cut(shown(side[name])) if name in side else "" for side in (left, right_))] for name in differ]
-    lines += ["", "Settings", *(_aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
-    lines += ["", "Numbers", *_aligned([["", "A", "B", "B − A"], *_numbers(one, two)])]
+    lines += ["", "Settings", *(aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
+    lines += ["", "Numbers", *aligned([["", "A", "B", "B − A"], *_numbers(one, two)])]
     samples = [by_benchmark(shelf.samples(record)) for record in (one, two)]
     for benchmark in (name for name in samples[0] if name in samples[1]):
         found = flips(samples[0][benchmark], samples[1][benchmark])
@@ -114,11 +114,6 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
             sides = [(record, of[benchmark][id]) for record, of in zip((one, two), samples, strict=True)]
             lines += _flipped(sides, prompts)
     return "\n".join(lines)
-
-
-def compared(one: Fields, two: Fields) -> dict[str, list[object]]:
-    """The fields that differ, as pairs of values; None for a missing one."""
-    return {k: [one.get(k), two.get(k)] for k in dict.fromkeys([*one, *two]) if one.get(k) != two.get(k)}
 
 
 def _about(record: Record) -> Fields:
@@ -179,11 +174,6 @@ def _block(name: str, text: str) -> list[str]:
 def _pairs(found: Mapping[str, object]) -> list[str]:
     width = max(map(len, found), default=0)
     return [f"  {name:<{width}}  {shown(value)}" for name, value in found.items()]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _cut(text: str) -> str:

@@ -5,7 +5,7 @@ from itertools import product
 
 from hiplora import stats
 from hiplora.report.aggregate import per_instance, per_seed
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
@@ -43,13 +43,13 @@ def _pair(evidence: Evidence, ours: str, theirs: str) -> Iterator[Cell]:
     for measure, words in SINGLE.items():
         left, right = (per_seed(evidence, measure, method=method) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {words}"
-        yield sample.mean(row, DIFFERENCE, "t")
+        yield sample.mean_cell(row, DIFFERENCE)
         if sample.of:
             yield sample.cell(row, P_SEEDS, stats.sign_flip_p(sample.values))
     for operator, (measure, words) in product(evidence.experiment.keys("merge", "merge"), MERGED.items()):
         left, right = (per_instance(evidence, measure, method=method, merge=operator) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {evidence.experiment.label(operator)}, {words}"
-        mean = float(sample.values.mean()) if sample.of else None
+        mean = sample.mean if sample.of else None
         low, high = sample.interval("seed")
         yield sample.cell(row, DIFFERENCE, mean, ci_low=low, ci_high=high)
         if mean is not None:

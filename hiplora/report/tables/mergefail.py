@@ -1,12 +1,13 @@
 """MergeFail: the share of merges in which some task falls below τ times its score before the merge."""
 
 from dataclasses import replace
+from itertools import product
 
 from hiplora.report.aggregate import cell
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.measures import TAUS
 from hiplora.report.notes import table
-from hiplora.report.table import Column, Table
+from hiplora.report.table import Cell, Column, Table
 
 COLUMNS = [
     Column(label=f"τ = {tau}{words} (%)", better="down", spread="ci", measure=f"fail@{tau}", level=level)
@@ -24,10 +25,8 @@ GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes
 
 def build(evidence: Evidence) -> Table:
     """One row per method and size; the columns are the values of τ, with both bootstraps."""
-    cells = [
-        cell(evidence, f"{evidence.experiment.label(method)}, {words}", replace(column, sizes=sizes), method=method)
-        for method in evidence.experiment.keys("merge", "method")
-        for words, sizes in GROUPS.items()
-        for column in (*COLUMNS, *CHANCE)
-    ]
+    cells: list[Cell] = []
+    for method, (words, sizes) in product(evidence.experiment.keys("merge", "method"), GROUPS.items()):
+        row, columns = f"{evidence.experiment.label(method)}, {words}", (*COLUMNS, *CHANCE)
+        cells += [cell(evidence, row, replace(column, sizes=sizes), "merge", method=method) for column in columns]
     return table(evidence, "MergeFail", columns=[*COLUMNS, *CHANCE], cells=cells, notes=[NOTE])

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from hiplora.report.aggregate import Sample, rows
-from hiplora.report.frame import Evidence
-from hiplora.report.measures import Measured
+from hiplora.report.aggregate import bare, rows
+from hiplora.report.evidence import Evidence
+from hiplora.report.measures import scores
 from hiplora.report.notes import table
-from hiplora.report.table import Cell, Column, Table
+from hiplora.report.table import Column, Table
 from hiplora.tasks import primary
 
 COLUMNS = (  # headline scores of the benchmarks; a table shows those of its grid's tasks
@@ -35,26 +35,19 @@ def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
     """One row per method: each task's adapter on its own benchmark, then what was forgotten; ``more`` are notes."""
     tasks = evidence.experiment.keys("single", "task")
     columns = [column for column in COLUMNS if column.point.get("task") in (None, *tasks)]
-    cells = [*_base_row(evidence, columns), *rows(evidence, columns, "single", "method")]
+    own = [column for column in columns if column.measure == "own"]
+    cells = [bare(evidence, BASE, column, f"bare/{column.point['task']}") for column in own]
+    cells += rows(evidence, columns, "single", "method")
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
     return table(evidence, title, columns=columns, cells=cells, notes=[*NOTES, *more, *_blank_notes(evidence)])
 
 
-def _base_row(evidence: Evidence, columns: Sequence[Column]) -> Iterator[Cell]:
-    """The bare backbone: a single measurement, the reference of every Retain."""
-    frame = evidence.frame[evidence.frame["role"] == "backbone"].drop_duplicates(["id", "benchmark", "metric"])
-    for column in (each for each in columns if each.measure == "own"):
-        task = column.point["task"]
-        rows = frame[(frame["benchmark"] == task) & (frame["metric"] == primary(task))].dropna(subset=["value"])
-        measured = (Measured(row.slot, (), "", 100 * row.value, (row.id,), row.marks) for row in rows.itertuples())
-        sample = Sample({each.runs: each for each in measured}, 1)
-        yield sample.cell(BASE, column, float(sample.values.mean()) if sample.of else None)
-
-
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
-    frame = evidence.frame[(evidence.frame["role"] == "adapter") & (evidence.frame["metric"] == primary("code"))]
-    if blank := frame["value"].isna().sum():
+    entries = [entry for slot in evidence.slots for entry in slot.entries if entry.role == "adapter"]
+    found = [scores([entry]).get("code", {}) for entry in entries]
+    code = [metrics[primary("code")] for metrics in found if primary("code") in metrics]
+    if blank := code.count(None):
         yield (
-            f"Runs without pass@1, as code execution was off: {blank} of {len(frame)}. They count neither in its "
+            f"Runs without pass@1, as code execution was off: {blank} of {len(code)}. They count neither in its "
             "column nor in Retain; their Retain-NLL and Retain-text are valid."
         )

@@ -1,10 +1,10 @@
 """Table 10: the measures of Table 8 by category of the edited facts."""
 
-from hiplora.report.edits import UNEDITED, EditRuns
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
-from hiplora.report.table import Cell, Column, Table
-from hiplora.report.tables.table8 import CHANGES, ITEMS, batch_notes
+from hiplora.report.table import Column, Table
+from hiplora.report.tables.table8 import ITEMS, batch_notes, edit_rows
+from hiplora.stages.results import Edited
 from hiplora.tasks.edit_items import CATEGORIES
 
 COLUMNS = (
@@ -34,11 +34,9 @@ NOTE = (
 
 def build(evidence: Evidence) -> Table:
     """For every category a row of the bare backbone, then one row per method."""
-    runs, label = EditRuns(evidence), evidence.experiment.label
-    cells: list[Cell] = []
-    for category in runs.categories or CATEGORIES:
-        cells += runs.bare(f"{label(category)}: {UNEDITED}", COLUMNS, category, changes=CHANGES)
-        for method in runs.methods:
-            cells += runs.cells(f"{label(category)}: {label(method)}", COLUMNS, category, method)
+    edited = [record.result for _, record in evidence.recorded if isinstance(record.result, Edited)]
+    there = dict.fromkeys(category for each in edited for batch in each.batches for category in batch.categories)
+    label = evidence.experiment.label
+    cells = [cell for each in there or CATEGORIES for cell in edit_rows(evidence, COLUMNS, each, f"{label(each)}: ")]
     notes = [ITEMS, NOTE, *batch_notes(evidence)]
     return table(evidence, "Table 10", columns=COLUMNS, cells=cells, notes=notes)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hiplora import stats
 from hiplora.report.aggregate import cell, per_instance, per_seed
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
@@ -34,7 +34,9 @@ def build(evidence: Evidence) -> Table:
     """One row per ablation, with paired tests against the full method."""
     cells: list[Cell] = []
     for method in evidence.experiment.keys("single", "method"):
-        cells += [cell(evidence, evidence.experiment.label(method), column, method=method) for column in COLUMNS]
+        for column in COLUMNS:
+            group = "merge" if column.spread == "ci" else "single"
+            cells.append(cell(evidence, evidence.experiment.label(method), column, group, method=method))
         cells += _tests(evidence, method) if method != FULL else []
     columns = (*COLUMNS, P_FAIL, P_FAIL_SEEDS, P_RETAIN_SEEDS)
     return table(evidence, "Table 11", columns=columns, cells=cells, notes=NOTES)

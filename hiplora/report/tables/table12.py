@@ -1,6 +1,6 @@
 """Table 12: HiP-LoRA beside AdaLoRA and DoRA, measured as in Table 1 on two of its tasks."""
 
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.table import Table
 from hiplora.report.tables import table1
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hiplora.report.aggregate import rows
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 

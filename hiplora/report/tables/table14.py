@@ -1,7 +1,7 @@
 """Table 14: merge operators with and without a calibration before them, on one size-4 instance per sampling seed."""
 
 from hiplora.report.aggregate import rows
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from statistics import fmean, median
 
-from hiplora.report.frame import Entry, Evidence
-from hiplora.report.measures import joined
+from hiplora.report.aggregate import Sample
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
+from hiplora.report.slots import Number
 from hiplora.report.table import Cell, Column, Table
-from hiplora.stages.results import Drifted, DriftPoint, MatrixDrift
+from hiplora.stages.results import Drifted, MatrixDrift
 
 Measure = Callable[[list[MatrixDrift]], float]
 MEASURES: dict[str, tuple[Column, Measure]] = {
@@ -62,30 +63,19 @@ def build(evidence: Evidence) -> Table:
 
 def _rows(evidence: Evidence, method: str) -> Iterator[Cell]:
     slots = evidence.select("drift", method=method)
-    entries = [entry for slot in slots for entry in evidence.slots[slot].entries if entry.role == "drift"]
-    there = [entry for entry in entries if entry.record is not None]
-    points = {(p.fraction, p.random): None for entry in there for p in _points(entry)} or {(1.0, False): None}
-    for at in points:
+    found = [
+        (entry, {(point.fraction, point.random): point for point in entry.result.points})
+        for slot in slots
+        for entry in evidence.slots[slot].entries
+        if isinstance(entry.result, Drifted)
+    ]
+    for at in dict.fromkeys(at for _, points in found for at in points) or [(1.0, False)]:
+        row = evidence.experiment.label(method) + _words(*at)
+        there = [(entry, list(points[at].matrices.values())) for entry, points in found if at in points]
         for column, measure in MEASURES.values():
-            found = [(entry, measure(list(point.matrices.values()))) for entry, point in _at(there, at)]
-            yield Cell(
-                row=evidence.experiment.label(method) + _words(*at),
-                column=column.label,
-                value=fmean(value for _, value in found) if found else None,
-                n=len(found),
-                n_expected=len(slots),
-                marks=joined(entry.marks for entry, _ in found),
-                runs=tuple(entry.record.id for entry, _ in found if entry.record is not None),
-            )
-
-
-def _at(entries: list[Entry], at: tuple[float, bool]) -> list[tuple[Entry, DriftPoint]]:
-    return [(entry, point) for entry in entries for point in _points(entry) if (point.fraction, point.random) == at]
-
-
-def _points(entry: Entry) -> list[DriftPoint]:
-    result = entry.record.result if entry.record is not None else None
-    return result.points if isinstance(result, Drifted) else []
+            numbers = [Number.of(measure(matrices), [entry]) for entry, matrices in there]
+            sample = Sample(dict(enumerate(numbers)), len(slots))
+            yield sample.cell(row, column, sample.mean if sample.of else None)
 
 
 def _words(fraction: float, random: bool) -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from hiplora.report import contrasts
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.contrasts import SECOND, TRAINING, Measure
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import level_notes, table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.energy import TOP
@@ -92,7 +92,7 @@ class Arms:
         lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
         if not all(sample.of for sample in lora.values()):
             return Sample({}, self.mean(arm, measure).expected)
-        return self.mean(arm, measure, per={task: float(sample.values.mean()) for task, sample in lora.items()})
+        return self.mean(arm, measure, per={task: sample.mean for task, sample in lora.items()})
 
     def kept(self, arm: str, operator: str, norms: str, task: str = "", everyone: bool = False) -> Sample:
         """The share of its adapters' gains that a seed's merge keeps, over all tasks or for one.
@@ -120,7 +120,7 @@ def build(evidence: Evidence) -> Table:
     sections = {
         "At equal learning": [cell for arm in arms for cell in _arm(every, arm, merges)],
         "Text rise by task (nats/token)": [
-            every.mean(arm, "scale/text", [task]).mean(f"{grid.label(arm)}, by task", column, "t")
+            every.mean(arm, "scale/text", [task]).mean_cell(f"{grid.label(arm)}, by task", column)
             for arm, (task, column) in product(arms, by_task.items())
         ],
         ENERGY: [cell for arm in arms for cell in _energy(every, arm, energies)],
@@ -165,19 +165,19 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
     never = sum(math.isnan(each.value) for each in there.values())
     words = f"{never} of {len(there)}" if there else ""
     yield Sample(there, len(slots)).cell(row, NEVER, never if there else None, words=words)
-    yield arms.ratio(arm, "scale/text").mean(row, RATIO, "t")
+    yield arms.ratio(arm, "scale/text").mean_cell(row, RATIO)
     for column in COLUMNS:
         if column.measure == f"scale/{SECOND_TEXT}" and SECOND_TEXT not in evidence.texts:
             continue
-        yield arms.mean(arm, column.measure).mean(row, column, "t")
-    yield from (arms.kept(arm, *key).mean(row, column, "t") for key, column in merges.items())
+        yield arms.mean(arm, column.measure).mean_cell(row, column)
+    yield from (arms.kept(arm, *key).mean_cell(row, column) for key, column in merges.items())
 
 
 def _energy(arms: Arms, arm: str, columns: Mapping[str, Column]) -> Iterator[Cell]:
     """An arm's two rows on the energy of its updates: the share, and what it has beyond a random update's."""
     label = arms.evidence.experiment.label(arm)
     for (measure, words), (task, column) in product(ENERGIES.items(), columns.items()):
-        yield arms.mean(arm, measure, [task]).mean(f"{label}, {words}", column, "t")
+        yield arms.mean(arm, measure, [task]).mean_cell(f"{label}, {words}", column)
 
 
 def _rows(arms: Arms, words: str, pairs: Sequence[contrasts.Pair], measure: Measure) -> list[Cell]:
@@ -222,4 +222,4 @@ def _merges(arms: Arms, operator: str, norms: str) -> Measure:
 
 def _share(lora: Sample) -> float | None:
     """The margin for NLL and merges: a share of the absolute value of LoRA's mean; None without one."""
-    return MARGIN_NLL * abs(float(lora.values.mean())) if lora.of else None
+    return MARGIN_NLL * abs(lora.mean) if lora.of else None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hiplora.report.aggregate import cell
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 
@@ -24,7 +24,7 @@ NOTE = (
 def build(evidence: Evidence) -> Table:
     """Three rows per method, from the size-4 merges by addition."""
     cells = [
-        cell(evidence, f"{evidence.experiment.label(method)}, {kind}", column, method=method)
+        cell(evidence, f"{evidence.experiment.label(method)}, {kind}", column, "merge", method=method)
         for method in evidence.experiment.keys("merge", "method")
         for kind, columns in KINDS.items()
         for column in columns

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hiplora.report.correlation import COSTS, Costs, costs
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 
@@ -59,7 +59,7 @@ def cell(
         n_expected=_expected(evidence, perturbation),
         paper=_paper(evidence, column, perturbation),
         marks=measured.entry.marks if measured else "",
-        runs=(measured.entry.record.id,) if measured and measured.entry.record else (),
+        runs=measured.entry.runs if measured else (),
     )
 
 

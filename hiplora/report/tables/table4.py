@@ -8,7 +8,7 @@ from typing import Any
 
 from hiplora import conf_dir
 from hiplora.errors import UserError
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import file_name
 from hiplora.report.stated import TO_BE_GIVEN, Stated, stated
 from hiplora.report.table import Cell, Column, Table

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from statistics import fmean, median
 
-from hiplora.report.frame import Entry, Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
+from hiplora.report.slots import Entry
 from hiplora.report.table import Cell, Column, Table, number_text
 from hiplora.stages.results import Costs
 
@@ -32,7 +33,8 @@ def build(evidence: Evidence) -> Table:
 
 
 def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
-    entry, result = _costs(evidence)
+    measured = ((entry, record.result) for entry, record in evidence.recorded if isinstance(record.result, Costs))
+    entry, result = next(measured, (Entry(role="efficiency"), None))
     cost = result.methods.get(method) if result is not None else None
     values: dict[str, float] = {}
     words = ""
@@ -45,8 +47,7 @@ def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
             MEMORY.label: cost.peak_memory_bytes / 1e9,
         }
         mean, least, most = (number_text(value, RATIO) for value in (fmean(ratios), min(ratios), max(ratios)))
-        marks = entry.marks if entry is not None else ""
-        words = f"{mean}{marks} [{least}, {most}] ({len(ratios)})"  # all turns: no interval
+        words = f"{mean}{entry.marks} [{least}, {most}] ({len(ratios)})"  # all turns: no interval
         if cost.uses_svd:
             values[SVD.label] = result.svd_seconds / 60
             values[CACHE.label] = result.svd_cache_bytes / 1e9
@@ -59,17 +60,8 @@ def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
             value=values.get(column.label),
             n=len(cost.tokens_per_second) if cost is not None else 0,
             n_expected=len(cost.tokens_per_second) if cost is not None else 1,
-            paper=evidence.experiment.paper_value(column.paper.format(method=method)) if column.paper else None,
-            marks=entry.marks if entry is not None else "",
-            runs=(entry.record.id,) if entry is not None and entry.record is not None else (),
+            paper=evidence.experiment.paper_value(column.paper.format(method=method)),
+            marks=entry.marks,
+            runs=entry.runs,
             words=words if column is RATIO else "",
         )
-
-
-def _costs(evidence: Evidence) -> tuple[Entry | None, Costs | None]:
-    """The measurement on record, if there is one."""
-    for slot in evidence.slots:
-        for entry in slot.entries:
-            if entry.record is not None and isinstance(entry.record.result, Costs):
-                return entry, entry.record.result
-    return None, None

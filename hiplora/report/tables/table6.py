@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hiplora.report.correlation import COSTS, Correlation, costs
-from hiplora.report.frame import Evidence
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
 from hiplora.report.tables.table3 import PROBED, cell

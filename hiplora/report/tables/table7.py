@@ -3,8 +3,9 @@
 from typing import cast
 
 from hiplora.pipelines.continual import Continual
-from hiplora.report.frame import Evidence
-from hiplora.report.lines import lines, methods, order, per_line
+from hiplora.report.aggregate import rows
+from hiplora.report.evidence import Evidence
+from hiplora.report.lines import order
 from hiplora.report.notes import table
 from hiplora.report.table import Column, Table
 
@@ -36,19 +37,14 @@ NOTES = (
 
 def build(evidence: Evidence) -> Table:
     """One row per method."""
-    cells = []
-    for method in methods(evidence):
-        for column in COLUMNS:
-            paper = evidence.experiment.paper_value(column.paper.format(method=method))
-            sample = per_line(evidence, column.measure, method=method)
-            cells.append(sample.mean(evidence.experiment.label(method), column, "t", paper=paper))
+    cells = [cell for group in evidence.experiment.groups for cell in rows(evidence, COLUMNS, group, "method")]
     return table(evidence, "Table 7", columns=COLUMNS, cells=cells, notes=[*NOTES, *line_notes(evidence)])
 
 
 def line_notes(evidence: Evidence) -> list[str]:
     """Notes on the order of the tasks and on the optimizer state that each starts with."""
     found: dict[str, None] = {}
-    for slot in (evidence.slots[number] for number in lines(evidence)):
+    for slot in evidence.slots:
         if order(slot):
             how = f"; optimizer: {cast(Continual, slot.config.pipeline).optimizer}" if slot.config is not None else ""
             found[f"Order of the tasks: {' → '.join(order(slot))}{how}."] = None

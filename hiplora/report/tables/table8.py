@@ -1,13 +1,14 @@
 """Table 8: a batch of facts edited with one adapter: which edits hold, and what else has changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.report.edits import UNEDITED, EditRuns
-from hiplora.report.frame import Evidence
+from hiplora.report.aggregate import bare, cell
+from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
-from hiplora.report.table import Column, Table
+from hiplora.report.table import Cell, Column, Table
 from hiplora.stages.edit import Edit
 
 COLUMNS = (
@@ -26,6 +27,7 @@ COLUMNS = (
     Column(label="Probes, log p(right) (nats/token)", decimals=3, better="up", measure="probe_log_p_gold"),
     Column(label="Probes, log p(edited) (nats/token)", decimals=3, measure="probe_log_p_new"),
 )
+UNEDITED = "Backbone, no edit"
 CHANGES = ("locality", "change", "flips", "front_change", "front_flips")  # the backbone has none
 ITEMS = (
     "Generated: the greedy completion, which ends at a line break or the end token and is at most two tokens longer "
@@ -46,12 +48,20 @@ PROBES = (
 
 def build(evidence: Evidence) -> Table:
     """The bare backbone, then one row per method."""
-    runs = EditRuns(evidence)
-    cells = [*runs.bare(UNEDITED, COLUMNS, ALL, changes=CHANGES)]
-    for method in runs.methods:
-        cells += runs.cells(evidence.experiment.label(method), COLUMNS, ALL, method)
+    cells = edit_rows(evidence, COLUMNS, ALL)
     notes = [ITEMS, PROBES, *batch_notes(evidence)]
     return table(evidence, "Table 8", columns=COLUMNS, cells=cells, notes=notes)
+
+
+def edit_rows(evidence: Evidence, columns: Sequence[Column], category: str, prefix: str = "") -> list[Cell]:
+    """The rows of one category of facts: the bare backbone, which has no changes, then each method."""
+    of_category = [replace(column, measure=f"{category}/{column.measure}") for column in columns]
+    unchanged = [column for column in of_category if column.measure.partition("/")[2] not in CHANGES]
+    cells = [bare(evidence, f"{prefix}{UNEDITED}", column, f"bare/{column.measure}") for column in unchanged]
+    for method in evidence.experiment.keys("edit", "method"):
+        row = f"{prefix}{evidence.experiment.label(method)}"
+        cells += [cell(evidence, row, column, "edit", method=method) for column in of_category]
+    return cells
 
 
 def batch_notes(evidence: Evidence) -> Iterator[str]:

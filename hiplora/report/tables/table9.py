@@ -1,12 +1,12 @@
 """Table 9: one adapter trained on several tasks in a row, its scores on every benchmark after each stage."""
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from hiplora.report.aggregate import Sample
-from hiplora.report.frame import Evidence
-from hiplora.report.lines import lines, methods, order, per_line, tasks
+from hiplora.report.aggregate import bare, cell
+from hiplora.report.evidence import Evidence
+from hiplora.report.lines import order, tasks
 from hiplora.report.notes import table
-from hiplora.report.table import Cell, Column, Table
+from hiplora.report.table import Column, Table
 from hiplora.report.tables.table7 import line_notes
 from hiplora.tasks import ORDER
 
@@ -21,7 +21,7 @@ NOTE = (
 
 def build(evidence: Evidence) -> Table:
     """The backbone, then one row per method and stage."""
-    benchmarks = dict.fromkeys([*tasks(evidence), *ORDER])
+    benchmarks = dict.fromkeys([*tasks(evidence.slots), *ORDER])
     columns = [
         *(Column(label=f"{SCORES.get(name, name)} (%)", better="up", measure=name) for name in benchmarks),
         *(
@@ -30,19 +30,12 @@ def build(evidence: Evidence) -> Table:
         ),
         Column(label="Text (nats/token)", decimals=3, better="down", measure="text/nll"),
     ]
-    cells = [*_base_row(evidence, columns)]
-    for method in methods(evidence):
-        line = next((found for n in lines(evidence, method=method) if (found := order(evidence.slots[n]))), ())
+    cells = [bare(evidence, BASE, column, f"0/{column.measure}") for column in columns]
+    for group, method in dict.fromkeys((run.group, run.point["method"]) for run in evidence.experiment.runs):
+        slots = [evidence.slots[number] for number in evidence.select(group, method=method)]
+        line = next((found for slot in slots if (found := order(slot))), ())
         for stage, task in enumerate(line, start=1):
             row = f"{evidence.experiment.label(method)}, {stage}: {NAMES.get(task, task)}"
-            samples = ((per_line(evidence, f"{stage}/{each.measure}", method=method), each) for each in columns)
-            cells += [sample.mean(row, column, "t") for sample, column in samples]
+            after = (replace(column, measure=f"{stage}/{column.measure}") for column in columns)
+            cells += [cell(evidence, row, column, group, method=method) for column in after]
     return table(evidence, "Table 9", columns=columns, cells=cells, notes=[NOTE, *line_notes(evidence)])
-
-
-def _base_row(evidence: Evidence, columns: Sequence[Column]) -> Iterator[Cell]:
-    """The bare backbone: a single measurement, which all lines share."""
-    for column in columns:
-        shared = {each.runs: each for each in per_line(evidence, f"0/{column.measure}").of.values()}
-        sample = Sample(shared, 1)
-        yield sample.cell(BASE, column, float(sample.values.mean()) if sample.of else None)

@@ -1,0 +1,47 @@
+"""The marks of numbers: what to know about the records behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hiplora.methods import method_class
+from hiplora.stages.energy import MOVES
+from hiplora.stages.record import Record
+from hiplora.stages.results import Adapter
+from hiplora.stages.store import Status, Store
+
+RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
+OF_STATUS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
+MEANINGS = {
+    RESTORED: "made from an adapter that was trained again, not from the recorded one",
+    STALE: "stale: something it was made from has been replaced; counted as missing, and made again with the rest",
+    DIRTY: "made from a checkout with uncommitted changes",
+    STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
+    "little more than its residual",
+}
+
+
+def marks_of(record: Record, store: Store) -> str:
+    """The marks of a tracked record: its status, and whether * or § holds for it or for one that it was made from."""
+    needs = (store.tracked.get((id, record.where)) for id in record.needs)
+    behind = [record, *(need for need in needs if need is not None)]
+    dirty = any(each.environment.get("git_dirty") for each in behind)
+    still = any(map(channel_stands_still, behind))
+    return OF_STATUS[store.status(record)] + DIRTY * dirty + STILL * still
+
+
+def joined(marks: Iterable[str]) -> str:
+    """Every mark that occurs, once, in a fixed order."""
+    return "".join(sorted({*"".join(marks)}, key=[*MEANINGS].index))
+
+
+def channel_stands_still(record: Record) -> bool:
+    """Whether a training's method has a principal channel that holds less than ``MOVES`` of the update's energy.
+
+    False for other records, and if the share was not recorded.
+    """
+    result = record.result
+    if not isinstance(result, Adapter) or not method_class(record.asked["method"]["name"]).channel:
+        return False
+    share = result.measures.get("channel_share")
+    return share is not None and share < MOVES
