@@ -89,6 +89,22 @@ class HipLoraModel(LoraModel):
             if adapter in layer.lora_phi
         ]
 
+    def param_groups(self, *, lr: float, **options: Any) -> list[dict[str, Any]]:
+        """An optimizer's parameter groups: every φ (or δ) with ``lr_scale`` times the learning rate of the rest.
+
+        The groups hold all trainable parameters: first those without φ, then the φ of the active adapters, in one group
+        for each ``lr_scale``. ``options``, such as ``weight_decay``, apply to all groups.
+        """
+        channel: dict[float, list[nn.Parameter]] = {}
+        for adapter in self.active_adapters:
+            for layer in adapted_layers(self.model, adapter).values():
+                if adapter in layer.lora_phi and layer.lora_phi[adapter].requires_grad:
+                    channel.setdefault(self._hip_config(adapter).lr_scale, []).append(layer.lora_phi[adapter])
+        apart = {id(phi) for gains in channel.values() for phi in gains}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        scaled = [{"params": gains, "lr": lr * scale, **options} for scale, gains in channel.items()]
+        return [{"params": rest, "lr": lr, **options}, *scaled]
+
     def _hip_config(self, adapter_name: str) -> HipConfig:
         if adapter_name not in self.peft_config:
             known = ", ".join(self.peft_config)
