@@ -51,12 +51,14 @@ class HipLoraCallback(TrainerCallback):
     ) -> None:
         """Put the gradient of the budget into ``φ.grad``, on which the micro-batches accumulate."""
         tuner = _tuner(kwargs["model"])
-        parameters = tuner.principal_parameters()
+        parameters = [parameter for parameter in tuner.principal_parameters() if parameter.requires_grad]
         penalty = tuner.stability_penalty()
-        if not penalty.requires_grad:  # λ = 0, or no principal channel
+        if not penalty.requires_grad:  # λ = 0, or no trained principal channel
             return
-        for parameter, gradient in zip(parameters, torch.autograd.grad(penalty, parameters), strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)  # of another adapter with λ = 0: None
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

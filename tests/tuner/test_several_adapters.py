@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from hiplora import HipLoraCallback
 from hiplora.errors import UserError
 from tests.tuner.helpers import K, R, config, folded, layers, logits, make_llama, perturb, trained
 
@@ -66,6 +67,20 @@ def test_several_active_adapters_add_up(ids):
         model.set_adapter(adapter)
         alone.append(model.stability_penalty().item())
     assert both == pytest.approx(sum(alone), rel=1e-5)
+
+
+def test_the_callback_serves_adapters_without_a_budget_and_frozen_gains(ids):
+    model, _ = two_adapters(ids, stability=0.0)
+    model.base_model.set_adapter(["a", "b"])
+    frozen, *others = model.principal_parameters()
+    frozen.requires_grad_(False)
+    HipLoraCallback().on_step_begin(None, None, None, model=model)
+    found = [phi.grad for phi in others]
+    model.zero_grad()
+    model.stability_penalty().backward()
+    assert [gradient is not None for gradient in found] == [True] * 7 + [False] * 8
+    assert all(torch.equal(gradient, phi.grad) for gradient, phi in zip(found[:7], others, strict=False))
+    assert frozen.grad is None
 
 
 def test_mixed_batches(ids):
