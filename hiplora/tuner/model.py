@@ -239,7 +239,8 @@ class HipLoraModel(LoraModel):
     ) -> None:
         """Add the adapter Σ_t weight_t ΔW_t, exactly: φ adds, residuals concatenate to rank Σ_t r_t.
 
-        ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ.
+        ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ, but then
+        further training may not project the sum's residual (``project_residual``), which would change the sum.
         Raises UserError for PEFT's other types, which work on A and B alone or truncate, and lose φ.
         """
         if combination_type not in ("linear", "cat") or options:
