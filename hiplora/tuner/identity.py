@@ -10,6 +10,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from torch import Tensor
 
 from hiplora.errors import UserError
+from hiplora.spectral.orthogonal import ieee_products
 from hiplora.spectral.recipes import Basis
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
@@ -69,6 +70,7 @@ def _check_difference(name: str, what: str, difference: float, config: HipConfig
         )
 
 
+@ieee_products()
 def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis] | None:
     """The bases that ``save_basis`` saved beside the configuration; None if there are none or they do not fit.
 

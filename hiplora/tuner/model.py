@@ -71,7 +71,9 @@ class HipLoraModel(LoraModel):
                 layer.retract(adapter)
 
     def updates(self, adapter_name: str = "default") -> dict[str, Update]:
-        """ΔW (m, n) in factors of every adapted matrix, by its name in the backbone: detached, fp32, U, V not copied.
+        """ΔW (m, n) in factors of every adapted matrix, by its name in the backbone: fp32.
+
+        φ, A and B are copies, which further training leaves as they are; U and V are views of the basis.
 
         Raises:
             UserError: the model has no adapter of this name.
