@@ -95,6 +95,14 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str,
     return bases
 
 
+def match_saved(bases: Mapping[str, SingularBasis], config: HipConfig) -> bool:
+    """Whether the sketches saved beside the configuration are those of these bases; True if none are saved."""
+    saved = saved_tensors(config) or {}
+    pairs = [(saved.get(f"{PREFIX}{name}.lora_sketch"), basis.sketch(config.k)) for name, basis in bases.items()]
+    known = [(kept.float(), own) for kept, own in pairs if kept is not None and kept.shape == own.shape]
+    return all(bool((kept - own).abs().max() <= TOLERANCE) for kept, own in known)
+
+
 def saved_tensors(config: HipConfig) -> dict[str, Tensor] | None:
     """The tensors of the adapter file beside the configuration, on the CPU; None if there is no such file."""
     if config._source is None:

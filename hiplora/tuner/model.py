@@ -20,6 +20,7 @@ from hiplora.tuner.identity import (
     check_saved,
     common_key,
     describe,
+    match_saved,
     phi_name,
     reusable,
 )
@@ -140,19 +141,24 @@ class HipLoraModel(LoraModel):
                 layer.initialise(adapter_name)
 
     def _bases(self, targets: Mapping[str, nn.Module], config: HipConfig) -> dict[str, SingularBasis]:
-        """One basis per target: another adapter's, the one saved with this adapter, or one found for the weights."""
+        """One basis per target: the one saved with this adapter, another adapter's, or one found for the weights.
+
+        Another adapter's has to match what is saved of this one: with equal options, directions that a folder carries
+        may differ from those computed here.
+        """
         shared = {name: _existing(module, config) for name, module in targets.items()}
         ready = {name: basis for name, basis in shared.items() if basis is not None}
-        if len(ready) == len(targets) and (common_key(ready) is not None or not ready):
-            return ready
+        complete = len(ready) == len(targets) and (common_key(ready) is not None or not ready)
         merged = next((n for n, m in targets.items() if isinstance(m, HipLinear) and m.merged), None)
+        weights = weights_of(targets)
+        bases = None if merged else carried_bases(weights, config)
+        if bases is None and complete and match_saved(ready, config):
+            return ready
         if merged:
             raise UserError(
                 f"{merged} has an adapter merged into its weight, which has other singular directions than the "
                 "backbone's; call unmerge_adapter() before adding an adapter."
             )
-        weights = weights_of(targets)
-        bases = carried_bases(weights, config)
         if bases is None:
             bases = found_bases(weights, config)
         for name, basis in ready.items():
