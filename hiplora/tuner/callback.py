@@ -22,8 +22,9 @@ class HipLoraCallback(TrainerCallback):
 
     ::
 
-        model = get_peft_model(backbone, HipLoraConfig(r=16, k=32, lr_scale=10))
-        optimizer = torch.optim.AdamW(model.base_model.param_groups(lr=5e-4))
+        options = {"parameterization": "relative", "stability": 1e-3, "lr_scale": 10}
+        model = get_peft_model(backbone, HipLoraConfig(r=16, k=32, **options))
+        optimizer = torch.optim.AdamW(model.base_model.param_groups(lr=1e-3, weight_decay=0.01))
         callbacks = [HipLoraCallback()]
         Trainer(model, args, train_dataset=rows, optimizers=(optimizer, None), callbacks=callbacks).train()
 
@@ -85,7 +86,7 @@ def _check_launch(args: TrainingArguments) -> None:
     for what, refused in found.items():
         if refused:
             raise UserError(
-                f"HipLoraCallback works with bf16 or fp32 on one device, or on several with one process each (DDP), "
+                "HipLoraCallback works with bf16 or fp32 on one device, or on several with one process each (DDP), "
                 f"but this training has {what}; change the TrainingArguments or the options of accelerate launch."
             )
 
