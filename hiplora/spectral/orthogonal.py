@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +19,11 @@ def ieee_products() -> Iterator[None]:
     With TF32 (``tf32=True``, ``torch.set_float32_matmul_precision("high")``) directions would be orthonormal to 1e-3
     only, and the residual that is measured would have the same error. The setting belongs to the whole process.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    every: Any = torch.backends  # torch's types lack these settings
+    backends = (every.cuda.matmul, every.mkldnn.matmul)
     # One that follows torch.backends is to follow it again.
     own = [backend.fp32_precision for backend in backends]
-    before = ["none" if value == torch.backends.fp32_precision else value for value in own]
+    before = ["none" if value == every.fp32_precision else value for value in own]
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
