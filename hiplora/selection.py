@@ -146,6 +146,6 @@ def write(results: Path, selection: Selection, page: str, *, force: bool = False
             "choose another results_dir, or type force=true to replace it (the runs of this selection are kept)."
         )
     shown = results / f"{NAME}.md"
+    write_json(path(results), selection.model_dump())  # first: the same command writes the page again
     write_atomically(shown, page.encode())
-    write_json(path(results), selection.model_dump())
     return [path(results), shown]

@@ -39,6 +39,11 @@ class LowRank:
         """Number of columns of B: an upper bound on the rank of ΔW."""
         return self.B.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both factors."""
+        return self.B.nbytes + self.A.nbytes
+
     def dense(self) -> Tensor:
         """ΔW (m, n)."""
         return self.B @ self.A
@@ -89,6 +94,11 @@ class Principal:
         """k + r."""
         return self.phi.numel() + (self.residual.rank if self.residual else 0)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts, with those of the basis."""
+        return self.U.nbytes + self.phi.nbytes + self.V.nbytes + (self.residual.nbytes if self.residual else 0)
+
     def dense(self) -> Tensor:
         """ΔW (m, n)."""
         return self.factors().dense()
@@ -130,6 +140,11 @@ class Dense:
     def shape(self) -> tuple[int, int]:
         """(m, n)."""
         return self.weight.shape[0], self.weight.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrix."""
+        return self.weight.nbytes
 
     def dense(self) -> Tensor:
         """ΔW (m, n)."""

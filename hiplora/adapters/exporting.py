@@ -1,6 +1,7 @@
 """Exports a HiP-LoRA folder as a stock PEFT LoRA folder.
 
-The update is exactly a LoRA of rank k + r (``Principal.factors``), so there is no approximation.
+The update is exactly a LoRA of rank k + r, or r without a principal channel (``Principal.factors``), so there is no
+approximation.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ _CARRIED = (
 def export_lora(
     adapter_dir: str | Path, out_dir: str | Path, *, backbone: str | Path | nn.Module | None = None
 ) -> Path:
-    """Write the adapter in ``adapter_dir`` to ``out_dir`` as a stock PEFT LoRA of rank k + r with scaling 1.
+    """Write the adapter in ``adapter_dir`` to ``out_dir`` as a stock PEFT LoRA with scaling 1 and the same update.
 
-    B' (m, k + r) = [U diag(φ), s B], A' (k + r, n) = [Vᵀ; A], in fp32. ``modules_to_save`` and other saved tensors are
+    B' (m, k + r) = [U diag(φ), s B], A' (k + r, n) = [Vᵀ; A], in fp32; without a principal channel B' = s B, A' = A.
+    All modules have the largest rank, padded with zeros. ``modules_to_save`` and other saved tensors are
     copied. ``out_dir`` is returned; it is complete, or unchanged after an error.
 
     Args:
@@ -48,18 +50,19 @@ def export_lora(
     check_result(out, command=COMMAND, option="OUT", inputs=inputs)
     config, updates, rest = read_hiplora(source, backbone=backbone)
     with result_folder(out, command=COMMAND, option="OUT", inputs=inputs) as folder:
-        write_lora(
+        report = write_lora(
             updates,
             folder,
             beside={PREFIX + key: tensor for key, tensor in rest.items()},
             **{name: getattr(config, name) for name in _CARRIED},
         )
-        write_card(folder, _card(source, config))
+        write_card(folder, _card(source, config, rank=report["rank"]))
     return out
 
 
-def _card(source: Path, config: HipConfig) -> Card:
+def _card(source: Path, config: HipConfig, *, rank: int) -> Card:
     """The card of an export; it refers to the source's card for scores, as the update is the same."""
+    parts = f": {config.k} singular directions and a residual of rank {rank - config.k}" if config.principal else ""
     return Card(
         title=f"{source.resolve().name} as a stock LoRA",
         about=(
@@ -67,7 +70,7 @@ def _card(source: Path, config: HipConfig) -> Card:
             "card of the HiP-LoRA adapter hold for it too."
         ),
         settings={
-            "Rank": f"{config.k + config.r}: {config.k} singular directions and a residual of rank {config.r}",
+            "Rank": f"{rank}{parts}",
             "Scaling": "1 (lora_alpha is the rank)",
         },
         base=base_in_card(source),

@@ -48,7 +48,7 @@ class MergeResult:
 
 
 class Streamed(Mapping[str, "Update"]):
-    """Merged updates, computed on every access and never stored: iterate over them once."""
+    """Merged updates, computed on every access and never stored: ask for each once, in any order."""
 
     def __init__(self, plan: Plan, names: Sequence[str]) -> None:
         self._plan = plan

@@ -35,7 +35,7 @@ def write_folded(
     trained: Trained | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Copy a backbone folder to ``out`` with W + ΔW in place of W, one file at a time.
+    """Copy a backbone folder to ``out`` with W + ΔW in place of W, one file and one update at a time.
 
     Every tensor keeps the dtype in which it is stored; with ``dtype`` all floating-point tensors get that one, and
     config.json names it.
@@ -51,8 +51,8 @@ def write_folded(
     """
     weights, trained = Weights(backbone), trained or Trained()
     edits = _Edits(weights, dtype)
-    for name, update in updates.items():
-        edits.add(name, update)
+    for name in updates:
+        edits.add(name, updates)
     for parameter, tensor in trained.tensors.items():
         edits.replace(parameter, tensor, tying=trained.shared(parameter))
     for name, rows in trained.tokens.items():
@@ -79,10 +79,16 @@ class _Edits:
         self._added: dict[str, str] = {}  # new name → the stored one
         self.untied: list[str] = []
 
-    def add(self, module: str, update: Update) -> None:
-        """Add ΔW to the weight of a module. Raises UserError if the two do not fit."""
-        turned = self._weights.transposed(module, update.shape)
-        self._put(f"{module}.weight", lambda weight: _sum(weight, update, turned, self._dtype or weight.dtype))
+    def add(self, module: str, updates: Mapping[str, Update]) -> None:
+        """Add ΔW to the weight of a module. Raises UserError if the backbone lacks it, or on writing if it misfits."""
+        self._weights.shape(module)
+
+        def change(weight: Tensor) -> Tensor:
+            update = updates[module]  # computed here, since all dense ones together may not fit into memory
+            turned = self._weights.transposed(module, update.shape)
+            return _sum(weight, update, turned, self._dtype or weight.dtype)
+
+        self._put(f"{module}.weight", change)
 
     def replace(self, parameter: str, tensor: Tensor, *, tying: bool) -> None:
         """Replace a parameter; those tied to it follow only if ``tying``. Raises UserError if it does not fit."""

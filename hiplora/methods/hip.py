@@ -13,7 +13,6 @@ from hiplora.methods.base import (
     check_directions_suffice,
     check_rank,
     lora_plus,
-    with_rate,
 )
 from hiplora.methods.proj import basis_options, check_directions, directions, tuner
 from hiplora.tuner.options import check_options
@@ -81,8 +80,7 @@ class Hip(Method):
 
     def param_groups(self, peft_model: PeftModel, *, training: Training) -> list[dict[str, Any]]:
         """AdamW's groups: the residual factors, φ with its own learning rate and, with LoRA+, B."""
-        groups = super().param_groups(peft_model, training=training)
-        groups = with_rate(groups, tuner(peft_model).principal_parameters(), self.lr_scale)
+        groups = tuner(peft_model).param_groups(lr=training.lr, weight_decay=training.weight_decay)
         return lora_plus(groups, peft_model, self.lora_plus)
 
     def extra_loss(self, peft_model: PeftModel) -> Tensor | None:

@@ -55,7 +55,8 @@ class Proj(Method):
         check_options(prefix="method.", principal=False, **self.fields())
 
     def check_svd(self, svd: Svd) -> None:
-        check_directions_suffice(self.k, svd)
+        if self.basis == "singular":  # random directions are drawn, as many as k
+            check_directions_suffice(self.k, svd)
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         check_rank("method.k", self.k, shapes)

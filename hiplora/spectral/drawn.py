@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from hiplora.errors import UserError
+from hiplora.spectral.orthogonal import ieee_products
 from hiplora.spectral.recipes import Basis
 
 
+@ieee_products()
 def random_bases(weights: Mapping[str, Tensor], *, k: int, seed: int) -> dict[str, Basis]:
     """For every (m, n) weight W, U (m, k) and V (n, k) with uniformly distributed orthonormal columns; fp32.
 

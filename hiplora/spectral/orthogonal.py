@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor
 
 Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
+
+
+@contextmanager
+def ieee_products() -> Iterator[None]:
+    """A context, or decorator, in which fp32 matrix products are those of IEEE even if TF32 is switched on.
+
+    With TF32 (``tf32=True``, ``torch.set_float32_matmul_precision("high")``) directions would be orthonormal to 1e-3
+    only, and the residual that is measured would have the same error. The setting belongs to the whole process.
+    """
+    every: Any = torch.backends  # torch's types lack these settings
+    backends = (every.cuda.matmul, every.mkldnn.matmul)
+    # One that follows torch.backends is to follow it again.
+    own = [backend.fp32_precision for backend in backends]
+    before = ["none" if value == every.fp32_precision else value for value in own]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def gaussian(rows: int, columns: int, *, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from hiplora.errors import UserError
 from hiplora.spectral.lanczos import converged_triplets
 from hiplora.spectral.names import RECIPES
-from hiplora.spectral.orthogonal import Triplets, gaussian, ritz_triplets, two_sided_residual
+from hiplora.spectral.orthogonal import Triplets, gaussian, ieee_products, ritz_triplets, two_sided_residual
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def truncated_svd(
             tall = _tall(weight.double())
             triplets = _exact(tall, k)
             return _basis(triplets, two_sided_residual(tall, triplets), transposed=transposed)
+    with torch.no_grad(), ieee_products():  # not around exact, which is fp64 and runs in several threads
         tall = _tall(_single(weight, workspace))
         if recipe == "randomized":
             start = gaussian(tall.shape[1], block, like=tall, generator=generator)

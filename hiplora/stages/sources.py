@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Norm = Annotated[float, Field(gt=0)]  # Frobenius norm over all matrices
 KEPT = 12  # adapters whose updates stay in memory: four tasks with three training seeds each
+KEPT_BYTES = 16 * 2**30  # and fewer where they take more than this: a dense update of an 8B model takes 5 GiB
 
 
 class Backbone(Source):
@@ -260,13 +261,20 @@ _HELD: dict[tuple[Any, ...], dict[str, Update]] = {}
 def trained_updates(train: Train, backbone: models.Backbone, job: Job) -> dict[str, Update]:
     """Module name → ΔW of a trained adapter, which ``job`` must have among its needs.
 
-    The last ``KEPT`` adapters stay in memory, because merge instances share them. Raises as :meth:`Train.on`.
+    The last ``KEPT`` adapters, up to ``KEPT_BYTES``, stay in memory, because merge instances share them. Raises as
+    :meth:`Train.on`.
     """
     key = (id(backbone.model), train.id, job.needs[train.id].digest)
     if key not in _HELD:
         with train.on(backbone, job) as model:
             found = train.method.updates(model)
-        while len(_HELD) >= KEPT or any(held[0] != key[0] for held in _HELD):
+        if any(held[0] != key[0] for held in _HELD):
+            _HELD.clear()
+        while len(_HELD) >= KEPT or (_HELD and _bytes(found) + sum(map(_bytes, _HELD.values())) > KEPT_BYTES):
             _HELD.pop(next(iter(_HELD)))
         _HELD[key] = found
     return _HELD[key]
+
+
+def _bytes(updates: Mapping[str, Update]) -> int:
+    return sum(update.nbytes for update in updates.values())

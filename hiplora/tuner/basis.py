@@ -33,7 +33,7 @@ class SingularBasis(nn.Module):
             self.register_buffer(name, part.detach().to(device, torch.float32), persistent=False)
         self.options = options
         self.key = key
-        self._casts: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._casts: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def size(self) -> int:
@@ -42,9 +42,10 @@ class SingularBasis(nn.Module):
 
     def directions(self, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(Vᵀ (k, n), U (m, k)) in the dtype of the forward pass, cast once."""
-        if (k, dtype) not in self._casts:
-            self._casts[k, dtype] = (self.V[:, :k].mT.to(dtype), self.U[:, :k].to(dtype))
-        return self._casts[k, dtype]
+        key = (k, dtype, self.V.device)  # replicas on several devices share this dictionary
+        if key not in self._casts:
+            self._casts[key] = (self.V[:, :k].mT.to(dtype), self.U[:, :k].to(dtype))
+        return self._casts[key]
 
     def sketch(self, k: int) -> Tensor:
         """(2, k) fp32 on the CPU: a checksum of the first k directions that tolerates rounding."""

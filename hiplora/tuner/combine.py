@@ -14,10 +14,14 @@ from hiplora.updates import LowRank, Principal
 
 
 def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | str) -> HipConfig:
-    """Options of the sum: rank Σ_t r_t with scaling 1, the largest k, absolute φ.
+    """Options of the sum: rank Σ_t r_t with scaling 1, absolute φ, and a k that keeps every φ and residual.
+
+    Further training projects the sum's residual only if that leaves all summands as they are. It does not where an
+    adapter's residual was kept out of fewer directions than the sum's φ has.
 
     Raises:
-        UserError: the adapters differ in ``side``. Training the sum further would project one side away.
+        UserError: the adapters differ in ``side``, so that training the sum further would project one side away; or
+            their ranks add up to more than the k directions that ``side="inside"`` confines them to.
     """
     if len({config.side for config in configs}) > 1:
         raise UserError(
@@ -25,13 +29,23 @@ def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | 
             "hiplora.export_lora and merge the exported LoRAs."
         )
     rank = sum(max([config.r, *(config.rank_pattern or {}).values()]) for config in configs)
+    inside = configs[0].side == "inside"
+    gains = [config.k for config in configs if config.principal]
+    sizes = [config.k for config in configs]
+    k = max(gains or sizes) if gains or inside else min(sizes)
+    if inside and rank > k:
+        raise UserError(
+            f"the ranks of the adapters add up to {rank}, more than the k={k} directions that side=inside confines "
+            "them to; use hiplora.export_lora and merge the exported LoRAs."
+        )
     return replace(
         max(configs, key=lambda config: config.k),
         r=rank,
+        k=k,
         lora_alpha=rank,
         target_modules=target_modules,  # type: ignore[arg-type]
         principal=any(config.principal for config in configs),
-        project_residual=all(config.project_residual for config in configs),
+        project_residual=all(config.project_residual for config in configs) and (inside or k <= min(sizes)),
         rank_pattern={},
         alpha_pattern={},
         use_rslora=False,

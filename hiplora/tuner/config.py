@@ -48,8 +48,8 @@ class HipConfig(LoraConfig):
     - parameterization: ``relative`` trains δ with φ = σ ⊙ δ.
     - zero_init: start from φ = −σ.
     - stability, gamma: λ and γ of the penalty λ Σ w_i φ_i² with w_i = σ_i^γ / mean_j σ_j^γ.
-    - lr_scale: learning rate of φ divided by that of A and B. The tuner does not apply it; the code that builds the
-      optimizer does.
+    - lr_scale: learning rate of φ divided by that of A. The optimizer applies it if its groups are those of
+      ``HipLoraModel.param_groups``; HipLoraCallback refuses other rates.
     - k_max, svd_*: how the basis is computed, see ``hiplora.spectral``. ``svd_cache_dir`` is not saved.
     - save_basis: save U and V with the adapter, so that loading needs no SVD.
     - svd_key: identity of the basis, written by the tuner.

@@ -10,6 +10,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from torch import Tensor
 
 from hiplora.errors import UserError
+from hiplora.spectral.orthogonal import ieee_products
 from hiplora.spectral.recipes import Basis
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
@@ -69,6 +70,7 @@ def _check_difference(name: str, what: str, difference: float, config: HipConfig
         )
 
 
+@ieee_products()
 def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str, SingularBasis] | None:
     """The bases that ``save_basis`` saved beside the configuration; None if there are none or they do not fit.
 
@@ -91,6 +93,14 @@ def carried_bases(weights: Mapping[str, Tensor], config: HipConfig) -> dict[str,
             return None
         bases[name] = basis
     return bases
+
+
+def match_saved(bases: Mapping[str, SingularBasis], config: HipConfig) -> bool:
+    """Whether the sketches saved beside the configuration are those of these bases; True if none are saved."""
+    saved = saved_tensors(config) or {}
+    pairs = [(saved.get(f"{PREFIX}{name}.lora_sketch"), basis.sketch(config.k)) for name, basis in bases.items()]
+    known = [(kept.float(), own) for kept, own in pairs if kept is not None and kept.shape == own.shape]
+    return all(bool((kept - own).abs().max() <= TOLERANCE) for kept, own in known)
 
 
 def saved_tensors(config: HipConfig) -> dict[str, Tensor] | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hiplora.errors import UserError
+from hiplora.spectral.orthogonal import ieee_products
 from hiplora.tuner.basis import SingularBasis
 from hiplora.tuner.config import HipConfig
 from hiplora.tuner.hooks import VARIANT_KWARG_KEYS, LoraLayer, LoraLinear, LoraVariant
@@ -137,7 +138,7 @@ class HipLinear(LoraLinear):
         """ΔW (m, n) in factors: detached, fp32, scaling folded into B; U and V are views of the basis."""
         with torch.no_grad():
             A, B = (factor.detach().float() for factor in self.factors(adapter_name))
-            residual = LowRank(B * self.scaling[adapter_name], A)
+            residual = LowRank(B * self.scaling[adapter_name], A.clone())  # further training leaves it as it is
             if adapter_name not in self.lora_phi:
                 return residual
             phi = self.principal_gains(adapter_name).detach().float() * self.strength(adapter_name)
@@ -202,6 +203,7 @@ class HipLinear(LoraLinear):
             phi.copy_(-torch.ones_like(phi) if relative else -self.basis(adapter_name).S[: phi.numel()])
 
     @torch.no_grad()
+    @ieee_products()
     def retract(self, adapter_name: str) -> None:
         """B ← B − U (Uᵀ B) and A ← A − (A V) Vᵀ, computed in fp32 and rounded once.
 

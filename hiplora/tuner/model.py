@@ -20,6 +20,7 @@ from hiplora.tuner.identity import (
     check_saved,
     common_key,
     describe,
+    match_saved,
     phi_name,
     reusable,
 )
@@ -71,7 +72,9 @@ class HipLoraModel(LoraModel):
                 layer.retract(adapter)
 
     def updates(self, adapter_name: str = "default") -> dict[str, Update]:
-        """ΔW (m, n) in factors of every adapted matrix, by its name in the backbone: detached, fp32, U, V not copied.
+        """ΔW (m, n) in factors of every adapted matrix, by its name in the backbone: fp32.
+
+        φ, A and B are copies, which further training leaves as they are; U and V are views of the basis.
 
         Raises:
             UserError: the model has no adapter of this name.
@@ -88,6 +91,22 @@ class HipLoraModel(LoraModel):
             for layer in adapted_layers(self.model, adapter).values()
             if adapter in layer.lora_phi
         ]
+
+    def param_groups(self, *, lr: float, **options: Any) -> list[dict[str, Any]]:
+        """An optimizer's parameter groups: every φ (or δ) with ``lr_scale`` times the learning rate of the rest.
+
+        The groups hold all trainable parameters: first those without φ, then the φ of the active adapters, in one group
+        for each ``lr_scale``. ``options``, such as ``weight_decay``, apply to all groups.
+        """
+        channel: dict[float, list[nn.Parameter]] = {}
+        for adapter in self.active_adapters:
+            for layer in adapted_layers(self.model, adapter).values():
+                if adapter in layer.lora_phi and layer.lora_phi[adapter].requires_grad:
+                    channel.setdefault(self._hip_config(adapter).lr_scale, []).append(layer.lora_phi[adapter])
+        apart = {id(phi) for gains in channel.values() for phi in gains}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        scaled = [{"params": gains, "lr": lr * scale, **options} for scale, gains in channel.items()]
+        return [{"params": rest, "lr": lr, **options}, *scaled]
 
     def _hip_config(self, adapter_name: str) -> HipConfig:
         if adapter_name not in self.peft_config:
@@ -122,19 +141,24 @@ class HipLoraModel(LoraModel):
                 layer.initialise(adapter_name)
 
     def _bases(self, targets: Mapping[str, nn.Module], config: HipConfig) -> dict[str, SingularBasis]:
-        """One basis per target: another adapter's, the one saved with this adapter, or one found for the weights."""
+        """One basis per target: the one saved with this adapter, another adapter's, or one found for the weights.
+
+        Another adapter's has to match what is saved of this one: with equal options, directions that a folder carries
+        may differ from those computed here.
+        """
         shared = {name: _existing(module, config) for name, module in targets.items()}
         ready = {name: basis for name, basis in shared.items() if basis is not None}
-        if len(ready) == len(targets) and (common_key(ready) is not None or not ready):
-            return ready
+        complete = len(ready) == len(targets) and (common_key(ready) is not None or not ready)
         merged = next((n for n, m in targets.items() if isinstance(m, HipLinear) and m.merged), None)
+        weights = weights_of(targets)
+        bases = None if merged else carried_bases(weights, config)
+        if bases is None and complete and match_saved(ready, config):
+            return ready
         if merged:
             raise UserError(
                 f"{merged} has an adapter merged into its weight, which has other singular directions than the "
                 "backbone's; call unmerge_adapter() before adding an adapter."
             )
-        weights = weights_of(targets)
-        bases = carried_bases(weights, config)
         if bases is None:
             bases = found_bases(weights, config)
         for name, basis in ready.items():
@@ -223,7 +247,8 @@ class HipLoraModel(LoraModel):
     ) -> None:
         """Add the adapter Σ_t weight_t ΔW_t, exactly: φ adds, residuals concatenate to rank Σ_t r_t.
 
-        ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ.
+        ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ, but then
+        further training may not project the sum's residual (``project_residual``), which would change the sum.
         Raises UserError for PEFT's other types, which work on A and B alone or truncate, and lose φ.
         """
         if combination_type not in ("linear", "cat") or options:

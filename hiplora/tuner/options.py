@@ -36,7 +36,8 @@ def check_options(*, prefix: str = "", **options: Any) -> None:
         if wanted:
             raise UserError(f"{prefix}{name}={value!r} {wanted}.")
     k, k_max = options.get("k"), options.get("k_max")
-    if k is not None and k_max is not None and k > k_max:
+    singular = options.get("basis", "singular") == "singular"  # random directions are drawn, as many as k
+    if singular and k is not None and k_max is not None and k > k_max:
         raise UserError(
             f"{prefix}k={k} exceeds {prefix}k_max={k_max}, the number of directions computed; raise {prefix}k_max."
         )

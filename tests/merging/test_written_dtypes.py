@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections import UserDict
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from hiplora.adapters.reading import read_adapter
+from hiplora.merging.output import write_folded
+from hiplora.updates import Dense
 from tests.merging.folders import edited, load, run
 
 
@@ -77,6 +81,24 @@ def test_a_fold_keeps_the_stored_dtype_or_has_the_one_asked_for(adapters, backbo
     assert index["metadata"]["total_size"] == sum(
         t.nbytes for file in files for t in load_file(tmp_path / "wide" / file).values()
     )
+
+
+def test_a_fold_holds_one_update_at_a_time(adapters, backbone, tmp_path):
+    _, delta = adapters["plain"]
+    living: weakref.WeakSet[Dense] = weakref.WeakSet()
+
+    class Streamed(UserDict[str, Dense]):
+        def __getitem__(self, name: str) -> Dense:
+            assert not living
+            living.add(update := super().__getitem__(name).scaled(1.0))
+            return update
+
+    updates = Streamed({name: Dense(change) for name, change in delta.items()})
+    assert write_folded(updates, backbone, tmp_path / "out") == {"folded": len(delta)}
+    before, after = (load(folder).state_dict() for folder in (backbone, tmp_path / "out"))
+    for name, weight in before.items():
+        change = delta.get(name.removesuffix(".weight"), 0)
+        torch.testing.assert_close(after[name], weight + change, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("fold", [False, True])

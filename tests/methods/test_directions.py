@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from hiplora.errors import UserError
 from hiplora.methods import METHODS, method_class
 from tests.tiny import tiny_llama_folder
-from tests.training.worker import OPTIONS, SETUP, attached, fit
+from tests.training.worker import OPTIONS, SETUP, VARIANTS, attached, fit
 
 NAMES = [name for name in METHODS if method_class(name).uses_svd]
 
@@ -70,3 +70,10 @@ def test_a_cache_with_more_directions_serves(tiny: Path, name: str) -> None:
     wide = replace(SETUP, svd=SETUP.svd.but(k_max=24))
     model = method.attach(AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), setup=wide)
     method.load_state(model, method.state(attached(tiny, method)))
+
+
+def test_random_directions_are_not_limited_by_the_number_of_singular_ones() -> None:
+    assert SETUP.svd is not None
+    VARIANTS["proj_random"].but(k=24).check_svd(SETUP.svd)
+    with pytest.raises(UserError, match=r"method\.k=24 exceeds svd\.k_max=16"):
+        OPTIONS["proj"].but(k=24).check_svd(SETUP.svd)

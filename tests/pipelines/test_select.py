@@ -108,6 +108,17 @@ def test_the_page_names_every_trial_and_its_records(configured: Configured) -> N
     assert (folder / "selection.json").read_bytes() == before
 
 
+def test_a_selection_is_whole_where_its_page_cannot_be_written(tmp_path: Path) -> None:
+    chosen = selection.Selection(
+        backbone="b", identity="i", level_scale=0.5, level_gain=0.9, gate=0.01, objective=(), winners={}, gated={},
+        levels={}, levels_from={}, trials=[], reference=selection.Reference(words=(), levels={}, runs=()),
+    )  # fmt: skip
+    (tmp_path / "selection.md").mkdir()
+    with pytest.raises(UserError, match=r"selection\.md: Is a directory"):
+        selection.write(tmp_path, chosen, "page")
+    assert selection.read(tmp_path) == chosen
+
+
 def test_another_selection_is_replaced_only_where_that_is_asked_for(configured: Configured) -> None:
     config = configured(*GRID)
     found = Answers(world).drive(config)

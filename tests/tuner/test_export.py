@@ -37,6 +37,8 @@ def test_export_gives_the_same_logits(tmp_path, ids, changes, rank):
     assert export_lora(tmp_path / "adapter", tmp_path / "lora", backbone=backbone) == tmp_path / "lora"
     written = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
     assert (written["peft_type"], written["r"], written["lora_alpha"]) == ("LORA", rank, rank)
+    parts = f": {K} singular directions and a residual of rank {rank - K}" if changes.get("principal", True) else ""
+    assert f"| Rank | {rank}{parts} |" in (tmp_path / "lora" / "README.md").read_text()
     stock = PeftModel.from_pretrained(make_llama(), tmp_path / "lora")
     torch.testing.assert_close(logits(stock, ids), logits(model, ids), rtol=1e-5, atol=2e-5)
     assert all(layer.scaling["default"] == 1 for layer in stock.modules() if hasattr(layer, "lora_A"))

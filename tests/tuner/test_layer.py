@@ -103,6 +103,14 @@ def test_without_projection_retraction_leaves_the_factors_alone():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_further_training_leaves_updates_as_they_were():
+    model = trained(make_llama())
+    updates = model.updates()
+    before = {name: update.dense() for name, update in updates.items()}
+    perturb(model, seed=9)
+    assert all(torch.equal(update.dense(), before[name]) for name, update in updates.items())
+
+
 def test_rank_of_the_update_is_k_plus_r():
     for update in trained(make_llama()).updates().values():
         assert isinstance(update, Principal)

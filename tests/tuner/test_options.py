@@ -50,3 +50,4 @@ def test_the_sentence_begins_with_what_the_user_typed(prefix: str, options: dict
 
 def test_what_is_in_range_or_has_none_passes() -> None:
     check_options(alpha=None, dropout=0, stability=0.0, svd_exact_up_to=0, rank_pattern=None, target_modules=["q_proj"])
+    check_options(k=65, k_max=64, basis="random", principal=False)  # k_max counts singular directions

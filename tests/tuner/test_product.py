@@ -62,6 +62,14 @@ def test_bf16_activations_give_fp32_gradients_to_fp32_parameters():
         assert (a - b).norm() < 0.02 * b.norm()
 
 
+def test_bf16_leaves_the_scale_and_the_gains_unrounded():
+    one, x, scale = torch.ones(1, 1), torch.full((1, 1), 5.0, dtype=torch.bfloat16), 2.10527  # 2.109375 in bf16
+    base, directions = torch.zeros_like(x), (one.bfloat16(), one.bfloat16())
+    residual = AdapterProduct.apply(base, x, torch.zeros(1), one, one, directions, scale, None)
+    principal = AdapterProduct.apply(base, x, torch.full((1,), scale), one, 0 * one, directions, 1.0, None)
+    assert residual.item() == principal.item() == 10.5  # from the rounded one it would be 10.5625
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_is_unbiased_independent_and_reproducible(dtype):
     x, p = torch.zeros(401, 1003, dtype=dtype), 0.05

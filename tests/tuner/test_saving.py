@@ -120,6 +120,25 @@ def test_saved_basis_needs_no_svd(tmp_path, ids, monkeypatch):
     assert all(m.basis("default").size == K for m in again.modules() if isinstance(m, HipLinear))
 
 
+def test_adapters_with_and_without_their_own_directions_load_in_either_order(tmp_path, ids):
+    """The directions of one folder have other signs than those computed here, as another machine's may have."""
+    plain, local = save(tmp_path / "local")
+    turned = get_peft_model(make_llama(), config(save_basis=True))
+    for layer in turned.modules():
+        if isinstance(layer, HipLinear):
+            basis = layer.basis("default")
+            basis.U.neg_()
+            basis.V.neg_()
+    perturb(turned, seed=9)
+    turned.save_pretrained(tmp_path / "carrying")
+    expected = {local: logits(plain, ids), tmp_path / "carrying": logits(turned.eval(), ids)}
+    for order in (list(expected), list(expected)[::-1]):
+        model = PeftModel.from_pretrained(make_llama(), order[0])
+        model.load_adapter(order[1], "second")
+        model.set_adapter("second")
+        assert torch.equal(logits(model, ids), expected[order[1]])
+
+
 @pytest.mark.parametrize("save_basis", [False, True])
 def test_another_backbone_is_refused(tmp_path, save_basis):
     _, folder = save(tmp_path, save_basis=save_basis)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from hiplora import HipLoraCallback
 from hiplora.errors import UserError
 from tests.tuner.helpers import K, R, config, folded, layers, logits, make_llama, perturb, trained
 
@@ -68,6 +69,20 @@ def test_several_active_adapters_add_up(ids):
     assert both == pytest.approx(sum(alone), rel=1e-5)
 
 
+def test_the_callback_serves_adapters_without_a_budget_and_frozen_gains(ids):
+    model, _ = two_adapters(ids, stability=0.0)
+    model.base_model.set_adapter(["a", "b"])
+    frozen, *others = model.principal_parameters()
+    frozen.requires_grad_(False)
+    HipLoraCallback().on_step_begin(None, None, None, model=model)
+    found = [phi.grad for phi in others]
+    model.zero_grad()
+    model.stability_penalty().backward()
+    assert [gradient is not None for gradient in found] == [True] * 7 + [False] * 8
+    assert all(torch.equal(gradient, phi.grad) for gradient, phi in zip(found[:7], others, strict=False))
+    assert frozen.grad is None
+
+
 def test_mixed_batches(ids):
     model, outputs = two_adapters(ids)
     backbone = logits(make_llama(), ids)
@@ -97,11 +112,35 @@ def test_weighted_sums_are_exact(ids):
     for kind in ("linear", "cat"):
         model.add_weighted_adapter(["a", "b"], [0.5, -2.0], kind, combination_type=kind)
         parts = [(model.updates("a"), 0.5), (model.updates("b"), -2.0)]
+        model.set_adapter(kind)
+        model.retract()  # as in further training
         for name, update in model.updates(kind).items():
             expected = sum(p[name].scaled(w).dense() for p, w in parts if name in p)
             torch.testing.assert_close(update.dense(), expected, rtol=1e-4, atol=1e-5)
         assert model.peft_config[kind].r == R + 2
         assert set(model.updates(kind)) == set(model.updates("a")) | set(model.updates("b"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "k", "projected"),
+    [
+        ({"principal": False}, {"principal": False, "k": K - 2}, K - 2, True),
+        ({"principal": False}, {"k": K - 2}, K - 2, True),
+        ({"principal": False, "k": K - 2}, {}, K, False),
+        ({"principal": False, "side": "inside"}, {"principal": False, "side": "inside", "k": K - 2}, K, True),
+    ],
+)
+def test_training_a_weighted_sum_further_keeps_it(first, second, k, projected):
+    model = trained(make_llama(), adapter="a", options=config(**first))
+    model.add_adapter("b", config(**second))
+    perturb(model, "b", seed=8)
+    model.add_weighted_adapter(["a", "b"], [0.5, -2.0], "c", combination_type="cat")
+    assert (model.peft_config["c"].k, model.peft_config["c"].project_residual) == (k, projected)
+    model.set_adapter("c")
+    model.retract()
+    for name, update in model.updates("c").items():
+        expected = model.updates("a")[name].scaled(0.5).dense() - 2 * model.updates("b")[name].dense()
+        torch.testing.assert_close(update.dense(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_weighted_sums_of_random_directions(ids):
@@ -118,6 +157,8 @@ def test_weighted_sums_of_random_directions(ids):
         model.add_adapter(name, config(**random | change))
         with pytest.raises(UserError, match="different sides" if name == "outside" else "different singular bases"):
             model.add_weighted_adapter(["a", name], [1.0, 1.0], "d")
+    with pytest.raises(UserError, match="ranks of the adapters add up to 8, more than the k=6 directions"):
+        model.add_weighted_adapter(["a", "b", "a"], [1.0, 1.0, 1.0], "d")
 
 
 def test_weighted_sums_that_would_lose_phi_are_refused(ids):
