@@ -201,8 +201,8 @@ class Train(Stage):
         return native(job.artefacts[self.parent.id], job.needs[self.parent.id], OPTIMIZER)
 
     def _checkpoints(self, job: Job) -> Path:
-        """Folder of the checkpoints; one for each result of the parent, so that no run resumes from another parent."""
-        return job.checkpoints if self.parent is None else job.checkpoints / job.needs[self.parent.id].digest
+        """Folder of the checkpoints, so that no run resumes those of another parent or of other code."""
+        return job.checkpoints / job.made_by
 
     def clean(self, job: Job) -> None:
         shutil.rmtree(job.checkpoints, ignore_errors=True)
