@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import os
 import platform
 import re
@@ -53,7 +54,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "cores": os.cpu_count(),
         "versions": {name: _version(name) for name in PACKAGES},
-        **_git(),
+        **commit(),
     }
 
 
@@ -65,13 +66,27 @@ def _version(package: str) -> str | None:
 
 
 @lru_cache
-def _git() -> dict[str, Any]:
-    """Commit and dirty flag of the source tree, untracked files included; both None outside a git checkout."""
+def code() -> str:
+    """Digest (12 hex digits) of the package's files when first asked for, with or without git."""
+    root = Path(__file__).resolve().parent
+    files = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()[:12]
+
+
+@lru_cache
+def commit() -> dict[str, Any]:
+    """Commit and dirty flag of the source tree when first asked for, untracked files included.
+
+    Both are None outside a git checkout, or if git does not answer.
+    """
 
     def git(*arguments: str) -> str:
         root = Path(__file__).resolve().parent
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=60
         ).stdout.strip()
 
     try:

@@ -10,6 +10,7 @@ import torch
 
 from hiplora import environment
 from hiplora.evaluation.decode import _cache_bytes
+from hiplora.training import memory
 
 
 @pytest.mark.parametrize("initialized", [True, False])
@@ -31,3 +32,13 @@ def test_blocks_that_torch_holds_unused_count_as_room(monkeypatch: pytest.Monkey
     parameter = SimpleNamespace(device=torch.device("cuda", 0))
     model: object = SimpleNamespace(parameters=lambda: iter([parameter]))
     assert _cache_bytes(model) == (100 + 400) // 2
+
+
+@pytest.mark.skipif(not memory.RESET.exists(), reason="the peak is reset on Linux alone")
+def test_a_peak_is_not_that_of_what_was_freed_before() -> None:
+    chunks = [b"x" * 100_000 for _ in range(3000)]
+    held = memory._resident_peak()
+    chunks = chunks[-1:]  # at the top of the heap, so that free() alone gives nothing below it back
+    with memory.peak_memory(torch.device("cpu")) as peak:
+        assert peak() < held - 200_000_000
+    assert chunks

@@ -68,6 +68,24 @@ def test_without_bf16_products_the_same_weights_compute_in_fp32(folder: Path, mo
     assert wide.identity == native.identity
 
 
+@pytest.mark.parametrize("products", [True, False])
+def test_a_bf16_backbone_computes_as_transformers_loads_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, products: bool
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(models.options, "_cpu_multiplies_bfloat16", lambda: products)
+    ours = models.load(config(folder, dtype="bfloat16")).model
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).model.rotary_emb.inv_freq
+    assert torch.equal(ours.model.rotary_emb.inv_freq, exact), "RoPE frequencies stay in fp32"
+    if not products:
+        stock.to(torch.float32)
+    ids = torch.arange(100)[None]
+    with torch.no_grad():
+        assert torch.equal(ours(ids).logits, stock(ids).logits)
+
+
 def test_last_backbone_is_kept_until_another_is_wanted(folder: Path) -> None:
     first = models.load(config(folder))
     assert models.load(config(folder, name="renamed")) is first

@@ -49,7 +49,17 @@ class Answers:
         return positions(self.model)
 
     def score(self, asked: Sequence[Encoded]) -> list[Scored]:
-        """Log-likelihood of every answer after its prompt; a prompt too long for the model loses its beginning."""
+        """Log-likelihood of every answer after its prompt; a prompt too long for the model loses its beginning.
+
+        Raises:
+            UserError: an answer is longer than the model's positions.
+        """
+        longest = max((len(each.answer) for each in asked), default=0)
+        if self.positions is not None and longest > self.positions:
+            raise UserError(
+                f"An answer to score has {longest} tokens and the model reads {self.positions}; shorten it in the "
+                "data, or leave its benchmark or task (evaluation.tasks) out."
+            )
         fitted = [Encoded(self._end(each.prompt, len(each.answer) - 1), each.answer) for each in asked]
         keys, known = [key("score", each.prompt, each.answer) for each in fitted], self._known()
         missing = known.missing(keys)

@@ -73,7 +73,9 @@ def generate(
     while waiting:
         waiting.sort(key=lambda branch: _length(asked, branch), reverse=True)
         longest = _length(asked, waiting[0]) + decoding.max_new_tokens
-        slots = sum(len(branch.copies) for branch in waiting) if capacity is None else max(1, capacity // longest)
+        slots = sum(len(branch.copies) for branch in waiting)
+        if capacity is not None:
+            slots = min(slots, max(1, capacity // longest))
         count = _admitted(waiting, slots)
         batch = _Batch(
             model,

@@ -136,6 +136,14 @@ def described(name: str, folder: Path) -> dict[str, str]:
     return found or own_mark(name)
 
 
+def replaced_members(name: str, folder: Path) -> dict[str, str]:
+    """The identity of definitions below a folder that replace members of one of lm-eval's own groups or tags."""
+    inner = all_definitions(name, [folder, built_in()])
+    return {
+        key: value for each in inner for own in definitions(each.name, folder) for key, value in own.reads().items()
+    }
+
+
 def all_definitions(name: str, folders: Sequence[Path]) -> list[Definition]:
     """The definitions of a name, in the first folder that has it, with those of the members of groups."""
     found = next((each for folder in folders if (each := definitions(name, folder))), [])

@@ -9,7 +9,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from hiplora.errors import UserError
-from hiplora.evaluation.lm import Answer, InMemoryLM
+from hiplora.evaluation.lm import InMemoryLM
 from hiplora.evaluation.sampling import Decoding
 
 if TYPE_CHECKING:
@@ -60,20 +60,6 @@ class HarnessLM(InMemoryLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         return TemplateLM._encode_pair(self, context, continuation)
-
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[Any, list[int], list[int]]],
-        disable_tqdm: bool = False,
-        override_bs: int | None = None,
-    ) -> list[Answer]:
-        longest = max((len(continuation) for _, _, continuation in requests), default=0)
-        if longest > self.max_length:
-            raise UserError(
-                f"evaluation.tasks: an answer has {longest} tokens and the model reads {self.max_length}; leave the "
-                "task out, or shorten its answers."
-            )
-        return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)

@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from hiplora.config import As, Options, Place
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
-from hiplora.evaluation.definitions import Definition, all_definitions, built_in, described, names, own_mark
+from hiplora.evaluation.definitions import (
+    Definition,
+    all_definitions,
+    built_in,
+    described,
+    names,
+    own_mark,
+    replaced_members,
+)
 from hiplora.tasks import ORDER
 
 FIELDS = ("tasks", "include_path", "retain")  # fields of the section evaluation that belong to LmTasks
@@ -91,7 +99,10 @@ class LmTasks(Options):
         """The identity of the tasks: name → digest of a definition or of data, or the version of lm-eval."""
         found: dict[str, str] = {}
         for name in self.tasks:
-            found |= own_mark(name) if self.folder is None else described(name, self.folder)
+            if self.folder is None:
+                found |= own_mark(name)
+            else:
+                found |= described(name, self.folder) | replaced_members(name, self.folder)
         return dict(sorted(found.items()))
 
     def defined(self) -> dict[str, list[Definition]]:

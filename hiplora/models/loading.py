@@ -73,13 +73,23 @@ def _load(model: Model, what: str) -> Backbone:
         )
     except Exception as error:  # the libraries behind it raise their own exceptions for a damaged file
         raise UserError(_not_loadable(model, where, error)) from error
-    loaded.to(getattr(torch, arithmetic(model)))  # after loading has rounded the weights to model.dtype
+    _cast(loaded, getattr(torch, model.dtype), getattr(torch, arithmetic(model)))
     device = device_of(model)
     tokens.complete(loaded, tokenizer)
     if model.chat_template:
         tokens.speak_in_turns(loaded, tokenizer)
     torch.nn.Module.to(loaded, device)  # transformers' wrapper of ``to`` has no usable signature
     return Backbone(loaded.eval(), tokenizer, what, device)
+
+
+def _cast(loaded: PreTrainedModel, rounded: torch.dtype, computed: torch.dtype) -> None:
+    """Cast the weights that loading has rounded. What transformers keeps in fp32, such as RoPE frequencies, stays.
+
+    A frequency in bfloat16 is off by up to 0.4 %, which at position 1000 is a phase error of a radian.
+    """
+    for tensor in (*loaded.parameters(), *loaded.buffers()):
+        if tensor.dtype == rounded != computed:
+            tensor.data = tensor.data.to(computed)
 
 
 def _attention(where: str, options: dict[str, Any]) -> str:

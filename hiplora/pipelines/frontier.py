@@ -5,7 +5,9 @@ If selection has fixed a level for the task, the adapter is then scored in full 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -15,12 +17,13 @@ from hiplora.config import Positive, Scale
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, put_on, training
 from hiplora.pipelines.equal import Curve, curve
-from hiplora.stages.frontier import Frontier
+from hiplora.stages.frontier import LEARNING, Frontier
 from hiplora.stages.make import Wanted
-from hiplora.stages.record import Record
+from hiplora.stages.record import Record, Records
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Backbone
 from hiplora.stages.train import Train
+from hiplora.tasks.source import Source
 
 
 class Frontiers(Pipeline):
@@ -90,9 +93,55 @@ def selected(config: Config) -> selection.Selection | None:
 
 
 def level_of(config: Config) -> float | None:
-    """The NLL at which adapters of the configuration's task are compared; None if selection has fixed none."""
+    """The NLL at which adapters of the configuration's task are compared.
+
+    None if selection has fixed none, or measured it otherwise than the configuration measures its adapters.
+    """
     chosen = selected(config)
-    return None if chosen is None else chosen.levels.get(config.task.name)
+    if chosen is None or _measured_otherwise(config, chosen):
+        return None
+    return chosen.levels.get(config.task.name)
+
+
+def _measured_otherwise(config: Config, chosen: selection.Selection) -> str | None:
+    """Why the level of the configuration's task cannot be compared with its adapters' own NLL, in words; else None."""
+    task, folder = config.task.name, config.places.tracked / Frontier.kind
+    now: dict[str, Any] = {}
+    for id in chosen.levels_from.get(task, ()):
+        asked = _listed(folder.parent, folder.stat().st_mtime_ns).asked(id) if folder.is_dir() else None
+        if asked is None:
+            return f"the record {id}, from which it follows, is not in {folder}"
+        now = now or _own_measure(config)
+        then = _measure(asked, task, now["the validation data"])
+        if differ := [name for name in now if now[name] != then[name]]:
+            return f"it was measured with another setting of {', '.join(differ)}"
+    return None
+
+
+def _own_measure(config: Config) -> dict[str, Any]:
+    """What the own NLL of the configuration's adapters depends on besides the adapter."""
+    assert isinstance(config.pipeline, Frontiers)
+    asked = config.pipeline.frontier(config, Backbone(model=config.model)).described()
+    return _measure(asked, config.task.name, config.task.asked_reads(Source(config.data), LEARNING))
+
+
+def _measure(asked: Mapping[str, Any], task: str, files: Iterable[str]) -> dict[str, Any]:
+    """What the NLL of a task on validation depends on, by options, from what a frontier was asked."""
+    evaluation = {name: value for name, value in asked["evaluation"].items() if name not in ("splits", "text_tokens")}
+    return {
+        "model.dtype or model.chat_template": asked["of"]["model"],
+        "evaluation.scoring, task.template or task.target": next(
+            (each for each in asked["benchmarks"] if each["name"] == task), None
+        ),
+        "pipeline.own_items or evaluation.limit": [asked["own_items"], evaluation],
+        "the validation data": {name: asked["reads"].get(name) for name in files},
+    }
+
+
+@lru_cache(maxsize=4)
+def _listed(folder: Path, changed: int) -> Records:
+    """The records below a folder; cached, because a plan asks for every run. ``changed`` is the folder's time."""
+    return Records(folder)
 
 
 def no_level(config: Config) -> str:
@@ -104,6 +153,8 @@ def no_level(config: Config) -> str:
             f"{task} has no level: {file} is of another backbone, {there.backbone}; choose another results_dir and run "
             "pipeline=select there."
         )
+    if chosen is not None and (why := _measured_otherwise(config, chosen)):
+        return f"{task} has no level here: {file} has one, but {why}. Change that, or choose another results_dir."
     if chosen is not None and task in chosen.left_out:
         return f"{task} has no level in {file}: {chosen.left_out[task]}."
     return f"No level of {task} is fixed in {file}; pipeline=select fixes it."

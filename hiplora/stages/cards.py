@@ -64,11 +64,18 @@ def _settings(made: Trained, result: Adapter) -> dict[str, Any]:
         "Backbone": f"{model.name} (`{found}`), {model.dtype}",
         "Method": _options(made.method.fields()),
         "Training": _options(made.training.fields()),
-        "Examples": f"{result.examples:,}, {result.epochs:.2f} epochs, {result.tokens:,} tokens",
+        "Examples": f"{result.examples:,}, {result.epochs:.2f} epochs, {result.tokens:,} tokens{_too_long(result)}",
         "Final loss": f"{result.final_loss:.4f} nats per label token, mean of the last tenth of the steps",
         "Parameters": f"{result.trainable_parameters:,} trained, {result.deployed_parameters:,} stored",
         "Record": f"`{made.record}`",
     }
+
+
+def _too_long(result: Adapter) -> str:
+    """The numbers of examples that did not fit a row, in words; empty if all did, or if the record does not say."""
+    if not result.cut and not result.dropped:
+        return ""
+    return f"; {result.cut:,} cut before the end of the answer and {result.dropped:,} left out, too long for a row"
 
 
 def _options(fields: dict[str, Any]) -> str:

@@ -54,9 +54,19 @@ class Efficiency(Stage):
     def reads(self) -> dict[str, str]:
         return {"backbone": models.identity(self.model), **self.task.training_reads(Source(self.data))}
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | self._recomputed()
+
+    def described(self) -> dict[str, Any]:
+        return super().described() | self._recomputed()
+
+    def _recomputed(self) -> dict[str, Any]:
+        """Gradient checkpointing, if it is on: it changes no adapter, but the memory and the time measured here."""
+        return {"gradient_checkpointing": True} if self.training.gradient_checkpointing else {}
+
     def where(self) -> str:
-        """Device, arithmetic, and the machine with its threads: on another machine all numbers would differ."""
-        return f"{self.model.where()}-{machine()}"
+        """Device, arithmetic, and the machine with threads and GPU: on another machine all numbers would differ."""
+        return f"{self.model.where()}-{machine(gpu=models.device_type(self.model) == 'cuda')}"
 
     def name(self) -> str:
         return f"{'+'.join(self.methods)}-{self.task.name}"
@@ -142,8 +152,11 @@ def svd_cost(model: nn.Module, names: Iterable[str], svd: Svd) -> tuple[float, i
         return round(time.perf_counter() - started, 3), found.path.stat().st_size
 
 
-def machine() -> str:
-    """Processor, number of cores and torch's threads, such as ``amd-epyc-x2-t1``, for a file name. Loads torch."""
+def machine(*, gpu: bool) -> str:
+    """Processor, number of cores and torch's threads, such as ``amd-epyc-x2-t1``, for a file name. Loads torch.
+
+    With ``gpu`` the name of torch's current GPU follows.
+    """
     import torch
 
     try:
@@ -151,5 +164,10 @@ def machine() -> str:
     except OSError:
         lines = []
     named = next((line.split(":", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
-    words = re.sub(r"[^a-z0-9]+", "-", (named or platform.machine()).lower()).strip("-")
-    return f"{words}-x{os.cpu_count()}-t{torch.get_num_threads()}"
+    found = f"{_words(named or platform.machine())}-x{os.cpu_count()}-t{torch.get_num_threads()}"
+    return f"{found}-{_words(torch.cuda.get_device_name())}" if gpu else found
+
+
+def _words(name: str) -> str:
+    """A name in lower case, with hyphens for all but letters and digits."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,7 +1,7 @@
 """Kind ``frontier``: what an adapter has learned against what it has forgotten, at several sizes of its update.
 
-The scores are cheap because nothing is generated: they are log-likelihoods of the gold answers to the first items of
-every benchmark, and of general text. They are measured with the trained update scaled, c ΔW, and with the update at
+The scores are cheap because nothing is generated: they are log-likelihoods of the gold answers to some items of every
+benchmark, and of general text. They are measured with the trained update scaled, c ΔW, and with the update at
 several steps of the training.
 """
 
@@ -177,7 +177,7 @@ class Frontier(Stage):
         items: int,
         likelihood_only: bool,
     ) -> dict[str, Metrics]:
-        """Benchmark → metrics on its first ``items`` items, with the number of items as ``n``."""
+        """Benchmark → metrics on ``items`` of its items, with the number of items as ``n``."""
         from hiplora.evaluation.engine import evaluate
 
         limit = min(items, self.evaluation.limit or items)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from hiplora import selection
 from hiplora.config import digest
 from hiplora.disk import Busy, check_writable, lock
-from hiplora.environment import environment, return_memory
+from hiplora.environment import code, commit, environment, return_memory
 from hiplora.parts import Parts
 from hiplora.stages.base import Job, Stage
 from hiplora.stages.record import Record, result_digest
@@ -53,6 +53,10 @@ class Engine:
     _total: int = 0
     _open: str = ""  # "+" after the total if more stages may follow, as results decide
     _others: int = 0  # stages that were missing when asked for, and that another process has made since
+
+    def __post_init__(self) -> None:
+        commit()  # before any stage is made, because files and commit may change while it is
+        self._code = code()
 
     def run(self, asked: Iterable[Wanted | Sequence[Wanted]]) -> list[Outcome]:
         """The outcomes of the stages that a pipeline asks for, made where missing.
@@ -176,12 +180,13 @@ class Engine:
         places, where = self.store.places, stage.where()
         records = {need.id: self.store.current((need.id, need.where())) for need in stage.needs()}
         needs = {id: record for id, record in records.items() if record is not None}
-        needs_digest = digest({id: record.digest for id, record in needs.items()})
+        made_by = digest([self._code, {id: record.digest for id, record in needs.items()}])
         return Job(
             needs=needs,
-            parts=Parts(places.parts(stage.id, where, needs_digest)),
+            parts=Parts(places.parts(stage.id, where, made_by)),
             folder=places.artefact(stage.id, where),
             checkpoints=places.checkpoints(stage.id, where),
+            made_by=made_by,
             artefacts={id: places.artefact(id, record.where) for id, record in needs.items()},
             tracker=self._tracker(stage),
         )

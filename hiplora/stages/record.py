@@ -61,8 +61,11 @@ class Record(BaseModel, Generic[R]):
 
 def result_digest(result: Result, samples: Sequence[Sample]) -> str:
     """Digest of the reproducible part of a result and of its predictions: equal for two runs with equal results."""
-    lines = hashlib.sha256(_lines(samples)).hexdigest() if samples else None
-    return digest([result.reproducible(), lines])
+    return _digest(result, _lines(samples))
+
+
+def _digest(result: Result, lines: bytes) -> str:
+    return digest([result.reproducible(), hashlib.sha256(lines).hexdigest() if lines else None])
 
 
 def write(folder: Path, record: Record, samples: Sequence[Sample]) -> Record:
@@ -100,13 +103,17 @@ def samples(folder: Path, record: Record) -> list[Sample]:
     """The per-sample predictions behind a record's numbers; empty if the record has none.
 
     Raises:
-        UserError: the file that the record names is missing or damaged.
+        UserError: the file that the record names is missing, damaged or of another result. The latter remains of a run
+            that was killed while it replaced a record: the predictions are written first.
     """
     if record.samples is None:
         return []
     path = folder / record.samples
     try:
-        return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        lines = gzip.decompress(path.read_bytes())
+        if _digest(record.result, lines) != record.digest:
+            raise ValueError("the record's digest does not cover these predictions")
+        return [json.loads(line) for line in lines.splitlines()]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); it holds the predictions of {record.kind} {record.id}. Restore it from "
@@ -150,6 +157,11 @@ class Records:
                 self._read[path] = None
                 self.broken.append(str(error))
         return self._read[path] if path is not None else None
+
+    def asked(self, id: str) -> dict[str, Any] | None:
+        """What the record with an id was asked, which is the same for every ``where``; None without such a record."""
+        found = (self.get(key) for key in list(self._paths) if key[0] == id)
+        return next((record.asked for record in found if record is not None), None)
 
     def names(self) -> dict[Key, tuple[str, str]]:
         """Kind and name of every record by key, from the paths alone; no file is read."""

@@ -42,12 +42,14 @@ class Adapter(Result):
     """A trained adapter (kind ``train``). Counts cover the whole training, also if it was resumed.
 
     ``tensors`` is the SHA-256 of the native state. ``tokens`` counts prompt and answer tokens without padding,
-    ``label_tokens`` those with a loss. ``final_loss`` is the mean over the last tenth of the steps, in nats per label
-    token; ``seconds`` is the time spent in steps. ``share_prefixes`` tells whether a prefix that several prompts share
-    was computed once, with one dropout mask for all of them. ``measures`` holds the size of the update and its shares
-    in the leading singular subspaces (:mod:`hiplora.stages.energy`), ``gains`` the gains of the principal channel, bins
-    in ascending order of σ; empty without a channel. ``targets`` are the module-name suffixes that ``auto`` or
-    ``all-linear`` resolved to; empty if the suffixes were given.
+    ``label_tokens`` those with a loss. Of the ``examples`` trained on, ``cut`` were too long for a row and lost the end
+    of their answer; ``dropped`` more were left out. Old records have neither, and ``examples`` includes those left out.
+    ``final_loss`` is the mean over the last tenth of the steps, in nats per label token; ``seconds`` is the time spent
+    in steps. ``share_prefixes`` tells whether a prefix that several prompts share was computed once, with one dropout
+    mask for all of them. ``measures`` holds the size of the update and its shares in the leading singular subspaces
+    (:mod:`hiplora.stages.energy`), ``gains`` the gains of the principal channel, bins in ascending order of σ; empty
+    without a channel. ``targets`` are the module-name suffixes that ``auto`` or ``all-linear`` resolved to; empty if
+    the suffixes were given.
     """
 
     tensors: str
@@ -55,6 +57,8 @@ class Adapter(Result):
     tokens: int
     label_tokens: int
     examples: int
+    cut: int | None = None
+    dropped: int | None = None
     epochs: float
     final_loss: float
     seconds: float

@@ -51,9 +51,9 @@ class Places:
         """Folder of the resumable checkpoints of one stage; removed when its record is written."""
         return self.outputs / "checkpoints" / f"{id}.{where}"
 
-    def parts(self, id: str, where: str, needs_digest: str) -> Path:
-        """File of a stage's finished parts; ``needs_digest`` is that of its needs, so that no part is mixed up."""
-        return self.outputs / "parts" / f"{id}.{where}.{needs_digest}.jsonl"
+    def parts(self, id: str, where: str, made_by: str) -> Path:
+        """File of a stage's finished parts; ``made_by`` is the digest of code and needs that made them."""
+        return self.outputs / "parts" / f"{id}.{where}.{made_by}.jsonl"
 
     def lock(self, id: str, where: str) -> Path:
         """Lock file that lets only one process at a time make a record."""
@@ -136,6 +136,7 @@ class Store:
         A tracked record is replaced only with ``force``, or if it is stale. Otherwise the new record is local; if it
         equals the tracked one, nothing is written.
         """
+        self.refresh()  # a process with the same results and other outputs may have recorded the stage meanwhile
         key = (record.id, record.where)
         tracked, local = self.tracked.get(key), self.local.get(key) if self.local is not None else None
         if tracked is None or force or self.status_of_tracked(tracked) is Status.STALE:

@@ -123,19 +123,21 @@ class Train(Stage):
         self.method.check(target_shapes(backbone.model, targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
         set_seed(self.seed)  # for the adapter's initialisation; the trainer seeds data order and dropout itself
-        with peak_memory(backbone.device) as peak, put_on(self.method, lambda: self._start(backbone, job)) as model:
+        with put_on(self.method, lambda: self._start(backbone, job)) as model:
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            trained = train(
-                model,
-                backbone.tokenizer,
-                encoded,
-                method=self.method,
-                training=self.training,
-                seed=self.seed,
-                checkpoint_dir=self._checkpoints(job),
-                tracker=job.tracker,
-                moments=self._moments(job),
-            )
+            with peak_memory(backbone.device) as peak:  # not of an SVD that the method's start may have computed
+                trained = train(
+                    model,
+                    backbone.tokenizer,
+                    encoded,
+                    method=self.method,
+                    training=self.training,
+                    seed=self.seed,
+                    checkpoint_dir=self._checkpoints(job),
+                    tracker=job.tracker,
+                    moments=self._moments(job),
+                )
+                memory = peak()
             tensors = tensors_digest(trained.native)
             save(
                 self.method,
@@ -150,11 +152,10 @@ class Train(Stage):
         result = Adapter(
             **_figures(trained),
             tensors=tensors,
-            examples=len(encoded),
             trainable_parameters=trainable,
             deployed_parameters=deployed,
             adapter_bytes=sum(path.stat().st_size for path in job.folder.glob("*.safetensors")),
-            peak_memory_bytes=peak(),
+            peak_memory_bytes=memory,
             measures=self._measures(backbone, updates),
             gains=energy.gains(backbone.model, updates),
             targets=list(targets) if targets != self.targets else [],
@@ -201,8 +202,8 @@ class Train(Stage):
         return native(job.artefacts[self.parent.id], job.needs[self.parent.id], OPTIMIZER)
 
     def _checkpoints(self, job: Job) -> Path:
-        """Folder of the checkpoints; one for each result of the parent, so that no run resumes from another parent."""
-        return job.checkpoints if self.parent is None else job.checkpoints / job.needs[self.parent.id].digest
+        """Folder of the checkpoints, so that no run resumes those of another parent or of other code."""
+        return job.checkpoints / job.made_by
 
     def clean(self, job: Job) -> None:
         shutil.rmtree(job.checkpoints, ignore_errors=True)

@@ -6,6 +6,7 @@ come from the same ``prompt`` and ``answer``.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,11 +162,6 @@ class Task(Corpus):
         """
         return self.form != "plain"
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Data sets that evaluations read, for the fingerprint."""
-        return (self.benchmark,)
-
     def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
         """(Data set, split) pairs that an evaluation on ``split`` reads."""
         return ((self.benchmark, split),)
@@ -226,8 +222,17 @@ class Task(Corpus):
         return source.load(self.benchmark, split).to_list()
 
     def limited(self, source: Source, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The items that a run scores: the first ``evaluation.limit`` of a split. Raises UserError if there is none."""
-        items = self.test_items(source, evaluation.splits)[: evaluation.limit]
+        """The items of a split that a run scores: ``evaluation.limit`` of them, the first or drawn ones.
+
+        Of two limits, the smaller one's items are among the larger one's.
+
+        Raises:
+            UserError: there is none.
+        """
+        items = self.test_items(source, evaluation.splits)
+        if evaluation.take == "drawn" and evaluation.limit is not None:
+            items = sorted(items, key=lambda item: hashlib.sha256(str(item["id"]).encode()).digest())
+        items = items[: evaluation.limit]
         if not items:
             raise UserError(
                 f"{self.name} has no item to score in evaluation.splits={evaluation.splits} of its data; put some "

@@ -92,10 +92,6 @@ class Code(Task):
             return False
         return split != "validation" or "test" in source.load(self.training, split).column_names
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        return (self.benchmark, self.training)
-
     def reads(self, split: str = "test") -> tuple[tuple[str, str], ...]:
         """HumanEval, or for ``validation`` the held-out part of CodeAlpaca."""
         return ((self.training if split == "validation" else self.benchmark, split),)

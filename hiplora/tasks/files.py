@@ -130,18 +130,3 @@ def tree_sha256(folder: Path) -> str:
     """SHA-256 (hex) over the relative paths and contents of the files below a folder."""
     lines = "".join(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in tree(folder))
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def digest(parts: Sequence[str | Path]) -> str:
-    """SHA-256 over strings, or over the names and contents of files, in the given order."""
-    total = hashlib.sha256()
-    for part in parts:
-        name, content = (part.name, _content(part)) if isinstance(part, Path) else (part, b"")
-        total.update(f"{name}\0{len(content)}\0".encode())
-        total.update(content)
-    return total.hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    with _reading(path):
-        return path.read_bytes()

@@ -18,7 +18,7 @@ from hiplora.config import Options, Place
 from hiplora.disk import default_cache_dir, typed_path
 from hiplora.errors import UserError
 from hiplora.hub import commit
-from hiplora.tasks.files import digest, sha256, tree, tree_sha256
+from hiplora.tasks.files import sha256, tree_sha256
 from hiplora.tasks.loading import answered, file_split, hub_split
 from hiplora.tasks.origins import ORIGINS, TEXTS, Origin, Part, held_out
 
@@ -92,10 +92,10 @@ class Source:
         self._mini: Path | None = None
 
     def load(self, dataset: str, split: str) -> Dataset:
-        """One split in the Hub's schema, with an ``id`` column (``<split>/<row>``) in front.
+        """One split in the Hub's schema, with ``id`` (``<split>/<row>``) as its last column.
 
         If a data set has no validation split, ``validation`` is a hashed 5 % of its training split, and ``train`` is
-        the rest; MMLU's is ``dev``.
+        the rest; for MMLU it is ``dev``.
 
         Raises:
             UserError: a folder, file or column is missing, or a line is broken.
@@ -157,23 +157,11 @@ class Source:
         """Names of the general texts: ``text``, which every origin has, and ``text_sampled`` if the origin has it."""
         return [name for name in TEXTS if name == TEXTS[0] or self.has(name, split)]
 
-    def fingerprint(self, *datasets: str) -> str:
-        """One SHA-256 over the data sets: over their files, or on the Hub over ``repository@commit``."""
-        return digest([self._identity(dataset) for dataset in sorted(datasets)])
-
     def origin_of(self, dataset: str) -> str:
         """Where a data set is read from, for people: a folder or ``repository@commit``."""
         if self._folder_root(dataset) is not None:
             return str(self._folder(dataset))
         return "@".join([self._repository(self._origin(dataset)), *self._revision(dataset).values()])
-
-    def _identity(self, dataset: str) -> str:
-        if self._folder_root(dataset) is not None:
-            return digest(sorted(self._folder(dataset).glob("*.jsonl")))
-        origin = self._origin(dataset)
-        if self.data.root is None:
-            return f"{origin.hub_id}/{origin.subset}@{self._revision(dataset)['revision']}"
-        return digest(tree(Path(self._repository(origin))))
 
     def _look_up(self, dataset: str, split: str) -> tuple[str, str]:
         origin = self._origin(dataset)
@@ -208,8 +196,7 @@ class Source:
     def _folder_root(self, dataset: str) -> Path | None:
         """Folder that holds the data set's folder; None on the Hub.
 
-        For a local folder without ``text/``, general text comes from the mini data (CPython's documentation), and the
-        fingerprint is that file's.
+        For a local folder without ``text/``, general text comes from the mini data (CPython's documentation).
         """
         if self.data.name == "hub":
             return None

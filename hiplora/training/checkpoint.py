@@ -29,25 +29,25 @@ KEEP = 2
 TENSORS, PROGRESS, PREFIX, TEMPORARY = "state.pt", "progress.json", "step-", ".writing"
 
 
-def random_states() -> dict[str, Any]:
-    """The states of the random generators of Python, NumPy, torch and every CUDA device."""
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of the random generators of Python, NumPy, torch and, on a GPU, of the training's device."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_random_states(states: dict[str, Any]) -> None:
-    """Restore the states that :func:`random_states` returned."""
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Restore the states that :func:`random_states` returned; ``device`` may have another number than then."""
     random.setstate(states["python"])
     kind, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def save(folder: Path, *, tensors: dict[str, Any], progress: dict[str, Any]) -> None:

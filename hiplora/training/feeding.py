@@ -13,7 +13,7 @@ import torch
 from hiplora.errors import UserError
 from hiplora.packing.batches import micro_batch
 from hiplora.packing.sequences import Encoded
-from hiplora.training.stream import epoch_rows, fit, micro_batches, row_stream
+from hiplora.training.stream import Fitted, epoch_rows, fit, micro_batches, row_stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) -> list[Encoded]:
-    """The examples, cut or dropped to fit a row and the model's ``most`` tokens; the numbers of both are logged.
+def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) -> Fitted:
+    """The examples, cut or dropped to fit a row and the model's ``most`` tokens; the numbers of both are logged too.
 
     Raises:
         UserError: no example fits.
@@ -43,7 +43,7 @@ def fitting(encoded: Sequence[Encoded], training: Training, most: int | None) ->
             f"none of the {len(encoded)} training examples fits {name}={longest}: give longer rows, or a backbone with "
             "more positions"
         )
-    return fitted.examples
+    return fitted
 
 
 def announce(examples: Sequence[Encoded], training: Training, *, seed: int, resumed_from: int | None) -> None:

@@ -85,6 +85,11 @@ class AdapterTrainer(Trainer):
         self._losses: list[torch.Tensor] = []
         self._extras: list[torch.Tensor] = []
 
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return next(self.adapted.parameters()).device
+
     def get_train_dataloader(self) -> DataLoader:
         """A loader of the stream, with its own generator so that it does not advance the global one."""
         return DataLoader(self.batches, batch_size=None, generator=torch.Generator())
@@ -197,7 +202,7 @@ class Session(TrainerCallback):
         if self.tensors is None:
             set_seed(args.seed)
         else:
-            checkpoint.set_random_states(self.tensors["random"])
+            checkpoint.set_random_states(self.tensors["random"], self.trainer.device)
         self._mark = time.perf_counter()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -237,7 +242,7 @@ class Session(TrainerCallback):
             "optimizer": self.trainer.adamw.state_dict(),
             "scheduler": self.trainer.schedule.state_dict(),
             "method": self.trainer.method.state(model),
-            "random": checkpoint.random_states(),
+            "random": checkpoint.random_states(self.trainer.device),
             "snapshots": self.snapshots,
         }
 

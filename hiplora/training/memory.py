@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from hiplora.environment import return_memory
+
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -17,12 +19,14 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Yields a function that returns the peak in bytes since the block began: torch's memory on a GPU, else RSS.
 
-    If the process's peak RSS cannot be reset (not Linux), it is that since the process started.
+    On a CPU, freed memory is returned to the system first, because the RSS would still hold it. If the process's peak
+    RSS cannot be reset (not Linux), it is that since the process started.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
         return
+    return_memory()
     with suppress(OSError):
         RESET.write_text("5")  # resets the peak RSS on Linux
     yield _resident_peak

@@ -45,6 +45,8 @@ class TrainResult:
     """The figures and final state of a training; counts cover the whole training, including resumed parts.
 
     - tokens: prompt and answer tokens without padding; label_tokens: those with a loss.
+    - examples: those that fit a row; ``cut`` of them lost the end of their answer for it, ``dropped`` more were left
+      out.
     - final_loss: mean over the last tenth of the steps, in nats per label token.
     - seconds: time in steps; elapsed: the same after each step.
     - share_prefixes: whether common prefixes of prompts were computed once. A micro-batch then drew one dropout mask
@@ -58,6 +60,9 @@ class TrainResult:
     steps: int
     tokens: int
     label_tokens: int
+    examples: int
+    cut: int
+    dropped: int
     epochs: float
     final_loss: float
     curve: list[dict[str, float]]
@@ -98,7 +103,8 @@ def train(
         UserError: no example fits a row, the model's head is not supported, ``checkpoint_dir`` belongs to another
             training, or the disk is full.
     """
-    examples = feeding.fitting(encoded, training, positions(peft_model))
+    fitted = feeding.fitting(encoded, training, positions(peft_model))
+    examples = fitted.examples
     check_head(peft_model)
     fingerprint = _fingerprint(peft_model, examples, method=method, training=training, seed=seed)
     found = checkpoint.newest(checkpoint_dir, fingerprint=fingerprint)
@@ -151,6 +157,9 @@ def train(
     method.finish(peft_model)
     return TrainResult(
         **_figures(progress, examples, training),
+        examples=len(examples),
+        cut=fitted.truncated,
+        dropped=fitted.dropped,
         share_prefixes=compact and not apart and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
@@ -220,6 +229,7 @@ def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
     finally:
         if training.gradient_checkpointing:
             lm.activation_checkpointing_disable()
+            lm.disable_input_require_grads()  # enabling added a hook, which disabling leaves on the shared backbone
         lm.config.use_cache = use_cache
         model.zero_grad(set_to_none=True)
         model.eval()

@@ -28,7 +28,7 @@ REGISTRIES = {
     "PIPELINES": ("hiplora/pipelines/__init__.py", "PIPELINES: dict[str, str] = {\n"),
     "TASKS": ("hiplora/tasks/__init__.py", "TASKS: dict[str, str] = {\n"),
     "ORIGINS": ("hiplora/tasks/origins.py", "ORIGINS = {\n"),
-    "revisions": ("conf/data/hub.yaml", "revisions:\n"),
+    "revisions": ("conf/data/hub.yaml", "  revisions:\n"),
     "OPERATORS": ("hiplora/merging/__init__.py", "OPERATORS: dict[str, str] = {\n"),
     "TABLES": ("hiplora/report/tables/__init__.py", "TABLES = (\n"),
     "FIGURES": ("hiplora/report/figures/__init__.py", "FIGURES = ("),

@@ -10,10 +10,12 @@ import torch
 
 from hiplora.errors import UserError
 from hiplora.evaluation import decode, scoring
+from hiplora.evaluation.answers import Answers
 from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.lm import InMemoryLM
 from hiplora.packing.decoder import evaluating
 from hiplora.packing.rows import as_trees
+from hiplora.packing.sequences import Encoded
 from hiplora.parts import Parts, key
 from hiplora.tasks import ORDER
 from hiplora.tasks.source import Source
@@ -83,6 +85,16 @@ def test_nothing_is_remembered_without_a_file(model, tokenizer) -> None:
         before = lm._loglikelihood_tokens(asked)
         model.lm_head.weight.mul_(0.5)
         assert lm._loglikelihood_tokens(asked) != before
+
+
+def test_an_answer_longer_than_the_models_positions_is_refused(model, tokenizer) -> None:
+    answers = Answers(model, tokenizer, batch_tokens=64, progress=False)
+    assert answers.positions is not None
+    longest = Encoded([2, 3], [4] * answers.positions)
+    with torch.no_grad(), evaluating(model):
+        assert answers.score([longest])[0].tokens == answers.positions
+        with pytest.raises(UserError, match=f"An answer to score has {answers.positions + 1} tokens"):
+            answers.score([Encoded([2, 3], [*longest.answer, 4])])
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,12 +49,16 @@ def test_each_completion_is_as_if_sampled_alone(model, tokenizer, slots, monkeyp
     """Also where the cache is too small for all: sequences without a place are taken up later."""
     longest = max(len(tokenizer.encode(prompt)) for prompt in PROMPTS) + 12
     monkeypatch.setattr(decode, "CPU_CACHE_BYTES", slots * longest * decode.bytes_per_token(model.config, element=4))
+    reserved: list[int] = []
+    reserve = decode.SlotCache
+    monkeypatch.setattr(decode, "SlotCache", lambda **sizes: reserved.append(sizes["slots"]) or reserve(**sizes))
     settings = {"max_new_tokens": 12, "stops": (), "temperature": 0.7, "top_p": 0.9, "seed": 3}
     wanted = [Wanted(tokenizer.encode(prompt), 5) for prompt in PROMPTS]
     found = run(model, tokenizer, wanted, **settings)
     assert len({text for texts in found for text in texts}) > len(PROMPTS), "nothing was sampled"
     for item, texts in zip(wanted, found, strict=True):
         assert texts == [alone(model, tokenizer, item, copy, Decoding(**settings)) for copy in range(5)]
+    assert max(reserved) <= 5 * len(PROMPTS), "no more than there is work for"
 
 
 def alone(model, tokenizer, item: Wanted, copy: int, decoding: Decoding) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from hiplora.pipelines.base import Config
 from hiplora.stages.base import Stage
 from hiplora.stages.frontier import Frontier
-from hiplora.stages.record import Record
+from hiplora.stages.record import Record, write
 from hiplora.stages.results import Adapter, Point, Result
 from hiplora.stages.results import Frontier as Points
 from hiplora.stages.sources import Backbone
@@ -38,7 +38,7 @@ class Answers:
         self.asked: list[list[Stage]] = []
 
     def drive(self, config: Config) -> dict[str, Record]:
-        """All records that a pipeline asks for, by id."""
+        """All records that a pipeline asks for, by id; those of frontiers are written, as later runs read them."""
         steps: Any = config.stages()
         found: dict[str, Record] = {}
         batch = next(steps)
@@ -50,12 +50,15 @@ class Answers:
             try:
                 batch = steps.send(records)
             except StopIteration:
+                for record in found.values():
+                    if record.kind == Frontier.kind:
+                        write(config.places.tracked / record.kind, record, [])
                 return found
 
     def record(self, stage: Stage) -> Record:
         return Record(
-            kind=stage.kind, id=stage.id, where="here", name=stage.name(), asked={}, needs={}, digest="d",
-            environment={}, started="", result=self.result(stage),
+            kind=stage.kind, id=stage.id, where="here", name=stage.name(), asked=stage.described(), needs={},
+            digest="d", environment={}, started="", result=self.result(stage),
         )  # fmt: skip
 
     def result(self, stage: Stage) -> Result:

@@ -74,6 +74,17 @@ def test_a_turn_is_one_training_and_its_last_steps_are_timed(configured, monkeyp
     assert speed_behind(0, tokens=[0, 90], seconds=[0.0, 30.0]) == 3
 
 
+def test_what_memory_and_time_depend_on_identifies_them(configured, monkeypatch: pytest.MonkeyPatch):
+    plain, recomputed = (
+        configured(*WORDS, f"training.gradient_checkpointing={word}").stages()[0].stage for word in ("false", "true")
+    )
+    assert plain.id != recomputed.id
+    assert recomputed.described() == plain.described() | {"gradient_checkpointing": True}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("hiplora.models.device_type", lambda model: "cuda")
+    assert plain.where().endswith(f"-t{torch.get_num_threads()}-nvidia-h100-80gb-hbm3")
+
+
 def test_an_option_of_a_method_is_refused(configured):
     with pytest.raises(UserError, match=r"method\.r=8 would be ignored"):
         configured(*WORDS, "method.r=8").stages()

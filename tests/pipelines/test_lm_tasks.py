@@ -99,6 +99,19 @@ def test_members_of_a_group_inside_a_group_count(folder: Path) -> None:
     check(LmTasks(tasks=("outer",), include_path=str(folder)), positions=512)
 
 
+def test_a_definition_that_replaces_a_member_of_lm_evals_own_group_counts(folder: Path, tmp_path: Path) -> None:
+    before = identified(folder, "mmlu")
+    assert [*before] == ["lm_eval/mmlu"]
+    more = tmp_path / "more"
+    shutil.copytree(folder, more)
+    own = (folder / "toy_choice.yaml").read_text().replace("task: toy_choice", "task: mmlu_anatomy")
+    (more / "anatomy.yaml").write_text(own)
+    after = identified(more, "mmlu")
+    assert after.items() > before.items()
+    assert after.keys() - before.keys() == {"lm_eval/mmlu_anatomy", "lm_eval/mmlu_anatomy (test)"}
+    assert identified(more, "arc_easy", "toy_group").keys() & after.keys() == set()
+
+
 def test_files_of_a_repository_on_the_hub_are_not_looked_for_here(folder: Path) -> None:
     yaml = folder / "toy_choice.yaml"
     yaml.write_text(yaml.read_text().replace("dataset_path: json", "dataset_path: owner/name"))

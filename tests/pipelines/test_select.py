@@ -175,6 +175,31 @@ def test_levels_hold_for_the_backbone_on_which_they_were_fixed(configured: Confi
     assert "is of another backbone, tiny (float32)" in no_level(other)
 
 
+def test_levels_hold_for_what_is_measured_as_they_were(configured: Configured) -> None:
+    config, answers = configured(*GRID), Answers(world)
+    config.pipeline.conclude(config, answers.drive(config))
+    for word, named in (
+        ("evaluation.scoring=letter", "evaluation.scoring, task.template or task.target"),
+        ("task.target=solution", "evaluation.scoring, task.template or task.target"),
+        ("pipeline.own_items=3", "pipeline.own_items or evaluation.limit"),
+        ("evaluation.limit=3", "pipeline.own_items or evaluation.limit"),
+    ):
+        other = configured("pipeline=frontier", "task=gsm8k", word)
+        assert level_of(other) is None
+        assert no_level(other).endswith(
+            f"has one, but it was measured with another setting of {named}. Change that, or choose another results_dir."
+        )
+    same = configured(
+        "pipeline=frontier", "task=gsm8k", "evaluation.batch_tokens=64", "evaluation.gsm8k_max_new_tokens=3"
+    )
+    assert level_of(same) is not None
+    records = config.places.tracked / "frontier"
+    for path in records.glob("lora-gsm8k-*.json"):
+        path.unlink()
+    assert level_of(same) is None
+    assert f"from which it follows, is not in {records}." in no_level(same)
+
+
 def test_at_all_of_its_update_an_adapter_is_scored_as_it_is(configured: Configured) -> None:
     """One id for one score: not the adapter scaled by 1, nor a merge with scales of 1."""
 

@@ -12,6 +12,7 @@ import pytest
 from hiplora import runs
 from hiplora.report.runs.fields import flat
 from hiplora.report.runs.predictions import flips, right
+from hiplora.stages.record import read, result_digest, write
 from tests.report.simulated import ITEMS, Simulation
 
 Said = Callable[..., str]
@@ -79,19 +80,22 @@ def test_one_record_with_prompts_that_are_those_of_the_record(made, said):
     samples = [s for s in _samples(made, id) if s["benchmark"] == "gsm8k"]
     assert f"gsm8k, {sum(s['acc'] for s in samples):.0f} of {ITEMS} right" in shown
     path = next(made.folder.glob(f"records/score/*{id}*.gz"))
-    kept = path.read_bytes()
-    path.write_bytes(gzip.compress(b"".join(_with_other_prompts(kept))))
+    about = path.with_name(path.name.replace(".predictions.jsonl.gz", ".json"))
+    kept = {file: file.read_bytes() for file in (path, about)}
+    record, other = read(about), _with_other_prompts(kept[path])
+    write(path.parent, record.model_copy(update={"digest": result_digest(record.result, other)}), other)
     changed = said("show", id, "--predictions", "all")
     assert items[0]["question"] not in changed
     assert "differs from the data here" in changed
     path.unlink()
     assert "holds the predictions of" in said("show", id, status=2)
-    path.write_bytes(kept)
+    for file, content in kept.items():
+        file.write_bytes(content)
 
 
-def _with_other_prompts(content: bytes) -> list[bytes]:
+def _with_other_prompts(content: bytes) -> list[dict]:
     lines = [json.loads(line) for line in gzip.decompress(content).splitlines()]
-    return [json.dumps({**line, "prompt_hash": "0" * 16}).encode() + b"\n" for line in lines]
+    return [{**line, "prompt_hash": "0" * 16} for line in lines]
 
 
 def _samples(made: Simulation, id: str) -> list[dict]:

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hiplora import environment
 from hiplora.errors import UserError
+from hiplora.parts import Parts
+from hiplora.stages.base import Job, Made
 from hiplora.stages.make import Outcome, Wanted, pending
 from hiplora.stages.store import Status, Store
 from tests.stages.toys import SOIL, Reap, Sow, engine
@@ -83,6 +87,23 @@ def test_a_restored_artefact_changes_no_tracked_record() -> None:
     assert tracked() == before
     assert all(outcome.recorded is None for outcome in outcomes)
     assert not list(Path("third/records").rglob("*.json"))
+
+
+def test_a_process_with_other_outputs_that_records_first_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Sow.run
+
+    def overtaken(stage: Sow, job: Job) -> Made:
+        monkeypatch.setattr(Sow, "run", alone)
+        run(ASKED[:1], outputs="elsewhere")
+        SOIL.write_text("5")
+        return alone(stage, job)
+
+    monkeypatch.setattr(Sow, "run", overtaken)
+    outcomes, made = run(ASKED[:1])
+    assert made == ["sow"]
+    assert outcomes[0].recorded is not None, "the other process's record is tracked, this one's is local"
+    assert outcomes[0].recorded.result.height == 3  # type: ignore[attr-defined]
+    assert outcomes[0].record.result.height == 8  # type: ignore[attr-defined]
 
 
 def test_a_record_alone_is_enough_for_what_needs_no_artefact() -> None:
@@ -165,6 +186,35 @@ def test_a_killed_stage_goes_on_behind_its_parts() -> None:
     assert printed.split() == ["weighing", "2"], "two parts were there"
     assert list(Path("outputs/parts").iterdir()) == []
     assert run()[1] == []
+
+
+def test_parts_of_other_code_are_not_continued(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ASKED[:1])
+    whole = Parts.keep
+
+    def killed(parts: Parts, kept: dict[str, int]) -> None:
+        whole(parts, kept)
+        raise KeyboardInterrupt
+
+    for code, weighed in (("first", [0]), ("first", [1]), ("fixed", [0])):
+        monkeypatch.setattr("hiplora.stages.make.code", lambda code=code: code)
+        monkeypatch.setattr(Parts, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()] == weighed
+
+
+def test_a_record_names_the_commit_that_the_engine_started_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"status": "", "rev-parse": "before"}
+    done = partial(subprocess.CompletedProcess, returncode=0)
+    monkeypatch.setattr(subprocess, "run", lambda words, **settings: done(words, stdout=answers[words[3]]))
+    environment.commit.cache_clear()
+    made = engine(Path("outputs"), Path("results"))
+    answers["rev-parse"] = "after"
+    assert made.run(ASKED)[1].record.environment["git_commit"] == "before"
+    environment.commit.cache_clear()
 
 
 def test_two_processes_make_a_stage_once() -> None:

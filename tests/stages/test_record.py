@@ -42,6 +42,15 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == SAMPLES
 
 
+def test_predictions_of_another_result_are_refused(tmp_path: Path) -> None:
+    written = files.write(tmp_path, record(), SAMPLES)
+    assert files.samples(tmp_path, written) == SAMPLES
+    files.write(tmp_path / "new", record(), [{"id": "test/0", "acc": 0.0}])
+    (tmp_path / "new" / str(written.samples)).replace(tmp_path / str(written.samples))  # killed before the record
+    with pytest.raises(UserError, match=r"digest does not cover.*score 0123456789ab.*force=true"):
+        files.samples(tmp_path, written)
+
+
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (files.write(tmp_path / name, record(), SAMPLES) for name in ("a", "b"))
     assert (tmp_path / "a" / str(first.samples)).read_bytes() == (tmp_path / "b" / str(second.samples)).read_bytes()

@@ -9,6 +9,7 @@ import pytest
 
 from hiplora.compose import compose
 from hiplora.errors import UserError
+from hiplora.evaluation.options import Evaluation
 from hiplora.tasks import ORDER, TASKS, primary, task_class
 from hiplora.tasks.columns import solution
 from hiplora.tasks.form import Example, Pair, encode_pair, encode_pairs, encode_prompt, render
@@ -225,3 +226,17 @@ def test_a_post_processor_that_changes_the_prompt_is_refused():
 
 def test_macro_mean():
     assert mean_over_subjects([("a", 1.0), ("a", 0.0), ("b", 1.0)]) == 0.75
+
+
+def test_drawn_items_are_of_every_part_of_a_sorted_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    mmlu, source = benchmark("mmlu"), Source(Data(name="mini", root=None, revisions={}))
+    items = [{"id": f"test/{number}", "subject": number // 100} for number in range(5700)]
+    monkeypatch.setattr(type(mmlu), "test_items", lambda *_: items)
+    first = Evaluation(splits="test", batch_tokens=1, text_tokens=2, limit=40, seed=0)
+    assert {item["subject"] for item in mmlu.limited(source, first)} == {0}
+    drawn = first.but(take="drawn")
+    taken = mmlu.limited(source, drawn)
+    assert len({item["subject"] for item in taken}) > 20
+    assert mmlu.limited(source, drawn.but(limit=10)) == taken[:10]
+    assert mmlu.limited(source, drawn.but(limit=None)) == items
+    assert first.identity().keys() == drawn.identity().keys() - {"take"}

@@ -11,23 +11,13 @@ from hiplora.tasks.source import Data, Source, looked_up_once
 from tests.tasks.files import local, problems, write
 
 
-def test_fingerprint_follows_the_files(tmp_path):
-    write(tmp_path, "gsm8k/train", problems(3))
-    write(tmp_path, "alpaca/train", [{"instruction": "i", "input": "", "output": "o"}])
-    first = local(tmp_path).fingerprint("gsm8k", "alpaca")
-    assert local(tmp_path).fingerprint("alpaca", "gsm8k") == first
-    write(tmp_path, "gsm8k/train", problems(4))
-    assert local(tmp_path).fingerprint("gsm8k", "alpaca") != first
-
-
 def test_identity_loads_neither_torch_nor_datasets(tmp_path):
     write(tmp_path, "gsm8k/train", problems(3))
     code = (
         "import sys; from hiplora.tasks.source import Data, Source\n"
-        f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).fingerprint('gsm8k')\n"
         f"Source(Data(name='local', root={str(tmp_path)!r}, revisions={{}})).reads(('gsm8k', 'train'))\n"
         "hub = Source(Data(name='hub', root=None, revisions={'gsm8k': 40 * 'a'}))\n"
-        "hub.fingerprint('gsm8k'), hub.reads(('gsm8k', 'train'))\n"
+        "hub.reads(('gsm8k', 'train'))\n"
         "assert not {'torch', 'datasets', 'lm_eval'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -52,7 +52,7 @@ def test_a_choice_that_cannot_be_asked_is_named_with_its_line(tmp_path, change, 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"data\.root=/nowhere is not a folder"):
-        Source(Data(name="local", root="/nowhere", revisions={})).fingerprint("gsm8k")
+        Source(Data(name="local", root="/nowhere", revisions={})).reads(("gsm8k", "train"))
     with pytest.raises(UserError, match=r"data\.root=DIR"):
         Source(Data(name="local", root=None, revisions={}))
     with pytest.raises(UserError, match="gsm8k is missing"):

@@ -111,6 +111,17 @@ def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monk
         torch.testing.assert_close(value, adapters[1][name], rtol=1e-2, atol=1e-4)
 
 
+def test_the_generator_of_the_trainings_gpu_alone_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    generators = {torch.device("cuda", 1): torch.tensor([7])}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: generators[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: generators.update({device: state}))
+    kept = checkpoint.random_states(torch.device("cuda", 1))
+    before = torch.rand(1)
+    checkpoint.set_random_states(kept, torch.device("cuda", 0))  # resumed where fewer GPUs are visible
+    assert generators[torch.device("cuda", 0)] == 7
+    assert torch.equal(torch.rand(1), before)
+
+
 def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Path) -> None:
     method = OPTIONS["hip"]
     model, again = attached(tiny, method), attached(tiny, method)
@@ -214,6 +225,7 @@ def test_recomputing_activations_changes_no_bit_and_is_switched_off_again(tiny: 
     lm = recomputed.get_base_model()
     assert lm.config.use_cache
     assert not lm.is_activation_checkpointing
+    assert not lm(torch.tensor([[1, 2]]), output_hidden_states=True).hidden_states[0].requires_grad
     assert not recomputed.training
 
 
@@ -227,6 +239,15 @@ def test_warm_up_moves_at_once_and_scales_each_group() -> None:
         schedule.step()
     assert [rate[0] for rate in rates] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1])
     assert [rate[1] for rate in rates] == pytest.approx([5 * rate[0] for rate in rates])
+
+
+def test_what_does_not_fit_a_row_is_counted(tiny: Path, tmp_path: Path) -> None:
+    found = fit(attached(tiny, OPTIONS["lora"]), tiny, OPTIONS["lora"], tmp_path, steps=1, row_tokens=20)
+    fitting = [example for example in examples() if len(example.prompt) <= 20]
+    cut = [example for example in fitting if example.inputs > 20]
+    assert (found.examples, found.cut, found.dropped) == (len(fitting), len(cut), len(examples()) - len(fitting))
+    assert 0 < found.cut < found.examples
+    assert found.dropped
 
 
 def test_no_example_fits(tiny: Path, tmp_path: Path) -> None:
