@@ -26,7 +26,7 @@ def test_killed_between_stages_and_inside_one(run, arguments, environment, tmp_p
     command = [*arguments, *WORDS, LONG, *places]
     killed(command, environment, lambda: "score lora-mmlu-s42" in records(results))  # stage 1 is complete
     assert "train lora-mmlu+gsm8k-s42" not in records(results)
-    killed(command, environment, lambda: [*(outputs / "checkpoints").glob("*/*/step-*")])  # those of a child
+    killed(command, environment, lambda: [*(outputs / "checkpoints").glob("*/*/step-*")])  # of stage 2
     assert "train lora-mmlu+gsm8k-s42" not in records(results)
 
     resumed = forked(command, environment)

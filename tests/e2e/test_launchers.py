@@ -67,7 +67,7 @@ def start(arguments, environment, tmp_path: Path) -> Iterator[Start]:
 def training(outputs: Path, process: subprocess.Popen[str], *, jobs: int) -> list[int]:
     """Wait until so many jobs are training; the processes that hold the locks of their records."""
     deadline = time.monotonic() + 200
-    while len({path.parent for path in outputs.glob("checkpoints/*/step-*")}) < jobs:
+    while len({path.parent for path in outputs.glob("checkpoints/*/*/step-*")}) < jobs:
         assert process.poll() is None, "the sweep ended before its jobs were training"
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -173,7 +173,7 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
 
     def second_trains() -> bool:
         done = {folder.name for folder in adapters(outputs)}
-        return bool(done) and any(path.parent.name not in done for path in outputs.glob("checkpoints/*/step-*"))
+        return bool(done) and any(path.parts[-3] not in done for path in outputs.glob("checkpoints/*/*/step-*"))
 
     while not second_trains() and time.monotonic() < deadline:
         assert process.poll() is None, "the sweep ended before it could be interrupted"
@@ -196,7 +196,7 @@ def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tm
     wanted = ["pipeline=train", "method.k=8", "training.steps=40"]
     command = [*arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
     for delay in delays:
-        killed(command, environment, lambda: [*(tmp_path / "killed/checkpoints").glob("*/*")], delay=delay)
+        killed(command, environment, lambda: [*(tmp_path / "killed/checkpoints").glob("*/*/*")], delay=delay)
     resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     straight = run(*wanted)

@@ -81,7 +81,7 @@ def test_curve_and_scores_stay_after_the_run(run, tmp_path: Path) -> None:
 def test_a_killed_training_is_one_whole_curve(arguments, environment, tmp_path: Path) -> None:
     wanted = [*TRACKED, "pipeline=train", "training.steps=20"]
     command = [*arguments, *wanted]
-    killed(command, environment, lambda: [*(tmp_path / "outputs/checkpoints").glob("*/step-*")])
+    killed(command, environment, lambda: [*(tmp_path / "outputs/checkpoints").glob("*/*/step-*")])
     resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     (path,) = (tmp_path / "results/mini/records/train").glob("*.json")
