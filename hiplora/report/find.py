@@ -12,7 +12,7 @@ from typing import Any
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, known
-from hiplora.pipelines.frontier import selected
+from hiplora.pipelines.frontier import Frontiers, level_of
 from hiplora.report.ahead import compose_ahead
 from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import Experiment, Run, sweeps, with_settings
@@ -116,9 +116,16 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         notes=tuple(notes),
         commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
         store=store,
-        levels=chosen.levels if (chosen := selected(config)) is not None else {},
+        levels=_levels(slots),
         texts=Source(config.data).texts(config.evaluation.splits),
     )
+
+
+def _levels(slots: Sequence[Slot]) -> dict[str, float]:
+    """The level of every task whose adapters are compared at one, as their runs are told it."""
+    configs = (slot.config for slot in slots if slot.config is not None)
+    of = {config.task.name: config for config in configs if isinstance(config.pipeline, Frontiers)}
+    return {task: level for task, config in of.items() if (level := level_of(config)) is not None}
 
 
 def _filled(slot: Slot, store: Store, where: str) -> Slot:

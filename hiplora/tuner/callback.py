@@ -94,7 +94,7 @@ def _check_launch(args: TrainingArguments) -> None:
 def _check_rates(tuner: HipLoraModel, groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse an optimizer whose learning rate of a φ is not ``lr_scale`` times that of its A. Raises UserError."""
     # A scheduler that warms up has lowered lr already, perhaps to 0; it keeps the full rate beside it.
-    rates = {id(p): float(group.get("initial_lr", group["lr"])) for group in groups for p in group["params"]}
+    rates = {id(p): group.get("initial_lr", group["lr"]) for group in groups for p in group["params"]}
     for adapter in tuner.active_adapters:
         for name, layer in adapted_layers(tuner.model, adapter).items():
             if adapter not in layer.lora_phi:
@@ -103,6 +103,11 @@ def _check_rates(tuner: HipLoraModel, groups: Sequence[Mapping[str, Any]]) -> No
             if not (A.requires_grad and phi.requires_grad):
                 continue
             base, given = rates.get(id(A), 0.0), rates.get(id(phi), 0.0)  # a parameter in no group does not move
+            if base is None or given is None:
+                raise UserError(
+                    "the optimizer sets its own learning rates, so φ cannot have lr_scale times that of A; choose one "
+                    "with a learning rate, such as AdamW (for Adafactor: relative_step=False and lr=...)."
+                )
             if not math.isclose(given, scale * base, rel_tol=1e-6):
                 raise UserError(
                     f"the learning rate of φ at {name} is {given:g}, but lr_scale={scale:g} times that of A is "

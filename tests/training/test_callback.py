@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import Adafactor, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hiplora import HipLoraCallback
 from hiplora.errors import UserError
@@ -68,6 +68,9 @@ def test_it_refuses_what_it_cannot_serve(tiny: Path, tmp_path: Path, monkeypatch
     trainer = Trainer(scaled, warming, train_dataset=rows, callbacks=[HipLoraCallback()])
     with pytest.raises(UserError, match=r"rate of φ at .* is 5e-05, but lr_scale=4 times that of A is 0\.0002; give"):
         trainer.train()
+    own = Adafactor(scaled.parameters(), relative_step=True)
+    with pytest.raises(UserError, match="sets its own learning rates"):
+        HipLoraCallback().on_train_begin(warming, trainer.state, trainer.control, model=scaled, optimizer=own)
     precision, kind = AcceleratorState._shared_state, PartialState._shared_state
     for where, name, value, what in (  # as ``accelerate launch`` sets them
         (precision, "_mixed_precision", "fp16", "the mixed precision fp16"),
