@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation import engine
 from hiplora.merging.base import Operator
 from hiplora.pipelines.base import Config, frontier, scores, training
-from hiplora.stages import energy, sources
+from hiplora.stages import energy
 from hiplora.stages.base import Job, Source
 from hiplora.stages.frontier import Frontier
 from hiplora.stages.make import Engine, Outcome, Wanted
@@ -26,7 +24,6 @@ from hiplora.stages.sources import Adapted, Backbone, Merged, Scaled, Snapshot, 
 from hiplora.stages.store import Store
 from hiplora.stages.train import Train
 from hiplora.tracking import Tracking
-from hiplora.updates import Dense
 from tests.tiny import SMALL, tiny_llama_folder
 
 ITEMS = {"scales": (0.5, 1.0), "own_items": 4, "other_items": 2, "text_tokens": 64}
@@ -258,31 +255,6 @@ def test_merged_members_are_scaled_or_brought_to_norms(configured: Callable[...,
         Merged(adapters=trains, operator=operator, scales=(0.5,))
     with pytest.raises(UserError, match="not both"):
         Merged(adapters=trains, operator=operator, scales=(0.5, 0.5), norms=(1.0, 1.0))
-
-
-def test_updates_stay_in_memory_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(name: str) -> Any:
-        train: Any = SimpleNamespace(
-            id=name, on=lambda *_: nullcontext(), method=SimpleNamespace(updates=lambda _: made())
-        )
-        return trained_updates(train, backbone, job)
-
-    def made() -> dict[str, Dense]:
-        return {"w": Dense(torch.zeros(4, 4))}  # 64 bytes
-
-    backbone: Any = SimpleNamespace(model=None)
-    job: Any = SimpleNamespace(needs={name: SimpleNamespace(digest="") for name in "abc"})
-    monkeypatch.setattr(sources, "_HELD", {})
-    monkeypatch.setattr(sources, "KEPT_BYTES", 128)
-    a, b = found("a"), found("b")
-    assert (found("a"), found("b")) == (a, b)
-    c = found("c")
-    assert found("b") is b
-    assert found("c") is c
-    assert found("a") is not a
-    monkeypatch.setattr(sources, "KEPT_BYTES", 1)
-    assert found("b") is not b
-    assert len(sources._HELD) == 1
 
 
 def test_what_is_typed_becomes_a_scaled_score(configured: Callable[..., Config]) -> None:
