@@ -174,7 +174,7 @@ def _load_backbone(config: HipConfig, backbone: str | Path | None) -> nn.Module:
     path = backbone if backbone is not None else config.base_model_name_or_path
     if path is None or (backbone is not None and not Path(path).is_dir()):
         what = f"there is no folder {path}" if path else "the adapter names no backbone"
-        raise UserError(f"{what}; pass --backbone with the folder of the model it was trained on.")
+        raise UserError(f"{what}; pass the folder of the model it was trained on as backbone (--backbone).")
     mapping: dict[str, Any] = config.auto_mapping or {}
     name = mapping.get("base_model_class")
     if config.task_type is not None:
@@ -185,8 +185,8 @@ def _load_backbone(config: HipConfig, backbone: str | Path | None) -> nn.Module:
         return auto.from_pretrained(path, revision=config.revision, dtype="auto")
     except OSError as error:
         raise UserError(
-            f"the backbone {path} cannot be loaded ({str(error).splitlines()[0]}); pass --backbone with the "
-            "folder of the model that the adapter was trained on."
+            f"the backbone {path} cannot be loaded ({str(error).splitlines()[0]}); pass the folder of the "
+            "model it was trained on as backbone (--backbone)."
         ) from error
 
 
