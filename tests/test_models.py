@@ -68,6 +68,18 @@ def test_without_bf16_products_the_same_weights_compute_in_fp32(folder: Path, mo
     assert wide.identity == native.identity
 
 
+def test_the_arithmetic_of_another_machine_can_be_typed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for products in (False, True):
+        monkeypatch.setattr(models.options, "_cpu_multiplies_bfloat16", lambda products=products: products)
+        for typed in ("bfloat16", "float32"):
+            wanted = config(folder).but(dtype="bfloat16", arithmetic=typed)
+            assert wanted.where() == f"cpu-{typed}"
+            assert wanted.described() == config(folder).but(dtype="bfloat16").described()
+            assert models.load(wanted).model.dtype == getattr(torch, typed)
+    with pytest.raises(UserError, match="would round the weights"):
+        config(folder).but(dtype="float32", arithmetic="bfloat16")
+
+
 @pytest.mark.parametrize("products", [True, False])
 def test_a_bf16_backbone_computes_as_transformers_loads_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, products: bool

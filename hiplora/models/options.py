@@ -29,7 +29,7 @@ class Model(Options):
     """Options of the group ``model``: the frozen backbone, and the modules that an adapter is attached to.
 
     A result's identity contains the digest of the backbone's files (:func:`hiplora.models.identity`), ``dtype`` and,
-    for a training, the target modules. The device is in ``where``. ``target_modules`` may be ``auto`` or
+    for a training, the target modules. Device and arithmetic are in ``where``. ``target_modules`` may be ``auto`` or
     ``all-linear``, which :mod:`hiplora.stages.targets` resolves from the files. ``chat_template`` makes every prompt of
     a benchmark a turn in the tokenizer's chat template. ``published_as`` is the backbone's name in model cards if
     ``path`` is not a repository on the Hub.
@@ -44,12 +44,18 @@ class Model(Options):
     published_as: Annotated[str | None, Place] = None
     dtype: Literal["bfloat16", "float32"]
     device: Annotated[Literal["auto", "cpu", "cuda"], Place]
+    arithmetic: Annotated[Literal["auto", "bfloat16", "float32"], Place] = "auto"
     target_modules: Annotated[  # a training has them as its own field
         tuple[str, ...], BeforeValidator(_targets), Field(strict=False), Place
     ]
     chat_template: Annotated[bool, Neutral(False)] = False
 
     def check_options(self) -> None:
+        if self.dtype == "float32" and self.arithmetic == "bfloat16":
+            raise UserError(
+                "model.arithmetic=bfloat16 would round the weights that model.dtype=float32 asks for; "
+                "type model.dtype=bfloat16, or leave model.arithmetic out."
+            )
         if not self.target_modules:
             raise UserError("model.target_modules is empty; name at least one module, e.g. [q_proj].")
         twice = sorted({name for name in self.target_modules if self.target_modules.count(name) > 1})
@@ -90,11 +96,14 @@ def device_of(model: Model) -> torch.device:
 
 
 def arithmetic(model: Model) -> str:
-    """The dtype in which the backbone computes: ``model.dtype``, or ``float32`` on a CPU without bfloat16 products.
+    """The dtype in which the backbone computes: ``model.arithmetic``; if that is auto, ``model.dtype``, or ``float32``
+    on a CPU without bfloat16 products.
 
     On such a CPU torch multiplies bf16 several times slower than fp32. fp32 holds every bf16 weight exactly, so the
     frozen weights and their singular directions are the same; only the rounding of activations differs.
     """
+    if model.arithmetic != "auto":
+        return model.arithmetic
     slow = model.dtype == "bfloat16" and device_type(model) == "cpu" and not _cpu_multiplies_bfloat16()
     return "float32" if slow else model.dtype
 

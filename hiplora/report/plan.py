@@ -72,7 +72,10 @@ def _work(evidence: Evidence) -> str:
     if again := sum(store.usable(stage) is not None for stage in todo):
         words += f" {again} of these train an adapter again that is no longer under outputs/."
     if (here := stages[0].where()) != evidence.where:
-        words += f" This machine would record them as {here}, which a table of {evidence.where} does not use."
+        words += f" This machine would record them as {here}, which a table of {evidence.where} does not use"
+        device, _, arithmetic = evidence.where.partition("-")
+        typed = f"; to add to those, type model.arithmetic={arithmetic}"
+        words += f"{typed if here.startswith(f'{device}-') and arithmetic in ('bfloat16', 'float32') else ''}."
     return words
 
 

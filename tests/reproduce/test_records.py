@@ -108,6 +108,19 @@ def test_a_table_is_of_one_device_and_arithmetic(results, capsys):
     assert f"This machine would record them as {here}, which a table of tpu-float64 does not use." in text
 
 
+def test_a_plan_names_the_option_that_adds_to_records_of_other_arithmetic(results, capsys):
+    here = elsewhere(results, 2)
+    other = {"cpu-bfloat16": "float32", "cpu-float32": "bfloat16"}[here]
+    for path in (results / "mini/records").glob("*/*.tpu-float64.json"):
+        record = json.loads(path.read_text())
+        write_json(
+            path.with_name(path.name.replace("tpu-float64", f"cpu-{other}")), {**record, "where": f"cpu-{other}"}
+        )
+        path.unlink()
+    assert run(results, "--plan") == 0
+    assert f"does not use; to add to those, type model.arithmetic={other}." in capsys.readouterr().out
+
+
 def test_a_complete_table_of_another_device_runs_nothing(results, capsys):
     elsewhere(results, 0)
     assert run(results, "--render-only") == 0
