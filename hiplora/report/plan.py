@@ -42,8 +42,9 @@ def _grid(evidence: Evidence, slots: Sequence[Slot]) -> list[str]:
 
     places = defaultdict(list)
     for slot in slots:
-        first, *others = (key for axis, key in slot.run.point.items() if axis != SEED)
-        places[evidence.experiment.label(first, *others[:-1]), *others[-1:]].append(slot)
+        keys = [key for axis, key in slot.run.point.items() if axis != SEED]
+        row = evidence.experiment.label(keys[0], *keys[1:-1]) if keys else slot.run.pipeline
+        places[row, *keys[1:][-1:]].append(slot)
     columns = list(dict.fromkeys(place[1:] for place in places))
     rows = dict.fromkeys(place[0] for place in places)
     body = [[row, *(count(places[row, *column]) for column in columns)] for row in rows]

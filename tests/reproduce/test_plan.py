@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from hiplora import reproduce
 from hiplora.pipelines.base import scores, training
@@ -97,6 +100,14 @@ def test_all_stands_for_every_table(results, monkeypatch, capsys):
     assert reproduce.main(["all", "--plan", f"results_dir={results}"]) == 0
     text = capsys.readouterr().out
     assert [line.split(":")[0] for line in text.splitlines() if line.split(":")[0] in TABLES] == list(names)
+
+
+@pytest.mark.parametrize("name", ["table3", "table5", "table8", "figure6"])
+def test_a_grid_of_few_axes_or_none_but_seeds_is_planned(name, tmp_path, capsys):
+    assert reproduce.main([name, "--plan", f"results_dir={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    wanted = int(re.search(r"There: 0 of (\d+) runs", text)[1])
+    assert sum(map(int, re.findall(r" 0/(\d+)", text))) == wanted > 0
 
 
 def test_planning_and_rendering_never_load_torch(results):
