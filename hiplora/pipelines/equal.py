@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,14 @@ from hiplora.stages.results import Point
 
 @dataclass(frozen=True)
 class Curve:
-    """The ``points`` of one adapter by ascending scale c, from the bare backbone at c = 0."""
+    """The ``points`` of one adapter by ascending scale c, from the bare backbone at c = 0.
+
+    ``linear`` joins them by straight lines, as :func:`hiplora.matching.at` does.
+    """
 
     task: str
     points: tuple[Point, ...]
+    linear: bool = False
 
     @cached_property
     def scales(self) -> list[float]:
@@ -29,6 +33,10 @@ class Curve:
     def learning(self) -> list[float]:
         """NLL of the adapter's own benchmark at every c."""
         return [_number(point.learning[self.task]["nll"]) for point in self.points]
+
+    def also(self, record: Record) -> Curve:
+        """The curve with the points of another frontier of the same adapter."""
+        return replace(self, points=tuple(sorted((*self.points, *record.result.points), key=lambda point: point.scale)))
 
     def place(self, level: float) -> Place:
         """The smallest c with this own NLL, or the c with the lowest own NLL if the level is never reached.
@@ -41,7 +49,7 @@ class Curve:
                 f"The level of {self.task}, {level:.4f} nats, is not below the backbone's own {self.learning[0]:.4f}: "
                 "an adapter would have nothing to learn; select again (pipeline=select)."
             )
-        return place(self.scales, self.learning, level)
+        return place(self.scales, self.learning, level, linear=self.linear)
 
     def reach(self, level: float) -> float | None:
         """The smallest c with this own NLL; None if the adapter never reaches it. Raises as :meth:`place`."""
@@ -58,11 +66,11 @@ class Curve:
 
     def at(self, c: float, value: Callable[[Point], float]) -> float:
         """A quantity of the points at scale c, interpolated."""
-        return at(self.scales, [value(point) for point in self.points], c)
+        return at(self.scales, [value(point) for point in self.points], c, linear=self.linear)
 
     def own(self, c: float) -> float:
         """The own NLL at c."""
-        return at(self.scales, self.learning, c)
+        return at(self.scales, self.learning, c, linear=self.linear)
 
     def rises(self, c: float) -> dict[str, float]:
         """Text or benchmark → its NLL at c minus the backbone's."""

@@ -1,11 +1,13 @@
 """Pipeline ``frontier``: learning against forgetting of one adapter, at several scales and training steps (Figure 7).
 
-If selection has fixed a level for the task, the adapter is then scored in full at the scale c that reaches it.
+If selection has fixed a level for the task, the adapter is measured once more at the scale c that reaches it, and its
+own benchmark is scored in full there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,7 +17,7 @@ from pydantic import Field
 from hiplora import models, selection
 from hiplora.config import Positive, Scale
 from hiplora.errors import UserError
-from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, put_on, training
+from hiplora.pipelines.base import Config, Pipeline, Stages, frontier, put_on, replayed, training
 from hiplora.pipelines.equal import Curve, curve
 from hiplora.stages.frontier import LEARNING, Frontier
 from hiplora.stages.make import Wanted
@@ -49,12 +51,28 @@ class Frontiers(Pipeline):
         """Three stages: the training of a configuration, the backbone's frontier and the adapter's."""
         train = training(config)
         base = Wanted(self.frontier(config, Backbone(model=config.model)), shared=True)
-        return [Wanted(train), base, Wanted(self.frontier(config, train))]
+        return [Wanted(train, artefact=False), base, Wanted(self.frontier(config, train))]
 
-    def curve(self, config: Config, found: Mapping[str, Record]) -> Curve:
-        """The adapter's curve, from the records of :meth:`wanted` by id."""
-        _, base, adapter = (found[wanted.stage.id] for wanted in self.wanted(config))
-        return curve(config.task.name, base=base, adapter=adapter)
+    def curves(self, configs: Sequence[Config], *, shared: bool) -> Generator[Any, list[Record], list[Curve]]:
+        """The curves of adapters, each with one point more where it crosses the level of its task, if there is one.
+
+        The point is measured at the c that the other points give. Between these the curve is an estimate, which would
+        be as far off as the methods are apart. Yields the stages that this needs.
+        """
+        wanted = [replace(each, shared=shared or each.shared) for one in configs for each in self.wanted(one)]
+        found = {record.id: record for record in (yield wanted)}
+        drawn, points = [], {}
+        for number, config in enumerate(configs):
+            _, base, adapter = (found[each.stage.id] for each in self.wanted(config))
+            drawn.append(curve(config.task.name, base=base, adapter=adapter))
+            c = None if (level := level_of(config)) is None else drawn[-1].reach(level)
+            if c is not None and c not in drawn[-1].scales:
+                points[number] = self.frontier(config, training(config)).but(scales=(c,), fractions=())
+        if points:
+            records = yield [Wanted(point, shared=shared) for point in points.values()]
+            for number, record in zip(points, records, strict=True):
+                drawn[number] = drawn[number].also(record)
+        return drawn
 
 
 class FrontierOnly(Frontiers):
@@ -63,19 +81,19 @@ class FrontierOnly(Frontiers):
     def stages(self, config: Config) -> Stages:
         return self._steps(config)
 
-    def _steps(self, config: Config) -> Generator[Any, list[Record], None]:
-        wanted = self.wanted(config)
-        found = {record.id: record for record in (yield wanted)}
-        level, drawn = level_of(config), self.curve(config, found)
-        if level is not None and (c := drawn.reach(level)) is not None:
-            yield Wanted(score_at(config, training(config), c))
+    def _steps(self, config: Config) -> Generator[Any, list[Record], float | None]:
+        level, (drawn,) = level_of(config), (yield from self.curves([config], shared=False))
+        c = None if level is None else drawn.reach(level)
+        if c is not None:
+            yield [Wanted(score_at(config, training(config), c))]
+        return c
 
     def conclude(self, config: Config, found: Mapping[str, Record]) -> str:
         """A sentence that says at which c the adapter reaches the level."""
         level, task = level_of(config), config.task.name
         if level is None:
             return no_level(config)
-        c = self.curve(config, found).reach(level)
+        c = replayed(self._steps(config), found)
         return f"The level of {task}, {level:.4f} nats, is " + ("never reached." if c is None else f"at c = {c:g}.")
 
 

@@ -83,13 +83,10 @@ class MatchedMerge(Frontiers):
     def _members(self, config: Config) -> Generator[Any, list[Record], list[Member]]:
         """The adapters of all tasks with their scales; yields the stages that this needs."""
         configs = [_of(config, name) for name in self._merged_tasks(config)]
-        levels = list(map(_level, configs))
-        wanted = [Wanted(each.stage, shared=True) for one in configs for each in self.wanted(one)]
-        found = {record.id: record for record in (yield wanted)}
+        curves = yield from self.curves(configs, shared=True)
         members = []
-        for one, level in zip(configs, levels, strict=True):
-            drawn = self.curve(one, found)
-            c, _ = drawn.place(level)
+        for one, drawn in zip(configs, curves, strict=True):
+            c, _ = drawn.place(_level(one))
             members.append(Member(one, training(one), c, drawn.at(c, lambda point: point.norm)))
         return members
 

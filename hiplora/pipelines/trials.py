@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from statistics import mean
 from typing import Any
@@ -68,7 +68,7 @@ class Runs:
     def wanted(self, runs: Iterable[Run]) -> list[Wanted]:
         """The stages of some runs, each once. force=true redoes none of them, because that would take hours."""
         stages = [each.stage for run in dict.fromkeys(runs) for each in self._of(run)]
-        return [Wanted(stage, shared=True) for stage in {stage.id: stage for stage in stages}.values()]
+        return [Wanted(stage, shared=True, artefact=False) for stage in {stage.id: stage for stage in stages}.values()]
 
     def _of(self, run: Run) -> list[Wanted]:
         if run not in self._wanted:
@@ -85,9 +85,12 @@ class Runs:
         self.found |= {record.id: record for record in records}
 
     def curve(self, run: Run) -> Curve:
-        """The curve of a run whose records are stored."""
+        """The curve of a run whose records are stored.
+
+        It is linear: with cubics the committed selection would have had other finalists, closer than their noise.
+        """
         _, base, frontier = self.ids(run)
-        return curve(run.task, base=self.found[base], adapter=self.found[frontier])
+        return replace(curve(run.task, base=self.found[base], adapter=self.found[frontier]), linear=True)
 
     def level(self, words: Words, task: str, seeds: Iterable[int], scale: float) -> float:
         """The own NLL at ``scale``, averaged over the adapters of ``seeds``."""

@@ -1,12 +1,13 @@
 """Adapters at equal learning: each at the smallest scale, or the earliest step, at which its own NLL is at the level.
 
-Learning is the NLL of the adapter's own benchmark on validation. What it forgot there is interpolated linearly between
-the points of its frontier.
+Learning is the NLL of the adapter's own benchmark on validation. What it forgot is read off the curve through the
+points of its frontier, one of which was measured where the others reach the level.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,12 +16,12 @@ import pandas as pd
 
 from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
-from hiplora.report.slots import Measured, Number, Slot, or_nan
+from hiplora.report.slots import Entry, Measured, Number, Slot, or_nan
 from hiplora.stages.results import Frontier, Metrics, Point
 from hiplora.tasks.origins import TEXTS
 
 CURVES = ("frontier", "curve")  # pipelines with frontiers of their own; merges use those of other runs
-ADAPTER = ("slot", "group", "task", "seed", "members", "runs", "marks")
+ADAPTER = ("slot", "group", "task", "seed", "members", "at_level", "runs", "marks")
 POINT = ("scale", "fraction", "norm", "top_share", "own", "gain", *TEXTS, "nll", "rises", "falls", "styled")
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
 
@@ -48,23 +49,35 @@ def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]
 def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
     """One row per point of every adapter's frontier in ``CURVES``, if the backbone's exists, whose point comes first.
 
-    ``runs`` and ``marks`` are those of both records; the columns of ``POINT`` are those of :func:`point_row`.
+    ``runs`` and ``marks`` are those of all the adapter's records; the columns of ``POINT`` are those of
+    :func:`point_row`. ``at_level`` is true for the point measured where the others reach the level.
     """
     axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
     rows: list[dict[str, Any]] = []
     for number, slot in enumerate(slots):
-        found = {entry.members: entry for entry in slot.entries if isinstance(entry.result, Frontier)}
-        base = found.pop((), None)
-        if base is None or slot.run.pipeline not in CURVES:
+        found = defaultdict(list)
+        for entry in slot.entries:
+            if isinstance(entry.result, Frontier):
+                found[entry.members].append(entry)
+        bases = found.pop((), None)
+        if bases is None or slot.run.pipeline not in CURVES:
             continue
-        for members, entry in found.items():
+        (zero,) = _points(bases[0])
+        place = {axis: slot.run.point.get(axis) for axis in axes}
+        for members, entries in found.items():
             ((task, seed),) = members
-            (zero, *_), points = (cast(Frontier, each.result).points for each in (base, entry))
-            of = Number.of(math.nan, [base, entry])
-            adapter = dict(zip(ADAPTER, (number, slot.run.group, task, seed, members, of.runs, of.marks), strict=True))
-            place = {axis: slot.run.point.get(axis) for axis in axes}
-            rows += [{**place, **adapter, **point_row(zero, point, trained_on=task)} for point in (zero, *points)]
+            of = Number.of(math.nan, [bases[0], *entries])
+            drawn, *more = ([*_points(entry)] for entry in entries)  # in the pipeline's order
+            points = [(point, False) for point in (zero, *drawn)] + [(point, True) for one in more for point in one]
+            for point, at_level in points:
+                adapter = (number, slot.run.group, task, seed, members, at_level, of.runs, of.marks)
+                of_point = point_row(zero, point, trained_on=task)
+                rows.append({**place, **dict(zip(ADAPTER, adapter, strict=True)), **of_point})
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*axes, *ADAPTER, *POINT])))
+
+
+def _points(entry: Entry) -> list[Point]:
+    return cast(Frontier, entry.result).points
 
 
 def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:

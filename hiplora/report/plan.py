@@ -64,7 +64,7 @@ def _work(evidence: Evidence) -> str:
     stages = [entry.stage for slot in missing for entry in slot.entries if entry.stage is not None]
     if not stages or store is None:
         return "Nothing to run."
-    todo = pending(store, stages, artefacts=False)
+    todo = pending(store, stages, bare=[stage.id for stage in stages])
     stale = sum(slot.stale for slot in missing)
     least = "" if all(slot.whole for slot in missing) else "at least "
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(stage.kind for stage in todo).items())

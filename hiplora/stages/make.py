@@ -21,10 +21,15 @@ from hiplora.tracking import Tracker, Tracking
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stage that a pipeline asks for; ``shared`` if other runs use it too: ``force=true`` does not redo it."""
+    """A stage that a pipeline asks for; ``shared`` if other runs use it too: ``force=true`` does not redo it.
+
+    ``artefact`` is False if the record alone is enough: an adapter that is missing is then trained again only where
+    another stage needs it.
+    """
 
     stage: Stage
     shared: bool = False
+    artefact: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ class Engine:
         forced = [self.force and not wanted.shared for wanted in batch]
         self.store.refresh()
         todo = pending(
-            self.store, [w.stage for w in batch], {w.stage.id for w, yes in zip(batch, forced, strict=True) if yes}
+            self.store,
+            [w.stage for w in batch],
+            {w.stage.id for w, yes in zip(batch, forced, strict=True) if yes},
+            bare=[w.stage.id for w in batch if not w.artefact],
         )
         for stage in todo:
             stage.check()
@@ -95,7 +103,10 @@ class Engine:
         self._total = len(self.made) + self._others + len(todo)
         if not any(forced):
             self._share(todo)
-        return [self._outcome(w.stage, self.make(w.stage, force=yes)) for w, yes in zip(batch, forced, strict=True)]
+        return [
+            self._outcome(w.stage, self.make(w.stage, force=yes, artefact=w.artefact))
+            for w, yes in zip(batch, forced, strict=True)
+        ]
 
     def _share(self, todo: Sequence[Stage]) -> None:
         """Make the missing stages; skip those that another process is making while there is anything else to do."""
@@ -122,13 +133,18 @@ class Engine:
         tracked = self.store.tracked.get((record.id, record.where))
         return Outcome(stage, record, tracked if tracked is not None and tracked != record else None)
 
-    def make(self, stage: Stage, *, force: bool = False, wait: bool = True) -> Record:
+    def make(self, stage: Stage, *, force: bool = False, wait: bool = True, artefact: bool = True) -> Record:
         """The record of a stage, found or made, with its artefact if the kind leaves one.
+
+        With ``artefact=False`` a record that is found may be without.
 
         Raises:
             Busy: another process is making it or one of its needs, and ``wait`` is False.
         """
         found = None if force else found_whole(self.store, stage)
+        if found is None and not force and not artefact and (found := self.store.usable(stage)) is not None:
+            self._reuse(found)
+            return found
         if found is None:
             before = self.store.current((stage.id, stage.where()))
             for need in stage.needs():  # before taking the lock, so that no lock is held while waiting for another
@@ -140,11 +156,14 @@ class Engine:
                 found = found_whole(self.store, stage)  # another process may have made it meanwhile
                 if found is None or (force and found == before):
                     return self._make(stage, force=force)
-        line = f"{found.kind} {found.name}-{found.id}"
-        if line not in (*self.made, *self.reused):
-            self.reused.append(line)
+        self._reuse(found)
         stage.complete(self._job(stage))
         return found
+
+    def _reuse(self, record: Record) -> None:
+        line = f"{record.kind} {record.name}-{record.id}"
+        if line not in (*self.made, *self.reused):
+            self.reused.append(line)
 
     def _make(self, stage: Stage, *, force: bool) -> Record:
         done = len(self.made) + self._others
@@ -221,15 +240,15 @@ def found_whole(store: Store, stage: Stage) -> Record | None:
 
 
 def pending(
-    store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, artefacts: bool = True
+    store: Store, stages: Sequence[Stage], forced: Iterable[str] = (), *, bare: Iterable[str] = ()
 ) -> list[Stage]:
     """The stages that a run of these would have to make, needs first, each once; ``forced`` are ids to redo.
 
-    With ``artefacts=False`` the stages themselves need no artefact, only their records; the needs of a stage that must
-    be made still do.
+    Of the stages whose ids are in ``bare`` the records are enough; the needs of a stage that must be made need their
+    artefacts all the same.
     """
     todo: dict[str, Stage] = {}
-    again = set(forced)
+    again, records = set(forced), set(bare)
 
     def visit(stage: Stage, *, whole: bool) -> None:
         if stage.id in todo:
@@ -241,5 +260,5 @@ def pending(
             todo[stage.id] = stage
 
     for stage in stages:
-        visit(stage, whole=artefacts)
+        visit(stage, whole=stage.id not in records)
     return list(todo.values())

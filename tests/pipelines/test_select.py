@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config
 from hiplora.pipelines.frontier import level_of, no_level
+from hiplora.stages.base import Stage
 from hiplora.stages.frontier import Frontier
+from hiplora.stages.results import Frontier as Points
+from hiplora.stages.results import Point, Result
 from hiplora.stages.train import Train
-from tests.pipelines.scripted import Answers, small_grid
+from tests.pipelines.scripted import BARE, Answers, small_grid
 
 Configured = Callable[..., Config]
 LORA = "pipeline.against=['method=lora','training.lr=5e-4']"
@@ -137,6 +141,44 @@ def test_another_selection_is_replaced_only_where_that_is_asked_for(configured: 
     assert chosen.level_scale == 0.6
 
 
+def batches(config: Config, answers: Answers) -> list[list[Stage]]:
+    """What a pipeline asks for, step by step; its last step is not answered."""
+    steps: Any = config.stages()
+    asked = [[each.stage for each in next(steps)]]
+    while any(isinstance(stage, Frontier) for stage in asked[-1]):
+        asked.append([each.stage for each in steps.send([answers.record(stage) for stage in asked[-1]])])
+    return asked
+
+
+def test_an_adapter_is_measured_where_it_reaches_the_level(configured: Configured) -> None:
+    def learns_ever_less(point: Point) -> Point:
+        (task,) = point.learning
+        return point.model_copy(update={"learning": {task: {"nll": BARE - 1.6 * (1 - math.exp(-2 * point.scale))}}})
+
+    class Saturating(Answers):
+        def result(self, stage: Stage) -> Result:
+            found = super().result(stage)
+            if isinstance(found, Points) and found.points[0].scale:
+                return Points(points=[learns_ever_less(point) for point in found.points], seconds=1)
+            return found
+
+    config, answers = configured(*GRID), Saturating(world)
+    config.pipeline.conclude(config, answers.drive(config))
+    chosen = selection.read(config.places.results)
+    assert chosen is not None
+    truth = -math.log(1 - (BARE - chosen.levels["gsm8k"]) / 1.6) / 2
+
+    frontier = configured("pipeline=frontier", "method=lora", "task=gsm8k")
+    first, (point,), (score,) = batches(frontier, answers)
+    assert [stage.kind for stage in first] == ["train", "frontier", "frontier"]
+    assert point.fractions == ()
+    assert point.scales == (pytest.approx(truth, rel=0.02),)
+    assert score.of.scale == pytest.approx(truth, rel=1e-3), "the measured point puts it right"
+    merge = configured("pipeline=matched_merge", "method=lora")
+    assert [stage.kind for stage in batches(merge, answers)[1]] == ["frontier"] * 4
+    assert batches(merge, answers)[-1][-1].of.scales[2] == score.of.scale
+
+
 def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) -> None:
     """As where training makes the own NLL worse; what follows treats it as any task without a level."""
 
@@ -156,9 +198,7 @@ def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) ->
     found = answers.drive(frontier)
     assert "code has no level in" in (frontier.pipeline.conclude(frontier, found) or "")
     merge = configured("pipeline=matched_merge", "method=lora")
-    steps: Any = merge.stages()
-    asked = steps.send([answers.record(each.stage) for each in next(steps)])
-    merged: Any = asked[-1].stage
+    merged: Any = batches(merge, answers)[-1][-1]
     assert [train.task.name for train in merged.of.adapters] == ["mmlu", "scienceqa", "gsm8k"]
     assert [task.name for task in merged.benchmarks] == ["mmlu", "scienceqa", "gsm8k"]
     few = configured("pipeline=matched_merge", "method=lora", "pipeline.tasks=[gsm8k,code]")

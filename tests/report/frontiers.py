@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hiplora.matching import place
 from hiplora.report.experiment import Run
 from hiplora.report.slots import Entry
 from hiplora.stages.record import Record
@@ -35,7 +36,8 @@ class World:
     ``shares`` is the share of an arm's energy in the leading subspaces (``CHANCE`` without one).
 
     ``noise`` is the standard deviation over seeds of the logarithm of the damage, half of it shared by the arms of a
-    seed; ``draw`` makes another world of the same kind.
+    seed; ``draw`` makes another world of the same kind. With ``placed`` every adapter has a point more, measured where
+    the others reach the level.
     """
 
     forgets: Mapping[str, float] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class World:
     shares: Mapping[str, float] = field(default_factory=dict)
     noise: float = 0.06
     draw: int = 0
+    placed: bool = False
 
     def normal(self, *label: Any) -> float:
         """A standard normal number that depends on a label alone."""
@@ -62,6 +65,10 @@ class World:
         yield self._entry(keep, "frontier", members, Frontier(points=points, seconds=60.0), arm)
         if run.pipeline == "curve":
             return
+        scales, own = [0.0, *SCALES], [BASE, *(point.learning[task]["nll"] for point in points[: len(SCALES)])]
+        if self.placed and (found := place(scales, own, LEVELS[task])).reached:
+            point = _point(task, found.c, 1.0, damage=damage, learned=learned)
+            yield self._entry(keep, "placed", members, Frontier(points=[point], seconds=10.0), arm)
         own = {primary(task): 0.6 + 0.01 * self.normal("own", arm, task, seed), "nll": BASE - GAIN * 0.75}
         yield self._entry(keep, "adapter", members, _scores({task: own}), arm)
 
@@ -91,7 +98,7 @@ class World:
 
     def _entry(self, keep: Keep, role: str, members: Any, result: Any, arm: str = "", merge: str = "") -> Entry:
         label = {"role": role, "method": arm, "members": members, "merge": merge}
-        if members and role in ("frontier", "adapter"):
+        if members and role in ("frontier", "placed", "adapter"):
             label |= dict(zip(("task", "seed"), members[0], strict=True))
         if not keep(label):
             return Entry(role=role, members=members)

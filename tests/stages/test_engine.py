@@ -112,6 +112,16 @@ def test_a_record_alone_is_enough_for_what_needs_no_artefact() -> None:
     assert made == []
 
 
+def test_a_stage_asked_for_without_its_artefact_is_made_again_only_where_another_needs_it() -> None:
+    first, _ = run()
+    bare = [Wanted(PLANT, artefact=False), ASKED[1]]
+    outcomes, made = run(bare, outputs="elsewhere")
+    assert made == []
+    assert [o.record for o in outcomes] == [o.record for o in first]
+    _, made = run([Wanted(PLANT, artefact=False), Wanted(Reap(plant=PLANT, parts=2))], outputs="elsewhere")
+    assert made == ["sow", "reap"]
+
+
 def test_what_is_made_from_a_restored_artefact_is_marked() -> None:
     run(ASKED[:1])
     SOIL.write_text("5")
@@ -129,7 +139,7 @@ def test_a_forced_stage_replaces_its_record_and_what_was_made_of_it_is_stale() -
     assert forced[0].record.replaced == (first[0].record.digest,)
     assert status(first[1]) is Status.STALE
     store = engine(Path("outputs"), Path("results")).store
-    assert [stage.kind for stage in pending(store, [ASKED[1].stage], artefacts=False)] == ["reap"]
+    assert [stage.kind for stage in pending(store, [ASKED[1].stage], bare=[ASKED[1].stage.id])] == ["reap"]
 
     redone, made = run()
     assert made == ["reap"]

@@ -73,7 +73,7 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
     frame, tasks = evidence.frontiers, evidence.comparable(group)
     if not set(tasks) <= set(units.index):
         return
-    mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks)]
+    mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks) & ~frame["at_level"]]
     seeds = len(evidence.experiment.keys(group, "seed"))
     name = evidence.experiment.label(arm)
     for (scale, fraction), rows in mine.groupby(["scale", "fraction"]):

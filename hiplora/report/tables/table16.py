@@ -46,8 +46,10 @@ COLUMNS = (
 ENERGIES = {"energy/top": "energy", "energy/beyond": "energy beyond a random update's"}
 KEPT = Column(label="Kept, {}", decimals=2, better="up")
 NOTES = (
-    "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation (interpolated "
-    "linearly between the points of its frontier) is at the level of its task; what it forgot is measured there. An "
+    "Each adapter is scaled after training, c ΔW, to the smallest c at which its own NLL on validation is at the level "
+    "of its task. c follows from the points of its frontier, which are joined by monotone cubics; the adapter is then "
+    "measured at that c, and what it forgot is read there (the second way of matching, along the training, has no such "
+    "point and is interpolated). An "
     "adapter that never reaches the level is counted, and its seed is left out; further columns give the contrasts "
     "with such adapters included, taken at the c at which they have learned most.",
     "Text rise: rise of the cross-entropy on general text, as a ratio to LoRA's mean at the level for the same task, "
