@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 from hiplora.editset.facts import Fact
-from hiplora.editset.relations import RELATIONS, Relation
+from hiplora.editset.relations import NAMESAKES, RELATIONS, Relation
 from hiplora.mini import corpora
 from hiplora.mini.draw import Draw, by_hash
 from hiplora.mini.english import start
@@ -114,9 +114,30 @@ def unedited(relation: Relation, edited: frozenset[str]) -> list[Fact]:
     return [f for f in facts(relation) if f.subject not in edited and not overlaps(f.subject, edited)]
 
 
-def item(relation: Relation, fact: Fact, *, others: list[Fact]) -> Row:
+def inverse(relation: Relation, picked: list[tuple[Relation, Fact]]) -> frozenset[str]:
+    """Edited subjects that are no new answer of a relation, as their own edit would contradict it.
+
+    That Aruba's capital is Rome, and Rome the capital of Chad; or that Rome is the capital of Chad, and Chad's is Oslo.
+    """
+    pairs = ((fact.subject, other) for other, fact in picked)
+    return frozenset(
+        subject
+        for subject, other in pairs
+        if (other.once and not relation.once) or (relation.name, other.name) == ("capital_of", "capital")
+    )
+
+
+def new_answer(relation: Relation, fact: Fact, unusable: frozenset[str]) -> str:
+    """The answer that the model is taught."""
+    draw = Draw("new", relation.name, fact.subject)
+    new = draw.pick(fact.wrong)
+    while new in unusable or (fact.subject, new) in NAMESAKES:
+        new = draw.pick(fact.wrong)
+    return new
+
+
+def item(relation: Relation, fact: Fact, new: str, *, others: list[Fact]) -> Row:
     """One row of the file, without its id. Its neighbours are two of ``others`` that do not have the new answer."""
-    new = Draw("new", relation.name, fact.subject).pick(fact.wrong)
     prompt, *paraphrases = (sentence(stem, fact) for stem in relation.stems)
     near = [f for f in ordered(others, "neighbours", relation.name, fact.subject) if new not in f.answers][:NEIGHBOURS]
     if len(near) < NEIGHBOURS:
@@ -139,7 +160,10 @@ def generated() -> list[Row]:
     picked = chosen()
     edited = frozenset(fact.subject for _, fact in picked)
     others = {relation: unedited(relation, edited) for relation in RELATIONS}
-    made = [item(relation, fact, others=others[relation]) for relation, fact in picked]
+    made = [
+        item(relation, fact, new_answer(relation, fact, inverse(relation, picked)), others=others[relation])
+        for relation, fact in picked
+    ]
     rows: list[Row] = []
     for category in CATEGORIES:
         mixed = Draw("order", category).shuffled([row for row in made if row["category"] == category])

@@ -17,7 +17,8 @@ from hiplora.tasks.choice import ChoiceTask
 class ProbeBackbone(Pipeline):
     """One probe of the backbone; the options are those of :class:`~hiplora.stages.probe.Probe`.
 
-    ``benchmarks`` names the multiple-choice benchmarks to score, ``items`` the number of items of each.
+    ``benchmarks`` names the multiple-choice benchmarks to score, ``items`` the number of items of each. The backbone
+    computes in float32, because one direction changes less than bfloat16 rounds off.
     """
 
     unscaled: ClassVar[bool] = True
@@ -36,9 +37,14 @@ class ProbeBackbone(Pipeline):
                 f"pipeline.benchmarks names {', '.join(unknown)}, which is not multiple choice; "
                 f"choose among {', '.join(tasks)}."
             )
+        if config.model.arithmetic == "bfloat16":
+            raise UserError(
+                "pipeline=probe computes in float32, because one direction changes less than bfloat16 rounds off; "
+                "leave model.arithmetic=bfloat16 out."
+            )
         limit = self.items if config.evaluation.limit is None else min(self.items, config.evaluation.limit)
         probe = Probe(
-            model=config.model,
+            model=config.model.but(arithmetic="float32"),
             targets=config.model.target_modules,
             svd=config.svd,
             k=self.k,

@@ -37,7 +37,9 @@ class Edit(Stage):
     batches: Annotated[tuple[EditBatch, ...], Field(strict=False, min_length=1)]
     probes: dict[str, Positive]
     benchmarks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)]
-    evaluation: Annotated[Evaluation, As(lambda asked: asked.splits)]
+    evaluation: Annotated[  # which items the probes are
+        Evaluation, As(lambda asked: asked.splits if asked.take == "first" else [asked.splits, asked.take])
+    ]
     data: Annotated[Data, Place]
 
     def needs(self) -> tuple[Stage, ...]:
@@ -59,6 +61,7 @@ class Edit(Stage):
         models.check(self.of.backbone)
         for task in self.benchmarks:
             task.check_asked(DataSource(self.data), self.evaluation.splits)
+        self._check_probes(DataSource(self.data))
         for batch in self.batches:
             batch.items()
 
@@ -69,7 +72,6 @@ class Edit(Stage):
 
         started = time.perf_counter()
         source = DataSource(self.data)
-        self._check_probes(source)
         backbone = models.load(self.of.backbone)
         with self.of.on(backbone, job) as loaded, evaluating(loaded.model):
             answers = Answers(

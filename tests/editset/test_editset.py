@@ -133,6 +133,11 @@ def test_no_two_edits_contradict_each_other() -> None:
     answers = {answer for row in ROWS for answer in row["answers"]}
     for name in ("capital_of", "city_country", "us_city_state"):
         assert not answers & {row["subject"] for row in ROWS if row["relation"] == name}
+    for name, inverses in {"capital": ("capital_of", "city_country"), "state_capital": ("us_city_state",)}.items():
+        taught = {row["new"] for row in ROWS if row["relation"] == name}
+        assert not taught & {row["subject"] for row in ROWS if row["relation"] in inverses}
+    capitals = {row["subject"] for row in ROWS if row["relation"] == "capital"}
+    assert not capitals & {row["new"] for row in ROWS if row["relation"] == "capital_of"}
     lives = Counter(row["subject"] for row in ROWS if row["relation"] in ("birth_year", "death_year"))
     assert set(lives.values()) == {1}
 

@@ -54,6 +54,14 @@ def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPat
         assert torch.equal(value, before[name])
 
 
+def test_all_methods_have_one_dropout_rate(configured):
+    """Selection gave LoRA none, and masks take time."""
+    (wanted,) = configured(*WORDS, "pipeline.methods=[lora,pissa,hip,adalora]").stages()
+    assert {name: method.dropout for name, method in wanted.stage.methods.items()} == dict.fromkeys(
+        ("lora", "pissa", "hip", "adalora"), 0.05
+    )
+
+
 def test_a_turn_is_one_training_and_its_last_steps_are_timed(configured, monkeypatch: pytest.MonkeyPatch):
     """A method that ends before its timed steps has thrown away what it trains."""
     calls: dict[str, list] = {}

@@ -110,3 +110,10 @@ def test_a_benchmark_without_options_to_choose_from_is_refused():
     """Also where its code is not executed, so that nothing is written."""
     with pytest.raises(UserError, match=r"names code, which is not multiple choice; choose among mmlu, scie"):
         compose(["pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off"]).stages()
+
+
+def test_a_probe_computes_in_fp32_whatever_the_processor():
+    (wanted,) = compose(["pipeline=probe", "model.dtype=bfloat16", "model.device=cpu"]).stages()
+    assert wanted.stage.where() == "cpu-float32"
+    with pytest.raises(UserError, match="computes in float32"):
+        compose(["pipeline=probe", "model.arithmetic=bfloat16"]).stages()
