@@ -160,6 +160,7 @@ def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
     assert table.cell("HiP-LoRA", "Never at the level").words == "24 of 24"
     assert (difference(table, HIP_LORA).value, difference(table, HIP_LORA).n) == (None, 0)
     assert table.cell(HIP_LORA, VERDICT.label).words == ""
+    assert table.cell(HIP_LORA, EVERYONE.label).n == 6, "a test needs seeds at the level, this column does not"
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported"
 
 
