@@ -14,6 +14,7 @@ from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_t
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure, level_notes
 from hiplora.report.slots import Number
+from hiplora.report.tables.table16 import Arms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -28,8 +29,8 @@ NOTES = (
     "update; the thin line behind them is the training at c = 1. The dotted line is the level of Table 16. In "
     "parentheses: the number of seeds.",
     "Right: the share of its adapters' gains in NLL that a merge of four keeps, against the mean of these gains "
-    "(test); each adapter at its level. Small: one seed; large: their mean with its 95 % Student-t interval. Filled: "
-    "{0}; open: {1}.",
+    "(test); each adapter at its level, without the seeds that have an adapter that never reaches it. Small: one seed; "
+    "large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
 )
 
 
@@ -93,10 +94,9 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
-    """Every seed's merge, then their mean, in separate panels."""
-    kept, gains = (
-        per_seed(evidence, measure, group="merges", method=arm, merge=operator) for measure in ("kept", "kept_of")
-    )
+    """Every merge of a seed whose adapters are all at the level, then their mean, in separate panels."""
+    kept = Arms(evidence, evidence.comparable(FRONTIER)).kept(arm, merge=operator)
+    gains = per_seed(evidence, "kept_of", group="merges", method=arm, merge=operator)
     name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
     for seed, each in kept.of.items():
         yield dot(panel + BY_SEED, name, gains.of[seed].value, Sample({seed: each}, 1))

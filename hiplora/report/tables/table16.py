@@ -94,13 +94,13 @@ class Arms:
             return Sample({}, self.mean(arm, measure).expected)
         return self.mean(arm, measure, per={task: sample.mean for task, sample in lora.items()})
 
-    def kept(self, arm: str, operator: str, norms: str, task: str = "", everyone: bool = False) -> Sample:
-        """The share of its adapters' gains that a seed's merge keeps, over all tasks or for one.
+    def kept(self, arm: str, *, task: str = "", everyone: bool = False, **point: str) -> Sample:
+        """The share of its adapters' gains that a seed's merge at a ``point`` keeps, over all tasks or for one.
 
         Seeds whose adapters are not all at the level are left out, unless ``everyone``.
         """
         measure = f"kept/{task}" if task else "kept"
-        found = per_seed(self.evidence, measure, group="merges", method=arm, merge=operator, norms=norms)
+        found = per_seed(self.evidence, measure, group="merges", method=arm, **point)
         seeds = found.of if everyone else self.mean(arm, "scale/c").of
         return Sample({seed: value for seed, value in found.of.items() if seed in seeds}, found.expected)
 
@@ -170,7 +170,8 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
         if column.measure == f"scale/{SECOND_TEXT}" and SECOND_TEXT not in evidence.texts:
             continue
         yield arms.mean(arm, column.measure).mean_cell(row, column)
-    yield from (arms.kept(arm, *key).mean_cell(row, column) for key, column in merges.items())
+    for (operator, norms), column in merges.items():
+        yield arms.kept(arm, merge=operator, norms=norms).mean_cell(row, column)
 
 
 def _energy(arms: Arms, arm: str, columns: Mapping[str, Column]) -> Iterator[Cell]:
@@ -210,7 +211,7 @@ def _nll(arms: Arms) -> Measure:
 
 
 def _merges(arms: Arms, operator: str, norms: str) -> Measure:
-    kept = partial(arms.kept, operator=operator, norms=norms)
+    kept = partial(arms.kept, merge=operator, norms=norms)
     return Measure(
         of=kept,
         margin=_share(kept(LORA)),
