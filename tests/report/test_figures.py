@@ -81,6 +81,7 @@ def test_settings_are_in_units_of_loras_adapter_of_the_same_seed():
     lora = panel["LoRA, c ΔW"]
     assert [each.x for each in lora] == sorted(each.x for each in lora)
     assert (lora[-1].x, lora[-1].y) == (1, 1)
+    assert {*lora[-1].runs} < {*point.runs}, "what it is divided by stands behind it too"
     short = build(
         "figure3", fixture_evidence("figure3", keep=lambda label: (label["method"], label.get("seed")) != ("lora", 8))
     )

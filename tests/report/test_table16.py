@@ -210,6 +210,23 @@ def test_what_is_stale_or_unlike_reaches_the_cells(plain):
     assert any(note.startswith("‡") for note in table.notes)
 
 
+def test_what_a_ratio_is_divided_by_stands_behind_it(plain):
+    """A stale record of LoRA's concerns every number in units of LoRA's, also those of other arms."""
+
+    def marked(slot: Slot, entry: Entry) -> Entry:
+        return replace(entry, marks=STALE) if is_arm(slot, "lora") and entry.members == (("code", 3),) else entry
+
+    slots = [replace(slot, entries=tuple(marked(slot, entry) for entry in slot.entries)) for slot in plain.slots]
+    changed = replace(plain, slots=slots)
+    cell = difference(table16.build(changed), "Text rise: HiP-LoRA − Proj-LoRA")
+    dots = figure7.build(changed).panel("frontier")["HiP-LoRA"]
+    lora = {run for n in plain.select("frontier", method="lora") for run in plain.measure("scale/text", [n])[0].runs}
+    assert len(lora) == 1 + 24, "with the backbone's"
+    for each in (cell, *dots):
+        assert each.marks == STALE
+        assert lora < set(each.runs)
+
+
 def test_without_levels_the_table_says_what_gives_them(plain):
     table = table16.build(replace(plain, levels={}))
     assert difference(table, HIP_LORA).value is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,18 @@ def build(evidence: Evidence) -> Figure:
 
 
 def _units(evidence: Evidence) -> pd.DataFrame:
-    """LoRA's mean gain and rise on text at c = 1, and the backbone's own NLL, by task."""
+    """LoRA's mean gain and rise on text at c = 1 with the runs and marks behind them, and the backbone's own NLL."""
     frame = evidence.frontiers
     done = frame[
         (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
     ]
-    units = done.groupby("task")[["gain", "text"]].mean()
+    by_task = done.groupby("task")
+    units = by_task[["gain", "text"]].mean().join(by_task["runs"].agg(_chained)).join(by_task["marks"].agg(joined))
     return units.assign(base=frame[frame["scale"] == 0].groupby("task")["own"].first())
+
+
+def _chained(runs: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(itertools.chain.from_iterable(runs))
 
 
 def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
@@ -84,8 +90,8 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
                 per = units.loc[found["task"]]
                 x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
                 value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
-                runs = tuple(run for runs in found["runs"] for run in runs)
-                y[seed] = Number(value, runs, joined(found["marks"]))
+                runs, marks = _chained([*found["runs"], *per["runs"]]), joined([*found["marks"], *per["marks"]])
+                y[seed] = Number(value, runs, marks)
         if y:
             mean = sum(x.values()) / len(x)
             for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():

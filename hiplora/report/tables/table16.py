@@ -83,8 +83,10 @@ class Arms:
     tasks: Sequence[str]
     group: str = "frontier"
 
-    def mean(self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, float] | None = None) -> Sample:
-        """The measure's mean over the tasks, each divided by its number in ``per``, if given."""
+    def mean(
+        self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, Sample] | None = None
+    ) -> Sample:
+        """The measure's mean over the tasks, each divided by its mean in ``per``, if given."""
         return per_seed(self.evidence, measure, group=self.group, tasks=tasks or self.tasks, per=per, method=arm)
 
     def ratio(self, arm: str, measure: str, per: str = "") -> Sample:
@@ -92,7 +94,7 @@ class Arms:
         lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
         if not all(sample.of for sample in lora.values()):
             return Sample({}, self.mean(arm, measure).expected)
-        return self.mean(arm, measure, per={task: sample.mean for task, sample in lora.items()})
+        return self.mean(arm, measure, per=lora)
 
     def kept(self, arm: str, *, task: str = "", everyone: bool = False, **point: str) -> Sample:
         """The share of its adapters' gains that a seed's merge at a ``point`` keeps, over all tasks or for one.
@@ -100,7 +102,7 @@ class Arms:
         Seeds whose adapters are not all at the level are left out, unless ``everyone``.
         """
         measure = f"kept/{task}" if task else "kept"
-        found = per_seed(self.evidence, measure, group="merges", method=arm, **point)
+        found = per_seed(self.evidence, measure, group="merges", method=arm, **point)  # type: ignore[arg-type]
         seeds = found.of if everyone else self.mean(arm, "scale/c").of
         return Sample({seed: value for seed, value in found.of.items() if seed in seeds}, found.expected)
 
