@@ -107,13 +107,13 @@ def per_seed(
     *,
     group: str = "single",
     tasks: Sequence[str] | None = None,
-    per: Mapping[str, float] | None = None,
+    per: Mapping[str, Sample] | None = None,
     **point: str,
 ) -> Sample:
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out.
 
     Only adapters of ``tasks`` count, if these are given, and only those for which the measure is defined. Each value is
-    divided by the number of its task in ``per``.
+    divided by the mean of its task in ``per``, whose records then stand behind it too.
     """
     found: dict[str, Number] = {}
     seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
@@ -124,9 +124,11 @@ def per_seed(
     for seed, slots in seeds.items():
         rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
         if slots and len(rows) == len(slots):
-            runs, marks = tuple(run for each in rows for run in each.runs), joined(each.marks for each in rows)
-            value = sum(each.value / (1 if per is None else per[each.members[0][0]]) for each in rows) / len(rows)
-            found[seed] = Number(value, runs, marks)
+            units = [] if per is None else [per[each.members[0][0]] for each in rows]
+            value = sum(each.value / (units[i].mean if units else 1) for i, each in enumerate(rows)) / len(rows)
+            behind: list[Number | Sample] = [*rows, *units]
+            runs = tuple(run for each in behind for run in each.runs)
+            found[seed] = Number(value, runs, joined(each.marks for each in behind))
     return Sample(found, len(seeds))
 
 

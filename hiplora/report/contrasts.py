@@ -79,6 +79,8 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
     for pair, row in names.items():
         sample, contrast = samples[pair], contrasts[pair]
         yield sample.mean_cell(row, DIFFERENCE)
+        if measure.everyone is not None:  # also where too few seeds are at the level for a test
+            yield difference(pair, measure.everyone).mean_cell(row, EVERYONE)
         if contrast is None:
             yield sample.cell(row, VERDICT, None)
             continue
@@ -93,8 +95,6 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
         yield sample.cell(row, VERDICT, contrast.paired.mean, words=judged(contrast, measure, agreed, own))
         yield sample.cell(row, SIGNS, contrast.paired.mean, words=signs([difference(pair, of) for of in measure.tasks]))
         yield from (_check(row, column, other, agreed[column.label]) for column, other in checked)
-        if measure.everyone is not None:
-            yield difference(pair, measure.everyone).mean_cell(row, EVERYONE)
         if own is not None:
             yield _own(row, own)
 

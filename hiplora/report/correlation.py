@@ -39,10 +39,8 @@ class Costs:
         return correlation(np.log1p(self.sigma), self.cost)
 
     def spearman(self) -> Correlation | None:
-        """Spearman's ρ of the cost and σ: Pearson's of their ranks."""
-        from scipy.stats import rankdata
-
-        return correlation(rankdata(self.sigma), rankdata(self.cost))
+        """Spearman's ρ of the cost and σ."""
+        return correlation(self.sigma, self.cost, ranks=True)
 
 
 def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
@@ -69,21 +67,23 @@ def _number(value: float | None) -> float:
     return value
 
 
-def correlation(x: stats.Floats, y: stats.Floats) -> Correlation | None:
+def correlation(x: stats.Floats, y: stats.Floats, *, ranks: bool = False) -> Correlation | None:
     """Pearson's r of paired samples (n,), its p by Student's t, its interval by 10 000 resamples of the pairs.
 
-    None with fewer than three pairs or if one side does not vary. A resample without variation has no r and is left
-    out.
+    With ``ranks`` Spearman's ρ, which is Pearson's r of the ranks; every resample is ranked anew. None with fewer than
+    three pairs or if one side does not vary. A resample without variation has no r and is left out.
     """
-    from scipy.stats import pearsonr
+    from scipy.stats import pearsonr, rankdata
 
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    found = pearsonr(x, y)
+    found = pearsonr(*(rankdata(each) if ranks else each for each in (x, y)))
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     drawn = rng.integers(len(x), size=(stats.REPLICATES, len(x)))
-    one, two = (each[drawn] - each[drawn].mean(axis=1, keepdims=True) for each in (x, y))
-    scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
-    again = (one * two).sum(axis=1)[scale > 0] / scale[scale > 0]
+    # The range tells what does not vary: equal numbers may differ from their mean in its last bits.
+    varied = drawn[(np.ptp(x[drawn], axis=1) > 0) & (np.ptp(y[drawn], axis=1) > 0)]
+    one, two = (rankdata(each[varied], axis=1) if ranks else each[varied] for each in (x, y))
+    one, two = (each - each.mean(axis=1, keepdims=True) for each in (one, two))
+    again = (one * two).sum(axis=1) / np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
     low, high = stats.percentile_interval(again)
     return Correlation(float(found.statistic), float(found.pvalue), float(low), float(high))

@@ -14,7 +14,8 @@ RESTORED, STALE, DIRTY, STILL = "†", "‡", "*", "§"
 OF_STATUS = {Status.GOOD: "", Status.RESTORED: RESTORED, Status.STALE: STALE}
 MEANINGS = {
     RESTORED: "made from an adapter that was trained again, not from the recorded one",
-    STALE: "stale: something it was made from has been replaced; counted as missing, and made again with the rest",
+    STALE: "stale: something it was made from has been replaced; it still counts in the numbers, and is planned to be "
+    "made again",
     DIRTY: "made from a checkout with uncommitted changes",
     STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
     "little more than its residual",

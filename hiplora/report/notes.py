@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
+from hiplora import selection
 from hiplora.config import digest
 from hiplora.methods import method_class
+from hiplora.pipelines.frontier import Frontiers
 from hiplora.report.evidence import Evidence
 from hiplora.report.figure import Figure
 from hiplora.report.marks import MEANINGS
@@ -18,8 +20,8 @@ from hiplora.stages.results import Adapter
 PRINTED = ("Python", "torch", "transformers", "peft")
 PARITY = 0.01  # relative difference in deployed parameters that counts as equal
 COUNTED = (
-    "In parentheses: the number of {} behind a value; (2/3) means that one of three is still missing, – that all are. "
-    "A blank is not defined."
+    "In parentheses: the number of {} behind a value; (2/3) means that one of three is missing or has no value (see "
+    "the notes), – that this holds for all. A blank is not defined."
 )
 PAPER = "The paper's values are those stated in the text of arXiv:{arxiv} ({backbone}, {data})."
 OTHER = (
@@ -31,10 +33,10 @@ LITERAL = (
 )
 INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
-    "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are too "
-    "narrow: in simulations of this design they cover the true value in 28 to 69 % of cases, the adapter-level "
-    "(pigeonhole) intervals in 85 to 93 %. Where both are shown, use the adapter-level one. An interval of width 0 "
-    "means that all instances agreed, not that the rate is known; a single sampling seed has no interval."
+    "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are far "
+    "too narrow. The adapter-level (pigeonhole) intervals, which resample the adapters, are much less so: where both "
+    "are shown, use the adapter-level one. An interval of width 0 means that all instances agreed, not that the rate "
+    "is known; a single sampling seed has no interval."
 )
 
 
@@ -49,7 +51,7 @@ def table(
 ) -> Table:
     """A table with its caption, its own notes, and the general notes for its columns and records.
 
-    ``counted`` names what a value is averaged over, if neither seeds nor merge instances.
+    ``counted`` names what a value is averaged over, if the columns do not tell.
     """
     paper, labels = evidence.experiment.paper, evidence.experiment.labels
     over = {"seeds": False, "instances": False}  # columns with a bootstrap are over instances
@@ -161,7 +163,14 @@ def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
     """Notes on the levels at which adapters are compared, and on tasks of a group that are left out, with reasons."""
     tasks = evidence.experiment.keys(group, "task")
     if levels := [f"{task} {evidence.usable[task]:.3f}" for task in tasks if task in evidence.usable]:
-        yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}."
+        yield f"Levels, own NLL on validation in nats per token: {', '.join(levels)}.{_level_origin(evidence, tasks)}"
+    options = (slot.config.pipeline for slot in evidence.slots if slot.run.group == group and slot.config is not None)
+    if (asked := next((each for each in options if isinstance(each, Frontiers)), None)) is not None:
+        yield (
+            f"At every point of a frontier the own NLL is of up to {asked.own_items} items of validation; forgetting "
+            f"is of up to {asked.other_items} items of each benchmark and {asked.text_tokens:,} tokens of each general "
+            "text."
+        )
     if absent := [task for task in tasks if task not in evidence.levels]:
         left = "; left out here" if evidence.levels else ""
         yield f"No level yet for {', '.join(absent)}: python -m hiplora.run pipeline=select fixes it{left}."
@@ -171,6 +180,22 @@ def level_notes(evidence: Evidence, group: str) -> Iterator[str]:
                 f"{task} is left out: its level, {evidence.levels[task]:.3f}, is not below the backbone's own NLL, so "
                 "an adapter has nothing to learn for it."
             )
+
+
+def _level_origin(evidence: Evidence, tasks: Sequence[str]) -> str:
+    """What a level is and whose adapters it is taken from, in a sentence; empty without the selection that fixed it."""
+    chosen = selection.read(evidence.folder)
+    if chosen is None or evidence.store is None:
+        return ""
+    asked = [evidence.store.tracked.asked(id) for task in tasks for id in chosen.levels_from.get(task, ())]
+    trained = [each["of"] for each in asked if each is not None]
+    methods = dict.fromkeys(evidence.experiment.label(each["method"]["name"]) for each in trained)
+    seeds = ", ".join(map(str, sorted({each["seed"] for each in trained})))
+    whose = f" ({', '.join(methods)}; seeds {seeds})" if trained else ""
+    return (
+        f" Each is the NLL at which the adapters of selection{whose} have made {100 * chosen.level_gain:.0f} % of "
+        "their largest gain at any c, averaged over them."
+    )
 
 
 def prefix_notes(evidence: Evidence) -> Iterator[str]:

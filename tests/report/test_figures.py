@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hiplora.report.aggregate import per_seed
 from hiplora.report.correlation import costs
 from hiplora.report.figure import Dot, Figure, legend_text, looks, pictures, to_csv
 from hiplora.report.figures import FIGURES
@@ -61,6 +62,15 @@ def test_frontiers_are_in_units_of_lora(built):
     assert mean[0].y == pytest.approx(sum(each.y for each in seeds) / 6)
 
 
+def test_merges_of_adapters_that_never_reach_the_level_are_left_out():
+    evidence = fixture_evidence("figure7", world=replace(WORLD, learns={"hip": 0.77}))
+    at_level = per_seed(evidence, "scale/c", group="frontier", method="hip").of.keys()
+    assert 1 < len(at_level) < 6
+    figure = build("figure7", evidence)
+    (mean,), seeds = (figure.panel(name)["HiP-LoRA"] for name in ("merges, TIES", "merges, TIES, by seed"))
+    assert (mean.n, mean.n_expected, len(seeds)) == (len(at_level), 6, len(at_level))
+
+
 def test_settings_are_in_units_of_loras_adapter_of_the_same_seed():
     """Without noise of an arm's own, a setting lies where the world puts it; a seed that LoRA lacks says nothing."""
     figure = build("figure3", fixture_evidence("figure3", world=replace(WORLD, noise=0)))
@@ -71,6 +81,7 @@ def test_settings_are_in_units_of_loras_adapter_of_the_same_seed():
     lora = panel["LoRA, c ΔW"]
     assert [each.x for each in lora] == sorted(each.x for each in lora)
     assert (lora[-1].x, lora[-1].y) == (1, 1)
+    assert {*lora[-1].runs} < {*point.runs}, "what it is divided by stands behind it too"
     short = build(
         "figure3", fixture_evidence("figure3", keep=lambda label: (label["method"], label.get("seed")) != ("lora", 8))
     )

@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from hiplora import stats
 from hiplora.report.aggregate import Sample, per_instance
 from hiplora.report.evidence import Evidence
 from hiplora.report.experiment import load
@@ -15,7 +17,8 @@ from hiplora.report.measures import TAUS
 from hiplora.report.notes import LITERAL, parity_notes, prefix_notes, unjudged_notes
 from hiplora.report.slots import Entry, Slot
 from hiplora.report.table import latex, markdown, to_csv
-from hiplora.report.tables import TABLES, differences, mergefail, table2, table11, table13
+from hiplora.report.tables import TABLES, differences, mergefail, table2, table11, table13, table14
+from hiplora.tasks import ORDER
 from tests.report.evidence import HERE, RECORDS, build, everything, fixture_evidence, golden, labelled
 
 OF_RUNS = [name for name in TABLES if load(name).runs]  # Table 4 shows conf/ instead
@@ -94,6 +97,25 @@ def test_paper_values_stand_only_beside_their_own_measure():
     assert len(with_paper) == 8
     assert LITERAL in table.notes, "which is of another parameterisation than the row"
     assert LITERAL not in build("table1", fixture_evidence("table1")).notes, "which has both"
+
+
+def test_one_merge_per_sampling_seed_has_an_interval_wider_than_its_range():
+    """A bootstrap of three numbers cannot leave their range."""
+    rises = {"42": 2.0, "100": 2.4, "2024": 3.0}
+
+    def shift(slot: Slot) -> Slot:
+        if slot.run.group != "merge":
+            return slot
+        nll = {task: {"nll": rises[slot.run.point["seed"]]} for task in ORDER}
+        entries = (rescored(entry, **nll) if entry.role == "merged" else entry for entry in slot.entries)
+        return replace(slot, entries=tuple(entries))
+
+    evidence = with_slots(fixture_evidence("table14"), shift)
+    cell = table14.build(evidence).cell("LoRA, TIES, no calibration", "NLL rise (nats/token)")
+    values = per_instance(evidence, "nll_rise", (4,), method="lora", merge="ties", calibration="none").values
+    assert np.ptp(values) > 0.5
+    assert (cell.n, cell.ci_low, cell.ci_high) == (3, *map(pytest.approx, stats.t_interval(values)))
+    assert cell.ci_low < values.min() < values.max() < cell.ci_high
 
 
 def drops(evidence: Evidence, method: str) -> Sample:

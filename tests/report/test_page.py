@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from hiplora.evaluation.retention import retention
+from hiplora.report import contrasts
 from hiplora.report.__main__ import main
+from hiplora.report.page import summary
 from hiplora.report.page.drawing import pareto
+from hiplora.report.page.exhibits import Exhibit, Section, Shown
 from hiplora.report.page.groups import grouped
 from hiplora.report.runs.shelf import FIRST, Shelf
+from hiplora.report.table import Table
 from tests.report.browser import CHROMIUM, Browser, browser
 from tests.report.pages import Read
 from tests.report.simulated import Simulation
@@ -85,6 +89,22 @@ def test_the_answer_is_the_verdict_of_table_16(page):
     words = " ".join(Read(page.read_text()).words.split())
     assert "Yes, at this scale." in words or "The runs do not decide it." in words or "No, not at this scale." in words
     assert "Text rise: HiP-LoRA − LoRA" in words
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lead"),
+    [
+        ("supported", "Yes, at this scale."),
+        ("supported, equal learning not shown", "Forgets less, but equal learning is not shown."),
+        ("undecidable: second text disagrees", "The runs do not decide it."),
+    ],
+)
+def test_the_lead_says_no_more_than_the_verdict(verdict, lead):
+    head = [Shown(contrasts.DIFFERENCE.label), Shown(contrasts.VERDICT.label)]
+    section = Section(summary.FIRST, head, [("HiP-LoRA − LoRA", [Shown("−0.2", "#run"), Shown(verdict, "#run")])])
+    made = Table(name=summary.ANSWERS, title="", caption="", columns=(), cells=())
+    exhibit = Exhibit(summary.ANSWERS, "", there=1, wanted=1, made=made, sections=[section])
+    assert summary.summary([exhibit], [], []).lead == lead
 
 
 def test_a_run_shows_an_item_that_it_learned_with_prompt_and_answers(page, made):

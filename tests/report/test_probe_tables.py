@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
+from hiplora import stats
+from hiplora.report.aggregate import BOOTSTRAP_SEED
 from hiplora.report.correlation import correlation, cost, costs
 from hiplora.report.tables import table3, table6
 from hiplora.stages.results import Intervention
@@ -40,6 +42,26 @@ def test_the_interval_holds_a_known_correlation_about_as_often_as_it_says():
         found = correlation(x, 0.6 * x + 0.8 * rng.normal(size=60))
         held += found.low <= 0.6 <= found.high
     assert 52 <= held <= 60
+
+
+def test_every_resample_is_ranked_anew(monkeypatch):
+    """Resamples repeat pairs, so their ranks are not those of the whole sample."""
+    monkeypatch.setattr(stats, "REPLICATES", 300)
+    rng = np.random.default_rng(0)
+    x = rng.lognormal(sigma=2, size=20)
+    y = x + 20 * rng.normal(size=20)
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(20, size=(300, 20))
+    expected = stats.percentile_interval([reference.spearmanr(x[each], y[each]).statistic for each in drawn])
+    found = correlation(x, y, ranks=True)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_a_resample_without_variation_is_left_out():
+    """The two pairs that differ are missing from an eighth of the resamples; the others correlate clearly."""
+    cost = np.full(30, -1 / 3)
+    cost[-2:] = 1.0
+    found = correlation(np.arange(30.0), cost)
+    assert found.low > 0.1
 
 
 def test_costs_are_means_over_benchmarks_with_the_sign_of_a_loss():

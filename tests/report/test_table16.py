@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from hiplora.compose import compose_cached
 from hiplora.errors import UserError
 from hiplora.pipelines.base import training
 from hiplora.report import contrasts, find
-from hiplora.report.aggregate import Sample
-from hiplora.report.contrasts import EVERYONE, NARROW, OWN, SECOND, SIGNS, TRAINING, VERDICT, Measure
+from hiplora.report.contrasts import EVERYONE, NARROW, SECOND, SIGNS, TRAINING, VERDICT
 from hiplora.report.evidence import Evidence
 from hiplora.report.figures import figure7
 from hiplora.report.marks import STALE
 from hiplora.report.matched import lost
-from hiplora.report.slots import Entry, Number, Slot
+from hiplora.report.notes import level_notes
+from hiplora.report.slots import Entry, Slot
 from hiplora.report.table import Table, markdown, to_csv
 from hiplora.report.tables import table16
+from hiplora.selection import Reference, Selection, write
 from hiplora.stages.results import Scores
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Merged
@@ -76,6 +78,7 @@ def test_a_known_effect_is_supported_and_covered(table):
     assert (cell.n, cell.n_expected) == (6, 6)
     assert words(table, HIP_LORA, VERDICT) == "supported"
     assert words(table, HIP_LORA, SIGNS) == "− − − −"
+    assert any("in the order gsm8k, scienceqa, mmlu, code" in note for note in table.notes)
     assert words(table, HIP_LORA, SECOND).startswith("yes (−0.2")
     assert words(table, HIP_LORA, TRAINING).startswith("yes (−0.2")
     assert table.cell(HIP_LORA, "Margin").value == 0.1
@@ -134,32 +137,13 @@ def test_without_an_effect_nothing_is_supported():
         assert [words(table, row, VERDICT) for row in rows] == [verdict] * 5
 
 
-def sample(values) -> Sample:
-    return Sample({str(n): Number(float(v), (f"r{n}",)) for n, v in enumerate(values)}, len(values))
-
-
-@pytest.mark.parametrize(("spread", "common"), [(0.03, "not supported"), (0.4, "undecidable")])
-def test_verdicts_of_arms_that_are_alike_come_at_the_right_rates(spread, common):
-    rng, names = np.random.default_rng(0), {pair: " − ".join(pair) for pair in table16.PAIRS}
-    counts = {"supported": 0, "not supported": 0, "undecidable": 0}
-    wrong, repetitions = 0, 150
-    for _ in range(repetitions):
-        arms = {arm: sample(rng.normal(1, spread, size=6)) for pair in table16.PAIRS for arm in pair}
-        cells = contrasts.cells(names, Measure(of=arms.__getitem__, margin=0.1))
-        found = [cell.words for cell in cells if cell.column == VERDICT.label]
-        wrong += "supported" in found
-        for verdict in found:
-            counts[verdict] += 1
-    assert wrong / repetitions <= 0.05, "Holm keeps the whole family at 5 %"
-    assert counts[common] / (5 * repetitions) > 0.9
-
-
 def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
     world = replace(WORLD, learns={"hip": 0.5})
     table = table16.build(frontiers(world))
     assert table.cell("HiP-LoRA", "Never at the level").words == "24 of 24"
     assert (difference(table, HIP_LORA).value, difference(table, HIP_LORA).n) == (None, 0)
     assert table.cell(HIP_LORA, VERDICT.label).words == ""
+    assert table.cell(HIP_LORA, EVERYONE.label).n == 6, "a test needs seeds at the level, this column does not"
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported"
 
 
@@ -175,28 +159,6 @@ def test_seeds_that_never_reach_the_level_are_left_out_and_shown_beside():
     assert table.cell(HIP_LORA, NARROW.label).words.startswith("[")
 
 
-@pytest.mark.parametrize(
-    ("second", "own", "verdict"),
-    [
-        ([-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "supported"),
-        ([0.1, 0.2, 0.1], [0.1, 0.0, 0.2], "undecidable: second text disagrees"),
-        ([], [0.1, 0.0, 0.2], "undecidable: second text is missing"),
-        ([-0.1, -0.2, -0.1], [-3.0, 1.0, -4.0], "supported, equal learning not shown"),
-    ],
-)
-def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
-    arms = {"hip": {"text": [-0.5, -0.52, -0.51], "second": second, "own": own}}
-    arms["lora"] = {name: [0.0] * len(values) for name, values in arms["hip"].items()}
-
-    def of(name):
-        return lambda arm: sample(arms[arm][name])
-
-    measure = Measure(of=of("text"), margin=0.1, checks=[(SECOND, of("second"))], own=of("own"))
-    cells = {cell.column: cell for cell in contrasts.cells({("hip", "lora"): "row"}, measure)}
-    assert cells[VERDICT.label].words == verdict
-    assert ("not shown" in cells[OWN.label].words) == ("not shown" in verdict)
-
-
 def test_what_is_stale_or_unlike_reaches_the_cells(plain):
     def marked(entry: Entry) -> Entry:
         return replace(entry, marks=STALE) if entry.members == (("code", 3),) else entry
@@ -206,7 +168,24 @@ def test_what_is_stale_or_unlike_reaches_the_cells(plain):
     assert difference(table, HIP_LORA).marks == "‡"
     assert "| −0.205‡ [" in markdown(table)
     assert ",‡," in to_csv([difference(table, HIP_LORA)])
-    assert any(note.startswith("‡") for note in table.notes)
+    assert any(note.startswith("‡") and "still counts in the numbers" in note for note in table.notes)
+
+
+def test_what_a_ratio_is_divided_by_stands_behind_it(plain):
+    """A stale record of LoRA's concerns every number in units of LoRA's, also those of other arms."""
+
+    def marked(slot: Slot, entry: Entry) -> Entry:
+        return replace(entry, marks=STALE) if is_arm(slot, "lora") and entry.members == (("code", 3),) else entry
+
+    slots = [replace(slot, entries=tuple(marked(slot, entry) for entry in slot.entries)) for slot in plain.slots]
+    changed = replace(plain, slots=slots)
+    cell = difference(table16.build(changed), "Text rise: HiP-LoRA − Proj-LoRA")
+    dots = figure7.build(changed).panel("frontier")["HiP-LoRA"]
+    lora = {run for n in plain.select("frontier", method="lora") for run in plain.measure("scale/text", [n])[0].runs}
+    assert len(lora) == 1 + 24, "with the backbone's"
+    for each in (cell, *dots):
+        assert each.marks == STALE
+        assert lora < set(each.runs)
 
 
 def test_without_levels_the_table_says_what_gives_them(plain):
@@ -218,6 +197,23 @@ def test_without_levels_the_table_says_what_gives_them(plain):
     assert partly.cell("LoRA, by task", "code") is None
     assert difference(partly, HIP_LORA).n == 6, "the other tasks blank no row"
     assert any("No level yet for gsm8k, scienceqa, code" in note for note in partly.notes)
+
+
+def test_the_notes_say_what_a_level_is_and_how_much_is_measured(plain, tmp_path):
+    config = compose_cached(["pipeline=frontier", "method=lora", "pipeline.own_items=70", "pipeline.text_tokens=4096"])
+    asked = {f"f{seed}": config.pipeline.frontier(config, training(config, seed=seed)).described() for seed in (8, 7)}
+    chosen = Selection(
+        backbone="", identity="", level_scale=0.5, level_gain=0.85, gate=0.01, objective=(), winners={}, gated={},
+        levels=LEVELS, levels_from={"code": [*asked]}, trials=[],
+        reference=Reference(words=(), levels=LEVELS, runs=()),
+    )  # fmt: skip
+    write(tmp_path, chosen, "")
+    store = SimpleNamespace(tracked=SimpleNamespace(asked=asked.get))
+    slots = [replace(slot, config=config) for slot in plain.slots]
+    notes = " ".join(level_notes(replace(plain, slots=slots, folder=tmp_path, store=store), "frontier"))
+    assert "(LoRA; seeds 7, 8) have made 85 % of their largest gain" in notes
+    assert "up to 70 items of validation" in notes
+    assert "4,096 tokens of each general text" in notes
 
 
 def test_a_task_whose_level_the_backbone_has_is_left_out(plain):

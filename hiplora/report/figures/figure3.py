@@ -68,7 +68,7 @@ def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Ma
         for seed, row in _values(evidence, group, method, scale).items():
             if seed in units and not pd.isna(getattr(row, measure)):
                 value = getattr(row, measure) / getattr(units[seed], measure)
-                of[seed] = Number(value, row.runs, joined([row.marks, units[seed].marks]))
+                of[seed] = Number(value, (*row.runs, *units[seed].runs), joined([row.marks, units[seed].marks]))
         found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
     return found
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_t
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure, level_notes
 from hiplora.report.slots import Number
+from hiplora.report.tables.table16 import Arms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -28,8 +30,8 @@ NOTES = (
     "update; the thin line behind them is the training at c = 1. The dotted line is the level of Table 16. In "
     "parentheses: the number of seeds.",
     "Right: the share of its adapters' gains in NLL that a merge of four keeps, against the mean of these gains "
-    "(test); each adapter at its level. Small: one seed; large: their mean with its 95 % Student-t interval. Filled: "
-    "{0}; open: {1}.",
+    "(test); each adapter at its level, without the seeds that have an adapter that never reaches it. Small: one seed; "
+    "large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
 )
 
 
@@ -50,13 +52,18 @@ def build(evidence: Evidence) -> Figure:
 
 
 def _units(evidence: Evidence) -> pd.DataFrame:
-    """LoRA's mean gain and rise on text at c = 1, and the backbone's own NLL, by task."""
+    """LoRA's mean gain and rise on text at c = 1 with the runs and marks behind them, and the backbone's own NLL."""
     frame = evidence.frontiers
     done = frame[
         (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
     ]
-    units = done.groupby("task")[["gain", "text"]].mean()
+    by_task = done.groupby("task")
+    units = by_task[["gain", "text"]].mean().join(by_task["runs"].agg(_chained)).join(by_task["marks"].agg(joined))
     return units.assign(base=frame[frame["scale"] == 0].groupby("task")["own"].first())
+
+
+def _chained(runs: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(itertools.chain.from_iterable(runs))
 
 
 def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
@@ -83,8 +90,8 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
                 per = units.loc[found["task"]]
                 x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
                 value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
-                runs = tuple(run for runs in found["runs"] for run in runs)
-                y[seed] = Number(value, runs, joined(found["marks"]))
+                runs, marks = _chained([*found["runs"], *per["runs"]]), joined([*found["marks"], *per["marks"]])
+                y[seed] = Number(value, runs, marks)
         if y:
             mean = sum(x.values()) / len(x)
             for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
@@ -93,10 +100,9 @@ def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Ite
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
-    """Every seed's merge, then their mean, in separate panels."""
-    kept, gains = (
-        per_seed(evidence, measure, group="merges", method=arm, merge=operator) for measure in ("kept", "kept_of")
-    )
+    """Every merge of a seed whose adapters are all at the level, then their mean, in separate panels."""
+    kept = Arms(evidence, evidence.comparable(FRONTIER)).kept(arm, merge=operator)
+    gains = per_seed(evidence, "kept_of", group="merges", method=arm, merge=operator)
     name, panel = evidence.experiment.label(arm), f"{MERGES}, {evidence.experiment.label(operator)}"
     for seed, each in kept.of.items():
         yield dot(panel + BY_SEED, name, gains.of[seed].value, Sample({seed: each}, 1))

@@ -20,7 +20,7 @@ TAUS = np.linspace(0, 1, 21)
 GROUPS = ("addition", "ties")  # groups of runs, one panel each
 NOTES = (
     "The share of merges for which the smallest (base − merged) / (base − own) over the tasks, in NLL of the gold "
-    "answers, is at least τ. Merges of all sizes are pooled.",
+    "answers, is at least τ. Merges of all sizes are pooled; those with an adapter that gained nothing are left out.",
     "In parentheses: the number of merges. The CSV has the 95 % adapter-level (pigeonhole) bootstrap interval of every "
     "share, since merges share adapters.",
 )

@@ -14,7 +14,8 @@ from hiplora.report.table import Table
 ANSWERS = "table16"  # its first contrasts answer the project's question
 PICTURE = "figure7"
 FIRST = "Contrasts: text rise (primary)"
-LEAD = {
+LEAD = {  # by how the verdict starts: the first that fits
+    "supported, equal learning not shown": "Forgets less, but equal learning is not shown.",
     "supported": "Yes, at this scale.",
     "not supported": "No, not at this scale.",
     "undecidable": "The runs do not decide it.",

@@ -18,7 +18,7 @@ CHANCE = [Column(label=f"by chance, τ = {tau} (%)", spread="none", measure=f"ch
 NOTE = (
     "By chance: the probability that a merge that loses nothing falls below τ in some task, if every item were "
     "answered anew with the success rate before the merge. The true chance is smaller where most items keep their "
-    "answers. A rate that is not above it shows no loss."
+    "answers. A rate that is not above it does not by itself show a loss."
 )
 GROUPS = {"2 adapters": (2,), "3 adapters": (3,), "4 adapters": (4,), "all sizes": (2, 3, 4)}
 

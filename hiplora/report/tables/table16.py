@@ -53,13 +53,14 @@ NOTES = (
     "adapter that never reaches the level is counted, and its seed is left out; further columns give the contrasts "
     "with such adapters included, taken at the c at which they have learned most.",
     "Text rise: rise of the cross-entropy on general text, as a ratio to LoRA's mean at the level for the same task, "
-    "mean over the tasks of a seed. Retain-NLL: rise of the gold answers' NLL on the other benchmarks except word "
-    "problems, which have their own column; it is the sum of its rises and falls. ± is the standard deviation over "
-    "training seeds.",
+    "mean over the tasks of a seed. This mean of LoRA's is taken as known: its own uncertainty is in no interval of a "
+    "ratio. Retain-NLL: rise of the gold answers' NLL on the other benchmarks except word problems, which have their "
+    "own column; it is the sum of its rises and falls. ± is the standard deviation over training seeds.",
     "At c = 1 an adapter is as it was trained. The difference between its text rise there and at the level is what "
     "scaling alone takes away; the difference between its own NLL on validation and the level is what that costs.",
     "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; the "
-    "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's.",
+    "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's. Own is always "
+    "the adapter alone at its c: with LoRA's norms, what a share lacks is lost by merging and by resizing together.",
     f"Energy: the share of ‖ΔW‖² whose left or right side lies in the subspaces of the {TOP} leading singular "
     "directions, of the finished update as trained. A random update's is the expectation for directions that are "
     "uniform on the sphere, with the same energy on every matrix; beyond it is the difference, in points. [ ] is the "
@@ -71,9 +72,13 @@ NOTES = (
     "mean for text, 25 % for NLL and for what merges keep). Not supported: the 90 % interval lies inside the margin, "
     "or the difference is significant in favour of the second arm. Otherwise undecidable; also undecidable if the "
     "second text (sampled from the backbone) or the matching along the training (own NLL made monotone in the step) "
-    "has the opposite sign. A verdict holds for this scale only.",
+    "has the opposite sign or is missing. A verdict holds for this scale only.",
     "Detectable: the smallest difference that these seeds would show with a power of 80 % at Holm's first step. Own "
     "score: the difference at the level, and its one-sided 95 % lower bound; below −3 pp, equal learning is not shown.",
+)
+SIGNED = (
+    "Signs by task: of the difference for each task, in the order {}; a section without all of them keeps this order. "
+    "· is no difference or no value."
 )
 
 
@@ -85,8 +90,10 @@ class Arms:
     tasks: Sequence[str]
     group: str = "frontier"
 
-    def mean(self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, float] | None = None) -> Sample:
-        """The measure's mean over the tasks, each divided by its number in ``per``, if given."""
+    def mean(
+        self, arm: str, measure: str, tasks: Sequence[str] = (), per: Mapping[str, Sample] | None = None
+    ) -> Sample:
+        """The measure's mean over the tasks, each divided by its mean in ``per``, if given."""
         return per_seed(self.evidence, measure, group=self.group, tasks=tasks or self.tasks, per=per, method=arm)
 
     def ratio(self, arm: str, measure: str, per: str = "") -> Sample:
@@ -94,15 +101,15 @@ class Arms:
         lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
         if not all(sample.of for sample in lora.values()):
             return Sample({}, self.mean(arm, measure).expected)
-        return self.mean(arm, measure, per={task: sample.mean for task, sample in lora.items()})
+        return self.mean(arm, measure, per=lora)
 
-    def kept(self, arm: str, operator: str, norms: str, task: str = "", everyone: bool = False) -> Sample:
-        """The share of its adapters' gains that a seed's merge keeps, over all tasks or for one.
+    def kept(self, arm: str, *, task: str = "", everyone: bool = False, **point: str) -> Sample:
+        """The share of its adapters' gains that a seed's merge at a ``point`` keeps, over all tasks or for one.
 
         Seeds whose adapters are not all at the level are left out, unless ``everyone``.
         """
         measure = f"kept/{task}" if task else "kept"
-        found = per_seed(self.evidence, measure, group="merges", method=arm, merge=operator, norms=norms)
+        found = per_seed(self.evidence, measure, group="merges", method=arm, **point)  # type: ignore[arg-type]
         seeds = found.of if everyone else self.mean(arm, "scale/c").of
         return Sample({seed: value for seed, value in found.of.items() if seed in seeds}, found.expected)
 
@@ -140,7 +147,7 @@ def build(evidence: Evidence) -> Table:
         "Table 16",
         columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *energies.values(), *contrasts.COLUMNS),
         cells=[cell for cells in sections.values() for cell in cells],
-        notes=[*NOTES, *single, *level_notes(evidence, "frontier")],
+        notes=[*NOTES, SIGNED.format(", ".join(tasks)), *single, *level_notes(evidence, "frontier")],
     )
     rows = {heading: list(dict.fromkeys(cell.row for cell in cells)) for heading, cells in sections.items()}
     return replace(found, sections=rows)
@@ -172,7 +179,8 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
         if column.measure == f"scale/{SECOND_TEXT}" and SECOND_TEXT not in evidence.texts:
             continue
         yield arms.mean(arm, column.measure).mean_cell(row, column)
-    yield from (arms.kept(arm, *key).mean_cell(row, column) for key, column in merges.items())
+    for (operator, norms), column in merges.items():
+        yield arms.kept(arm, merge=operator, norms=norms).mean_cell(row, column)
 
 
 def _energy(arms: Arms, arm: str, columns: Mapping[str, Column]) -> Iterator[Cell]:
@@ -212,7 +220,7 @@ def _nll(arms: Arms) -> Measure:
 
 
 def _merges(arms: Arms, operator: str, norms: str) -> Measure:
-    kept = partial(arms.kept, operator=operator, norms=norms)
+    kept = partial(arms.kept, merge=operator, norms=norms)
     return Measure(
         of=kept,
         margin=_share(kept(LORA)),

@@ -22,7 +22,8 @@ NOTES = (
     "not. Ratio: mean over the rounds of a method's speed over LoRA's in the same round, in brackets the smallest and "
     "the largest; tokens/s: median over the turns. Only the ratios carry over to other machines.",
     "Peak memory: torch's on a GPU; on a CPU that of the whole process, with weights and libraries. The SVD is "
-    "computed once per backbone and then read from its cache; blank for a method without one.",
+    "computed once per backbone and then read from its cache; its time and the size of the cache are single "
+    "measurements; blank for a method without one.",
 )
 
 
@@ -51,15 +52,17 @@ def _row(evidence: Evidence, method: str) -> Iterator[Cell]:
         if cost.uses_svd:
             values[SVD.label] = result.svd_seconds / 60
             values[CACHE.label] = result.svd_cache_bytes / 1e9
+    turns = len(cost.tokens_per_second) if cost is not None else 0
     for column in COLUMNS:
         if cost is not None and column.label not in values:
             continue  # not defined for this method
+        once = column in (SVD, CACHE)
         yield Cell(
             row=evidence.experiment.label(method),
             column=column.label,
             value=values.get(column.label),
-            n=len(cost.tokens_per_second) if cost is not None else 0,
-            n_expected=len(cost.tokens_per_second) if cost is not None else 1,
+            n=min(turns, 1) if once else turns,
+            n_expected=1 if once else turns or 1,
             paper=evidence.experiment.paper_value(column.paper.format(method=method)),
             marks=entry.marks,
             runs=entry.runs,
