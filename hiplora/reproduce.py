@@ -59,6 +59,8 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     if mode == "make" and missing:
         from hiplora.hydra_compose import check_hydra
 
+        if reason := plan.unused(found, missing):
+            raise UserError(reason)
         check_hydra(asked.hydra)
         _render(found)
         print(plan.text(found), file=sys.stderr)
