@@ -98,7 +98,7 @@ def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.S
             continue
         series = methods.index(view.method) if view.method in methods else None
         words = f"{view.title}: learned {of.learned:.3f}, forgot {of.retain_text:.3f} nats per token"
-        words += f" ({view.settings.words})" if view.settings.words else ""
+        words += f" ({view.words})" if view.words else ""
         mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
         found.setdefault((of.on, view.task or str(of.task), view.backbone, of.plot), []).append(mark)
     several = len({backbone for _, _, backbone, _ in found}) > 1

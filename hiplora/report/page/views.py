@@ -67,6 +67,7 @@ class Part:
     anchor: str
     title: str
     marks: str
+    settings: Settings  # without those of the run
     lines: list[Line] = field(default_factory=list)
     alone: bool = False
     unmatched: bool = False  # whether the backbone has no record to compare with
@@ -78,7 +79,10 @@ class Part:
 
 @dataclass
 class View:
-    """One run on the page; ``backbone`` is the name of its backbone, "" for a run of no model."""
+    """One run on the page; ``backbone`` is the name of its backbone, "" for a run of no model.
+
+    ``words`` are the settings of the run, and of the score that its numbers are from, as far as they differ from conf/.
+    """
 
     run: Run
     backbone: str
@@ -89,6 +93,7 @@ class View:
     seed: str
     marks: str
     settings: Settings
+    words: str
     facts: Facts | None
     parts: list[Part]
 
@@ -108,6 +113,8 @@ class Views:
         method, task, seed = (
             shown(every[name]) if every.get(name) is not None else "" for name in ("method", "task", "seed")
         )
+        parts = [self._part(run, record, settings) for record in run.records]
+        best = [part.settings.words for part in parts if part.record is run.best]
         return View(
             run=run,
             backbone=self._bare.name(run.head),
@@ -118,12 +125,14 @@ class Views:
             seed=seed,
             marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
+            words=", ".join(filter(None, [settings.words, *best])),
             facts=facts(run, self._bare),
-            parts=[self._part(run, record) for record in run.records],
+            parts=parts,
         )
 
-    def _part(self, run: Run, record: Record) -> Part:
-        part = Part(record, anchor(record), _title(record), self._shelf.marks(record))
+    def _part(self, run: Run, record: Record, settings: Settings) -> Part:
+        own = self._defaults.of(record).without(settings)
+        part = Part(record, anchor(record), _title(record), self._shelf.marks(record), own)
         result = record.result
         if isinstance(result, Adapter):
             found = {**dict(result), **result.measures}
