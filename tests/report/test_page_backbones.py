@@ -10,13 +10,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hiplora.compose import compose_cached
-from hiplora.pipelines.base import scores, training
+from hiplora.pipelines.base import put_on, scores, training
 from hiplora.report.__main__ import main
 from hiplora.report.cards import fill_cards
 from hiplora.report.page.bare import Bare
+from hiplora.report.page.facts import members
 from hiplora.report.page.settings import Defaults
 from hiplora.report.runs.shelf import Shelf
-from hiplora.stages.sources import Backbone
+from hiplora.stages.sources import Backbone, Merged
 from tests.report.pages import Read
 from tests.report.simulated import Simulation
 
@@ -71,6 +72,25 @@ def test_a_score_is_compared_with_its_own_backbone_and_data(tmp_path, monkeypatc
     fewer = copy.deepcopy(adapted.asked)
     fewer["benchmarks"].pop()
     assert bare.of(adapted.model_copy(update={"asked": fewer})) == base
+
+
+def test_a_merge_is_compared_with_its_adapters_as_they_were_scaled_for_it(tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    tasks = {task.name: task for task in config.benchmarks}
+    adapters = tuple(training(config, task=tasks[name]) for name in ("gsm8k", "mmlu"))
+    alone = {
+        (train.id, c): simulation.record(scores(config, put_on(train, c))).id for train in adapters for c in (0.5, 1)
+    }
+    for sizes, wanted in (
+        ({}, (1, 1)),
+        ({"scales": (0.5, 0.5)}, (0.5, 0.5)),
+        ({"scales": (1.0, 0.5)}, (1, 0.5)),
+        ({"norms": (2.0, 2.0)}, ()),
+    ):
+        merged = simulation.record(scores(config, Merged(adapters=adapters, operator=config.merge, **sizes)))
+        found = {record.id for record in members(Shelf(simulation.folder), merged)}
+        assert found == {alone[train.id, c] for train, c in zip(adapters, wanted, strict=False)}, sizes
 
 
 def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare
-from hiplora.report.page.facts import Facts, facts, members
+from hiplora.report.page.facts import Facts, facts, members, trained
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.runs.fields import numbers, shown
@@ -254,7 +254,7 @@ def _line(
 
 
 def _task(record: Record) -> str | None:
-    return record.asked.get("of", {}).get("train", {}).get("task", {}).get("name")
+    return trained(record).get("task", {}).get("name")
 
 
 def _fate(sample: Sample, old: Sample | None) -> str:
