@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -67,6 +68,7 @@ class Part:
     anchor: str
     title: str
     marks: str
+    typed: str  # the record as python -m hiplora.runs takes it
     settings: Settings  # without those of the run
     lines: list[Line] = field(default_factory=list)
     alone: bool = False
@@ -105,6 +107,7 @@ class Views:
         self._shelf, self._prompts, self._defaults = shelf, prompts, defaults
         self._items: dict[str, dict[str, Items]] = {}
         self._bare = Bare(shelf.records)
+        self._counts = Counter(record.id for record in shelf.records)
 
     def of(self, run: Run) -> View:
         """The view of one run."""
@@ -132,7 +135,8 @@ class Views:
 
     def _part(self, run: Run, record: Record, settings: Settings) -> Part:
         own = self._defaults.of(record).without(settings)
-        part = Part(record, anchor(record), _title(record), self._shelf.marks(record), own)
+        typed = record.id if self._counts[record.id] == 1 else f"{record.id}.{record.where}"
+        part = Part(record, anchor(record), _title(record), self._shelf.marks(record), typed, own)
         result = record.result
         if isinstance(result, Adapter):
             found = {**dict(result), **result.measures}
