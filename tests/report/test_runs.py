@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from hiplora import runs
+from hiplora.compose import compose_cached
+from hiplora.errors import UserError
 from hiplora.report.runs.fields import flat
 from hiplora.report.runs.predictions import flips, right
+from hiplora.report.runs.prompts import data_words
 from hiplora.stages.record import read, result_digest, write
 from tests.report.simulated import ITEMS, Simulation
 
@@ -140,6 +143,16 @@ def test_fields_are_called_as_they_are_typed():
     }  # fmt: skip
     merged = {"adapters": [{"task": {"name": name}, "seed": 42} for name in ("mmlu", "code")]}
     assert flat(merged) == {"task": "mmlu,code", "seed": 42}
+
+
+@pytest.mark.parametrize("name", ["a,b", "josé (x=1)"])
+def test_any_folder_of_results_composes_and_no_page_is_made_of_two(name, tmp_path):
+    folder = tmp_path / name / "results/mini"
+    config = compose_cached(data_words(folder, ["training.steps=7"]))
+    assert (config.places.results, config.training.steps) == (folder, 7)
+    for word in ("results_dir=empty", "data=hub", "scale=paper"):
+        with pytest.raises(UserError, match=f"With {word} runs write into .*, not into --results"):
+            data_words(folder, [word])
 
 
 def test_an_empty_folder_says_what_to_type(tmp_path, capsys):
