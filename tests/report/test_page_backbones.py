@@ -120,6 +120,11 @@ def test_runs_of_two_devices_and_settings_are_told_apart_and_commands_find_them(
     shown = f"runs show {adapted.id}.{adapted.where} --predictions all --results other/results/mini training.steps=60"
     assert shown in read.words
     assert runs.main(shown.split()[1:]) == 0
+    (records / "score" / str(adapted.samples)).write_bytes(b"damaged")
+    assert main(words) == 0
+    damaged = Path("outputs/report.html").read_text()
+    assert f"holds the predictions of score {adapted.id}" in damaged
+    assert [row[:-1] for row in Read(damaged).rows] == [row[:-1] for row in read.rows], "a number is gone"
 
 
 def test_a_merge_is_compared_with_its_adapters_as_they_were_scaled_for_it(tmp_path):

@@ -91,7 +91,12 @@ def test_one_record_with_prompts_that_are_those_of_the_record(made, said):
     assert items[0]["question"] not in changed
     assert "differs from the data here" in changed
     path.unlink()
-    assert "holds the predictions of" in said("show", id, status=2)
+    damaged = said("show", id)
+    assert "holds the predictions of" in damaged.splitlines()[-1]
+    accuracy = f"{made.made[id].result.benchmarks['gsm8k']['acc']:.6g}"
+    assert ["gsm8k.acc", accuracy] in [line.split() for line in damaged.splitlines()]
+    assert "holds the predictions of" in said("diff", id, of(made, "score", "hip", "gsm8k"))
+    assert "holds the predictions of" in said("show", id, "--json", status=2)
     for file, content in kept.items():
         file.write_bytes(content)
 

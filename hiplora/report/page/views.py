@@ -156,7 +156,7 @@ class Views:
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
         """Counts of learned and lost items by benchmark, and example items, with more of the run's own benchmark."""
-        items = by_benchmark(self._shelf.samples(record))
+        items = by_benchmark(self._shelf.readable(record))
         before = self._base_items(base)
         counts, found = [], []
         for name in sorted(items, key=lambda name: name != own):
@@ -173,7 +173,7 @@ class Views:
         if base is None:
             return {}
         if base.stem not in self._items:
-            self._items[base.stem] = by_benchmark(self._shelf.samples(base))
+            self._items[base.stem] = by_benchmark(self._shelf.readable(base))
         return self._items[base.stem]
 
     def _answer(self, record: Record, sample: Sample, base: Record | None, old: Sample | None) -> Answer:
