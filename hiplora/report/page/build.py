@@ -12,7 +12,7 @@ from hiplora.errors import UserError
 from hiplora.report.figures import FIGURES
 from hiplora.report.marks import MEANINGS
 from hiplora.report.page import drawing
-from hiplora.report.page.bare import SHORT, data_of
+from hiplora.report.page.bare import SAME, SHORT, data_of
 from hiplora.report.page.exhibits import Link, arguments, exhibits
 from hiplora.report.page.groups import grouped
 from hiplora.report.page.settings import Defaults
@@ -132,7 +132,7 @@ def _apart(record: Record, alike: Sequence[Record], task: str) -> Iterator[str]:
         yield record.where
     every, data = [asked(each) for each in alike], [data_of(each, task) for each in alike]
     for name, value in asked(record).items():
-        of_plot = name.startswith(("model.", "evaluation.", f"benchmarks.{task}.", "own_items", "other_items"))
+        of_plot = name in SAME or name.startswith(("model.", "evaluation.", f"benchmarks.{task}."))
         if of_plot and len({each.get(name) for each in every}) > 1:
             yield f"{name.rpartition('.')[2]}={shown(value)}"
     for name, file in data_of(record, task).items():
