@@ -101,5 +101,6 @@ def _quoted(override: str) -> str:
                 f"seed={value} is not one of the paper's seeds 42, 100, 2024; type seed=custom seed.value={value}."
             )
     number = re.compile(r"-?[\d.]+")
-    listed = ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)
+    quotes = ("\"'", "'\"") if function else ("'", "'")  # a function of Hydra takes one pair off
+    listed = ",".join(value.join(quotes) if number.fullmatch(value) else value for value in values)
     return f"{group}={before}{listed}{after}"

@@ -224,8 +224,7 @@ def test_a_text_is_read_by_hydra_as_it_is(text: str) -> None:
 @pytest.mark.parametrize("word", ["seed=choice(42,100)", "seed=choice('42', '100')", "seed=sort(choice(100,42))"])
 def test_a_sweep_over_options_that_are_numbers_is_one_over_options(word: str) -> None:
     (quoted,) = quoted_options([word])
-    swept = OverridesParser.create().parse_override(quoted).sweep_string_iterator()
-    assert {compose([f"seed={value}"]).seed for value in swept} == {42, 100}
+    assert {*OverridesParser.create().parse_override(quoted).sweep_string_iterator()} == {"'42'", "'100'"}
 
 
 def test_digest_ignores_the_order_of_keys() -> None:
