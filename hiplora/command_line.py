@@ -14,6 +14,7 @@ PATHS = (  # fields that hold a path, in which ~ is the home folder
     "model.path",
     "evaluation.include_path",
     "data.root",
+    "edits.file",
     "pipeline.adapter",
     "task.file",
     "task.validation_file",
@@ -23,6 +24,9 @@ SHORT = {
     "adapter": "pipeline.adapter",
     "adapter.revision": "pipeline.revision",
 }  # short names of fields of pipeline=evaluate
+SWEEPS = re.compile(r"((?:(?:choice|shuffle|sort)\()+)(.*?)(\)+)")  # Hydra's functions of options, around the options
+NUMBERS = ("range(", "interval(", "int(", "float(")  # Hydra's functions of numbers, which no option of a group is
+PLAIN = re.compile(r"[\w./+:@%*?|-]*", re.ASCII)  # what Hydra takes without quotes
 
 
 def quoted_options(overrides: Sequence[str]) -> list[str]:
@@ -69,14 +73,27 @@ def _with_home(override: str) -> str:
 
     def at_home(found: re.Match[str]) -> str:
         check_folder(field, found[0])
-        return str(typed_path(found[0]))
+        path = str(typed_path(found[0]))
+        return path if found.string[: found.start()].endswith(("'", '"')) else hydra_text(path)
 
     return f"{field}=" + re.sub(r"(?<![^\[,'\"])~[^,\]'\"]*", at_home, value)  # in a list, every value
 
 
+def hydra_text(text: str) -> str:
+    """A text as Hydra reads it back: in quotes where it would otherwise be read as something else."""
+    if PLAIN.fullmatch(text):
+        return text
+    inside = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{inside}'"
+
+
 def _quoted(override: str) -> str:
     group, _, given = override.partition("=")
-    values = [value.strip(" '\"") for value in given.split(",")]
+    if given.startswith(NUMBERS):
+        raise UserError(f"{group}={given} gives numbers and no options; type the options, e.g. {group}=A,B.")
+    function = SWEEPS.fullmatch(given)
+    before, inside, after = function.groups() if function else ("", given, "")
+    values = [value.strip(" '\"") for value in inside.split(",")]
     options = {path.stem for path in (conf_dir.CONF_DIR / "seed").glob("*.yaml")}
     for value in values:
         if group == "seed" and value not in options and value.lstrip("-").isdigit():
@@ -84,4 +101,6 @@ def _quoted(override: str) -> str:
                 f"seed={value} is not one of the paper's seeds 42, 100, 2024; type seed=custom seed.value={value}."
             )
     number = re.compile(r"-?[\d.]+")
-    return f"{group}=" + ",".join(f"'{value}'" if number.fullmatch(value) else value for value in values)
+    quotes = ("\"'", "'\"") if function else ("'", "'")  # a function of Hydra takes one pair off
+    listed = ",".join(value.join(quotes) if number.fullmatch(value) else value for value in values)
+    return f"{group}={before}{listed}{after}"

@@ -129,6 +129,18 @@ def as_likelihood(options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.identity().items() if name not in written}
 
 
+def neutral(options: Options) -> dict[str, Any]:
+    """The constants of the fields marked ``Neutral``, nested as in the description, which leaves them out."""
+    found: dict[str, Any] = {}
+    for name, markers in _identifying(type(options)):
+        value = getattr(options, name)
+        if Neutral in markers:
+            found[name] = markers[Neutral].constant
+        elif isinstance(value, Options) and (inner := neutral(value)):
+            found[name] = inner
+    return found
+
+
 def digest(identity: Any) -> str:
     """The first 12 hex digits of the SHA-256 of a JSON-serialisable value, independent of the order of keys."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports that need the suite
     check_installed()
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     if mode == "make" and missing:
         from hiplora.hydra_compose import check_hydra
 
+        if reason := plan.unused(found, missing):
+            raise UserError(reason)
         check_hydra(asked.hydra)
         _render(found)
         print(plan.text(found), file=sys.stderr)
@@ -120,7 +123,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         single_process()
         several = {"tables": TABLES, "figures": FIGURES, "all": (*TABLES, *FIGURES)}
-        return every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
+        status = every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
+        sys.stdout.flush()  # here, where a closed pipe is noticed
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # for example when piped into head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Interrupted. Complete runs are kept; the same command resumes.", file=sys.stderr)
         return 130

@@ -81,6 +81,7 @@ def _job(config: DictConfig, words: Sequence[str], folder: Path, *, wait: bool) 
     Without ``wait`` a job that other processes are making is put off until the other jobs are done.
     """
     failed = None
+    sweep.forget(folder)
     try:
         print(answer(typed(config, words), wait=wait))
     except Busy as error:

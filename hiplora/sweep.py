@@ -15,6 +15,7 @@ from hiplora.errors import UserError
 from hiplora.hydra_compose import impossible
 
 STATUS = "status.json"
+HYDRA = ".hydra"  # the folder in a job's own into which Hydra writes its overrides
 FAILED = ("FAILED", "ended without a status (killed?)")
 STOPPED = ("STOPPED", None)
 UNKNOWN = ("UNKNOWN", "wrote no status and was not cancelled: it may still be running")
@@ -34,11 +35,12 @@ def summary(directory: Path, *, absent: tuple[str, str | None] | None = None) ->
     ``absent`` describes a job without a status, as a word and a reason, if the sweep did not end by itself.
     """
     lines, well = [], 0
-    jobs = sorted((path for path in directory.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    jobs = [job for job in _jobs(directory) if (job / STATUS).exists() or SweepSummary.before.get(job) != _written(job)]
     for job in jobs:
         word, reason = _outcome(job) or absent or FAILED
         well += word == "ok"
-        lines.append(f"  {word:<7} {job.name}: {_overrides(job)}" + (f"\n          {reason}" if reason else ""))
+        name = job.relative_to(directory)
+        lines.append(f"  {word:<7} {name}: {_overrides(job)}" + (f"\n          {reason}" if reason else ""))
         logs = sorted(job.glob("*.log")) if word not in ("ok", "STOPPED") else []
         lines += [f"          log: {path}" for path in logs if path.stat().st_size]
     if absent is not None:
@@ -48,7 +50,25 @@ def summary(directory: Path, *, absent: tuple[str, str | None] | None = None) ->
         head = f"Sweep: {well} of {len(jobs)} jobs succeeded."
         if well < len(jobs):
             head += " Type the same command again to redo the failed ones; the others are reused."
-    return "\n".join([head, *lines]), well == len(jobs)
+    return "\n".join([head, *lines]), 0 < well == len(jobs)
+
+
+def _jobs(directory: Path) -> list[Path]:
+    """The folders of jobs below a sweep's folder: a number, or whatever hydra.sweep.subdir makes of a job."""
+    named = {path.parent for path in directory.rglob(HYDRA) if path.parent != directory}
+    numbered = {path for path in directory.glob("*") if path.name.isdigit()}
+    return sorted(named | numbered, key=lambda path: (int(path.name) if path in numbered else -1, str(path)))
+
+
+def _written(job: Path) -> int:
+    """When Hydra wrote a job's overrides, in nanoseconds; 0 if it has not."""
+    path = job / HYDRA / "overrides.yaml"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def forget(job: Path) -> None:
+    """Remove the outcome of an earlier job in the same folder."""
+    (job / STATUS).unlink(missing_ok=True)
 
 
 def _outcome(job: Path) -> tuple[str, str | None] | None:
@@ -61,7 +81,7 @@ def _outcome(job: Path) -> tuple[str, str | None] | None:
 
 
 def _overrides(job: Path) -> str:
-    path = job / ".hydra" / "overrides.yaml"
+    path = job / HYDRA / "overrides.yaml"
     if not path.exists():
         return "(did not start)"
     return " ".join(line.removeprefix("- ") for line in path.read_text().splitlines())
@@ -86,16 +106,21 @@ class SweepSummary(Callback):
     """When a multirun ends, runs the jobs put off, prints the summary, and exits with status 1 if a job failed.
 
     ``running`` is the configuration of this process's multirun, which is needed where Hydra makes no callback: when the
-    multirun is interrupted or does not compose.
+    multirun is interrupted or does not compose. ``before`` holds the jobs of earlier sweeps in the same folder.
     """
 
     running: ClassVar[Any] = None
+    before: ClassVar[dict[Path, int]] = {}
     later: ClassVar[list[Callable[[], None]]] = []
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""
         SweepSummary.running = config
-        check_room(config, Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        check_room(config, folder)
+        SweepSummary.before = {job: _written(job) for job in _jobs(folder)}
+        for job in SweepSummary.before:
+            forget(job)
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
         """See :class:`hydra.experimental.callback.Callback`."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hiplora import conf_dir
+from hiplora.command_line import hydra_text, quoted_options
 from hiplora.compose import compose
 from hiplora.conf_dir import CONF_DIR
 from hiplora.config import Options, digest
@@ -149,6 +151,7 @@ def test_conf_and_registries_agree() -> None:
         (["results_dir=[a,b]"], ["results_dir=", "must be text"]),
         (["results_dir=7"], ["results_dir=7", "must be text"]),
         (["outputs_dir=~nosuchuser/x"], ["outputs_dir=~nosuchuser/x", "no such home folder"]),
+        (["seed=range(1,3)"], ["seed=range(1,3) gives numbers", "seed=A,B"]),
         (["data.root=somewhere"], ["data.root=somewhere", "data=local or data=hub"]),
         (["data=hub", "data.root="], ["data.root= is empty"]),
         (["model.target_modules=[q_proj,v_proj,q_proj]"], ["names q_proj more than once"]),
@@ -204,12 +207,24 @@ def test_every_number_has_a_range_that_somebody_could_mean(owner: Options, name:
         assert f"{name}={kind(absurd)}" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", FOLDERS)
-@pytest.mark.parametrize("quote", ["", "'"])
-def test_a_home_folder_behind_an_equals_sign_is_found(field: str, quote: str, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    places = compose([f"{field}={quote}~/mine{quote}"]).places
-    assert tmp_path / "mine" in (places.outputs, places.results.parent)
+@pytest.mark.parametrize("field", [*FOLDERS, "edits.file"])
+@pytest.mark.parametrize(("quote", "home"), [("", "plain"), ("'", "josé, (a=b)"), ("", "josé's, (a=b)\\")])
+def test_a_home_folder_behind_an_equals_sign_is_found(field, quote, home, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    config = compose([f"{field}={quote}~/mine{quote}"])
+    found = (config.outputs_dir, config.results_dir, config.edits.file)
+    assert str(tmp_path / home / "mine") in found
+
+
+@pytest.mark.parametrize("text", ["it's", "a\\", "\\'", "a,b", "x=(é)", "{a}", "a b", "/plain/path-1.0"])
+def test_a_text_is_read_by_hydra_as_it_is(text: str) -> None:
+    assert compose([f"results_dir={hydra_text(text)}"]).results_dir == text
+
+
+@pytest.mark.parametrize("word", ["seed=choice(42,100)", "seed=choice('42', '100')", "seed=sort(choice(100,42))"])
+def test_a_sweep_over_options_that_are_numbers_is_one_over_options(word: str) -> None:
+    (quoted,) = quoted_options([word])
+    assert {*OverridesParser.create().parse_override(quoted).sweep_string_iterator()} == {"'42'", "'100'"}
 
 
 def test_digest_ignores_the_order_of_keys() -> None:

@@ -31,8 +31,9 @@ DATA = {"mini": MINI, "local": LOCAL, "hub": HUB}
 NATURAL = {"mini": "mini", "local": "mini", "hub": "paper"}  # the scale that each kind of data is meant for
 MOST = 3  # differences that a note names, between the wanted records and those left out
 LONGEST = 24  # characters of a value in such a difference
+COMPUTED = ("model.device", "model.arithmetic")  # settings that choose the records of a table, which names their kind
 # Settings that say where results are, or that change no number.
-PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis")
+PLACES = ("data", "data.root", "scale", "results_dir", "outputs_dir", "logging", "save_basis", *COMPUTED)
 
 
 @looked_up_once()
@@ -89,9 +90,10 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
     store = Store(config.places, local=False)
     stages = {entry.stage.id: entry.stage for slot in slots for entry in slot.entries if entry.stage is not None}
     counts = Counter(where for id, where in store.tracked.names() if id in stages)
-    # All records of a table come from one kind of device and arithmetic: the one that most of them have.
+    # All records of a table come from one kind of device and arithmetic: the typed one, or the one that most have.
     here = next((stage.where() for stage in stages.values()), config.model.where())
-    where = min(counts, key=lambda name: (-counts[name], name), default=here)
+    typed = any(word.partition("=")[0] in COMPUTED for word in settings)
+    where = here if typed else min(counts, key=lambda name: (-counts[name], name), default=here)
     slots = [_filled(slot, store, where) for slot in slots]
     others = counts.total() - counts[where]
     notes = [

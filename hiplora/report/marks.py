@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hiplora.methods import method_class
+from hiplora.methods import METHODS, method_class
 from hiplora.stages.energy import MOVES
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter
@@ -39,10 +39,13 @@ def joined(marks: Iterable[str]) -> str:
 def channel_stands_still(record: Record) -> bool:
     """Whether a training's method has a principal channel that holds less than ``MOVES`` of the update's energy.
 
-    False for other records, and if the share was not recorded.
+    False for other records, if the share was not recorded, and for a method that this checkout does not have.
     """
     result = record.result
-    if not isinstance(result, Adapter) or not method_class(record.asked["method"]["name"]).channel:
+    if not isinstance(result, Adapter):
+        return False
+    name = record.asked["method"]["name"]
+    if name not in METHODS or not method_class(name).channel:
         return False
     share = result.measures.get("channel_share")
     return share is not None and share < MOVES

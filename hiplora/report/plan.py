@@ -72,12 +72,23 @@ def _work(evidence: Evidence) -> str:
     words += f"{least}{len(todo)} stages ({kinds}), {least}{_time(todo, store)}."
     if again := sum(store.usable(stage) is not None for stage in todo):
         words += f" {again} of these train an adapter again that is no longer under outputs/."
-    if (here := stages[0].where()) != evidence.where:
-        words += f" This machine would record them as {here}, which a table of {evidence.where} does not use"
-        device, _, arithmetic = evidence.where.partition("-")
-        typed = f"; to add to those, type model.arithmetic={arithmetic}"
-        words += f"{typed if here.startswith(f'{device}-') and arithmetic in ('bfloat16', 'float32') else ''}."
-    return words
+    return f"{words} {unused(evidence, missing)}".rstrip()
+
+
+def unused(evidence: Evidence, missing: Sequence[Slot]) -> str:
+    """A sentence if the table would not use what this machine records for its missing runs; else empty."""
+    stages = (entry.stage for slot in missing for entry in slot.entries if entry.stage is not None)
+    here = next((stage.where() for stage in stages), evidence.where)
+    if here == evidence.where:
+        return ""
+    own = here.partition("-")[0]
+    device, _, arithmetic = evidence.where.partition("-")
+    same = device == own and arithmetic in ("bfloat16", "float32")
+    add = f"type model.arithmetic={arithmetic}" if same else "run them on another device"
+    return (
+        f"This machine would record the missing runs as {here}, which a table of {evidence.where} does not use; to add "
+        f"to those, {add}, and for a table of {here} type model.device={own}."
+    )
 
 
 def _time(todo: Sequence[Stage], store: Store) -> str:

@@ -13,7 +13,6 @@ from hiplora.report.edits import figures as figures_of_edits
 from hiplora.report.elsewhere import elsewhere
 from hiplora.report.scores import forgotten, lm_eval_table, tables
 from hiplora.report.scores import number as _number
-from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Edited, Scores
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
@@ -28,7 +27,7 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
     parts = found if found else _trained_here(outcomes, retain)
     if engine.reused:
         parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
-    parts += [_place(outcome.record, restored=outcome.recorded is not None) for outcome in outcomes[-1:]]
+    parts += [_place(outcome, beside=not found and _beside(outcomes)) for outcome in outcomes[-1:]]
     return "\n".join(part for part in parts if part)
 
 
@@ -65,13 +64,20 @@ def _scale(outcome: Outcome) -> float:
     return getattr(outcome.stage.of, "scale", 1.0)  # type: ignore[attr-defined]
 
 
-def _place(record: Record, *, restored: bool) -> str:
-    if not restored:
-        return f"Record: {record.kind} {record.id} ({record.where})"
-    return (
-        f"Record: {record.kind} {record.id} ({record.where}), of an adapter that was restored here; the tracked record "
-        "stays as it is, and its scores are shown as recorded."
-    )
+def _beside(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the scores of the last outcome's tracked record, if it is another, are a column beside its own."""
+    return _role(outcomes[-1]) == "adapter" and not _line_of(outcomes)
+
+
+def _place(outcome: Outcome, *, beside: bool) -> str:
+    record = outcome.record
+    words = f"Record: {record.kind} {record.id} ({record.where})"
+    if outcome.recorded is None:
+        return words
+    if beside:
+        words += ", of an adapter that was restored here; the tracked record stays as it is, and its scores are shown"
+        return f"{words} as recorded."
+    return f"{words}, with another result than the tracked record, which stays as it is and is not shown here."
 
 
 def _scores(base: Outcome | None, adapted: Outcome | None) -> str:

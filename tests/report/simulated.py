@@ -95,12 +95,13 @@ class Simulation:
         trained = {train.task.name for train in stage.needs() if isinstance(train, Train)}
         benchmarks: dict[str, Any] = {}
         samples: list[Sample] = []
+        count = min(ITEMS, stage.evaluation.limit or ITEMS)
         for task in stage.benchmarks:
             share = OWN if task.name in trained else OTHERS if trained else BACKBONE
-            answers = [_answer(*self._items[task.name], n, rng.random() < share, rng) for n in range(ITEMS)]
+            answers = [_answer(*self._items[task.name], n, rng.random() < share, rng) for n in range(count)]
             nll = BASE - GAIN * (task.name in trained) + 0.05 * rng.random()
-            rate = sum(answer["right"] for answer in answers) / ITEMS
-            benchmarks[task.name] = {**dict.fromkeys(task.metrics, rate), "nll": nll, "n": ITEMS}
+            rate = sum(answer["right"] for answer in answers) / count
+            benchmarks[task.name] = {**dict.fromkeys(task.metrics, rate), "nll": nll, "n": count}
             samples += [{"benchmark": task.name, "nll": nll, **answer["sample"]} for answer in answers]
         rise = 0.05 + 0.2 * rng.random() if trained else 0.0
         benchmarks |= {name: {"nll": 3 + rise, "tokens": 4096} for name in stage.texts()}

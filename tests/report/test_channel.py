@@ -30,6 +30,10 @@ def test_only_a_channel_that_is_named_can_stand_still(name: str) -> None:
     assert not channel_stands_still(trained(name, {})), "records from before do not say"
 
 
+def test_a_method_that_is_not_here_has_no_channel() -> None:
+    assert not channel_stands_still(trained("another", {"channel_share": 0.009}))
+
+
 def test_its_cells_are_marked_and_a_note_says_why() -> None:
     evidence = fixture_evidence("table1")
     assert WITH_CHANNEL

@@ -183,6 +183,10 @@ def test_the_list_filters_and_sorts(page, chromium, made):
     assert filtered("kind=adapter") == len(trains)
     assert filtered("kind=adapter method=hip task=code") == sum(r.name.startswith("hip-code-") for r in trains)
     assert filtered("learned>0") + filtered("learned<0") == filtered("kind=adapter")
+    day = chromium.run("document.querySelector('.list tbody tr').cells[12].textContent.trim()")
+    assert filtered(f"made={day}") == filtered("") == every
+    assert filtered(f"made>{day}") == filtered(f"made<{day}") == 0
+    assert filtered(f"made>{day[:4]}") == filtered("made<9999-01-01") == every
     assert filtered("no such word") == 0
     assert chromium.run("document.querySelector('output').textContent") == f"0 of {every} runs"
     filtered("kind=adapter")

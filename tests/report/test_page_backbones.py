@@ -9,14 +9,17 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
+from hiplora import runs
 from hiplora.compose import compose_cached
-from hiplora.pipelines.base import scores, training
+from hiplora.pipelines.base import put_on, scores, training
 from hiplora.report.__main__ import main
 from hiplora.report.cards import fill_cards
-from hiplora.report.page.bare import Bare
+from hiplora.report.page.bare import Bare, plotted_with
+from hiplora.report.page.facts import members
 from hiplora.report.page.settings import Defaults
 from hiplora.report.runs.shelf import Shelf
-from hiplora.stages.sources import Backbone
+from hiplora.stages import record as files
+from hiplora.stages.sources import Adapted, Backbone, Merged
 from tests.report.pages import Read
 from tests.report.simulated import Simulation
 
@@ -71,6 +74,76 @@ def test_a_score_is_compared_with_its_own_backbone_and_data(tmp_path, monkeypatc
     fewer = copy.deepcopy(adapted.asked)
     fewer["benchmarks"].pop()
     assert bare.of(adapted.model_copy(update={"asked": fewer})) == base
+
+
+def test_numbers_that_are_not_comparable_are_in_plots_of_their_own(tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    for name, same in (("gsm8k", False), ("mmlu", True)):
+        record = simulation.record(scores(config, training(config)))
+        for change in ("scoring", "own/data", "where"):
+            asked = copy.deepcopy(record.asked)
+            if change == "scoring":
+                next(each for each in asked["benchmarks"] if each["name"] == name)[change] = "other"
+            elif change == "own/data":  # as a data set on the Hub is called, unless it is another benchmark's file
+                asked["reads"][f"{name}/other" if same else change] = "0" * 40
+            where = "tpu-float64" if change == "where" else record.where
+            other = record.model_copy(update={"asked": asked, "where": where})
+            alike = plotted_with(other, "gsm8k") == plotted_with(record, "gsm8k")
+            assert alike is (same and change != "where"), change
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_runs_of_two_devices_and_settings_are_told_apart_and_commands_find_them(tmp_path, monkeypatch):
+    """Two plots have two titles, the list says where each run was made, and a command names both and the folder."""
+    monkeypatch.chdir(tmp_path)
+    simulation = Simulation(Path("other/results/mini"))
+    config = simulation.config
+    simulation.record(scores(config, Backbone(model=config.model)))
+    adapted = simulation.record(scores(config, training(config)))
+    words = ["--results", "other/results/mini", "--only", "table1", "training.steps=60"]
+    assert main(words) == 0
+    assert 'data-name="where"' not in Path("outputs/report.html").read_text()
+    records = Path("other/results/mini/records")
+    for record in list(simulation.made.values()):
+        files.write(records / record.kind, record.model_copy(update={"where": "tpu-float64"}), [])
+    short = scores(config.but(evaluation=config.evaluation.but(limit=3)), Backbone(model=config.model))
+    for stage in (short, short.but(of=Adapted(train=training(config, seed=7)))):
+        simulation.record(stage)
+    assert main(words) == 0
+    text = Path("outputs/report.html").read_text()
+    for what in (f"{adapted.where}, limit=null", f"{adapted.where}, limit=3", "tpu-float64, limit=null"):
+        assert text.count(f"gsm8k, scored on test, {what}</text>") == 1
+    read = Read(text)
+    assert 'data-name="where"' in text
+    assert f"ARGS='results_dir={tmp_path}/other/results training.steps=60'" in read.words
+    shown = f"runs show {adapted.id}.{adapted.where} --predictions all --results other/results/mini training.steps=60"
+    assert shown in read.words
+    assert runs.main(shown.split()[1:]) == 0
+    (records / "score" / str(adapted.samples)).write_bytes(b"damaged")
+    assert main(words) == 0
+    damaged = Path("outputs/report.html").read_text()
+    assert f"holds the predictions of score {adapted.id}" in damaged
+    assert [row[:-1] for row in Read(damaged).rows] == [row[:-1] for row in read.rows], "a number is gone"
+
+
+def test_a_merge_is_compared_with_its_adapters_as_they_were_scaled_for_it(tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    tasks = {task.name: task for task in config.benchmarks}
+    adapters = tuple(training(config, task=tasks[name]) for name in ("gsm8k", "mmlu"))
+    alone = {
+        (train.id, c): simulation.record(scores(config, put_on(train, c))).id for train in adapters for c in (0.5, 1)
+    }
+    for sizes, wanted in (
+        ({}, (1, 1)),
+        ({"scales": (0.5, 0.5)}, (0.5, 0.5)),
+        ({"scales": (1.0, 0.5)}, (1, 0.5)),
+        ({"norms": (2.0, 2.0)}, ()),
+    ):
+        merged = simulation.record(scores(config, Merged(adapters=adapters, operator=config.merge, **sizes)))
+        found = {record.id for record in members(Shelf(simulation.folder), merged)}
+        assert found == {alone[train.id, c] for train, c in zip(adapters, wanted, strict=False)}, sizes
 
 
 def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):

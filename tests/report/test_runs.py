@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from hiplora import runs
+from hiplora.compose import compose_cached
+from hiplora.errors import UserError
 from hiplora.report.runs.fields import flat
 from hiplora.report.runs.predictions import flips, right
+from hiplora.report.runs.prompts import data_words
 from hiplora.stages.record import read, result_digest, write
 from tests.report.simulated import ITEMS, Simulation
 
@@ -88,7 +91,12 @@ def test_one_record_with_prompts_that_are_those_of_the_record(made, said):
     assert items[0]["question"] not in changed
     assert "differs from the data here" in changed
     path.unlink()
-    assert "holds the predictions of" in said("show", id, status=2)
+    damaged = said("show", id)
+    assert "holds the predictions of" in damaged.splitlines()[-1]
+    accuracy = f"{made.made[id].result.benchmarks['gsm8k']['acc']:.6g}"
+    assert ["gsm8k.acc", accuracy] in [line.split() for line in damaged.splitlines()]
+    assert "holds the predictions of" in said("diff", id, of(made, "score", "hip", "gsm8k"))
+    assert "holds the predictions of" in said("show", id, "--json", status=2)
     for file, content in kept.items():
         file.write_bytes(content)
 
@@ -140,6 +148,16 @@ def test_fields_are_called_as_they_are_typed():
     }  # fmt: skip
     merged = {"adapters": [{"task": {"name": name}, "seed": 42} for name in ("mmlu", "code")]}
     assert flat(merged) == {"task": "mmlu,code", "seed": 42}
+
+
+@pytest.mark.parametrize("name", ["a,b", "josé (x=1)"])
+def test_any_folder_of_results_composes_and_no_page_is_made_of_two(name, tmp_path):
+    folder = tmp_path / name / "results/mini"
+    config = compose_cached(data_words(folder, ["training.steps=7"]))
+    assert (config.places.results, config.training.steps) == (folder, 7)
+    for word in ("results_dir=empty", "data=hub", "scale=paper"):
+        with pytest.raises(UserError, match=f"With {word} runs write into .*, not into --results"):
+            data_words(folder, [word])
 
 
 def test_an_empty_folder_says_what_to_type(tmp_path, capsys):

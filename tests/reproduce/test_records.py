@@ -96,7 +96,11 @@ def elsewhere(results: Path, count: int) -> str:
     return json.loads(paths[0].read_text())["where"] if count else ""
 
 
-def test_a_table_is_of_one_device_and_arithmetic(results, capsys):
+def _never(*arguments, **options):
+    raise AssertionError("nothing was to be run")
+
+
+def test_a_table_is_of_one_device_and_arithmetic(results, capsys, monkeypatch):
     here = elsewhere(results, 2)
     assert run(results, "--render-only") == 0
     text = capsys.readouterr().out
@@ -105,7 +109,26 @@ def test_a_table_is_of_one_device_and_arithmetic(results, capsys):
     assert run(results, "--plan") == 0
     text = capsys.readouterr().out
     assert "records of tpu-float64" in text
-    assert f"This machine would record them as {here}, which a table of tpu-float64 does not use." in text
+    sentence = f"This machine would record the missing runs as {here}, which a table of tpu-float64 does not use; "
+    assert f"{sentence}to add to those, run them on another device, and for a table of {here} " in text
+    monkeypatch.setattr(subprocess, "run", _never)
+    assert run(results, "seed=42") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence}")
+
+
+def test_a_typed_device_or_arithmetic_chooses_the_records(results, capsys):
+    """And is named by them, as a table under the settings of conf/ is."""
+    here = elsewhere(results, 2)
+    device, _, arithmetic = here.partition("-")
+    for word in (f"model.device={device}", f"model.arithmetic={arithmetic}"):
+        assert run(results, "--render-only", word) == 0
+        text = capsys.readouterr().out
+        assert f"Computed as {here}." in text
+        assert "23 record(s) of the same stages are left out" in text
+        assert "Not under the settings of conf/" not in text
+        assert run(results, "--plan", word) == 0
+        assert "does not use" not in capsys.readouterr().out
+    assert {path.stem for path in (results / "mini/tables").iterdir()} == {"table1"}
 
 
 def test_a_plan_names_the_option_that_adds_to_records_of_other_arithmetic(results, capsys):
@@ -118,7 +141,7 @@ def test_a_plan_names_the_option_that_adds_to_records_of_other_arithmetic(result
         )
         path.unlink()
     assert run(results, "--plan") == 0
-    assert f"does not use; to add to those, type model.arithmetic={other}." in capsys.readouterr().out
+    assert f"does not use; to add to those, type model.arithmetic={other}, and for " in capsys.readouterr().out
 
 
 def test_a_complete_table_of_another_device_runs_nothing(results, capsys):

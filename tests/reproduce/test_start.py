@@ -9,7 +9,7 @@ import pytest
 
 from hiplora import reproduce
 from hiplora.compose import compose
-from tests.reproduce.helpers import run
+from tests.reproduce.helpers import ROOT, run
 
 
 def test_missing_runs_go_to_hydra_and_a_failed_sweep_stops_nothing(results, capsys, monkeypatch):
@@ -65,6 +65,21 @@ def test_what_is_refused_for_one_keeps_no_other(results, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert "# Table 1." in printed.out
     assert printed.err.rstrip().splitlines()[-1].startswith("error: table4: Table 4 shows conf/ as it is")
+
+
+def test_it_is_refused_in_one_sentence_where_several_processes_would_make_it(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert reproduce.main(["table4", "--plan"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_plan_whose_reader_has_gone_ends_quietly():
+    command = [sys.executable, "-m", "hiplora.reproduce", "table4", "--plan"]
+    plan = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    plan.stdout.close()
+    with plan.stderr:
+        assert plan.stderr.read() == b""
+    assert plan.wait() == 0
 
 
 def one_hip() -> list[str]:

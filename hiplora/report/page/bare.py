@@ -66,9 +66,19 @@ def comparable(one: Record, other: Record) -> bool:
 
 
 def plotted_with(record: Record, task: str) -> str:
-    """A key that is equal for records whose numbers on one task can be in one plot."""
-    files = {name: file for name, file in _files(record).items() if name.startswith(f"{task}/")}
-    return digest([_frame(record), files])
+    """A key that is equal for records whose numbers on one task, and on general text, can be in one plot."""
+    own = [each for each in record.asked.get("benchmarks", []) if each.get("name") == task]
+    return digest([_frame(record), own, data_of(record, task)])
+
+
+def data_of(record: Record, task: str) -> dict[str, str]:
+    """The data that a record's numbers on one task, and on general text, were measured on: name → digest.
+
+    Data on the Hub has any name, so all that no other benchmark has given its name belongs to the task.
+    """
+    names = (each.get("name") for each in record.asked.get("benchmarks", []))
+    others = tuple(f"{name}/" for name in names if name != task)
+    return {name: file for name, file in _files(record).items() if not name.startswith(others)}
 
 
 def _bare(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,17 +12,20 @@ from hiplora.errors import UserError
 from hiplora.report.figures import FIGURES
 from hiplora.report.marks import MEANINGS
 from hiplora.report.page import drawing
-from hiplora.report.page.exhibits import Link, exhibits
+from hiplora.report.page.bare import SAME, SHORT, data_of
+from hiplora.report.page.exhibits import Link, arguments, exhibits
 from hiplora.report.page.groups import grouped
 from hiplora.report.page.settings import Defaults
 from hiplora.report.page.summary import summary
 from hiplora.report.page.views import SIZE, View, Views, anchor, summary_of
-from hiplora.report.runs.fields import shown
+from hiplora.report.runs.fields import asked, shown
 from hiplora.report.runs.prompts import Prompts, data_words
 from hiplora.report.runs.shelf import FIRST, Shelf
 from hiplora.report.tables import TABLES
+from hiplora.stages.record import Record
 
 EVERYTHING = (*TABLES, *FIGURES)
+DEFAULT = "results/mini"  # the folder of the commands if none is typed
 TEMPLATES = Path(__file__).with_name("templates")
 ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # in the list of runs; other kinds come last
 PANEL = {"width": 300, "height": 240}
@@ -48,11 +52,19 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
     shown_exhibits = list(exhibits(only, settings, find))
     methods = _methods(views)
     backbones = list(dict.fromkeys(view.backbone for view in views if view.backbone))
+    shown_at = [] if str(folder) == DEFAULT else ["--results", str(folder)]
     return render(
         folder=folder,
-        first=FIRST,
+        first=" ".join(filter(None, [FIRST, shlex.join(settings)])),
+        args=arguments(settings),
+        report_args=arguments([*shown_at, *words]),
+        results=f" {shlex.join(shown_at)}" if shown_at else "",
+        reading=f" {shlex.join([*shown_at, *words])}" if shown_at or words else "",
         summary=summary(shown_exhibits, runs, backbones),
-        several=len(backbones) > 1,
+        hidden=[
+            *(["backbone"] if len(backbones) < 2 else []),
+            *(["where"] if len({view.run.head.where for view in views}) < 2 else []),
+        ],
         tables=[each for each in shown_exhibits if each.name in TABLES],
         figures=[each for each in shown_exhibits if each.name in FIGURES],
         views=views,
@@ -92,16 +104,37 @@ def _methods(views: Sequence[View]) -> list[str]:
 def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.Scatter]:
     """Scatter plots of learning against forgetting, one panel per task, evaluation and backbone."""
     found: dict[tuple[str, str, str, str], list[drawing.Mark]] = {}
+    scored: dict[tuple[str, str, str, str], Record] = {}
     for view in views:
         of = view.facts
         if of is None or of.learned is None or of.retain_text is None:
             continue
         series = methods.index(view.method) if view.method in methods else None
         words = f"{view.title}: learned {of.learned:.3f}, forgot {of.retain_text:.3f} nats per token"
-        words += f" ({view.settings.words})" if view.settings.words else ""
+        words += f" ({view.words})" if view.words else ""
         mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
-        found.setdefault((of.on, view.task or str(of.task), view.backbone, of.plot), []).append(mark)
+        key = (of.on, view.task or str(of.task), view.backbone, of.plot)
+        found.setdefault(key, []).append(mark)
+        if view.run.best is not None:
+            scored.setdefault(key, view.run.best)
     several = len({backbone for _, _, backbone, _ in found}) > 1
-    for (on, task, backbone, _), marks in sorted(found.items()):
+    for key, marks in sorted(found.items()):
+        on, task, backbone, _ = key
         title = f"{task}, scored on {on}" if on != "frontier" else f"{task}, frontier"
-        yield drawing.scatter(f"{title}, {backbone}" if several else title, marks, **PANEL)
+        alike = [scored[other] for other in scored if other[:3] == key[:3]]
+        parts = [title, *([backbone] if several else []), *_apart(scored[key], alike, task)]
+        yield drawing.scatter(", ".join(parts), marks, **PANEL)
+
+
+def _apart(record: Record, alike: Sequence[Record], task: str) -> Iterator[str]:
+    """What distinguishes a record from others whose plots would have the same title: device, settings, data."""
+    if len({each.where for each in alike}) > 1:
+        yield record.where
+    every, data = [asked(each) for each in alike], [data_of(each, task) for each in alike]
+    for name, value in asked(record).items():
+        of_plot = name in SAME or name.startswith(("model.", "evaluation.", f"benchmarks.{task}."))
+        if of_plot and len({each.get(name) for each in every}) > 1:
+            yield f"{name.rpartition('.')[2]}={shown(value)}"
+    for name, file in data_of(record, task).items():
+        if len({each.get(name) for each in data}) > 1:
+            yield f"{name} {file[:SHORT]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -71,10 +72,16 @@ def exhibits(names: Sequence[str], settings: Sequence[str], find: Find) -> Itera
         experiment = load(name)
         try:
             slots = identify(experiment, settings)
-            evidence = gather(experiment, slots, settings=settings, command=f"make {name}")
+            command = f"make {name}{arguments(settings)}"
+            evidence = gather(experiment, slots, settings=settings, command=command)
             yield exhibit(name, evidence, find)
         except UserError as error:
             yield Exhibit(name, experiment.title, 0, len(experiment.runs), problem=str(error))
+
+
+def arguments(words: Sequence[str]) -> str:
+    """Words as they are typed behind a target of make; empty without any."""
+    return f" ARGS={shlex.quote(shlex.join(words).replace('$', '$$'))}" if words else ""
 
 
 def exhibit(name: str, evidence: Evidence, find: Find) -> Exhibit:

@@ -17,6 +17,7 @@ from hiplora.stages.results import Frontier, Metrics, Scores
 from hiplora.tasks import ORDER, TASKS, primary
 
 FRONTIER = "frontier"
+ALONE = ("adapter", "scaled")  # kinds of a score of one adapter trained here
 ELSEWHERE = ("folder", "merged_folders")  # adapters trained elsewhere; no record says on what
 
 
@@ -87,8 +88,25 @@ def _fall(before: Mapping[str, Metrics], after: Mapping[str, Metrics], name: str
 
 
 def members(shelf: Shelf, record: Record) -> list[Record]:
-    """The scores of a merge's adapters alone, under the same evaluation; empty for other records."""
-    if scored(record) != "merged":
+    """The scores of a merge's adapters alone, under the same evaluation and scaled as in the merge.
+
+    Empty for other records, and for a merge of adapters rescaled to norms, which are not scored alone.
+    """
+    of = record.asked.get("of", {})
+    if scored(record) != "merged" or of.get("norms"):
         return []
-    alone = [each for each in shelf.records if scored(each) == "adapter" and set(each.needs) <= set(record.needs)]
-    return [each for each in alone if comparable(each, record)]
+    adapters = of.get("adapters", [])
+    wanted = list(zip(adapters, of.get("scales") or [1.0] * len(adapters), strict=True))
+    near = [each for each in shelf.records if scored(each) in ALONE and set(each.needs) <= set(record.needs)]
+    return [each for each in near if (trained(each), _scale(each)) in wanted and comparable(each, record)]
+
+
+def trained(record: Record) -> Mapping[str, Any]:
+    """The training of the adapter that a record scores, as it was asked; empty without one."""
+    of = record.asked.get("of", {})
+    return of.get("train", of.get("of", {}))
+
+
+def _scale(record: Record) -> float:
+    """The factor on the update that a record scores."""
+    return record.asked.get("of", {}).get("scale", 1.0)

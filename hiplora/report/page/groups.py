@@ -34,12 +34,15 @@ class Run:
 
     @cached_property
     def best(self) -> Record | None:
-        """The most informative record of the unscaled adapter or model: scores on test, on validation, a frontier."""
+        """The most informative record of the unscaled adapter or model: scores on test, on validation, a frontier.
 
-        def rank(record: Record) -> tuple[int, bool, int]:
-            result = record.result
-            size = len(result.benchmarks) if isinstance(result, Scores) else 0
-            return (isinstance(result, Scores), split(record) == "test", size)
+        Of several scores, it is the one on most items.
+        """
+
+        def rank(record: Record) -> tuple[int, bool, float, int]:
+            benchmarks = record.result.benchmarks if isinstance(record.result, Scores) else {}
+            items = sum(scores.get("n") or 0 for scores in benchmarks.values())
+            return (isinstance(record.result, Scores), split(record) == "test", items, len(benchmarks))
 
         found = [each for each in self.records if isinstance(each.result, Frontier) or scored(each) in UNSCALED]
         return max(found, key=rank, default=None)

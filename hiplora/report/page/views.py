@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare
-from hiplora.report.page.facts import Facts, facts, members
+from hiplora.report.page.facts import Facts, facts, members, trained
 from hiplora.report.page.groups import Run, scored, split
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.runs.fields import numbers, shown
@@ -67,6 +68,8 @@ class Part:
     anchor: str
     title: str
     marks: str
+    typed: str  # the record as python -m hiplora.runs takes it
+    settings: Settings  # without those of the run
     lines: list[Line] = field(default_factory=list)
     alone: bool = False
     unmatched: bool = False  # whether the backbone has no record to compare with
@@ -78,7 +81,10 @@ class Part:
 
 @dataclass
 class View:
-    """One run on the page; ``backbone`` is the name of its backbone, "" for a run of no model."""
+    """One run on the page; ``backbone`` is the name of its backbone, "" for a run of no model.
+
+    ``words`` are the settings of the run, and of the score that its numbers are from, as far as they differ from conf/.
+    """
 
     run: Run
     backbone: str
@@ -89,6 +95,7 @@ class View:
     seed: str
     marks: str
     settings: Settings
+    words: str
     facts: Facts | None
     parts: list[Part]
 
@@ -100,6 +107,7 @@ class Views:
         self._shelf, self._prompts, self._defaults = shelf, prompts, defaults
         self._items: dict[str, dict[str, Items]] = {}
         self._bare = Bare(shelf.records)
+        self._counts = Counter(record.id for record in shelf.records)
 
     def of(self, run: Run) -> View:
         """The view of one run."""
@@ -108,6 +116,8 @@ class Views:
         method, task, seed = (
             shown(every[name]) if every.get(name) is not None else "" for name in ("method", "task", "seed")
         )
+        parts = [self._part(run, record, settings) for record in run.records]
+        best = [part.settings.words for part in parts if part.record is run.best]
         return View(
             run=run,
             backbone=self._bare.name(run.head),
@@ -118,12 +128,15 @@ class Views:
             seed=seed,
             marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
+            words=", ".join(filter(None, [settings.words, *best])),
             facts=facts(run, self._bare),
-            parts=[self._part(run, record) for record in run.records],
+            parts=parts,
         )
 
-    def _part(self, run: Run, record: Record) -> Part:
-        part = Part(record, anchor(record), _title(record), self._shelf.marks(record))
+    def _part(self, run: Run, record: Record, settings: Settings) -> Part:
+        own = self._defaults.of(record).without(settings)
+        typed = record.id if self._counts[record.id] == 1 else f"{record.id}.{record.where}"
+        part = Part(record, anchor(record), _title(record), self._shelf.marks(record), typed, own)
         result = record.result
         if isinstance(result, Adapter):
             found = {**dict(result), **result.measures}
@@ -143,7 +156,7 @@ class Views:
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
         """Counts of learned and lost items by benchmark, and example items, with more of the run's own benchmark."""
-        items = by_benchmark(self._shelf.samples(record))
+        items = by_benchmark(self._shelf.readable(record))
         before = self._base_items(base)
         counts, found = [], []
         for name in sorted(items, key=lambda name: name != own):
@@ -160,7 +173,7 @@ class Views:
         if base is None:
             return {}
         if base.stem not in self._items:
-            self._items[base.stem] = by_benchmark(self._shelf.samples(base))
+            self._items[base.stem] = by_benchmark(self._shelf.readable(base))
         return self._items[base.stem]
 
     def _answer(self, record: Record, sample: Sample, base: Record | None, old: Sample | None) -> Answer:
@@ -245,7 +258,7 @@ def _line(
 
 
 def _task(record: Record) -> str | None:
-    return record.asked.get("of", {}).get("train", {}).get("task", {}).get("name")
+    return trained(record).get("task", {}).get("name")
 
 
 def _fate(sample: Sample, old: Sample | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiplora.command_line import hydra_text
 from hiplora.compose import compose_cached
 from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
@@ -99,7 +100,7 @@ def data_words(folder: Path, words: Sequence[str] = ()) -> list[str]:
     """The overrides with which runs write into a folder ``results/<data>``, as far as they differ from conf/.
 
     Raises:
-        UserError: the folder's name is not a kind of data.
+        UserError: the folder's name is not a kind of data, or with the overrides runs write into another folder.
     """
     check_conf()
     known = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
@@ -110,5 +111,11 @@ def data_words(folder: Path, words: Sequence[str] = ()) -> list[str]:
     asked = {"results_dir": str(folder.parent), "data": folder.name, "scale": NATURAL[folder.name]}
     there = {"results_dir": str(plain.places.results.resolve().parent), "data": plain.data.name, "scale": plain.scale}
     typed = {word.partition("=")[0] for word in words}
-    needed = [f"{key}={value}" for key, value in asked.items() if key not in typed and value != there[key]]
+    needed = [f"{key}={hydra_text(value)}" for key, value in asked.items() if key not in typed and value != there[key]]
+    found = compose_cached([*needed, *words]).places.results.resolve()
+    if found != folder:
+        raise UserError(
+            f"With {' '.join(words)} runs write into {found}, not into --results {folder}; type that folder, or leave "
+            "out what changes it."
+        )
     return [*needed, *words]

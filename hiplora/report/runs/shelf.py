@@ -25,12 +25,13 @@ class Shelf:
         _check(folder)
         self.folder = folder
         self.store = Store(Places(outputs=Path("outputs"), results=folder), local=False)
+        self.unread: dict[str, None] = {}  # a sentence for each file of predictions that cannot be read
         self.records = sorted(self.store.tracked, key=lambda record: (record.started, record.name, record.id))
 
     @property
     def broken(self) -> list[str]:
-        """A sentence for each file that is not a record."""
-        return self.store.tracked.broken
+        """A sentence for each file that is not a record, and for predictions that were asked for and not readable."""
+        return [*self.store.tracked.broken, *self.unread]
 
     @cached_property
     def fields(self) -> list[Fields]:
@@ -46,8 +47,16 @@ class Shelf:
         return marks_of(record, self.store)
 
     def samples(self, record: Record) -> list[Sample]:
-        """The predictions behind a record."""
+        """The predictions behind a record. Raises UserError if they cannot be read."""
         return self.store.tracked.samples(record)
+
+    def readable(self, record: Record) -> list[Sample]:
+        """The predictions behind a record; none, and a sentence in ``unread``, if they cannot be read."""
+        try:
+            return self.samples(record)
+        except UserError as error:
+            self.unread[str(error)] = None
+            return []
 
     def path(self, record: Record) -> Path:
         """The file of a record."""

@@ -86,14 +86,14 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
         "Settings",
         *_pairs(asked(record)),
     ]
-    for benchmark, items in by_benchmark(shelf.samples(record)).items():
+    for benchmark, items in by_benchmark(shelf.readable(record)).items():
         known = [verdict for sample in items.values() if (verdict := right(sample)) is not None]
         counted = f"{sum(known)} of {len(known)} right" if known else f"{len(items)}, not judged right or wrong"
         lines += ["", f"Predictions: {benchmark}, {counted}"]
         wanted = list(items) if each is None else telling(items, None, each) or list(items)[:each]
         for id in wanted:
             lines += _prediction(record, items[id], prompts)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_unread(shelf)])
 
 
 def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int | None) -> str:
@@ -104,7 +104,7 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
     rows = [[name, *(_cut(shown(side[name])) if name in side else "" for side in (left, right_))] for name in differ]
     lines += ["", "Settings", *(aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
     lines += ["", "Numbers", *aligned([["", "A", "B", "B − A"], *_numbers(one, two)])]
-    samples = [by_benchmark(shelf.samples(record)) for record in (one, two)]
+    samples = [by_benchmark(shelf.readable(record)) for record in (one, two)]
     for benchmark in (name for name in samples[0] if name in samples[1]):
         found = flips(samples[0][benchmark], samples[1][benchmark])
         lines += ["", f"{benchmark}: right in A alone {len(found.lost)}, in B alone {len(found.gained)}, "
@@ -113,7 +113,7 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
         for id in (id for ids in (found.lost, found.gained) for id in ids[:each]):
             sides = [(record, of[benchmark][id]) for record, of in zip((one, two), samples, strict=True)]
             lines += _flipped(sides, prompts)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_unread(shelf)])
 
 
 def _about(record: Record) -> Fields:
@@ -181,6 +181,10 @@ def _cut(text: str) -> str:
     if DIGEST.fullmatch(text):
         return text[:12]
     return text if len(text) <= LINE else f"{text[: LINE - 1]}…"
+
+
+def _unread(shelf: Shelf) -> list[str]:
+    return ["", *(f"Left out: {sentence}" for sentence in shelf.unread)] if shelf.unread else []
 
 
 def _broken(shelf: Shelf) -> list[str]:

@@ -9,6 +9,8 @@
     return cell.dataset.value ?? cell.textContent.trim();
   };
 
+  const textOf = (row, column) => row.cells[column].textContent.trim().replace("−", "-"); // as it is typed
+
   const sort = (column, descending) => {
     const number = heads[column].dataset.kind === "number";
     const compare = (one, two) => {
@@ -39,11 +41,13 @@
     if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
     if (sign === "=") {
       const any = wanted.toLowerCase().split(",");
-      return (row) => any.some((each) => valueOf(row, column).toLowerCase() === each);
+      return (row) => [textOf(row, column), valueOf(row, column)].some((each) => any.includes(each.toLowerCase()));
     }
+    const number = heads[column].dataset.kind === "number";
     return (row) => {
-      const value = valueOf(row, column);
-      return value !== "" && wanted !== "" && (sign === "<" ? +value < +wanted : +value > +wanted);
+      const text = number ? valueOf(row, column) : textOf(row, column);
+      const [one, two] = number ? [+text, +wanted] : [text, wanted];
+      return text !== "" && wanted !== "" && (sign === "<" ? one < two : one > two);
     };
   };
   const controls = document.querySelector(".controls"), input = controls.querySelector("input");
