@@ -58,6 +58,7 @@ from hiplora.training.trainer import train
 
 Run = Callable[[], float]  # trains for some steps and returns tokens per second
 SEED = 0
+DROPOUT = "method.dropout=0.05"  # of every method, because its masks take time
 LLAMA_8B_BLOCK = LlamaConfig(
     vocab_size=512,  # small, since the head is not part of a block
     hidden_size=4096,
@@ -166,7 +167,7 @@ def stock(config: Config, backbone: Any, tokenizer: Any, examples: list[Encoded]
 
 def packaged_model(args: argparse.Namespace) -> dict[str, float]:
     """The results for the packaged model on a mini-benchmark."""
-    overrides = [f"task={args.task}", f"model.device={args.device}", *args.setting]
+    overrides = [f"task={args.task}", f"model.device={args.device}", DROPOUT, *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip", "proj")}
     config = configs["lora"]
     backbone = models.load(config.model)
@@ -186,7 +187,7 @@ def packaged_model(args: argparse.Namespace) -> dict[str, float]:
 
 def block(args: argparse.Namespace) -> dict[str, float]:
     """The results for one transformer block at Llama-3.1-8B's shapes, with a basis by the quick randomised recipe."""
-    overrides = ["svd.recipe=randomized", f"model.device={args.device}", *args.setting]
+    overrides = ["svd.recipe=randomized", f"model.device={args.device}", DROPOUT, *args.setting]
     configs = {name: compose([*overrides, f"method={name}"]) for name in ("lora", "hip")}
     torch.manual_seed(SEED)
     arithmetic = models.arithmetic(configs["lora"].model)

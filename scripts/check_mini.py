@@ -5,13 +5,15 @@
     python scripts/check_mini.py --results outputs/check --only C5          A/A: 16 more trainings
 
 The conditions use only LoRA (C5: Proj-LoRA) with seeds 7 and 8. The command can be stopped and typed again: everything
-is a stage of the ordinary engine, whose records are in the folder that --results names. The results so far are in
-results/mini/checks.md and checks.json. A condition that does not hold is reported as failed.
+is a stage of the ordinary engine, whose records are in the folder that --results names. The results are in
+results/mini/checks.md and checks.json; those of other settings are replaced. A condition that does not hold is reported
+as failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +31,12 @@ SMALL = [
 
 
 def report(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> None:
-    """Write the results so far as checks.json and checks.md."""
-    ordered = sorted(checks, key=lambda check: check.name)
+    """Write the results so far, and those of earlier commands with the same settings, as checks.json and checks.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    ordered = sorted([*checks, *_earlier(out, checks, asked)], key=lambda check: check.name)
     found = [
         {"name": c.name, "condition": CONDITIONS[c.name], "passed": c.passed, "numbers": c.numbers} for c in ordered
     ]
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "checks.json", {"version": 1, **asked, "checks": found})
     words = ", ".join(f"{name} {value}" for name, value in asked.items())
     lines = ["# Conditions of the mini scale", "", f"By `scripts/check_mini.py` on validation data: {words}.", ""]
@@ -42,6 +44,16 @@ def report(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> None
         first, *rest = check.lines()
         lines += [f"## {first}", "", *(f"- {line.strip()}" for line in rest), ""]
     write_atomically(out / "checks.md", "\n".join(lines).encode())
+
+
+def _earlier(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> list[Check]:
+    """The checks in the folder that this command has not made, if their settings are the same."""
+    path = out / "checks.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    if any(before.get(name) != value for name, value in asked.items()):
+        return []
+    made = {check.name for check in checks}
+    return [Check(c["name"], c["passed"], c["numbers"]) for c in before["checks"] if c["name"] not in made]
 
 
 def conditions(typed: str) -> list[str]:

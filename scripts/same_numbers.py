@@ -3,7 +3,8 @@
     python scripts/same_numbers.py BASELINE CHANGED --work DIR [--only hip,lora,ties] [training.lr=1e-3 …]
 
 The script makes the same short runs in both, through ``python -m hiplora.run`` on the packaged model and the
-mini-benchmarks: a training and an evaluation per method, and a merge of two LoRA adapters per operator and calibration.
+mini-benchmarks: a training and an evaluation per method (not of proj, olora and osf), and a merge of two LoRA adapters
+per operator and calibration.
 Each run is a process with one thread and without a GPU. The script compares the tensors of the adapters and the metrics
 of the records, never the files: ids, names and timings may differ. Both checkouts share one cache of models and SVDs,
 so the code that makes those is not compared. Counts (``n``, ``tokens``) are not compared either.

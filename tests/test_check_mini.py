@@ -47,6 +47,9 @@ def test_every_condition_is_told_with_its_numbers(
         models.forget()
     assert capsys.readouterr().out == printed
     assert {path: path.stat().st_mtime_ns for path in records} == before, "every record is found again"
+    whole = (tmp_path / "out" / "checks.md").read_text()
+    assert main([*command, *words, "--only", "C7"]) == 0
+    assert (tmp_path / "out" / "checks.md").read_text() == whole, "other conditions of the same settings stay"
     told = json.loads((tmp_path / "out" / "checks.json").read_text())
     found = {check["name"]: check for check in told["checks"]}
     assert list(found) == sorted(CONDITIONS)

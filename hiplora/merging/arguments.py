@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=whole(0, 2**32), help="needed by dare, della and --calibration random")
     p.add_argument("--fold", action="store_true", help="write the backbone's weights with the update folded in")
-    p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, HiP-LoRA, lm_head")
+    p.add_argument("--backbone", type=Path, help="folder of the backbone: for --fold, DoRA, PiSSA, HiP-LoRA, lm_head")
     p.add_argument("--base", help="backbone to name in the output, where the adapters name it differently")
     p.add_argument(
         "--without",

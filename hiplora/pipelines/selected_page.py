@@ -46,12 +46,14 @@ def _rules(chosen: Selection) -> list[str]:
     parts = " and ".join(PARTS[part] for part in chosen.objective)
     levels = ", ".join(f"{task} {level:.4f}" for task, level in chosen.reference.levels.items())
     return [
-        f"Backbone {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, "
-        "which derives it from the records named here; the same command reuses them.",
+        f"Weights of {chosen.backbone}; everything on validation. Written by `python -m hiplora.run pipeline=select`, "
+        "which derives it from the records named here; the same command reuses them on a machine that computes as "
+        "theirs did (`model.arithmetic` makes it do so).",
         "",
         "Every adapter is scaled after training, c ΔW, to the smallest c at which its own NLL is the level L of its "
         f"task ({levels} nats): the mean own NLL of the reference's adapters at c = {chosen.level_scale:g}. J is the "
-        f"mean of the rises of {parts} there, each over the mean of the reference's on the task. An adapter that never "
+        f"mean of the rises of {parts} there, each over the mean of the reference's on the task; between two scales "
+        "the curves are straight lines here, in tables they are cubics. An adapter that never "
         "reaches L has no J and loses; it is shown at the scale at which it has learned most. In the finals, the "
         "candidate that misses the level least often wins; of several, the one with the lowest J over the runs that "
         "reach it; of equal ones, the first tried.",
