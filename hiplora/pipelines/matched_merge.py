@@ -64,7 +64,8 @@ class MatchedMerge(Frontiers):
         members = yield from self._members(config)
         norms = None
         if self.rescaled:
-            norms = [member.norm for member in (yield from self._members(config.other(*self.against)))]
+            reference = config.other(*self.against).but(pipeline=self)
+            norms = [member.norm for member in (yield from self._members(reference))]
         base = Wanted(scores(config, Backbone(model=config.model)), shared=True)
         own = [Wanted(score_at(member.config, member.train, member.c), shared=True) for member in members]
         asked = [base, *own, Wanted(self._merged(config, members, norms))]

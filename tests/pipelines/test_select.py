@@ -177,6 +177,11 @@ def test_an_adapter_is_measured_where_it_reaches_the_level(configured: Configure
     merge = configured("pipeline=matched_merge", "method=lora")
     assert [stage.kind for stage in batches(merge, answers)[1]] == ["frontier"] * 4
     assert batches(merge, answers)[-1][-1].of.scales[2] == score.of.scale
+    merge = configured("pipeline=matched_merge", "method=proj", "training.lr=1e-3", "pipeline.rescaled=true")
+    asked, merged = batches(merge, answers), batches(merge, answers)[-1][-1]
+    assert {stage.method.name for stage in asked[2] if stage.kind == "train"} == {"lora"}, "whose norms they get"
+    assert {train.method.name for train in merged.of.adapters} == {"proj"}
+    assert merged.of.norms[2] == pytest.approx(10 * score.of.scale)
 
 
 def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) -> None:
