@@ -193,7 +193,7 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
 @pytest.mark.parametrize("delays", [(0.3, 1.0), (0.8, 0.1)])
 def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tmp_path: Path, delays) -> None:
     """SIGKILL after the first signs of training, twice, then the same command to its end."""
-    wanted = ["pipeline=train", "method.k=8", "training.steps=40"]
+    wanted = ["pipeline=train", "method.k=8", "training.steps=120"]  # a fast machine takes 40 in a second
     command = [*arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
     for delay in delays:
         killed(command, environment, lambda: [*(tmp_path / "killed/checkpoints").glob("*/*/*")], delay=delay)
