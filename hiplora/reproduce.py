@@ -20,7 +20,6 @@ if __name__ == "__main__":  # before the imports that need the suite
     check_installed()
 
 import argparse
-import os
 import shlex
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from importlib import import_module
 
 from hiplora.conf_dir import check_conf
 from hiplora.environment import single_process
-from hiplora.errors import UserError
+from hiplora.errors import UserError, exit_status
 from hiplora.report import plan
 from hiplora.report.evidence import Evidence, Slot
 from hiplora.report.experiment import load, request, sweeps
@@ -120,18 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     only.add_argument("--plan", dest="mode", action="store_const", const="plan", help="say what is there and missing")
     only.add_argument("--render-only", dest="mode", action="store_const", const="render", help="render what is there")
     words = parser.parse_intermixed_args(argv)
-    try:
+    several = {"tables": TABLES, "figures": FIGURES, "all": (*TABLES, *FIGURES)}
+
+    def command() -> int:
         single_process()
-        several = {"tables": TABLES, "figures": FIGURES, "all": (*TABLES, *FIGURES)}
-        status = every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
-        sys.stdout.flush()  # here, where a closed pipe is noticed
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # for example when piped into head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return every(several.get(words.table, (words.table,)), words.overrides, mode=words.mode or "make")
+
+    try:
+        return exit_status(command)
     except KeyboardInterrupt:
         print("Interrupted. Complete runs are kept; the same command resumes.", file=sys.stderr)
         return 130

