@@ -5,8 +5,9 @@
     python scripts/check_mini.py --results outputs/check --only C5          A/A: 16 more trainings
 
 The conditions use only LoRA (C5: Proj-LoRA) with seeds 7 and 8. The command can be stopped and typed again: everything
-is a stage of the ordinary engine, whose records are in the folder that --results names. The results are in
-results/mini/checks.md and checks.json; those of other settings are replaced. A condition that does not hold is reported
+is a stage of the ordinary engine, whose records are in the folder that --results names. Methods have the settings of
+conf/, as in the tables; KEY=VALUE changes them (training.lr=5e-4). The results are in results/mini/checks.md and
+checks.json; those of other settings, or of another arithmetic, are replaced. A condition that does not hold is reported
 as failed.
 """
 
@@ -39,7 +40,7 @@ def report(out: Path, checks: Sequence[Check], asked: Mapping[str, Any]) -> None
     ]
     write_json(out / "checks.json", {"version": 1, **asked, "checks": found})
     words = ", ".join(f"{name} {value}" for name, value in asked.items())
-    lines = ["# Conditions of the mini scale", "", f"By `scripts/check_mini.py` on validation data: {words}.", ""]
+    lines = ["# Conditions of the mini scale", "", f"By `scripts/check_mini.py` on validation data, LoRA: {words}.", ""]
     for check in ordered:
         first, *rest = check.lines()
         lines += [f"## {first}", "", *(f"- {line.strip()}" for line in rest), ""]
@@ -69,8 +70,6 @@ def main(words: Sequence[str] | None = None) -> int:
     p.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
     p.add_argument("--results", type=Path, required=True, help="folder of records and adapters")
     p.add_argument("--out", type=Path, default=Path("results/mini"), help="folder of checks.md and checks.json")
-    p.add_argument("--lr", default="5e-4", help="learning rate (default 5e-4)")
-    p.add_argument("--steps", type=int, default=60, help="optimizer steps (default 60)")
     p.add_argument(
         "--only",
         type=conditions,
@@ -80,14 +79,8 @@ def main(words: Sequence[str] | None = None) -> int:
     p.add_argument("--small", action="store_true", help="two steps and a few items: tries the script, means nothing")
     args = p.parse_intermixed_args(words)
     small = SMALL if args.small else []
-    runs = Runs(args.results, [f"training.lr={args.lr}", f"training.steps={args.steps}", *small, *args.settings])
-    asked = {
-        "lr": float(args.lr),
-        "steps": args.steps,
-        "seeds": list(SEEDS),
-        "small": args.small,
-        "settings": args.settings,
-    }
+    runs = Runs(args.results, [*small, *args.settings])
+    asked = {**runs.asked(), "small": args.small, "settings": args.settings}
     checks: list[Check] = []
     for name, check in CHECKS.items():
         if name not in args.only:

@@ -77,6 +77,13 @@ class Runs:
         places = [f"outputs_dir={here / 'outputs'}", f"results_dir={here / 'results'}"]
         return compose([*self.words, "seed=custom", f"seed.value={seed}", *places, *words])
 
+    def asked(self) -> dict[str, Any]:
+        """What all numbers depend on: LoRA's rate, steps and own options, the seeds, and the arithmetic."""
+        config = self.config()
+        method = {name: value for name, value in config.method.model_dump().items() if name != "name"}
+        asked = {"lr": config.training.lr, "steps": config.training.steps, **method}
+        return {**asked, "seeds": list(SEEDS), "arithmetic": config.model.where()}
+
     def score(self, config: Config, of: Of, tasks: Sequence[str], *, likelihood_only: bool = False) -> Scored:
         asked = tuple(task for task in config.benchmarks if task.name in tasks)
         evaluation = config.evaluation.but(likelihood_only=likelihood_only)
