@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mini_conditions import CHECKS, CONDITIONS, SEEDS, Check, Runs
+from mini_conditions import CHECKS, CONDITIONS, Check, Runs
 
 from hiplora.disk import write_atomically, write_json
 from hiplora.errors import UserError

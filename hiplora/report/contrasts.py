@@ -82,7 +82,8 @@ def cells(names: Mapping[Pair, str], measure: Measure) -> Iterator[Cell]:
         if measure.everyone is not None:  # also where too few seeds are at the level for a test
             yield difference(pair, measure.everyone).mean_cell(row, EVERYONE)
         if contrast is None:
-            yield sample.cell(row, VERDICT, None)
+            missing = [P, NARROW, MARGIN, DETECTABLE, VERDICT, SIGNS, *(column for column, _ in measure.checks)]
+            yield from (sample.cell(row, column, None) for column in [*missing, *([OWN] if measure.own else [])])
             continue
         checked = [(column, difference(pair, of)) for column, of in measure.checks]
         agreed = {column.label: _same_sign(sample, other) for column, other in checked}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiplora import stats
-from hiplora.report.aggregate import BOOTSTRAP_SEED
+from hiplora.report.aggregate import BOOTSTRAP_SEED, Sample
 from hiplora.report.evidence import Evidence
-from hiplora.report.slots import Entry
+from hiplora.report.slots import Number
 from hiplora.stages.results import Intervention, Metrics, Probed
 
 COSTS = {"acc": "drop in accuracy", "nll": "rise in NLL"}
@@ -28,29 +28,30 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Costs:
-    """Singular values and the costs of perturbing these directions, (n,) each; ``entry`` is the probe behind them."""
+    """Singular values (n,) of the perturbed directions, and what perturbing each one cost, by its number."""
 
     sigma: stats.Floats
-    cost: stats.Floats
-    entry: Entry
+    cost: Sample
 
     def pearson(self) -> Correlation | None:
         """Pearson's r of the cost and log(1 + σ)."""
-        return correlation(np.log1p(self.sigma), self.cost)
+        return correlation(np.log1p(self.sigma), self.cost.values)
 
     def spearman(self) -> Correlation | None:
         """Spearman's ρ of the cost and σ."""
-        return correlation(self.sigma, self.cost, ranks=True)
+        return correlation(self.sigma, self.cost.values, ranks=True)
 
 
-def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs | None:
-    """The cost of every intervention of one kind, mean over benchmarks; None without a probe on record."""
+def costs(evidence: Evidence, perturbation: str, metric: str) -> Costs:
+    """The cost of every intervention of one kind, mean over benchmarks; of none without a probe on record."""
+    probes = [entry.stage for slot in evidence.slots for entry in slot.entries]
+    expected = max((getattr(stage, "count", {}).get(perturbation, 0) for stage in probes), default=0)
     for entry, record in evidence.recorded:
         if isinstance(result := record.result, Probed):
             done = [each for each in result.interventions if each.perturbation == perturbation]
-            values = np.array([cost(result.base, each, metric) for each in done])
-            return Costs(np.array([each.sigma for each in done]), values, entry)
-    return None
+            found = [Number.of(cost(result.base, each, metric), [entry]) for each in done]
+            return Costs(np.array([each.sigma for each in done]), Sample(dict(enumerate(found)), expected))
+    return Costs(np.array([]), Sample({}, expected))
 
 
 def cost(base: Mapping[str, Metrics], intervention: Intervention, metric: str) -> float:

@@ -19,6 +19,7 @@ PERCENT = (
     *("paraphrase_success", "paraphrase_generated", "paraphrase_preferred"),
     *("neighbourhood", "neighbourhood_begins"),
 )
+ON_PROBES = ("probe_", "front_")  # beginnings of the names of means over probes; the others are over items
 Flags = NDArray[np.bool_]
 Figures = dict[str, dict[str, float]]  # category, or all → measure → value
 
@@ -37,6 +38,15 @@ class Pair:
         """A flag per item for every category, and for :data:`ALL`."""
         found = {name: _flags(text) for name, text in self.after.categories.items()}
         return {ALL: np.ones(len(self.after.outcomes["generated"]), dtype=bool), **found}
+
+    def probed(self, group: str) -> Flags:
+        """A flag per probe: whether the edit beside it is of the group. The edits take turns."""
+        return np.resize(self.categories[group], len(_joined(self.probes_after)))
+
+    def count(self, group: str, mean: str) -> int:
+        """How many items, or probes, a mean of the record is over."""
+        over = self.probed(group) if mean.startswith(ON_PROBES) else self.categories[group]
+        return int(over.sum())
 
 
 def pairs(before: Edited, after: Sequence[Edited]) -> list[Pair]:
@@ -86,7 +96,7 @@ def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
     sides = []
     for pair in (pair for pair in found if group in pair.categories):
         both = np.array([_joined(batch.front) for batch in (pair.before, pair.after)])
-        sides.append(both[:, np.resize(pair.categories[group], both.shape[1])])  # the items take turns
+        sides.append(both[:, pair.probed(group)])
     before, after = np.concatenate(sides, axis=1)
     if not before.size:
         return {}
@@ -95,14 +105,11 @@ def _front(found: Sequence[Pair], group: str) -> dict[str, float]:
 
 
 def _means(found: Sequence[Pair], group: str) -> dict[str, float]:
-    """The measures that records hold as means, over the items of all batches; shares in percent."""
-    there = [
-        (pair.after.means[group], int(pair.categories[group].sum())) for pair in found if group in pair.after.means
-    ]
-    names = dict.fromkeys(name for means, _ in there for name in means)
+    """The measures that records hold as means, over the items or probes of all batches; shares in percent."""
+    there = [(pair, pair.after.means[group]) for pair in found if group in pair.after.means]
     values = {}
-    for name in names:
-        known = [(means[name], count) for means, count in there if name in means]
+    for name in dict.fromkeys(name for _, means in there for name in means):
+        known = [(means[name], pair.count(group, name)) for pair, means in there if name in means]
         value = sum(mean * count for mean, count in known) / sum(count for _, count in known)
         values[name] = 100 * value if name in PERCENT else value
     return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hiplora.methods import METHODS, method_class
 from hiplora.stages.energy import MOVES
@@ -24,11 +24,18 @@ MEANINGS = {
 
 def marks_of(record: Record, store: Store) -> str:
     """The marks of a tracked record: its status, and whether * or § holds for it or for one that it was made from."""
-    needs = (store.tracked.get((id, record.where)) for id in record.needs)
-    behind = [record, *(need for need in needs if need is not None)]
+    behind = [*_behind(record, store)]
     dirty = any(each.environment.get("git_dirty") for each in behind)
     still = any(map(channel_stands_still, behind))
     return OF_STATUS[store.status(record)] + DIRTY * dirty + STILL * still
+
+
+def _behind(record: Record, store: Store) -> Iterator[Record]:
+    """A record and all tracked ones that it was made from."""
+    yield record
+    for id in record.needs:
+        if (need := store.tracked.get((id, record.where))) is not None:
+            yield from _behind(need, store)
 
 
 def joined(marks: Iterable[str]) -> str:

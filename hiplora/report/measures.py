@@ -32,20 +32,16 @@ def measures(slots: Sequence[Slot]) -> Iterator[Measured]:
         yield from _instances(number, slot, bases)
 
 
-def scores(entries: Sequence[Entry]) -> dict[str, Metrics]:
-    """All scores on record, benchmark → metric → value."""
-    found: dict[str, Metrics] = {}
-    for entry in entries:
-        for name, metrics in entry.result.every.items() if isinstance(entry.result, Scores) else ():
-            found[name] = {**found.get(name, {}), **metrics}
-    return found
+def scores(entry: Entry) -> Mapping[str, Metrics]:
+    """The scores on record, benchmark → metric → value; empty for other results."""
+    return entry.result.every if isinstance(entry.result, Scores) else {}
 
 
 def _bases(slots: Sequence[Slot]) -> dict[str, Number]:
     """The NLL of the bare backbone on every benchmark."""
     found: dict[str, Number] = {}
     for entry in (entry for slot in slots for entry in slot.entries if entry.role == "backbone"):
-        for name, metrics in scores([entry]).items():
+        for name, metrics in scores(entry).items():
             if "nll" in metrics:
                 found.setdefault(name, Number.of(or_nan(metrics["nll"]), [entry]))
     return found
@@ -58,7 +54,7 @@ def _of_entry(number: int, slot: Slot, entry: Entry) -> Iterator[Measured]:
     to the level of its task. ``energy/top`` and ``energy/beyond``: the share of an update's energy in the leading
     singular subspaces, and this share minus the one of a random update.
     """
-    for name, metrics in scores([entry]).items():
+    for name, metrics in scores(entry).items():
         value = metrics.get(primary(name)) if name in TASKS else None
         if value is not None and entry.role == "backbone":
             yield measured(number, f"bare/{name}", 100 * value, [entry])
@@ -73,18 +69,18 @@ def _of_entry(number: int, slot: Slot, entry: Entry) -> Iterator[Measured]:
 
 def _adapter(number: int, slot: Slot) -> Iterator[Measured]:
     """``own`` score and ``own_nll`` of a single run's adapter, and what it forgot relative to the backbone."""
-    before, after = ([e for e in slot.entries if e.role == role and e.record] for role in ("backbone", "adapter"))
-    if not after:
+    entries = {entry.role: entry for entry in slot.entries if entry.record is not None}
+    if (of := entries.get("adapter")) is None:
         return
-    of, base, adapted = after[0], scores(before), scores(after)
+    adapted = scores(of)
     ((task, _),) = of.members
     yield measured(number, "own", 100 * or_nan(adapted[task][primary(task)]), [of])
     yield measured(number, "own_nll", or_nan(adapted[task]["nll"]), [of])
-    if base:
+    if (base := entries.get("backbone")) is not None:
         retain = slot.config.retain if slot.config is not None else ()
         counts = counted_by(cast(Scores, of.result), retain) if retain else ()
-        marks = joined(entry.marks for entry in (*before, *after))
-        for name, value in retention(base, adapted, trained_on=task, counts=counts).items():
+        marks = joined([base.marks, of.marks])
+        for name, value in retention(scores(base), adapted, trained_on=task, counts=counts).items():
             yield Measured(or_nan(value), of.runs, marks, slot=number, members=of.members, measure=name)
 
 
@@ -93,9 +89,8 @@ def _instances(number: int, slot: Slot, bases: Mapping[str, Number]) -> Iterator
     alone = {entry.members: entry for entry in slot.entries if entry.role == "adapter" and entry.record is not None}
     for merged in (entry for entry in slot.entries if entry.role == "merged" and entry.record is not None):
         single = {member[0]: alone[member,] for member in merged.members if (member,) in alone}
-        before = {task: _floats(scores([entry]).get(task, {})) for task, entry in single.items()}
-        every = scores([merged])
-        after = {task: _floats(every[task]) for task in every if task in dict(merged.members)}
+        before = {task: _floats(scores(entry).get(task, {})) for task, entry in single.items()}
+        after = {task: _floats(metrics) for task, metrics in scores(merged).items() if task in dict(merged.members)}
         if not after or not all(after[task].keys() <= before.get(task, {}).keys() for task in after):
             continue
         for name, of in _instance(merged, single, before, after, bases):

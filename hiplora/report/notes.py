@@ -233,7 +233,7 @@ def unmeasured_notes(evidence: Evidence) -> Iterator[str]:
     if short := sum(math.isnan(each.value) for each in drops):
         blind = sum(math.isnan(each.value) for each in judged)
         yield (
-            f"{short} of {len(drops)} instances merge code without all of pass@1, @5 and @10 (it was not executed, or "
-            "fewer than 10 completions were sampled): they have no mean absolute drop"
+            f"{short} of {len(drops)} instances merge code without all of pass@1, @5 and @10 (not executed, only "
+            "likelihoods asked for, or fewer than 10 completions sampled): they have no mean absolute drop"
             + (f", and {blind} of them, without pass@1, no MergeFail." if blind else ".")
         )

@@ -69,7 +69,8 @@ def _work(evidence: Evidence) -> str:
     least = "" if all(slot.whole for slot in missing) else "at least "
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(stage.kind for stage in todo).items())
     words = f"{len(missing)} to run{f', {stale} of them stale' if stale else ''}: "
-    words += f"{least}{len(todo)} stages ({kinds}), {least}{_time(todo, store)}."
+    work = f"{least}{len(todo)} stages ({kinds}), {least}{_time(todo, store)}"
+    words += f"{work if todo else 'this machine has its own records of all their stages'}."
     if again := sum(store.usable(stage) is not None for stage in todo):
         words += f" {again} of these train an adapter again that is no longer under outputs/."
     return f"{words} {unused(evidence, missing)}".rstrip()
@@ -95,7 +96,8 @@ def _time(todo: Sequence[Stage], store: Store) -> str:
     """The time of the stages one after another, as text: for each the median of the most similar past stages."""
     past = defaultdict(list)
     for record in store.tracked:
-        past[_traits(record.kind, record.where, record.asked)].append(getattr(record.result, "seconds", 0.0))
+        if (seconds := getattr(record.result, "seconds", None)) is not None:
+            past[_traits(record.kind, record.where, record.asked)].append(seconds)
     total, unknown = 0.0, len(todo)
     for traits, count in Counter(_traits(stage.kind, stage.where(), stage.described()) for stage in todo).items():
         likeness = {other: [*map(str.__eq__, traits, other)] for other in past if other[0] == traits[0]}

@@ -19,6 +19,8 @@ LATEX = str.maketrans({
     "±": r"$\pm$", "–": "--", "−": "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "·": r"$\cdot$",
     "≥": r"$\geq$", "≤": r"$\leq$", "†": r"$\dagger$", "‡": r"$\ddagger$", "Δ": r"$\Delta$", "φ": r"$\varphi$",
     "§": r"\S{}", "σ": r"$\sigma$", "τ": r"$\tau$", "λ": r"$\lambda$", "γ": r"$\gamma$", "`": "",
+    "ε": r"$\varepsilon$", "ρ": r"$\rho$", "ᵀ": r"$^\top$", "²": "$^2$", "‖": r"$\Vert$", "°": r"$^\circ$",
+    "→": r"$\to$", "…": r"\ldots{}", "’": "'",
 })  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from hiplora.report.find import identify
 from hiplora.report.runs.prompts import data_words
 from hiplora.stages import record as files
 from hiplora.stages.base import Stage
+from hiplora.stages.edit import Edit
 from hiplora.stages.frontier import Frontier
 from hiplora.stages.record import Record, Sample, result_digest
 from hiplora.stages.results import Adapter, Result, Scores
@@ -29,7 +30,7 @@ from hiplora.stages.sources import Backbone
 from hiplora.stages.train import Train
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
-from tests.report import frontiers
+from tests.report import edits, frontiers
 from tests.report.evidence import WORLD
 from tests.report.frontiers import BASE, ENVIRONMENT, GAIN, LEVELS
 
@@ -91,6 +92,8 @@ class Simulation:
             return _adapter(rng), []
         if isinstance(stage, Frontier):
             return FrontierResult(points=[*_points(stage)], seconds=60.0), []
+        if isinstance(stage, Edit):
+            return edits.BASE, [{"batch": 0, "id": "entity-0001", "category": "entity"}, self._probe()]
         assert isinstance(stage, Score), f"{stage.kind} is not simulated"
         trained = {train.task.name for train in stage.needs() if isinstance(train, Train)}
         benchmarks: dict[str, Any] = {}
@@ -106,6 +109,12 @@ class Simulation:
         rise = 0.05 + 0.2 * rng.random() if trained else 0.0
         benchmarks |= {name: {"nll": 3 + rise, "tokens": 4096} for name in stage.texts()}
         return Scores(benchmarks=benchmarks, sandbox="off", seconds=50.0), samples
+
+    def _probe(self) -> Sample:
+        """The right answer to the first item of validation of a benchmark."""
+        task, _ = self._items["gsm8k"]
+        items = task.test_items(Source(self.config.data), "validation")
+        return {"benchmark": "gsm8k", **_answer(task, items, 0, True, np.random.default_rng(0))["sample"]}
 
 
 def _adapter(rng: np.random.Generator) -> Adapter:

@@ -52,6 +52,25 @@ def test_batches_are_counted_together_and_their_locality_is_a_mean() -> None:
     assert told["log_p_new"] == pytest.approx((-1.5 - 1.1) / 2)
 
 
+def test_a_mean_over_probes_counts_the_probes_of_a_batch() -> None:
+    def batch(flags: str, value: float):
+        means = {"entity": {"log_p_new": value, "probe_log_p_gold": value}}
+        return BASE.batches[0].model_copy(
+            update={
+                "categories": {"entity": flags},
+                "outcomes": {name: "0" * len(flags) for name in BASE.batches[0].outcomes},
+                "means": means,
+            }
+        )
+
+    # Two of four edits are the entities', and half of forty probes; then one of sixteen edits, and probes 0, 16 and 32.
+    batches = [batch("1100", -1.0), batch("1" + "0" * 15, -2.0)]
+    both = BASE.model_copy(update={"batches": batches})
+    told = figures(alone(both))["entity"]
+    assert told["log_p_new"] == pytest.approx((2 * -1.0 + 1 * -2.0) / 3)
+    assert told["probe_log_p_gold"] == pytest.approx((20 * -1.0 + 3 * -2.0) / 23)
+
+
 def test_table_8() -> None:
     table = table8.build(fixture_evidence("table8"))
     success = table.cell("LoRA", "Success (%)")

@@ -120,8 +120,8 @@ def test_bins_of_the_probe_hold_every_intervention_once():
     figure = build("figure6", evidence)
     for perturbation in ("zero", "flip", "noise"):
         dots, measured = figure.panel("nll")[perturbation], costs(evidence, perturbation, "nll")
-        assert sum(each.n for each in dots) == len(measured.cost)
-        assert sum(each.n * each.y for each in dots) == pytest.approx(measured.cost.sum())
+        assert sum(each.n for each in dots) == len(measured.cost.of)
+        assert sum(each.n * each.y for each in dots) == pytest.approx(measured.cost.values.sum())
         assert [each.x for each in dots] == sorted(each.x for each in dots)
 
 

@@ -12,10 +12,11 @@ import pytest
 from hiplora import runs
 from hiplora.compose import compose_cached
 from hiplora.errors import UserError
-from hiplora.report.runs.fields import flat
+from hiplora.report.runs.fields import flat, split
 from hiplora.report.runs.predictions import flips, right
 from hiplora.report.runs.prompts import data_words
 from hiplora.stages.record import read, result_digest, write
+from hiplora.tasks.source import Source
 from tests.report.simulated import ITEMS, Simulation
 
 Said = Callable[..., str]
@@ -124,6 +125,20 @@ def test_two_records_differ_in_settings_numbers_and_items(made, said):
     found = json.loads(said("diff", one, two, "--json"))
     assert (found["items"]["code"]["lost"], found["items"]["code"]["gained"]) == (lost, gained)
     assert found["fields"]["method"] == ["lora", "hip"]
+
+
+def test_a_record_of_edits_is_shown_with_the_probes_of_its_split(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    simulation = Simulation(tmp_path / "results/mini")
+    simulation.experiment("table8", method=["lora"], seed=["42"])
+    edited = [record for record in simulation.made.values() if record.kind == "edit"]
+    assert {split(record) for record in edited} == {"validation"}
+    item, *_ = simulation._items["gsm8k"][0].test_items(Source(simulation.config.data), "validation")
+    assert runs.main(["show", edited[0].id]) == 0
+    assert item["question"] in capsys.readouterr().out
+    assert runs.main(["diff", *(record.id for record in edited)]) == 0
+    drawn = edited[0].model_copy(update={"asked": {**edited[0].asked, "evaluation": ["validation", "drawn"]}})
+    assert split(drawn) == "validation"
 
 
 def _well(sample: dict) -> bool:

@@ -48,7 +48,7 @@ def test_retain_leaves_out_a_seed_that_lacks_an_adapter(table):
 def test_a_run_without_code_execution_is_left_out_of_retain_alone(table):
     assert table.cell("LoRA", "Retain (pp)").n == 2
     assert table.cell("LoRA", "Retain-NLL (nats/token)").n == 3
-    assert any("code execution was off: 1 of 22" in note for note in table.notes)
+    assert any("only likelihoods were asked for: 1 of 22" in note for note in table.notes)
 
 
 def test_absent_rows_are_dashes_and_never_numbers(table):

@@ -14,8 +14,9 @@ import pytest
 from hiplora import reproduce
 from hiplora.pipelines.base import scores, training
 from hiplora.pipelines.single import Single
+from hiplora.report import plan
 from hiplora.report.experiment import load
-from hiplora.report.find import identify
+from hiplora.report.find import gather, identify
 from hiplora.report.plan import duration
 from hiplora.report.tables import TABLES
 from hiplora.stages import record as files
@@ -51,6 +52,29 @@ def test_plan_goes_by_runs_that_do_as_much(results, capsys):
     stages = text.split("stages (")[1].split(")")[0]
     trainings, scorings = (int(part.split()[0]) for part in stages.split(", "))
     assert f"about {duration(trainings * 20 + scorings * 50)} one after another" in text
+
+
+def test_a_stage_whose_records_hold_no_time_is_not_estimated(results, capsys):
+    """A record of Table 5 holds speeds; how long it took to measure them is in none."""
+    ((entry,),) = (slot.entries for slot in identify(load("table5"), []))
+    files.write(results / "mini/records/efficiency", recorded(entry, {}), [])
+    assert reproduce.main(["table5", "--plan", "efficiency.repetitions=12", f"results_dir={results}"]) == 0
+    assert "1 to run: 1 stages (1 efficiency), their time unknown" in capsys.readouterr().out
+
+
+def test_what_is_recorded_here_in_another_arithmetic_is_not_made_again(results, lora):
+    """The table is of another arithmetic; all that it lacks is one run, which this machine has in its own."""
+    own = {entry.stage.id for entry in lora[0].entries}
+    for path in (results / "mini/records").glob("*/*.json"):
+        record = files.read(path)
+        assert record is not None
+        if record.id not in own or record.name.startswith("backbone"):
+            files.write(path.parent, record.model_copy(update={"where": "cpu-other"}), [])
+        if record.id not in own:
+            path.unlink()
+    evidence = gather(load("table1"), lora, settings=[f"results_dir={results}"], command="make table1")
+    assert evidence.where == "cpu-other"
+    assert "1 to run: this machine has its own records of all their stages. This machine would" in plan.text(evidence)
 
 
 def write_plain(path: Path, record: Record) -> None:

@@ -71,6 +71,16 @@ def test_records_of_a_dirty_tree_are_marked(results, lora, capsys):
     assert "* made from a checkout with uncommitted changes (1 records)" in text
 
 
+def test_a_mark_reaches_everything_made_from_its_record(results, lora, capsys):
+    """An adapter trained on from one of a dirty tree, as in continual tuning: its score is two steps away."""
+    path, first = tracked(results, lora, "train", number=3)
+    write_json(path, {**first, "environment": {**first["environment"], "git_dirty": True}})
+    path, second = tracked(results, lora, "train")
+    write_json(path, {**second, "needs": {first["id"]: first["digest"]}})
+    assert run(results, "--render-only") == 0
+    assert "| LoRA | 71.0* ± 1.0 (3) |" in capsys.readouterr().out
+
+
 def test_a_broken_record_is_named_and_stops_nothing(results, lora, capsys):
     path, _ = tracked(results, lora, "adapter")
     path.write_text("{")

@@ -13,7 +13,6 @@ from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bars, legend_above, looks, plain_log, say_empty
 from hiplora.report.marks import joined
 from hiplora.report.notes import figure
-from hiplora.report.slots import Number
 from hiplora.report.tables.table3 import PROBED
 
 if TYPE_CHECKING:
@@ -39,11 +38,9 @@ def build(evidence: Evidence) -> Figure:
 
 def _line(evidence: Evidence, metric: str, perturbation: str) -> Iterator[Dot]:
     measured = costs(evidence, perturbation, metric)
-    if measured is None:
-        return
     order = np.argsort(measured.sigma, kind="stable")
-    for bin in np.array_split(order, min(BINS, len(order))):
-        found = {int(i): Number.of(float(measured.cost[i]), [measured.entry]) for i in bin}
+    for bin in np.array_split(order, min(BINS, len(order))) if order.size else ():
+        found = {int(i): measured.cost.of[int(i)] for i in bin}
         x = float(measured.sigma[bin].mean())
         yield dot(metric, evidence.experiment.label(perturbation), x, Sample(found, len(bin)))
 

@@ -31,7 +31,7 @@ NOTES = (
     "parentheses: the number of seeds.",
     "Right: the share of its adapters' gains in NLL that a merge of four keeps, against the mean of these gains "
     "(test); each adapter at its level, without the seeds that have an adapter that never reaches it. Small: one seed; "
-    "large: their mean with its 95 % Student-t interval. Filled: {0}; open: {1}.",
+    "large: their mean with its 95 % Student-t interval.",
 )
 
 
@@ -46,8 +46,7 @@ def build(evidence: Evidence) -> Figure:
     for arm in evidence.experiment.keys("merges", "method"):
         for operator in operators:
             dots += [*_merges(evidence, arm, operator)]
-    notes = [note.format(*map(evidence.experiment.label, operators)) for note in NOTES]
-    notes += level_notes(evidence, FRONTIER)
+    notes = [*NOTES, *level_notes(evidence, FRONTIER)]
     return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.7), notes=notes)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from hiplora.evaluation.retention import retention
 from hiplora.report.matched import point_row
 from hiplora.report.page.bare import Bare, comparable, plotted_with
-from hiplora.report.page.groups import Run, scored, split
+from hiplora.report.page.groups import Run, scored
+from hiplora.report.runs.fields import split
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
 from hiplora.stages.results import Frontier, Metrics, Scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from hiplora.report.runs.fields import split
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Drifted, Frontier, Scores
@@ -54,11 +55,6 @@ UNSCALED = ("adapter", "backbone", "merged", "folder", "merged_folders")
 def scored(record: Record) -> str | None:
     """The kind of source that a record scores, such as adapter or scaled; None if it does not hold scores."""
     return record.asked.get("of", {}).get("kind") if isinstance(record.result, Scores) else None
-
-
-def split(record: Record) -> str:
-    """The split that was scored: test or validation."""
-    return record.asked.get("evaluation", {}).get("splits", "test")
 
 
 def grouped(shelf: Shelf) -> list[Run]:

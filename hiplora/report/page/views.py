@@ -10,9 +10,9 @@ from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare
 from hiplora.report.page.facts import Facts, facts, members, trained
-from hiplora.report.page.groups import Run, scored, split
+from hiplora.report.page.groups import Run, scored
 from hiplora.report.page.settings import Defaults, Settings
-from hiplora.report.runs.fields import numbers, shown
+from hiplora.report.runs.fields import numbers, shown, split
 from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
@@ -150,8 +150,8 @@ class Views:
             if record is run.best or run.train is None:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
-            plain = {name.removeprefix("result."): value for name, value in numbers(record).items()}
-            part.numbers = [(n, _short(value)) for n, value in plain.items() if len(shown(value)) <= WIDE][:MOST]
+            plain = numbers(record).items()
+            part.numbers = [(name, _short(value)) for name, value in plain if len(shown(value)) <= WIDE][:MOST]
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:

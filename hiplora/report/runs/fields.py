@@ -14,16 +14,20 @@ Value = str | int | float | bool | None
 Fields = dict[str, Value]
 INSIDE = {"of", "train", "adapters", "parent"}  # nesting in a stage, left out of a field's name
 HEAD = ("kind", "id", "where", "name", "started", "digest")
-RESULT = "result"
 
 
-def fields(record: Record, marks: str = "") -> Fields:
+def fields(record: Record, marks: str) -> Fields:
     """All fields by which records can be listed, filtered and compared; ``marks`` are those of tables."""
+    results = {f"result.{name}": value for name, value in numbers(record).items()}
+    return {**about(record), "marks": marks, **asked(record), **results}
+
+
+def about(record: Record) -> Fields:
+    """What a record is, and where and when it was made."""
     raw = record.environment
-    about: Fields = {name: getattr(record, name) for name in HEAD}
-    about |= {"marks": marks, "commit": raw.get("git_commit"), "dirty": raw.get("git_dirty")}
-    about |= {"device": raw.get("device"), "platform": raw.get("platform")}
-    return {**about, **asked(record), **numbers(record)}
+    head: Fields = {name: getattr(record, name) for name in HEAD}
+    made = {"commit": raw.get("git_commit"), "dirty": raw.get("git_dirty")}
+    return head | made | {"device": raw.get("device"), "platform": raw.get("platform")}
 
 
 def asked(record: Record) -> Fields:
@@ -31,15 +35,22 @@ def asked(record: Record) -> Fields:
     return flat({key: value for key, value in record.asked.items() if key != "kind"})
 
 
+def split(record: Record) -> str:
+    """The split that was scored, test or validation, however the stage's identity names it."""
+    evaluation = record.asked.get("evaluation", {})
+    named = evaluation.get("splits", "test") if isinstance(evaluation, Mapping) else evaluation
+    return str(named if isinstance(named, str) else named[0])
+
+
 def numbers(record: Record) -> Fields:
-    """The results of a record: plain values such as ``result.gsm8k.acc``, and the lengths of lists of objects."""
+    """The results of a record: plain values such as ``gsm8k.acc``, and the lengths of lists of objects."""
     raw = record.result.model_dump()
     if isinstance(record.result, Scores):
         raw |= raw.pop("benchmarks") | {f"lm_eval.{name}": _shown_of(task) for name, task in raw.pop("lm_eval").items()}
     if isinstance(record.result, Adapter):
         raw |= raw.pop("measures")
     counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
-    return {f"{RESULT}.{name}": value for name, value in flat(counted).items()}
+    return flat(counted)
 
 
 def _shown_of(task: Mapping[str, Any]) -> dict[str, Any]:

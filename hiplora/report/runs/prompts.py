@@ -16,6 +16,7 @@ from hiplora.compose import compose_cached
 from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
 from hiplora.report.find import NATURAL
+from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record, Sample
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
@@ -41,8 +42,7 @@ class Prompts:
         config = compose_cached(words)
         self._tasks = {task.name: task for task in config.benchmarks}
         self._source = Source(config.data)
-        self._asked: dict[Any, tuple[Task, dict[str, Any]]] = {}
-        self._refused: dict[Any, str] = {}
+        self._read: dict[Any, tuple[Task, dict[str, Any]] | UserError] = {}
 
     def show(self, record: Record, sample: Sample) -> Shown:
         """A prediction with its prompt and its right answer."""
@@ -63,20 +63,18 @@ class Prompts:
         options: Mapping[str, Any] = next(
             (each for each in record.asked.get("benchmarks", []) if each.get("name") == name), {}
         )
-        split = record.asked.get("evaluation", {}).get("splits", "test")
         form = {key: options[key] for key in FORM if key in options}
-        key = (name, split, *form.items())
-        if key in self._refused:
-            raise UserError(self._refused[key])
-        if key not in self._asked:
+        key = (name, split(record), *form.items())
+        if key not in self._read:
             try:
-                self._asked[key] = self._read(name, split, form)
+                self._read[key] = self._task(name, split(record), form)
             except UserError as error:
-                self._refused[key] = str(error)
-                raise
-        return self._asked[key]
+                self._read[key] = error
+        if isinstance(found := self._read[key], UserError):
+            raise found
+        return found
 
-    def _read(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+    def _task(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
         if name.startswith("lm_eval/"):
             raise UserError("lm-eval's tasks are not read here, so its text is not shown")
         if name not in self._tasks:

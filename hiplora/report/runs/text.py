@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from hiplora.report.plan import aligned, duration
-from hiplora.report.runs.fields import HEAD, RESULT, Fields, asked, compared, numbers, shown
+from hiplora.report.runs.fields import Fields, about, asked, compared, numbers, shown
 from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import FIRST, Shelf
@@ -72,7 +72,9 @@ def _percent(scores: Mapping[str, float | None], metric: str) -> str:
 def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) -> str:
     """The whole of one record as text, with up to ``each`` predictions of a kind; None: all."""
     marks = shelf.marks(record)
-    lines = [f"{record.kind} {record.name}", *_pairs({**_about(record), "file": str(shelf.path(record))})]
+    versions = {name: value for name, value in record.environment.get("versions", {}).items() if value}
+    facts = {**about(record), **versions, "file": str(shelf.path(record))}
+    lines = [f"{record.kind} {record.name}", *_pairs({k: v for k, v in facts.items() if k not in ("kind", "name")})]
     lines += _pairs({"marks": marks}) if marks else []
     for id in record.needs:
         need = shelf.need(record, id)
@@ -81,7 +83,7 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
     lines += [
         "",
         "Numbers",
-        *_pairs({name: _cut(shown(value)) for name, value in _plain(numbers(record)).items()}),
+        *_pairs({name: _cut(shown(value)) for name, value in numbers(record).items()}),
         "",
         "Settings",
         *_pairs(asked(record)),
@@ -99,7 +101,9 @@ def show(shelf: Shelf, record: Record, prompts: Prompts, *, each: int | None) ->
 def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int | None) -> str:
     """The differences between two records as text: settings, numbers, items that flipped."""
     lines = [f"A  {one.kind} {one.name} {one.id} ({one.where})", f"B  {two.kind} {two.name} {two.id} ({two.where})"]
-    left, right_ = ({**asked(record), **_made(record)} for record in (one, two))
+    left, right_ = (
+        asked(record) | {name: about(record)[name] for name in ("commit", "device")} for record in (one, two)
+    )
     differ = compared(left, right_)
     rows = [[name, *(_cut(shown(side[name])) if name in side else "" for side in (left, right_))] for name in differ]
     lines += ["", "Settings", *(aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
@@ -116,23 +120,8 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
     return "\n".join([*lines, *_unread(shelf)])
 
 
-def _about(record: Record) -> Fields:
-    raw = record.environment
-    made = {"commit": raw.get("git_commit"), "device": raw.get("device"), "platform": raw.get("platform")}
-    about: Fields = {name: getattr(record, name) for name in HEAD if name not in ("kind", "name")}
-    return about | made | {name: value for name, value in raw.get("versions", {}).items() if value}
-
-
-def _made(record: Record) -> Fields:
-    return {"commit": record.environment.get("git_commit"), "device": record.environment.get("device")}
-
-
-def _plain(found: Fields) -> Fields:
-    return {name.removeprefix(f"{RESULT}."): value for name, value in found.items()}
-
-
 def _numbers(one: Record, two: Record) -> Iterator[list[str]]:
-    left, right_ = _plain(numbers(one)), _plain(numbers(two))
+    left, right_ = numbers(one), numbers(two)
     for name in dict.fromkeys([*left, *right_]):
         a, b = left.get(name), right_.get(name)
         number = [isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b)]

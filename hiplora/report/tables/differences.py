@@ -44,16 +44,14 @@ def _pair(evidence: Evidence, ours: str, theirs: str) -> Iterator[Cell]:
         left, right = (per_seed(evidence, measure, method=method) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {words}"
         yield sample.mean_cell(row, DIFFERENCE)
-        if sample.of:
-            yield sample.cell(row, P_SEEDS, stats.sign_flip_p(sample.values))
+        yield sample.cell(row, P_SEEDS, stats.sign_flip_p(sample.values) if sample.of else None)
     for operator, (measure, words) in product(evidence.experiment.keys("merge", "merge"), MERGED.items()):
         left, right = (per_instance(evidence, measure, method=method, merge=operator) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {evidence.experiment.label(operator)}, {words}"
         mean = sample.mean if sample.of else None
         low, high = sample.interval("seed")
         yield sample.cell(row, DIFFERENCE, mean, ci_low=low, ci_high=high)
-        if mean is not None:
-            bootstrap, flips = sample.p_values()
-            yield from (sample.cell(row, P_BOOTSTRAP, bootstrap), sample.cell(row, P_SEEDS, flips))
+        bootstrap, flips = sample.p_values()
+        yield from (sample.cell(row, P_BOOTSTRAP, bootstrap), sample.cell(row, P_SEEDS, flips))
         low, high = sample.interval("adapter")
         yield sample.cell(row, ADAPTER, mean, ci_low=low, ci_high=high)

@@ -29,4 +29,4 @@ def build(evidence: Evidence) -> Table:
     for method, (words, sizes) in product(evidence.experiment.keys("merge", "method"), GROUPS.items()):
         row, columns = f"{evidence.experiment.label(method)}, {words}", (*COLUMNS, *CHANCE)
         cells += [cell(evidence, row, replace(column, sizes=sizes), "merge", method=method) for column in columns]
-    return table(evidence, "MergeFail", columns=[*COLUMNS, *CHANCE], cells=cells, notes=[NOTE])
+    return table(evidence, "MergeFail", columns=[*COLUMNS, *CHANCE], cells=cells, notes=[NOTE], counted="instances")

@@ -44,10 +44,11 @@ def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
     entries = [entry for slot in evidence.slots for entry in slot.entries if entry.role == "adapter"]
-    found = [scores([entry]).get("code", {}) for entry in entries]
+    found = [scores(entry).get("code", {}) for entry in entries]
     code = [metrics[primary("code")] for metrics in found if primary("code") in metrics]
     if blank := code.count(None):
         yield (
-            f"Runs without pass@1, as code execution was off: {blank} of {len(code)}. They count neither in its "
+            "Runs without pass@1, as code execution was off or only likelihoods were asked for: "
+            f"{blank} of {len(code)}. They count neither in its "
             "column nor in Retain; their Retain-NLL and Retain-text are valid."
         )

@@ -99,7 +99,7 @@ class Arms:
     def ratio(self, arm: str, measure: str, per: str = "") -> Sample:
         """The measure in units of LoRA's mean for each task (of the measure ``per``, if given)."""
         lora = {task: Arms(self.evidence, [task]).mean(LORA, per or measure) for task in self.tasks}
-        if not all(sample.of for sample in lora.values()):
+        if not all(sample.of and sample.mean > 0 for sample in lora.values()):  # without a rise there is no unit
             return Sample({}, self.mean(arm, measure).expected)
         return self.mean(arm, measure, per=lora)
 
@@ -179,7 +179,7 @@ def _arm(arms: Arms, arm: str, merges: Mapping[tuple[str, str], Column]) -> Iter
         if column.measure == f"scale/{SECOND_TEXT}" and SECOND_TEXT not in evidence.texts:
             continue
         yield arms.mean(arm, column.measure).mean_cell(row, column)
-    for (operator, norms), column in merges.items():
+    for (operator, norms), column in merges.items() if arm in evidence.experiment.keys("merges", "method") else ():
         yield arms.kept(arm, merge=operator, norms=norms).mean_cell(row, column)
 
 

@@ -10,6 +10,7 @@ from hiplora import conf_dir
 from hiplora.errors import UserError
 from hiplora.report.evidence import Evidence
 from hiplora.report.notes import file_name
+from hiplora.report.runs.fields import shown
 from hiplora.report.stated import TO_BE_GIVEN, Stated, stated
 from hiplora.report.table import Cell, Column, Table
 
@@ -120,6 +121,4 @@ def _text(value: Any) -> str:
         return "must be typed"
     if isinstance(value, list):
         return f"[{', '.join(map(_text, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return shown(value)
