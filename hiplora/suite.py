@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-NEEDED = ("hydra", "omegaconf", "pandas")  # what these commands import as they start
+NEEDED = ("hydra", "omegaconf")  # what these commands import as they start
 
 
 def check_installed() -> None:

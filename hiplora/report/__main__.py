@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hiplora.disk import write_atomically
-from hiplora.errors import UserError
+from hiplora.errors import exit_status
 from hiplora.report.page.build import EVERYTHING, page
 
 
@@ -32,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="outputs/report.html", help="file to write")
     parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="only these tables and figures")
     words = parser.parse_intermixed_args(argv)
-    try:
+
+    def command() -> int:
         written = page(Path(words.results), words.overrides, only=words.only.split(",")).encode()
         write_atomically(Path(words.out), written)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"Written: {words.out} ({len(written) / 1e6:.1f} MB)")
-    return 0
+        print(f"Written: {words.out} ({len(written) / 1e6:.1f} MB)")
+        return 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -53,9 +54,16 @@ class Sample:
 
     def minus(self, other: Sample) -> Sample:
         """The differences to ``other``, for the keys that both have."""
+        return self._paired(other, operator.sub)
+
+    def over(self, other: Sample) -> Sample:
+        """The ratios to ``other``, for the keys that both have."""
+        return self._paired(other, operator.truediv)
+
+    def _paired(self, other: Sample, of: Callable[[float, float], float]) -> Sample:
         found = {}
         for key, (one, two) in ((key, (self.of[key], other.of[key])) for key in self.of if key in other.of):
-            found[key] = Number(one.value - two.value, (*one.runs, *two.runs), joined([one.marks, two.marks]))
+            found[key] = Number(of(one.value, two.value), (*one.runs, *two.runs), joined([one.marks, two.marks]))
         return Sample(found, max(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-
-from hiplora.report import edits, lines
+from hiplora.report import edits, lines, matched
 from hiplora.report.experiment import Experiment
-from hiplora.report.matched import frontier_frame, matched
 from hiplora.report.measures import measures
 from hiplora.report.slots import Entry, Measured, Slot
 from hiplora.stages.record import Record
@@ -55,16 +53,19 @@ class Evidence:
         return list({record.id: (entry, record) for entry, record in found}.values())
 
     @cached_property
-    def frontiers(self) -> pd.DataFrame:
-        """One row per adapter and point of its frontier, the backbone first."""
-        return frontier_frame(self.slots)
+    def frontiers(self) -> list[matched.Curves]:
+        """The frontier of every adapter that has one."""
+        return [*matched.frontiers(self.slots)]
+
+    @cached_property
+    def bare(self) -> dict[str, float]:
+        """The own NLL on validation of the bare backbone for every task with a frontier."""
+        return {each.task: float(each.points["own"][0]) for each in self.frontiers}
 
     @cached_property
     def usable(self) -> dict[str, float]:
         """The levels except those that the bare backbone reaches already, where nothing has to be learned."""
-        frame = self.frontiers
-        bare = frame[frame["scale"] == 0].groupby("task")["own"].first()
-        return {task: level for task, level in self.levels.items() if task not in bare or level < bare[task]}
+        return {task: level for task, level in self.levels.items() if level < self.bare.get(task, math.inf)}
 
     def comparable(self, group: str) -> list[str]:
         """The tasks of a group that have a usable level; all of them while there are no levels."""
@@ -76,7 +77,7 @@ class Evidence:
         found: dict[str, dict[int, list[Measured]]] = {}
         for each in itertools.chain(
             measures(self.slots),
-            matched(self.frontiers, self.usable),
+            matched.measures(self.frontiers, self.usable),
             lines.measures(self.slots),
             edits.measures(self.slots),
         ):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-import pandas as pd
 
 from hiplora.evaluation.retention import forgotten
 from hiplora.matching import Floats, at, place, reach
@@ -21,9 +21,38 @@ from hiplora.stages.results import Frontier, Metrics, Point
 from hiplora.tasks.origins import TEXTS
 
 CURVES = ("frontier", "curve")  # pipelines with frontiers of their own; merges use those of other runs
-ADAPTER = ("slot", "group", "task", "seed", "members", "at_level", "runs", "marks")
-POINT = ("scale", "fraction", "norm", "top_share", "own", "gain", *TEXTS, "nll", "rises", "falls", "styled")
 READ = (*TEXTS, "nll", "rises", "falls", "styled", "norm", "gain")
+DRAWN = ("gain", "text")  # measures of every point, for figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The points of one adapter's frontier, of the run with the number ``slot``; ``of`` has all its records and marks.
+
+    ``points`` has an array (n,) for each field of :func:`point_row`, and ``at_level``: whether a point was measured
+    where the others reach the level. The backbone's point comes first.
+    """
+
+    slot: int
+    members: tuple[tuple[str, int], ...]
+    of: Number
+    points: Mapping[str, Floats]
+
+    @property
+    def task(self) -> str:
+        """The task that the adapter was trained on."""
+        return self.members[0][0]
+
+    @property
+    def drawn(self) -> list[tuple[float, float]]:
+        """Scale and fraction of the points that all adapters of a grid have."""
+        p = self.points
+        return [(c, f) for c, f, at_level in zip(p["scale"], p["fraction"], p["at_level"], strict=True) if not at_level]
+
+    def measured(self, measure: str, value: float | None) -> Measured:
+        """A measure of this adapter."""
+        of = self.of
+        return Measured(or_nan(value), of.runs, of.marks, slot=self.slot, members=self.members, measure=measure)
 
 
 def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on: str) -> dict[str, float]:
@@ -39,21 +68,14 @@ def lost(base: Mapping[str, Metrics], now: Mapping[str, Metrics], *, trained_on:
 
 
 def point_row(base: Point, point: Point, *, trained_on: str) -> dict[str, float]:
-    """One row of the frontiers' frame: the point's scale and fraction, its own NLL and gain, and what it forgot."""
+    """The fields of a point: its scale and fraction, norm, own NLL and gain, and what it forgot."""
     own, before = (or_nan(each.learning[trained_on]["nll"]) for each in (point, base))
-    where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm}
-    where |= {"top_share": or_nan(point.top_share), "own": own, "gain": before - own}
+    where = {"scale": point.scale, "fraction": point.fraction, "norm": point.norm, "own": own, "gain": before - own}
     return where | lost(base.benchmarks, point.benchmarks, trained_on=trained_on)
 
 
-def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
-    """One row per point of every adapter's frontier in ``CURVES``, if the backbone's exists, whose point comes first.
-
-    ``runs`` and ``marks`` are those of all the adapter's records; the columns of ``POINT`` are those of
-    :func:`point_row`. ``at_level`` is true for the point measured where the others reach the level.
-    """
-    axes = dict.fromkeys(axis for slot in slots for axis in slot.run.point)
-    rows: list[dict[str, Any]] = []
+def frontiers(slots: Sequence[Slot]) -> Iterator[Curves]:
+    """The curves of every adapter that has a frontier in a run of ``CURVES``, if the backbone's exists."""
     for number, slot in enumerate(slots):
         found = defaultdict(list)
         for entry in slot.entries:
@@ -63,17 +85,14 @@ def frontier_frame(slots: Sequence[Slot]) -> pd.DataFrame:
         if bases is None or slot.run.pipeline not in CURVES:
             continue
         (zero,) = _points(bases[0])
-        place = {axis: slot.run.point.get(axis) for axis in axes}
         for members, entries in found.items():
-            ((task, seed),) = members
-            of = Number.of(math.nan, [bases[0], *entries])
-            drawn, *more = ([*_points(entry)] for entry in entries)  # in the pipeline's order
-            points = [(point, False) for point in (zero, *drawn)] + [(point, True) for one in more for point in one]
-            for point, at_level in points:
-                adapter = (number, slot.run.group, task, seed, members, at_level, of.runs, of.marks)
-                of_point = point_row(zero, point, trained_on=task)
-                rows.append({**place, **dict(zip(ADAPTER, adapter, strict=True)), **of_point})
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*axes, *ADAPTER, *POINT])))
+            drawn, *more = map(_points, entries)  # in the pipeline's order
+            points = [(point, 0.0) for point in (zero, *drawn)] + [(point, 1.0) for one in more for point in one]
+            rows = [
+                {**point_row(zero, point, trained_on=members[0][0]), "at_level": at_level} for point, at_level in points
+            ]
+            arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+            yield Curves(slot=number, members=members, of=Number.of(math.nan, [bases[0], *entries]), points=arrays)
 
 
 def _points(entry: Entry) -> list[Point]:
@@ -88,32 +107,47 @@ def curve(points: Mapping[str, Floats], way: str) -> dict[str, Floats]:
     return {name: values[on_it[first]] for name, values in points.items()}
 
 
-def matched(frame: pd.DataFrame, levels: Mapping[str, float]) -> Iterator[Measured]:
-    """What every adapter whose task has a level forgot at that level; nan if it never reaches it.
+def measures(found: Iterable[Curves], levels: Mapping[str, float]) -> Iterator[Measured]:
+    """What every adapter has learned and forgotten at the points of its frontier and, if its task has one, at a level.
 
-    ``scale/x`` is x at the smallest scale c that reaches the level (``scale/c`` is c itself), ``fraction/x`` is x at
-    the earliest fraction of the training that does (``fraction/at``), with learning made monotone. ``any/x`` equals
-    ``scale/x``, or, for an adapter that never reaches the level, x at the scale at which it has learned most.
-    ``whole/x`` is x of the adapter as it was trained.
+    ``point/<c>/<fraction>/x`` is x at a point, and ``whole/x`` x of the adapter as it was trained. ``scale/x`` is x at
+    the smallest scale c that reaches the level (``scale/c`` is c itself), ``fraction/x`` is x at the earliest fraction
+    of the training that does, with learning made monotone; nan if it never reaches it. ``any/x`` equals ``scale/x``,
+    or, for an adapter that never reaches the level, x at the scale at which it has learned most.
     """
-    for (slot, task), points in frame.groupby(["slot", "task"], sort=False):
-        if (level := levels.get(str(task))) is None:
-            continue
-        first, found = points.iloc[0], {x: points[x].to_numpy() for x in ("scale", "fraction", "own", *READ)}
-        ways = {way: curve(found, way) for way in ("scale", "fraction")}
-        anywhere, reached = place(ways["scale"]["scale"], ways["scale"]["own"], level)
-        scale = anywhere if reached else None
-        fraction = reach(ways["fraction"]["fraction"], ways["fraction"]["own"], level, isotonic=True)
-        values = {"scale/c": scale, "fraction/at": fraction}
-        places = {"scale": scale, "fraction": fraction, "any": anywhere}
-        for name, where in places.items():
-            way = "fraction" if name == "fraction" else "scale"
-            values |= {f"{name}/{x}": _at(ways[way][way], ways[way][x], where) for x in READ}
-        whole = np.flatnonzero((found["scale"] == 1) & (found["fraction"] == 1))  # none if c = 1 was left out
-        values |= {f"whole/{x}": found[x][whole[0]] if whole.size else None for x in ("own", *READ)}
-        for measure, value in values.items():
-            shared = {"slot": slot, "members": first["members"], "measure": measure}
-            yield Measured(or_nan(value), first["runs"], first["marks"], **shared)
+    for each in found:
+        values = {**_whole(each.points), **{name: each.points[name.rpartition("/")[2]][i] for name, i in _drawn(each)}}
+        if each.task in levels:
+            values |= _at_level(each.points, levels[each.task])
+        yield from (each.measured(measure, value) for measure, value in values.items())
+
+
+def _drawn(each: Curves) -> Iterator[tuple[str, int]]:
+    """The measures of the points that figures draw, with the number of the point."""
+    for number, (scale, fraction) in enumerate(each.drawn):  # the point at the level comes last
+        yield from ((f"{point(scale, fraction)}/{x}", number) for x in DRAWN)
+
+
+def point(scale: float, fraction: float) -> str:
+    """The beginning of the names of the measures of a point."""
+    return f"point/{scale:g}/{fraction:g}"
+
+
+def _whole(points: Mapping[str, Floats]) -> dict[str, float | None]:
+    whole = np.flatnonzero((points["scale"] == 1) & (points["fraction"] == 1))  # none if c = 1 was left out
+    return {f"whole/{x}": points[x][whole[0]] if whole.size else None for x in ("own", *READ)}
+
+
+def _at_level(points: Mapping[str, Floats], level: float) -> dict[str, float | None]:
+    ways = {way: curve(points, way) for way in ("scale", "fraction")}
+    anywhere, reached = place(ways["scale"]["scale"], ways["scale"]["own"], level)
+    scale = anywhere if reached else None
+    fraction = reach(ways["fraction"]["fraction"], ways["fraction"]["own"], level, isotonic=True)
+    values: dict[str, float | None] = {"scale/c": scale}
+    for name, where in {"scale": scale, "fraction": fraction, "any": anywhere}.items():
+        way = "fraction" if name == "fraction" else "scale"
+        values |= {f"{name}/{x}": _at(ways[way][way], ways[way][x], where) for x in READ}
+    return values
 
 
 def _at(x: Floats, values: Floats, where: float | None) -> float | None:

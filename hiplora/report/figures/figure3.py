@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from hiplora.report.aggregate import Sample
+from hiplora.report.aggregate import per_seed
 from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
-from hiplora.report.marks import joined
+from hiplora.report.matched import point
 from hiplora.report.notes import figure
-from hiplora.report.slots import Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -30,47 +27,38 @@ NOTES = (
     "setting that it changes; the heading gives the others. Everything else is the same within a panel; the learning "
     "rate is that of the selected method. In parentheses: the number of seeds, in the panel with fewer.",
 )
-Ratios = dict[str, Sample]  # of "gain" and "text"
 
 
 def build(evidence: Evidence) -> Figure:
     """LoRA's line in every panel, a point per setting."""
-    units = _values(evidence, LORA, LORA, 1.0)
-    line = [pair for c in _scales(evidence) if (pair := _ratios(evidence, LORA, LORA, c, units))["text"].of]
     dots: list[Dot] = []
     for group in GROUPS:
         panel = evidence.experiment.label(group)
-        dots += [dot(panel, evidence.experiment.label(LORA), pair["gain"], pair["text"]) for pair in line]
+        for scale in _scales(evidence):
+            dots += _dot(evidence, panel, (LORA, LORA), scale)
         for setting in evidence.experiment.keys(group, "method"):
-            pair = _ratios(evidence, group, setting, 1.0, units)
-            if pair["text"].of:
-                dots.append(dot(panel, evidence.experiment.label(setting), pair["gain"], pair["text"]))
+            dots += _dot(evidence, panel, (group, setting), 1.0)
     return figure(evidence, "Figure 3", dots=tuple(dots), draw=_draw, size=(COLUMN, 4.6), notes=NOTES)
 
 
 def _scales(evidence: Evidence) -> list[float]:
-    frame = evidence.frontiers
-    return sorted(set(frame[frame["group"] == LORA]["scale"]) - {0.0})
+    """The scales at which LoRA's finished update was measured."""
+    slots = evidence.select(LORA)
+    points = {each for of in evidence.frontiers if of.slot in slots for each in of.drawn}
+    return sorted(scale for scale, fraction in points if fraction == 1)
 
 
-def _values(evidence: Evidence, group: str, method: str, scale: float) -> dict[int, Any]:
-    """The frontiers' rows by seed: each seed's adapter with its finished update at a scale."""
-    frame = evidence.frontiers
-    mine = (frame["group"] == group) & (frame["method"] == method)
-    return {row.seed: row for row in frame[mine & (frame["scale"] == scale) & (frame["fraction"] == 1)].itertuples()}
-
-
-def _ratios(evidence: Evidence, group: str, method: str, scale: float, units: Mapping[int, Any]) -> Ratios:
-    """What each seed's adapter has learned and forgotten, relative to LoRA's of the same seed."""
-    found: Ratios = {}
-    for measure in ("gain", "text"):
-        of = {}
-        for seed, row in _values(evidence, group, method, scale).items():
-            if seed in units and not pd.isna(getattr(row, measure)):
-                value = getattr(row, measure) / getattr(units[seed], measure)
-                of[seed] = Number(value, (*row.runs, *units[seed].runs), joined([row.marks, units[seed].marks]))
-        found[measure] = Sample(of, len(evidence.experiment.keys(group, "seed")))
-    return found
+def _dot(evidence: Evidence, panel: str, row: tuple[str, str], scale: float) -> Iterator[Dot]:
+    """What each seed's adapter has learned and forgotten at a scale, relative to LoRA's of the same seed."""
+    group, method = row
+    learned, lost = (
+        per_seed(evidence, f"{point(scale, 1)}/{x}", group=group, method=method).over(
+            per_seed(evidence, f"whole/{x}", group=LORA, method=LORA)
+        )
+        for x in ("gain", "text")
+    )
+    if lost.of:
+        yield dot(panel, evidence.experiment.label(method), learned, lost)
 
 
 def _draw(canvas: Canvas, made: Figure) -> None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.evidence import Evidence
 from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
-from hiplora.report.marks import joined
+from hiplora.report.matched import point
 from hiplora.report.notes import figure, level_notes
-from hiplora.report.slots import Number
-from hiplora.report.tables.table16 import Arms
+from hiplora.report.tables.table16 import LORA, Arms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-LORA = "lora"  # the finished adapters of this arm are 1 on both axes
 FRONTIER, TRAINING, LEVEL, MERGES, BY_SEED = "frontier", "training", "level", "merges", ", by seed"
 GROUPS = ("frontier", "longer")  # groups of runs; the second has only one task
 NOTES = (
@@ -37,65 +32,36 @@ NOTES = (
 
 def build(evidence: Evidence) -> Figure:
     """For each arm a frontier and its training; for each arm and operator a cloud of merges."""
-    operators = evidence.experiment.keys("merges", "merge")
-    units = _units(evidence)
-    dots = [*_level(evidence, units)]
+    dots = [*_level(evidence)]
     for group in GROUPS:
         for arm in evidence.experiment.keys(group, "method"):
-            dots += [*_curve(evidence, group, arm, units)]
+            dots += [*_curve(evidence, group, arm)]
     for arm in evidence.experiment.keys("merges", "method"):
-        for operator in operators:
+        for operator in evidence.experiment.keys("merges", "merge"):
             dots += [*_merges(evidence, arm, operator)]
     notes = [*NOTES, *level_notes(evidence, FRONTIER)]
     return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.7), notes=notes)
 
 
-def _units(evidence: Evidence) -> pd.DataFrame:
-    """LoRA's mean gain and rise on text at c = 1 with the runs and marks behind them, and the backbone's own NLL."""
-    frame = evidence.frontiers
-    done = frame[
-        (frame["group"] == FRONTIER) & (frame["method"] == LORA) & (frame["scale"] == 1) & (frame["fraction"] == 1)
-    ]
-    by_task = done.groupby("task")
-    units = by_task[["gain", "text"]].mean().join(by_task["runs"].agg(_chained)).join(by_task["marks"].agg(joined))
-    return units.assign(base=frame[frame["scale"] == 0].groupby("task")["own"].first())
-
-
-def _chained(runs: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(itertools.chain.from_iterable(runs))
-
-
-def _level(evidence: Evidence, units: pd.DataFrame) -> Iterator[Dot]:
+def _level(evidence: Evidence) -> Iterator[Dot]:
     """The level of Table 16 on the axis of learning, the mean over the tasks."""
     tasks = evidence.comparable(FRONTIER)
-    if tasks and all(task in evidence.usable and task in units.index for task in tasks):
-        gains = [(units["base"][task] - evidence.usable[task]) / units["gain"][task] for task in tasks]
-        x = float(sum(gains) / len(gains))
+    units = [Arms(evidence, [task]).mean(LORA, "whole/gain") for task in tasks]
+    if tasks and all(unit.of and task in evidence.usable for task, unit in zip(tasks, units, strict=True)):
+        falls = [evidence.bare[task] - evidence.usable[task] for task in tasks]
+        x = fmean(fall / unit.mean for fall, unit in zip(falls, units, strict=True))
         yield Dot(panel=LEVEL, series="level", x=x, y=0.0, n=len(tasks), n_expected=len(tasks))
 
 
-def _curve(evidence: Evidence, group: str, arm: str, units: pd.DataFrame) -> Iterator[Dot]:
+def _curve(evidence: Evidence, group: str, arm: str) -> Iterator[Dot]:
     """The points of one arm, by scale and by step, over the seeds that have all tasks."""
-    frame, tasks = evidence.frontiers, evidence.comparable(group)
-    if not set(tasks) <= set(units.index):
-        return
-    mine = frame[(frame["group"] == group) & (frame["method"] == arm) & frame["task"].isin(tasks) & ~frame["at_level"]]
-    seeds = len(evidence.experiment.keys(group, "seed"))
-    name = evidence.experiment.label(arm)
-    for (scale, fraction), rows in mine.groupby(["scale", "fraction"]):
-        x, y = {}, {}
-        for seed, found in rows.groupby("seed"):
-            if set(found["task"]) == set(tasks):
-                per = units.loc[found["task"]]
-                x[seed] = float((found["gain"].to_numpy() / per["gain"].to_numpy()).mean())
-                value = float((found["text"].to_numpy() / per["text"].to_numpy()).mean())
-                runs, marks = _chained([*found["runs"], *per["runs"]]), joined([*found["marks"], *per["marks"]])
-                y[seed] = Number(value, runs, marks)
-        if y:
-            mean = sum(x.values()) / len(x)
-            for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
-                if shown:
-                    yield dot(panel, name, mean, Sample(y, seeds))
+    arms, slots = Arms(evidence, evidence.comparable(group), group), evidence.select(group, method=arm)
+    points = {each for of in evidence.frontiers if of.slot in slots for each in of.drawn}
+    for scale, fraction in sorted(points):
+        learned, lost = (arms.ratio(arm, f"{point(scale, fraction)}/{x}", per=f"whole/{x}") for x in ("gain", "text"))
+        for panel, shown in {FRONTIER: fraction in (0, 1), TRAINING: scale in (0, 1)}.items():
+            if shown and lost.of:
+                yield dot(panel, evidence.experiment.label(arm), learned.mean, lost)
 
 
 def _merges(evidence: Evidence, arm: str, operator: str) -> Iterator[Dot]:
