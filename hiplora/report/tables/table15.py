@@ -46,7 +46,9 @@ NOTES = (
     "those after the update is added. Overlap: ‖UᵀU'‖² / k, mean over both sides and all matrices; 1 is the same "
     "subspace. Largest angle: the largest principal angle of a matrix, over both sides. Where the gap "
     "(σ_k − σ_{k+1}) / σ_1 is small, the last direction is ill-determined, and its angle is large after any change: "
-    "compare it with that of the random update.",
+    "compare it with that of the random update. A direction that another one has overtaken, so that it is no longer "
+    "among the leading k, counts as 90° even if it has not turned: gains of HiP-LoRA that fall, and a residual that "
+    "grows outside the subspaces, both do this.",
     "An intruder is a new left direction whose cosine with every cached old one is below 0.5. The random update has "
     "the same rank and norm as the trained one on every matrix. A value is the mean over a method's adapters, one per "
     "task.",
