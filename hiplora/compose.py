@@ -99,9 +99,14 @@ def build(raw: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
         raise UserError(
             f"{', '.join(absent)}: no value; leave out the override that removes it, or see conf/config.yaml."
         )
-    for group in groups:
-        if not isinstance(raw[group], Mapping):
-            raise UserError(f"{group}={raw[group]} is not an option; see conf/{group} for the options.")
+    for group in (*groups, *BUDGETS):
+        if not isinstance(raw.get(group), Mapping):
+            there = (
+                f"see conf/{group} for the options"
+                if (conf_dir.CONF_DIR / group).is_dir()
+                else f"type {group}.FIELD=VALUE"
+            )
+            raise UserError(f"{group}={raw.get(group)} is not an option; {there}.")
     values: dict[str, Any] = {name: cls(**raw[name]) for name, cls in SECTIONS.items()}
     values |= {name: look_up(_name(raw, name))(**raw[name]) for name, look_up in CHOICES.items()}
     values |= {name: raw[name] for name in PLAIN}

@@ -206,6 +206,7 @@ def _wanted(cls: type[Options], place: list[str], kind: str, context: Mapping[st
         "less_than_equal": f"must be at most {bound('le')}",
         "less_than": f"must be below {bound('lt')}",
         "finite_number": "must be a finite number",
+        "too_short": f"must have at least {bound('min_length')}",
         "literal_error": f"is not known; choose one of {context.get('expected', '')}".replace("'", ""),
     }
     types = {"int": "a whole number", "float": "a number", "string": "text", "bool": "true or false", "tuple": "a list"}

@@ -109,9 +109,9 @@ class Tracking:
         """The W&B run of a training, to be started; None if tracking is off."""
         return self._tracker(name=name, id=id, group=f"{name}-{id}", kind=kind, asked=asked)
 
-    def publish(self, *, name: str, id: str, train: str, kind: str, asked: Mapping[str, Any], numbers: Any) -> None:
-        """Log the scores of a written record as a W&B run, in the group of the training with the id ``train``."""
-        chosen = self._tracker(name=name, id=id, group=f"{name}-{train}", kind=kind, asked=asked)
+    def publish(self, *, name: str, id: str, group: str, kind: str, asked: Mapping[str, Any], numbers: Any) -> None:
+        """Log the scores of a written record as a W&B run, in the group of their adapter's training."""
+        chosen = self._tracker(name=name, id=id, group=group, kind=kind, asked=asked)
         if chosen is None:
             return
         try:

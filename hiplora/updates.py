@@ -174,6 +174,11 @@ class Deferred(Dense):
         object.__setattr__(self, "_shape", shape)
 
     @property
+    def nbytes(self) -> int:
+        """0, as nothing is kept."""
+        return 0
+
+    @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """ΔW (m, n), formed now."""
         return self._make()  # type: ignore[attr-defined]

@@ -98,7 +98,7 @@ def test_a_start_that_fails_is_refused_and_a_written_record_is_not(tracker, tmp_
     with pytest.raises(UserError, match=r"could not be started .*WANDB_MODE=offline"):
         tracker.start()
     numbers = {"gsm8k": {"acc": 1.0}}
-    tracked(tmp_path).publish(name="x", id="x", train="x", kind="score", asked={}, numbers=numbers)
+    tracked(tmp_path).publish(name="x", id="x", group="x", kind="score", asked={}, numbers=numbers)
     assert "the record is written" in caplog.text
 
 

@@ -12,6 +12,7 @@ from hiplora.stages.sources import Backbone
 class BackboneOnly(Pipeline):
     """One score."""
 
+    unscaled: ClassVar[bool] = True
     with_lm_tasks: ClassVar[bool] = True
 
     def stages(self, config: Config) -> Stages:

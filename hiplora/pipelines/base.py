@@ -7,7 +7,7 @@ generator yields stages and receives their records.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -52,6 +52,19 @@ class Pipeline(Options):
     def also_scored(self) -> tuple[str, ...]:
         """Benchmarks that its runs are scored on besides the four and the task's own."""
         return ()
+
+    @property
+    def sets(self) -> Collection[str]:
+        """Options, or sections of options, that its runs set themselves: to type one is refused."""
+        return ()
+
+    def check_distinct(self, *fields: str) -> None:
+        """Refuse a list that names a value twice. Raises UserError."""
+        for field in fields:
+            values = list(getattr(self, field))
+            if len({*values}) < len(values):
+                words = ",".join(map(str, values))
+                raise UserError(f"{self.typed(field, f'[{words}]')} names a value twice; name each once.")
 
     def stages(self, config: Config) -> Stages:
         """The stages that the configuration asks for, in the order in which to make them; computes nothing."""
@@ -109,6 +122,10 @@ class Config(Options):
         name, scale = self.pipeline.name, self.adapter_scale
         if self.pipeline.unscaled and scale != 1:
             raise UserError(f"evaluation.scale={scale:g} means nothing to pipeline={name}; leave it out.")
+        for word in self.words:
+            option = word.lstrip("+~").partition("=")[0]
+            if any(f"{option}.".startswith(f"{each}.") for each in self.pipeline.sets):
+                raise UserError(f"{word} would be ignored, because pipeline={name} sets it itself; leave it out.")
         self._check_lm_tasks()
 
     def _check_lm_tasks(self) -> None:
@@ -152,25 +169,25 @@ class Config(Options):
 
 
 def known(config: Config, answer: Callable[[Stage], Record | None]) -> tuple[list[Stage], bool]:
-    """The stages that a configuration asks for, and whether these are all of them.
+    """The stages that a configuration asks for, each once, and whether these are all of them.
 
     A generator is followed until ``answer`` returns None for a stage whose record it needs.
     """
     asked = config.stages()
     if not isinstance(asked, Generator):
-        return [wanted.stage for wanted in asked], True
-    found: list[Stage] = []
+        return list({wanted.stage.id: wanted.stage for wanted in asked}.values()), True
+    found: dict[str, Stage] = {}
     reply: Any = None
     while True:
         try:
             batch = asked.send(reply)
         except StopIteration:
-            return found, True
+            return list(found.values()), True
         stages = [wanted.stage for wanted in (batch if isinstance(batch, Sequence) else [batch])]
-        found += stages
+        found |= {stage.id: stage for stage in stages}
         reply = [record for stage in stages if (record := answer(stage)) is not None]
         if len(reply) < len(stages):
-            return found, False
+            return list(found.values()), False
 
 
 def replayed(steps: Generator[Sequence[Wanted], list[Record], Any], found: Mapping[str, Record]) -> Any:

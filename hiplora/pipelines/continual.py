@@ -33,8 +33,7 @@ class Continual(Pipeline):
     def check_options(self) -> None:
         if unknown := [name for name in self.order if name not in TASKS]:
             raise UserError(f"pipeline.order names {', '.join(unknown)}; choose among {', '.join(TASKS)}.")
-        if len({*self.order}) < len(self.order):
-            raise UserError(f"pipeline.order=[{','.join(self.order)}] names a task twice; name each once.")
+        self.check_distinct("order")
 
     @property
     def also_scored(self) -> tuple[str, ...]:

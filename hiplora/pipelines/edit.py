@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,6 +27,10 @@ class EditFacts(Pipeline):
     probes: Annotated[dict[str, Positive], Field(min_length=1)]
     splits: Literal["validation", "test"]
 
+    @property
+    def sets(self) -> Collection[str]:
+        return ("evaluation.splits", "evaluation.likelihood_only")
+
     def stages(self, config: Config) -> Stages:
         batches = config.edits.cut()
         base = self._measured(config, Backbone(model=config.model), batches)
@@ -36,7 +41,7 @@ class EditFacts(Pipeline):
         return asked
 
     def _measured(self, config: Config, of: Source, batches: tuple[EditBatch, ...]) -> Edit:
-        tasks = {task.name: task for task in config.benchmarks if "acc" in task.metrics}
+        tasks = {task.name: task for task in config.benchmarks if "acc" in task.measured}
         if unknown := [name for name in self.probes if name not in tasks]:
             raise UserError(
                 f"pipeline.probes names {', '.join(unknown)}, which has no accuracy over single answers; choose among "

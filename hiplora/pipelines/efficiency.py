@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from hiplora.config import Natural, Positive
-from hiplora.errors import UserError
 from hiplora.methods.base import Method
 from hiplora.pipelines.base import Config, Pipeline, Stages
 from hiplora.stages.efficiency import Efficiency
@@ -28,12 +28,14 @@ class EfficiencyOfMethods(Pipeline):
     repetitions: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
+    @property
+    def sets(self) -> Collection[str]:
+        return ("method",)
+
+    def check_options(self) -> None:
+        self.check_distinct("methods")
+
     def stages(self, config: Config) -> Stages:
-        if ignored := [word for word in config.words if word.lstrip("+~").startswith("method.")]:
-            raise UserError(
-                f"{ignored[0]} would be ignored: pipeline=efficiency trains each of pipeline.methods as conf/method "
-                "has it; leave it out, or change conf/method."
-            )
         stage = Efficiency(
             methods={name: self._method(config, name) for name in self.methods},
             task=config.task.as_trained(),

@@ -57,13 +57,25 @@ class Frontiers(Pipeline):
         """The curves of adapters, each with one point more where it crosses the level of its task, if there is one.
 
         The point is measured at the c that the other points give. Between these the curve is an estimate, which would
-        be as far off as the methods are apart. Yields the stages that this needs.
+        be as far off as the methods are apart. If an adapter must be trained again for it, and comes out different
+        (on another machine), its other points are measured again too. Yields the stages that this needs.
         """
+        drawn, again = yield from self._curves(configs, shared=shared)
+        if again:
+            drawn, _ = yield from self._curves(configs, shared=shared)
+        return drawn
+
+    def _curves(
+        self, configs: Sequence[Config], *, shared: bool
+    ) -> Generator[Any, list[Record], tuple[list[Curve], bool]]:
+        """The curves, and whether one has a point of another adapter than its other points."""
         wanted = [replace(each, shared=shared or each.shared) for one in configs for each in self.wanted(one)]
         found = {record.id: record for record in (yield wanted)}
-        drawn, points = [], {}
+        drawn, points, again = [], {}, False
+        adapters = []
         for number, config in enumerate(configs):
             _, base, adapter = (found[each.stage.id] for each in self.wanted(config))
+            adapters.append(adapter)
             drawn.append(curve(config.task.name, base=base, adapter=adapter))
             c = None if (level := level_of(config)) is None else drawn[-1].reach(level)
             if c is not None and c not in drawn[-1].scales:
@@ -72,7 +84,8 @@ class Frontiers(Pipeline):
             records = yield [Wanted(point, shared=shared) for point in points.values()]
             for number, record in zip(points, records, strict=True):
                 drawn[number] = drawn[number].also(record)
-        return drawn
+                again |= record.needs != adapters[number].needs
+        return drawn, again
 
 
 class FrontierOnly(Frontiers):

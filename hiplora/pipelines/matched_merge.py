@@ -46,6 +46,10 @@ class MatchedMerge(Frontiers):
     rescaled: bool
     against: Annotated[tuple[str, ...], Field(strict=False)]
 
+    def check_options(self) -> None:
+        super().check_options()
+        self.check_distinct("tasks")
+
     def stages(self, config: Config) -> Stages:
         return self._steps(config)
 

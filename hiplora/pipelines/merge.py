@@ -39,10 +39,7 @@ class Merge(Pipeline):
     members: Annotated[tuple[str, ...], Field(strict=False)]
 
     def check_options(self) -> None:
-        for field in ("sizes", "training_seeds", "members"):
-            values = getattr(self, field)
-            if len({*values}) < len(values):
-                raise UserError(f"{self.typed_as(field)}={list(values)} names a value twice; name each once.")
+        self.check_distinct("sizes", "training_seeds", "members")
         if unknown := [name for name in self.members if name not in TASKS]:
             raise UserError(f"pipeline.members names {', '.join(unknown)}; choose among {', '.join(TASKS)}.")
         if len(self.members) > min(self.sizes):

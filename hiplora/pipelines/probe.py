@@ -30,6 +30,9 @@ class ProbeBackbone(Pipeline):
     benchmarks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     items: Positive
 
+    def check_options(self) -> None:
+        self.check_distinct("benchmarks")
+
     def stages(self, config: Config) -> Stages:
         tasks = {task.name: task for task in config.benchmarks if isinstance(task, ChoiceTask) and task.choosing}
         if unknown := [name for name in self.benchmarks if name not in tasks]:

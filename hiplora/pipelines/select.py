@@ -7,7 +7,7 @@ typed again, and several processes can run it at once and share the work.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -82,6 +82,12 @@ class Select(Frontiers):
             raise UserError(f"pipeline.levels_by={self.levels_by} is none of {', '.join(self.methods)}.")
         if not self.scales[0] <= self.level_scale <= self.scales[-1]:
             raise UserError(f"pipeline.level_scale={self.level_scale} is outside the range of pipeline.scales.")
+
+    @property
+    def sets(self) -> Collection[str]:
+        grids = [(*grid.start, *(word for stage in grid.stages for word in stage)) for grid in self.methods.values()]
+        words = [word for words in (self.words, self.against, *grids) for each in words for word in each.split()]
+        return {"method", "task", "seed", "evaluation.splits", *map(option, words)}
 
     def stages(self, config: Config) -> Stages:
         return self._steps(config)

@@ -152,6 +152,9 @@ def _words(settings: Settings | None) -> str:
 
 
 def _plain(value: Any) -> str:
+    """A value as YAML and as an override."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_plain, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

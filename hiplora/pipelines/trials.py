@@ -146,6 +146,7 @@ def value_of(config: Config, name: str) -> Any:
         UserError: there is no such option among those that a trial can set.
     """
     try:
-        return reduce(getattr, name.split("."), config)
+        value = reduce(getattr, name.split("."), config)
+        return list(value) if isinstance(value, tuple) else value  # as it is read again from JSON
     except AttributeError:
         raise UserError(f"{name} is not an option that a trial can set; name one of method or training.") from None

@@ -157,4 +157,5 @@ def alike(update: Update, name: str) -> Update:
     else:
         rank = min(update.rank, m, n)
         drawn = LowRank(torch.randn(m, rank, generator=generator), torch.randn(rank, n, generator=generator))
-    return drawn.scaled(update.norm() / drawn.norm())
+    size = drawn.norm()
+    return drawn.scaled(update.norm() / size) if size else drawn  # an update of rank 0 has nothing like it

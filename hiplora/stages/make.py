@@ -103,10 +103,12 @@ class Engine:
         self._total = len(self.made) + self._others + len(todo)
         if not any(forced):
             self._share(todo)
-        return [
-            self._outcome(w.stage, self.make(w.stage, force=yes, artefact=w.artefact))
-            for w, yes in zip(batch, forced, strict=True)
-        ]
+        records = [self.make(w.stage, force=yes, artefact=w.artefact) for w, yes in zip(batch, forced, strict=True)]
+        for number, wanted in enumerate(batch):
+            # An adapter trained again for a later stage can differ from the one that an earlier record was made of.
+            if not forced[number] and self.store.usable(wanted.stage) != records[number]:
+                records[number] = self.make(wanted.stage, artefact=wanted.artefact)
+        return [self._outcome(wanted.stage, record) for wanted, record in zip(batch, records, strict=True)]
 
     def _share(self, todo: Sequence[Stage]) -> None:
         """Make the missing stages; skip those that another process is making while there is anything else to do."""
@@ -218,12 +220,12 @@ class Engine:
 
     def _publish(self, record: Record, job: Job) -> None:
         """Send scores to W&B, in the group of their adapter's training; a merge or the backbone has its own group."""
-        trained = [id for id, need in job.needs.items() if not isinstance(need.result, Scores)]
-        train = trained[0] if len(trained) == 1 else record.id
+        trained = [need for need in job.needs.values() if not isinstance(need.result, Scores)]
+        of = trained[0] if len(trained) == 1 else record
         self.tracking.publish(
             name=record.name,
             id=record.id,
-            train=train,
+            group=f"{of.name}-{of.id}",
             kind=record.kind,
             asked=record.asked,
             numbers=record.result.reproducible(),

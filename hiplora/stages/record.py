@@ -23,6 +23,7 @@ from hiplora.errors import UserError
 from hiplora.stages.results import RESULTS, Result
 
 SCHEMA = 2
+PREDICTIONS = ".predictions.jsonl.gz"
 NAME = re.compile(r"-(?P<id>[0-9a-f]{12})\.(?P<where>[\w-]+)\.json$")
 Key = tuple[str, str]  # id, where
 R = TypeVar("R", bound=Result)
@@ -70,7 +71,7 @@ def _digest(result: Result, lines: bytes) -> str:
 
 def write(folder: Path, record: Record, samples: Sequence[Sample]) -> Record:
     """Write the predictions (if any), then the record that names them. Returns the record as written."""
-    predictions = folder / f"{record.stem}.predictions.jsonl.gz"
+    predictions = folder / f"{record.stem}{PREDICTIONS}"
     if samples:
         write_atomically(predictions, gzip.compress(_lines(samples), mtime=0))
     written = record.model_copy(update={"samples": predictions.name if samples else None})
@@ -123,8 +124,8 @@ def samples(folder: Path, record: Record) -> list[Sample]:
 
 def remove(folder: Path, record: Record) -> None:
     """Remove a record with its predictions."""
-    for ending in ("json", "predictions.jsonl.gz"):
-        (folder / f"{record.stem}.{ending}").unlink(missing_ok=True)
+    for ending in (".json", PREDICTIONS):
+        (folder / f"{record.stem}{ending}").unlink(missing_ok=True)
 
 
 class Records:
@@ -186,6 +187,7 @@ class Records:
         written = write(folder, record, samples)
         if old is not None and old != path:  # the same result under an older name
             old.unlink(missing_ok=True)
+            old.with_name(f"{old.stem}{PREDICTIONS}").unlink(missing_ok=True)
         self._paths[record.id, record.where] = path
         self._read[path] = written
         return written

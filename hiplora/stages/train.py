@@ -131,7 +131,7 @@ class Train(Stage):
                     backbone.tokenizer,
                     encoded,
                     method=self.method,
-                    training=self.training,
+                    training=self._with_kept(job.folder),
                     seed=self.seed,
                     checkpoint_dir=self._checkpoints(job),
                     tracker=job.tracker,
@@ -146,7 +146,7 @@ class Train(Stage):
                 native=trained.native,
                 tensors=tensors,
                 snapshots=trained.snapshots,
-                optimizer=trained.optimizer if self.keep_optimizer else None,
+                optimizer=trained.optimizer if self.keep_optimizer or (job.folder / OPTIMIZER).is_file() else None,
             )
             deployed, updates = self.method.deployed_parameters(model), self.method.updates(model)
         result = Adapter(
@@ -162,6 +162,12 @@ class Train(Stage):
         )
         write_card(job.folder, self.card(result))
         return Made(result, models.describe(backbone))
+
+    def _with_kept(self, folder: Path) -> Training:
+        """The options, with the snapshots that the folder holds, so that other runs need not train again for theirs."""
+        steps = range(1, self.training.steps)
+        kept = [step / self.training.steps for step in steps if (folder / snapshot(step)).is_file()]
+        return self.training.but(snapshots=tuple(sorted({*self.training.snapshots, *kept})))
 
     def card(self, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
         """The model card of the adapter, with the scores known so far."""

@@ -66,12 +66,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tup
 
 
 @pytest.fixture
+def small() -> list[str]:
+    """The settings of a small run."""
+    return [*SMALL, "training.steps=2", "evaluation.code_execution=off"]
+
+
+@pytest.fixture
 def configured(
-    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Config]]:
     """The configuration of a small run whose outputs and results go to the test's own folder."""
     backbone, cache = folders
     monkeypatch.setenv("HIPLORA_CACHE", str(cache))
     places = [f"model.path={backbone}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
-    yield lambda *words: compose([*SMALL, *places, "training.steps=2", "evaluation.code_execution=off", *words])
+    yield lambda *words: compose([*small, *places, *words])
     models.forget()

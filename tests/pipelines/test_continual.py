@@ -91,8 +91,8 @@ def test_a_task_of_ones_own_is_trained_and_is_a_column(monkeypatch: pytest.Monke
     ("words", "told"),
     [
         (["pipeline.order=[mmlu,alpaca]"], "pipeline.order names alpaca; choose among mmlu, scienceqa, gsm8k, code"),
-        (["pipeline.order=[mmlu,code,mmlu]"], r"pipeline.order=\[mmlu,code,mmlu\] names a task twice"),
-        (["pipeline.order=[]"], "pipeline.order"),
+        (["pipeline.order=[mmlu,code,mmlu]"], r"pipeline.order=\[mmlu,code,mmlu\] names a value twice"),
+        (["pipeline.order=[]"], r"pipeline.order=\[\] must have at least 1"),
         (["pipeline.optimizer=keep"], "pipeline.optimizer=keep is not known; choose one of reset, carry"),
     ],
 )

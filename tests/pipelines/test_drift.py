@@ -56,6 +56,8 @@ def test_the_random_update_has_the_rank_and_the_norm_and_is_the_same_again():
     assert int(torch.linalg.matrix_rank(drawn.dense())) == 3
     assert torch.equal(drawn.dense(), alike(update, "q").dense())
     assert not torch.equal(drawn.dense(), alike(update, "k").dense())
+    nothing = LowRank(torch.zeros(12, 0), torch.zeros(0, 9))  # what AdaLoRA may leave of a matrix
+    assert alike(nothing, "q").norm() == 0
 
 
 def test_too_few_old_directions_are_refused(configured):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -18,6 +19,7 @@ from hiplora.evaluation import engine, text
 from hiplora.evaluation.engine import TaskScore
 from hiplora.methods import METHODS
 from hiplora.methods.lora import Lora
+from hiplora.pipelines import PIPELINES, pipeline_class
 from hiplora.tasks import primary
 from tests.limits import small_files
 from tests.pipelines.conftest import Run
@@ -130,7 +132,7 @@ def test_a_diverged_adapter_is_told_before_the_benchmarks_are_asked(configured, 
     monkeypatch.setattr(engine, "evaluate", evaluate)
     with pytest.raises(UserError, match=r"The nll of text is nan: .*\(lora, gsm8k, seed 42\).*lower training\.lr"):
         Run(config)
-    assert set(asked) <= {True}, "only the backbone was scored"
+    assert set(asked) == {True}, "only the backbone was scored"
     assert is_plain(models.load(config.model).model)
     assert list(tmp_path.glob("results/*/records/score/lora*")) == []
 
@@ -159,10 +161,58 @@ def test_a_place_for_results_that_cannot_be_written_is_told_before_the_work(conf
         Run(configured("method=lora", f"results_dir={tmp_path}/file/x"))
 
 
-@pytest.mark.parametrize("name", ["frontier", "matched_merge", "select", "drift", "probe", "continual", "efficiency"])
+@pytest.mark.parametrize("name", [name for name in PIPELINES if pipeline_class(name).unscaled])
 def test_a_scale_is_refused_where_nothing_would_follow_it(name: str) -> None:
+    words = ["adapter=folder"] if name == "evaluate" else []
     with pytest.raises(UserError, match=rf"evaluation\.scale=0\.5 means nothing to pipeline={name}"):
-        compose([f"pipeline={name}", "evaluation.scale=0.5"])
+        compose([f"pipeline={name}", "evaluation.scale=0.5", *words])
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "word"),
+    [
+        *(
+            ("select", word)
+            for word in ("method.k=16", "training.steps=7", "training.lr=3e-3", "evaluation.splits=test")
+        ),
+        ("select", "task=code"),
+        ("efficiency", "method.r=4"),
+        ("efficiency", "method=lora"),
+        ("edit", "evaluation.likelihood_only=true"),
+        ("edit", "evaluation.splits=test"),
+    ],
+)
+def test_a_setting_that_the_runs_of_a_pipeline_set_themselves_is_refused(pipeline: str, word: str) -> None:
+    with pytest.raises(UserError, match=rf"^{word} would be ignored, because pipeline={pipeline} sets it itself"):
+        compose([f"pipeline={pipeline}", word])
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "word"),
+    [
+        ("matched_merge", "pipeline.tasks=[gsm8k,gsm8k]"),
+        ("efficiency", "pipeline.methods=[lora,lora]"),
+        ("probe", "pipeline.benchmarks=[mmlu,mmlu]"),
+        ("continual", "pipeline.order=[gsm8k,gsm8k]"),
+        ("merge", "merging.sizes=[2,2]"),
+    ],
+)
+def test_a_list_that_names_a_value_twice_is_refused(pipeline: str, word: str) -> None:
+    with pytest.raises(UserError, match=rf"^{re.escape(word)} names a value twice"):
+        compose([f"pipeline={pipeline}", word])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("pipeline.order=[]", r"pipeline\.order=\[\] must have at least 1"),
+        ("training=5", r"training=5 is not an option; type training\.FIELD=VALUE"),
+        ("merging=3", r"merging=3 is not an option; type merging\.FIELD=VALUE"),
+    ],
+)
+def test_an_empty_list_and_a_section_with_a_value_are_refused(word: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        compose(["pipeline=continual", word])
 
 
 def test_only_multiple_choice_is_probed(configured) -> None:

@@ -94,6 +94,15 @@ def test_how_a_training_is_computed_asks_for_no_other(configured, scores) -> Non
         assert Run(configured("pipeline=train", f"training.{setting}")).made == ["train"]
 
 
+def test_snapshots_of_earlier_runs_stay_when_a_training_adds_its_own(configured) -> None:
+    first, second = ("pipeline=train", "training.snapshots=[0.5]"), ("pipeline=train", "training.snapshots=[0.25]")
+    steps = "training.steps=4"
+    assert Run(configured(*first, steps)).made == ["train"]
+    assert Run(configured(*second, steps)).made == ["train"]
+    assert Run(configured(*first, steps)).made == []
+    assert Run(configured(*second, steps)).made == []
+
+
 def test_an_adapter_gets_its_directions_without_being_trained_again(
     configured, scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from hiplora.stages.results import Frontier as Points
 from hiplora.stages.results import Point, Result
 from hiplora.stages.train import Train
 from tests.pipelines.scripted import BARE, Answers, small_grid
+from tests.tiny import SMALL
 
 Configured = Callable[..., Config]
 LORA = "pipeline.against=['method=lora','training.lr=5e-4']"
@@ -37,6 +38,12 @@ GRID = [
     "pipeline.methods.proj.finalists=2",
     "pipeline.methods.proj.gated=true",
 ]
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """The settings of a small run without those that a selection sets itself."""
+    return [word for word in SMALL if not word.startswith(("method.", "training.steps"))]
 
 
 def world(train: Train) -> tuple[float, float, float]:
@@ -182,6 +189,36 @@ def test_an_adapter_is_measured_where_it_reaches_the_level(configured: Configure
     assert {stage.method.name for stage in asked[2] if stage.kind == "train"} == {"lora"}, "whose norms they get"
     assert {train.method.name for train in merged.of.adapters} == {"proj"}
     assert merged.of.norms[2] == pytest.approx(10 * score.of.scale)
+
+
+def test_an_adapter_restored_for_its_point_at_the_level_is_measured_anew(configured: Configured) -> None:
+    """Its record is there, its weights are not; trained again on another machine it is another adapter."""
+    config, answers = configured(*GRID), Answers(world)
+    config.pipeline.conclude(config, answers.drive(config))
+    steps: Any = configured("pipeline=frontier", "method=lora", "task=gsm8k").stages()
+
+    def of(digest: str, asked: Any) -> list[Any]:
+        made = [answers.record(wanted.stage) for wanted in asked]
+        return [each.model_copy(update={"needs": {"train": digest}}) for each in made]
+
+    first = next(steps)
+    point = steps.send(of("recorded", first))
+    again = steps.send(of("restored", point))
+    assert [each.stage.id for each in again] == [each.stage.id for each in first]
+    point = steps.send(of("restored", again))
+    (score,) = steps.send(of("restored", point))
+    assert score.stage.kind == "score"
+
+
+def test_a_selection_of_a_list_is_the_same_when_read_again(configured: Configured) -> None:
+    """Settings are compared with those of the file, and written as YAML."""
+    grid = [word for word in GRID if "lora.stages" not in word and not word.startswith("pipeline.methods.lora.start")]
+    start = "pipeline.methods.lora.start=['method=lora','method.r=4','model.target_modules=[q_proj,v_proj]']"
+    stages = f"pipeline.methods.lora.stages=[{RATES},['model.target_modules=[q_proj]']]"
+    config = configured(*grid, stages, start)
+    found = Answers(world).drive(config)
+    said = config.pipeline.conclude(config, found)
+    assert config.pipeline.conclude(config, found) == said
 
 
 def test_a_task_that_nobody_has_to_learn_has_no_level(configured: Configured) -> None:

@@ -122,6 +122,18 @@ def test_a_stage_asked_for_without_its_artefact_is_made_again_only_where_another
     assert made == ["sow", "reap"]
 
 
+def test_a_run_holds_one_result_of_a_stage_even_if_it_is_restored_midway() -> None:
+    """The harvest on record is of the recorded plant; a further one needs the plant itself, which grows differently."""
+    run()
+    SOIL.write_text("5")
+    more = Reap(plant=PLANT, parts=2)
+    outcomes, made = run([Wanted(PLANT, artefact=False), ASKED[1], Wanted(more)], outputs="elsewhere")
+    assert made == ["sow", "reap", "reap"]
+    grown = outcomes[0].record
+    assert grown.result.height == 8  # type: ignore[attr-defined]
+    assert [outcome.record.needs for outcome in outcomes[1:]] == [{grown.id: grown.digest}] * 2
+
+
 def test_what_is_made_from_a_restored_artefact_is_marked() -> None:
     run(ASKED[:1])
     SOIL.write_text("5")

@@ -11,7 +11,7 @@ import torch
 
 from hiplora.stages import sources
 from hiplora.stages.sources import trained_updates
-from hiplora.updates import Dense
+from hiplora.updates import Deferred, Dense
 
 
 def test_updates_stay_in_memory_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +37,7 @@ def test_updates_stay_in_memory_up_to_a_number_of_bytes(monkeypatch: pytest.Monk
     monkeypatch.setattr(sources, "KEPT_BYTES", 1)
     assert found("b") is not b
     assert len(sources._HELD) == 1
+
+
+def test_an_update_that_is_never_kept_counts_for_nothing_and_is_not_formed() -> None:
+    assert Deferred(lambda: pytest.fail("formed"), (4, 4)).nbytes == 0

@@ -42,6 +42,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == SAMPLES
 
 
+def test_a_record_under_another_name_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    records = files.Records(tmp_path)
+    records.write(record(), SAMPLES)
+    records.write(record().model_copy(update={"name": "copied"}), SAMPLES)
+    stem = "copied-0123456789ab.cpu-float32"
+    assert {path.name for path in (tmp_path / "score").iterdir()} == {f"{stem}.json", f"{stem}.predictions.jsonl.gz"}
+
+
 def test_predictions_of_another_result_are_refused(tmp_path: Path) -> None:
     written = files.write(tmp_path, record(), SAMPLES)
     assert files.samples(tmp_path, written) == SAMPLES
