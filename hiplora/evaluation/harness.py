@@ -24,7 +24,7 @@ from lm_eval.tasks import TaskManager
 from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
-from hiplora.evaluation.harness_lm import HarnessLM, settings_of
+from hiplora.evaluation.harness_lm import HarnessLM, check_generation, settings_of
 from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted
 from hiplora.packing.decoder import evaluating
 
@@ -145,9 +145,15 @@ def score(
     """Scores by task and group, and a sample with the model's answers for each document.
 
     Global random states are set as lm-eval sets them, because a task may draw from them, and then restored.
+
+    Raises:
+        UserError: a task generates text, and the model's generation settings would change what lm-eval generates.
     """
     with evaluating(model), _as_lm_eval():
         loaded = load(asked)
+        written = [name for name, task in loaded["tasks"].items() if task.OUTPUT_TYPE == "generate_until"]
+        if written:
+            check_generation(model, name=written[0])
         lm = HarnessLM(
             model,
             tokenizer,

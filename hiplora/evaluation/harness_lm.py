@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,28 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from hiplora.errors import UserError
 from hiplora.evaluation.lm import InMemoryLM
 from hiplora.evaluation.sampling import Decoding
+from hiplora.packing.decoder import causal_lm
+from hiplora.tasks.columns import shown
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from torch import nn
 
 # Settings that have no effect at these values; this decoder does not support others.
 NEUTRAL = {
     "top_k": (0, None), "num_beams": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
     "min_p": (None, 0.0), "use_cache": (True,), "early_stopping": (True, False),
+}  # fmt: skip
+# The same for a model's generation_config, which lm-eval's own command obeys and this decoder does not read.
+UNREAD: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (1.0, None), "encoder_repetition_penalty": (1.0, None), "guidance_scale": (1.0, None),
+    "num_beams": (1, None), "no_repeat_ngram_size": (0, None), "encoder_no_repeat_ngram_size": (0, None),
+    "min_length": (0, None), "min_new_tokens": (0, None),
+    **dict.fromkeys(
+        ("max_new_tokens", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias",
+         "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "watermarking_config"),
+        (None, []),
+    ),
 }  # fmt: skip
 SAMPLED = ("temperature", "top_p", "top_k", "min_p")  # have no effect on greedy decoding
 
@@ -27,7 +42,7 @@ def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
     """A task's ``generation_kwargs`` as lm-eval reads them, without settings that have no effect.
 
     Raises:
-        UserError: this decoder does not support a setting.
+        UserError: this decoder does not support a setting, or sampling has no temperature.
     """
     read: dict[str, Any] = dict(normalize_gen_kwargs(given))
     known = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
@@ -39,7 +54,29 @@ def settings_of(given: dict[str, Any], *, name: str) -> dict[str, Any]:
                 f"evaluation.tasks: {name} asks for {key}={value} in generation_kwargs, which this project's decoder "
                 "does not support; leave the task out, or remove that in a copy of its YAML."
             )
+    if read["do_sample"] and read.get("temperature", 0.0) <= 0:
+        raise UserError(
+            f"evaluation.tasks: {name} asks for do_sample in generation_kwargs without a temperature above 0; leave "
+            "the task out, or set one in a copy of its YAML."
+        )
     return {key: value for key, value in read.items() if key in known}
+
+
+def check_generation(model: nn.Module, *, name: str) -> None:
+    """Refuse a model whose generation settings change what lm-eval's own command generates for a task.
+
+    Raises:
+        UserError: a field of its generation_config has an effect that this decoder does not have.
+    """
+    settings = causal_lm(model).generation_config
+    for field, neutral in UNREAD.items():
+        value = getattr(settings, field, None)
+        if value not in neutral:
+            raise UserError(
+                f"evaluation.tasks: {name} generates text, and generation_config.json of the backbone has "
+                f"{field}={shown(value)}, which this project's decoder does not support; leave the task out, or set "
+                f"{field} to {json.dumps(neutral[0])} in that file, in a copy of the model's folder."
+            )
 
 
 class HarnessLM(InMemoryLM):

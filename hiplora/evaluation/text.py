@@ -9,7 +9,7 @@ import torch
 
 from hiplora.errors import UserError
 from hiplora.evaluation.forward import score_targets
-from hiplora.packing.decoder import evaluating, hidden_states
+from hiplora.packing.decoder import evaluating, hidden_states, positions
 from hiplora.tasks.origins import ORIGINS
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def text_cross_entropy(
 ) -> dict[str, float]:
     """Mean cross-entropy in nats per token over the first ``tokens`` tokens of a general text.
 
-    The texts are concatenated and cut into windows of 512 tokens. Texts that were sampled from a model stay separate,
-    so that each token is scored after the context it was sampled from. A remainder of one token is left out.
+    The texts are concatenated and cut into windows of 512 tokens, or of the model's positions if it has fewer. Texts
+    that were sampled from a model stay separate, so that each token is scored after the context it was sampled from. A
+    remainder of one token is left out.
 
     Returns:
         ``nll``, and ``tokens``, the number of tokens scored.
@@ -44,7 +45,8 @@ def text_cross_entropy(
     """
     read = _first(tokenizer, source.load(dataset, split)["text"], tokens)
     streams = read if ORIGINS[dataset].apart else [torch.cat(read)]
-    cut = (window for ids in streams for window in ids.split(WINDOW))
+    longest = min(WINDOW, positions(model) or WINDOW)
+    cut = (window for ids in streams for window in ids.split(longest))
     windows = [window for window in cut if len(window) > 1]
     if not windows:
         raise UserError(

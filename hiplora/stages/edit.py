@@ -87,8 +87,13 @@ class Edit(Stage):
         return Made(result, models.describe(backbone), [*samples, *_probe_samples(plain)])
 
     def _check_probes(self, source: DataSource) -> None:
-        """Refuse more probes than the benchmark has items. Raises UserError."""
+        """Refuse conversations as probes, and more probes than the benchmark has items. Raises UserError."""
         for task in self.benchmarks:
+            if task.already_in_turns(source, self.evaluation.splits):
+                raise UserError(
+                    f"pipeline.probes.{task.name} asks for probes from conversations, which an edit cannot be put in "
+                    "front of; leave it out, or give the columns prompt and answer."
+                )
             asked, there = self.probes[task.name], len(task.test_items(source, self.evaluation.splits))
             if there < asked:
                 raise UserError(

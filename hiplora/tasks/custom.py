@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -236,7 +237,8 @@ class Custom(ChoiceTask):
         name = split if own is not None else "train"
         rows = self._rows(split)
         found = items_of(rows, self.columns, layout=self.layout, choices=self.choosing, split=name)
-        items = [item for item in found if own is not None or self._part(item) == split]
+        kept = [own is not None or self._part(item) == split for item in found]
+        items = list(compress(found, kept))
         if not items:
             raise UserError(
                 f"None of the {len(found)} rows of {own or self.file or self.dataset} is in the {split} part at "
@@ -249,17 +251,17 @@ class Custom(ChoiceTask):
                 "template; leave it out."
             )
         if self.metric in WRITTEN:
-            self._check_lines(own or self.file or str(self.dataset), items)
+            self._check_lines([place for place, _ in compress(rows, kept)], items)
         return items
 
-    def _check_lines(self, where: str, items: Sequence[Item]) -> None:
+    def _check_lines(self, places: Sequence[str], items: Sequence[Item]) -> None:
         """Refuse an answer that contains the stop, because generation could not finish it. Raises UserError."""
-        broken = next((item for item in items if STOPS[self.stop] in _output(item).strip()), None)
+        stop = STOPS[self.stop]
+        broken = next((n for n, item in enumerate(items) if stop in _output(item).rstrip()), None)
         if broken is not None:
-            row = broken["id"].partition("/")[2]
             more = "type task.stop=paragraph" if self.stop == "line" else "type task.metric=nll"
             raise UserError(
-                f"{where} has an answer of several lines (row {row}), and generation stops at task.stop={self.stop}; "
+                f"{places[broken]} has an answer of several lines, and generation stops at task.stop={self.stop}; "
                 f"{more}."
             )
 

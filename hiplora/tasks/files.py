@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +13,9 @@ from typing import Any, TypeAlias
 
 from hiplora.errors import UserError
 from hiplora.tasks.columns import Check, complaint
+
+HALF = "holds half of a character (a lone surrogate)"
+_SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # escaped, or as bytes, which json.loads lets pass
 
 
 def read_jsonl(
@@ -62,7 +66,11 @@ def placed_array(path: Path, columns: Mapping[str, Check]) -> list[tuple[str, di
         ) from error
     if not isinstance(found, list) or not found:
         raise UserError(f"{path} holds no items; a .json file needs an array of objects, a .jsonl file one per line.")
-    return checked([(f"{path}, item {number}", row) for number, row in enumerate(found, start=1)], columns)
+    placed = [(f"{path}, item {number}", row) for number, row in enumerate(found, start=1)]
+    if holds_half(content, found):
+        broken = next(place for place, row in placed if holds_half(content, row))
+        raise UserError(f"{broken} {HALF}; repair or remove it.")
+    return checked(placed, columns)
 
 
 def checked(placed: Sequence[tuple[str, Any]], columns: Mapping[str, Check]) -> list[tuple[str, dict[str, Any]]]:
@@ -84,10 +92,26 @@ def _parse(line: bytes, columns: Mapping[str, Check]) -> dict[str, Any]:
         raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError('is not a JSON object, such as {"question": …}')
+    if holds_half(line, row):
+        raise ValueError(HALF)
     wrong = complaint(row, columns)
     if wrong is not None:
         raise ValueError(wrong)
     return row
+
+
+def holds_half(raw: bytes, value: Any) -> bool:
+    """Whether a text in ``value``, which was parsed from the JSON ``raw``, cannot be encoded as UTF-8.
+
+    Such a text passes every other check, and no tokenizer takes it.
+    """
+    if not _SURROGATES.search(raw):
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 @contextmanager

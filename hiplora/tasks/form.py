@@ -70,8 +70,8 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Ma
     of a turn. The prompt excludes the special tokens that the tokenizer itself puts in front of a text.
 
     Raises:
-        UserError: the tokenizer has no template, the template refuses the messages or does not put the answer after the
-            prompt, or it does not end an answer with the end token.
+        UserError: the tokenizer has no template, the template refuses the messages, does not put the answer after the
+            prompt or adds text to it, or it does not end an answer with the end token.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -89,7 +89,14 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, id: str, messages: Sequence[Ma
             f"The chat template of {tokenizer.name_or_path} does not put an answer after its own prompt ({id}); give "
             "the columns prompt and answer instead."
         )
-    return Pair(id, _without_front(tokenizer, prompt), _without_end(tokenizer, whole[len(prompt) :]))
+    answer = _without_end(tokenizer, whole[len(prompt) :])
+    if answer.strip() != turns[-1]["content"].strip():
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path} changes an answer, to {answer[:40]!r} ({id}), so that what "
+            "is trained would not be what is scored; give the columns prompt and answer without model.chat_template, "
+            "or choose another backbone."
+        )
+    return Pair(id, _without_front(tokenizer, prompt), answer)
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, answer: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator
 from hiplora.config import Options
 from hiplora.errors import UserError
 from hiplora.tasks.columns import shown
+from hiplora.tasks.files import HALF, holds_half
 from hiplora.tasks.form import LETTERS
 from hiplora.tasks.own_rows import Placed
 
@@ -31,6 +32,7 @@ class Columns(Options):
     """Names of a data set's columns; ``choices`` is one column with a list, or several columns with an option each."""
 
     group: ClassVar[str] = "task.columns"
+    version: ClassVar[int] = 2  # 2: named columns decide the layout
 
     prompt: str
     answer: str
@@ -40,9 +42,18 @@ class Columns(Options):
     messages: str
     choices: Annotated[str | tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 
+    def check_options(self) -> None:
+        if not isinstance(self.choices, str) and not 2 <= len(self.choices) <= len(LETTERS):
+            raise UserError(
+                f"task.columns.choices=[{','.join(self.choices)}] must name 2 to {len(LETTERS)} columns with an option "
+                "each; for one column that holds a list, type task.columns.choices=NAME."
+            )
 
-def layout_of(rows: Sequence[Placed], columns: Columns, asked: str) -> str:
-    """The layout ``asked``, or for ``auto`` the one whose columns the first row has.
+
+def layout_of(rows: Sequence[Placed], columns: Columns, asked: str, *, choices: bool) -> str:
+    """The layout ``asked``, or for ``auto`` the first one whose columns the first row has; ``choices`` need a prompt.
+
+    If the user named columns of some layouts, it is one of these: no default column takes the place of a named one.
 
     Raises:
         UserError: the first row has the columns of no layout.
@@ -50,12 +61,19 @@ def layout_of(rows: Sequence[Placed], columns: Columns, asked: str) -> str:
     if asked != "auto":
         return asked
     place, first = rows[0]
-    for layout, names in LAYOUTS.items():
-        if all(getattr(columns, name) in first for name in names):
+    names = {
+        layout: [getattr(columns, role) for role in roles]
+        for layout, roles in LAYOUTS.items()
+        if layout != "messages" or not choices
+    }
+    named = {layout: found for layout, found in names.items() if found != [*LAYOUTS[layout]]}
+    for layout, wanted in (named or names).items():
+        if all(name in first for name in wanted):
             return layout
+    known = ", ".join(f"{layout} ({', '.join(wanted)})" for layout, wanted in (named or names).items())
     raise UserError(
-        f"{place} has the columns {', '.join(first) or '(none)'}, which fit none of the layouts messages, instruction "
-        f"and output, prompt and answer; name yours: task.columns.prompt=NAME task.columns.answer=NAME."
+        f"{place} has the columns {', '.join(first) or '(none)'}, which fit none of the layouts {known}; name yours, "
+        "such as task.columns.prompt=NAME task.columns.answer=NAME, or the layout with task.layout=NAME."
     )
 
 
@@ -67,10 +85,13 @@ def items_of(
     Raises:
         UserError: a row is wrong; the message names the place, the column and what it must hold.
     """
-    found = layout_of(rows, columns, layout)
+    found = layout_of(rows, columns, layout, choices=choices)
     read = _conversation if found == "messages" else _example
     if choices and found == "messages":
-        raise UserError("task.metric=choice does not work with messages; give the columns prompt, choices and answer.")
+        raise UserError(
+            "task.metric=choice does not work with task.layout=messages; give the columns prompt, choices and answer, "
+            "and type task.layout=prompt."
+        )
     items = []
     for number, (place, row) in enumerate(rows):
         item = read(place, row, columns, found, choices)
@@ -82,9 +103,11 @@ def _example(place: str, row: Mapping[str, Any], columns: Columns, layout: str, 
     """Instruction, input and output of a row."""
     first, last = ("instruction", "output") if layout == "instruction" else ("prompt", "answer")
     instruction = _text(place, row, getattr(columns, first), first)
-    given = row.get(columns.input) if layout == "instruction" else None
+    given = _as_text(row.get(columns.input)) if layout == "instruction" else None
     if given is not None and not isinstance(given, str):
-        raise UserError(f"{place} has {columns.input}={shown(given)}, which must be text or empty; repair it.")
+        raise UserError(
+            f"{place} has {columns.input}={shown(given)}, which must be text, a number or empty; repair it."
+        )
     item = {"instruction": instruction, "input": given or ""}
     if not choices:
         return {**item, "output": _text(place, row, getattr(columns, last), last)}
@@ -111,6 +134,11 @@ def _conversation(place: str, row: Mapping[str, Any], columns: Columns, layout: 
             f"{place} has a message with the role {shown(unknown)}; the roles are {', '.join(ROLES)}: rename it or "
             "remove the row."
         )
+    if any(each.get("tool_calls") for each in messages):
+        raise UserError(
+            f"{place} has a message with tool_calls, but only role and content are read; write the calls into the "
+            "content, or remove the row."
+        )
     plain = [{"role": each["role"], "content": each["content"]} for each in messages]
     if len(plain) < 2 or plain[-1]["role"] != "assistant" or not plain[-1]["content"].strip():
         raise UserError(
@@ -131,14 +159,18 @@ def _value(place: str, row: Mapping[str, Any], column: str, role: str) -> Any:
 
 def _text(place: str, row: Mapping[str, Any], column: str, role: str) -> str:
     """A value as text that is not blank; a number becomes its text."""
-    value = _value(place, row, column, role)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(value)
+    value = _as_text(_value(place, row, column, role))
     if not isinstance(value, str):
         raise UserError(f"{place} has {column}={shown(value)}, which must be text or a number; repair or remove it.")
     if not value.strip():
         raise UserError(f"{place} has an empty {column}; fill it in or remove the row.")
     return value
+
+
+def _as_text(value: Any) -> Any:
+    """A finite number as text; any other value unchanged."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if whole or (isinstance(value, float) and math.isfinite(value)) else value
 
 
 def _options(place: str, row: Mapping[str, Any], columns: str | tuple[str, ...]) -> list[str]:
@@ -147,33 +179,38 @@ def _options(place: str, row: Mapping[str, Any], columns: str | tuple[str, ...])
         return [_text(place, row, column, "choices") for column in columns]
     value = _value(place, row, columns, "choices")
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _parsed(value)
+        value = _parsed(place, value)
+    value = [_as_text(each) for each in value] if isinstance(value, list) else value
     texts = isinstance(value, list) and all(isinstance(each, str) and each.strip() for each in value)
     if not texts or not 2 <= len(value) <= len(LETTERS):
         raise UserError(
-            f"{place} has {columns}={shown(value)}, which must be a list of 2 to {len(LETTERS)} texts that are not "
-            "blank; or name several columns: task.columns.choices=[A,B]."
+            f"{place} has {columns}={shown(value)}, which must be a list of 2 to {len(LETTERS)} texts or "
+            "numbers, none of them blank; or name several columns: task.columns.choices=[A,B]."
         )
     return list(value)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(place: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except ValueError:
         return text  # the caller refuses it and shows it
+    if holds_half(text.encode(), found):
+        raise UserError(f"{place} {HALF}; repair or remove this line.")
+    return found
 
 
 def _right(place: str, answer: Any, options: Sequence[str]) -> int:
     """Index of the right option: an integer is the index; text is the option's text, else its letter or its index."""
+    answer = _as_text(answer) if isinstance(answer, float) else answer
     if isinstance(answer, str):
         text = answer.strip()
-        letters = LETTERS[: len(options)]
-        if text in options:
-            return options.index(text)
+        letters, texts = LETTERS[: len(options)], [option.strip() for option in options]
+        if text in texts:
+            return texts.index(text)
         if len(text) == 1 and text.upper() in letters:
             return letters.index(text.upper())
-        answer = int(text) if text.isdecimal() else answer
+        answer = int(text) if text.isdecimal() and len(text) < 100 else answer  # int() refuses thousands of digits
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         return answer
     raise UserError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from hiplora.errors import UserError
 from hiplora.tasks.columns import shown
-from hiplora.tasks.files import Stamp, stamp
+from hiplora.tasks.files import HALF, Stamp, holds_half, stamp
 
 Placed = tuple[str, Mapping[str, Any]]
 BOM = b"\xef\xbb\xbf"
@@ -63,6 +63,8 @@ def _object(place: str, line: bytes) -> Mapping[str, Any]:
         raise UserError(f"{place} is not valid JSON ({error}); repair or remove this line.") from None
     if not isinstance(row, dict):
         raise UserError(f'{place} is not a JSON object, such as {{"prompt": …, "answer": …}}; repair this line.')
+    if holds_half(line, row):
+        raise UserError(f"{place} {HALF}; repair or remove this line.")
     return row
 
 

@@ -8,20 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hiplora.editset import PATH, items
+from hiplora.editset import PATH
 from hiplora.editset.facts import FOLDER
 from hiplora.editset.generate import generated
 from hiplora.editset.relations import RELATIONS
-from hiplora.errors import UserError
 from hiplora.mini import corpora
 from hiplora.mini.facts import FOLDER as MINI
+from hiplora.tasks.edit_items import COLUMNS
+from hiplora.tasks.files import placed_jsonl
 
-ROWS = items()
+ROWS = [row for _, row in placed_jsonl(PATH, COLUMNS["native"])]
 BY_NAME = {relation.name: relation for relation in RELATIONS}
 # Relation -> tables with the columns of subject and answer, and what the answer looks like.
 TABLES: dict[str, tuple[list[str], str, str, str]] = {
@@ -162,16 +162,3 @@ def test_no_subject_stands_in_the_probes() -> None:
     subjects = {row["subject"]: tuple(re.findall(r"[a-z0-9]+", row["subject"].lower())) for row in ROWS}
     assert max(map(len, subjects.values())) <= 6
     assert not [subject for subject, run in subjects.items() if run in runs]
-
-
-@pytest.mark.parametrize(("line", "told"), [("{", "line 2 is not JSON"), ('{"id": "a"}', "line 2 lacks answers, ")])
-def test_a_broken_row_is_told_by_file_and_line(tmp_path: Path, line: str, told: str) -> None:
-    path = tmp_path / "edits.jsonl"
-    path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=f"edits.jsonl, {told}"):
-        items(path)
-
-
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a file"):
-        items(tmp_path / "none.jsonl")

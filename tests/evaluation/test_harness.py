@@ -13,7 +13,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hiplora.errors import UserError
 from hiplora.evaluation.harness import score
+from hiplora.evaluation.harness_lm import settings_of
 from hiplora.evaluation.lm_tasks import LmTasks
 from tests.lm_tasks import TASKS, toy_tasks
 from tests.tiny import tiny_llama_folder
@@ -71,6 +73,40 @@ def test_the_numbers_are_those_of_lm_eval(exported, tasks, evaluation, limit, mo
     hashes = [entry["prompt_hash"][:16] for entry in reference["samples"]["toy_choice"]]
     assert [each["prompt_hash"] for each in samples if each["benchmark"] == "lm_eval/toy_choice"] == hashes
     assert "Which colour" not in json.dumps(samples)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("repetition_penalty", 1.3, "1.0"),
+        ("no_repeat_ngram_size", 2, "0"),
+        ("suppress_tokens", [1, 2], "null"),
+        ("max_new_tokens", 5, "null"),
+    ],
+)
+def test_generation_settings_of_the_model_that_are_not_read_are_refused(
+    exported, tasks, evaluation, field: str, value: Any, remedy: str
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+
+    def scored(*names: str) -> Any:
+        asked = LmTasks(tasks=names, include_path=str(tasks))
+        return score(model, tokenizer, asked=asked, evaluation=evaluation.but(limit=1), progress=False)
+
+    setattr(model.generation_config, field, value)
+    scored("toy_choice", "toy_last")
+    with pytest.raises(UserError, match=rf"toy_written generates .* has {field}=.* set {field} to {remedy} in that"):
+        scored("toy_choice", "toy_written")
+    setattr(model.generation_config, field, json.loads(remedy))
+    scored("toy_written")
+
+
+@pytest.mark.parametrize("given", [{}, {"temperature": 0.0}])
+def test_sampling_without_a_temperature_is_refused(given: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="toy asks for do_sample in generation_kwargs without a temperature above 0"):
+        settings_of({"do_sample": True, "until": [], **given}, name="toy")
+    assert settings_of({"do_sample": True, "temperature": 0.5}, name="toy")["temperature"] == 0.5
 
 
 def test_the_random_states_are_put_back(exported, tasks, evaluation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from hiplora.errors import UserError
 from hiplora.evaluation import text
@@ -17,6 +18,17 @@ def test_cross_entropy_is_the_mean_loss_over_fixed_windows(monkeypatch, model, t
     ids = tokenizer.encode(source.load("text", "test")["text"][0], add_special_tokens=False)[:80]
     expected, count = mean_loss(model, [ids[start : start + 32] for start in range(0, 80, 32)])
     assert found["tokens"] == count == 77
+    assert found["nll"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_window_is_no_longer_than_the_model_can_read(tokenizer, data):
+    torch.manual_seed(0)
+    short = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_positions=64, n_embd=32, n_layer=1, n_head=2)).eval()
+    source = Source(data)
+    found = text.text_cross_entropy(short, tokenizer, source, tokens=150)
+    ids = tokenizer.encode(source.load("text", "test")["text"][0], add_special_tokens=False)[:150]
+    expected, count = mean_loss(short, [ids[start : start + 64] for start in range(0, 150, 64)])
+    assert found["tokens"] == count == 147
     assert found["nll"] == pytest.approx(expected, abs=1e-5)
 
 

@@ -115,6 +115,24 @@ def test_probes_that_are_not_there_are_refused(editing) -> None:
         Run(editing("pipeline.probes.gsm8k=301", "evaluation.limit=null"))
 
 
+@pytest.mark.parametrize(
+    ("row", "metric", "said"),
+    [
+        ({"prompt": "p", "answer": "a"}, "nll", "pipeline.probes names custom, which has no accuracy"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "exact_match",
+         r"pipeline.probes.custom asks for probes from conversations.* give the columns prompt and answer"),
+    ],
+)  # fmt: skip
+def test_own_data_that_cannot_be_probed_is_refused_before_anything_is_computed(
+    editing, tmp_path: Path, row: dict[str, Any], metric: str, said: str
+) -> None:
+    path = written(tmp_path / "own.jsonl", [row] * 3)
+    own = ["task=custom", f"task.file={path}", f"task.validation_file={path}", f"task.metric={metric}"]
+    config = editing(*own, "+pipeline.probes.custom=2")
+    with pytest.raises(UserError, match=said):
+        config.stages()[0].stage.check()
+
+
 def test_a_scaled_edit_is_the_same_training(editing) -> None:
     Run(editing())
     assert Run(editing("evaluation.scale=0.5")).made == ["edit"]

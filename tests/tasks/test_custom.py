@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,6 +125,40 @@ def test_options_by_a_list_or_by_columns_and_the_right_one_by_text_letter_or_ind
     assert task(jsonl, *words).as_trained().trained() != lettered.as_trained().trained()
 
 
+ASKED = {"q": "the question", "a": "its answer"}
+CALLED = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ASKED | {"instruction": "i", "output": "o"}, ["task.columns.prompt=q", "task.columns.answer=a"]),
+        (ASKED | CALLED, ["task.columns.prompt=q", "task.columns.answer=a"]),
+        (ASKED | CALLED, ["task.columns.instruction=q", "task.columns.output=a"]),
+        (
+            {"prompt": "the question", "answer": 1, "choices": ["no", "its answer"]} | CALLED,
+            ["task.metric=choice", "evaluation.scoring=cloze"],
+        ),
+    ],
+)
+def test_columns_that_were_named_decide_the_layout(row: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    (item,) = items(lines(tmp_path / "a.jsonl", [row]), *words)
+    assert (item["instruction"], item["output"]) == ("the question", "its answer")
+
+
+def test_numbers_become_text_and_spaces_around_an_option_do_not_count(tmp_path: Path) -> None:
+    pairs = [{"instruction": "Double.", "input": number, "output": "x"} for number in (0, 1.5, None, "")]
+    assert [item["input"] for item in items(lines(tmp_path / "a.jsonl", pairs))] == ["0", "1.5", "", ""]
+    listed = [
+        {"prompt": "Which?", "choices": options, "answer": answer}
+        for options, answer in (([1.5, 20, 300], "20"), ([1, 2.5], 2.5), (["iron ", "wool "], "wool "))
+    ]
+    found = items(lines(tmp_path / "b.jsonl", listed), "task.metric=choice")
+    assert [(item["choices"], item["answer"]) for item in found] == [
+        (["1.5", "20", "300"], 1), (["1", "2.5"], 1), (["iron ", "wool "], 1),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("in_front", [None, "<s> $A"])
 def test_a_conversation_has_the_form_of_the_tokenizers_template(in_front: str | None, tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(in_front)
@@ -174,6 +209,21 @@ def test_a_turn_that_ends_in_a_token_of_its_own_needs_the_template(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("content", "refused"), [("<think>\n\n</think>\n\n{{ m['content'] }}", True), ("{{ m['content'] | trim }}", False)]
+)
+def test_a_template_that_adds_text_to_an_answer_is_refused(content: str, refused: bool, tmp_path: Path) -> None:
+    """Else what is trained would differ from what a generated answer is compared with."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE.replace("{{ m['content'] }}", content)
+    turns = [{"role": "user", "content": "3 + 3?"}, {"role": "assistant", "content": "6 "}]
+    path = lines(tmp_path / "a.jsonl", [{"messages": turns}])
+    asked = task(path, f"task.test_file={path}", f"task.validation_file={path}")
+    with pytest.raises(UserError, match="changes an answer, to '<think>") if refused else nullcontext():
+        (encoded,) = asked.encoded_examples(MINI, tokenizer)
+        assert tokenizer.decode(encoded.answer) == "6</s>"
+
+
+@pytest.mark.parametrize(
     ("metric", "written", "right"),
     [
         ("exact_match", " New  York\n", 1.0),
@@ -202,6 +252,13 @@ CHAT = '{"messages": [{"role": "user", "content": "q"}%s]}'
         ("a.jsonl", ROW + b'\n{"prompt": "p"}\n', [], ":3 has no column answer; it has prompt: type task"),
         ("a.jsonl", b'{"q": "p", "a": "a"}\n', [], ":1 has the columns q, a, which fit none of the layouts"),
         ("a.jsonl", ROW, ["task.columns.prompt=q", "task.layout=prompt"], ":1 has no column q"),
+        ("a.jsonl", b'{"instruction": "i", "output": "o"}\n', ["task.columns.prompt=q"],
+         r"fit none of the layouts prompt \(q, answer\); name yours.* with task.layout=NAME"),
+        ("a.jsonl", (CHAT % "").encode(), [PICK], r"fit none of the layouts instruction .*, prompt \(prompt, answer"),
+        ("a.jsonl", ROW, [PICK, "task.layout=messages"], "does not work with .*and type task.layout=prompt"),
+        ("a.jsonl", ROW + b'{"prompt": "\\ud83d", "answer": "a"}\n', [], r"a\.jsonl:2 holds half of a character"),
+        ("a.jsonl", ROW + b'{"prompt": "\xed\xa0\xbd", "answer": "a"}\n', [], r"a\.jsonl:2 holds half of a character"),
+        ("a.csv", b'prompt,choices,answer\nx,"[""\\udE00"", ""b""]",b\n', [PICK], r"a\.csv:2 holds half of a char"),
         ("a.jsonl", ROW + b'{"prompt": "p", "answer": "  "}\n', [], r"a\.jsonl:2 has an empty answer"),
         ("a.jsonl", b'{"prompt": "p", "answer": null}\n', [], ":1 has answer=None, which must be text or a n"),
         ("a.csv", b"prompt,answer\nx,y\nx,y,z\n", [], r"a\.csv:3 has 3 columns, but .* has 2 \(prompt, answer\)"),
@@ -218,8 +275,12 @@ CHAT = '{"messages": [{"role": "user", "content": "q"}%s]}'
         ("a.jsonl", (CHAT % "").encode(), [], ":1 has 1 messages; it needs at least two"),
         ("a.jsonl", (CHAT % ', {"role": "assistant"}').encode(), [], ":1 has messages=.* with role and content"),
         ("a.jsonl", (CHAT % ', {"role": "robot", "content": "a"}').encode(), [], ":1 has .* the role 'robot'"),
+        ("a.jsonl", (CHAT % ', {"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}').encode(), [],
+         ":1 has a message with tool_calls.* write the calls into the content"),
         ("a.jsonl", b'{"prompt": "p", "choices": ["a"], "answer": 0}', [PICK], r":1 has choices=\['a'\], which"),
         ("a.jsonl", b'{"prompt": "p", "choices": ["a", "b"], "answer": 2}', [PICK], ":1 has the answer 2, which"),
+        ("a.jsonl", b'{"prompt": "p", "choices": ["a", "b"], "answer": "%s"}' % (b"1" * 5000), [PICK],
+         ":1 has the answer '1111.*which must be one of its 2 options"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_by_file_and_line(
@@ -233,12 +294,20 @@ def test_a_mistake_is_named_by_file_and_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_answer_that_writing_would_stop_inside_of_is_refused(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", [{"prompt": f"p{n}", "answer": "one\ntwo"} for n in range(20)])
-    with pytest.raises(UserError, match=r"has an answer of several lines \(row 0\).*type task.stop=paragraph"):
-        task(path).check_training(MINI)
-    task(path, "task.stop=paragraph").check_training(MINI)
-    task(path, "task.metric=nll").check_training(MINI)
+@pytest.mark.parametrize("answer", ["one\ntwo", "\none"])
+def test_an_answer_that_writing_would_stop_inside_of_is_refused(answer: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "answer": answer if n == 17 else "one\n"} for n in range(40)]
+    path = lines(tmp_path / "a.jsonl", rows)
+    (part,) = (
+        part
+        for part in ("train", "validation", "test")
+        if any(item["id"] == "train/17" for item in task(path, "task.metric=nll").test_items(MINI, part))
+    )
+    said = r"a\.jsonl:18 has an answer of several lines.*type task.stop=paragraph"
+    for each in ("train", "validation", "test"):
+        with pytest.raises(UserError, match=said) if each == part else nullcontext():
+            task(path).check_asked(MINI, each)
+    task(path, "task.stop=paragraph").check_asked(MINI, part)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +318,8 @@ def test_an_answer_that_writing_would_stop_inside_of_is_refused(tmp_path: Path) 
         (["task.file=a.jsonl", "task.revision=main"], "task.revision and task.subset need a data set on the Hub"),
         (["task.file=a.jsonl", "task.metric=f1"], "task.metric=f1 is not known; choose one of exact_match"),
         (["task.file=a.jsonl", "task.columns.question=q"], "task.columns.question"),
+        (["task.file=a.jsonl", "task.columns.choices=[x]"], r"choices=\[x\] must name 2 to 26 columns"),
+        (["task.file=a.jsonl", f"task.columns.choices=[{','.join(['x'] * 27)}]"], "must name 2 to 26 columns"),
         (["task.file=a.jsonl", "task.held_out=0"], "task.held_out=0 must be at least 0.01"),
     ],
 )

@@ -125,6 +125,12 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, schema: str, obje
         batch.check_training(SOURCE)
 
 
+def test_half_of_a_character_in_an_array_is_named_with_its_item(tmp_path: Path) -> None:
+    path = written(tmp_path / "set.json", broken(subject="\ud83d"))
+    with pytest.raises(UserError, match=r"set.json, item 2 holds half of a character \(a lone surrogate\); repair"):
+        edits(path).items()
+
+
 def test_the_same_edit_twice_is_no_contradiction(tmp_path: Path) -> None:
     twice = [rows()[0], {**rows()[0], "id": "b", "new": "the Oslo"}]
     (batch,) = edits(written(tmp_path / "set.jsonl", twice), batch=2).cut()

@@ -16,6 +16,7 @@ from tests.tasks.files import local, problems, write
         (b'["q"]\n', r"train\.jsonl:1 is not a JSON object"),
         (b'{"question": "q"}\n', r"train\.jsonl:1 has no answer"),
         (b'{"question": "\xff"}\n', r"train\.jsonl:1 is not UTF-8"),
+        (b'{"question": "\\uD83D\\ude00 \\ude00", "answer": "#### 1"}\n', r"train\.jsonl:1 holds half of a character"),
         (
             b'{"question": "q", "answer": "#### 1"}\n{"question": "q", "answer": ["1"]}\n',
             r"train\.jsonl:2 has answer=\['1'\]",
@@ -48,6 +49,12 @@ def test_a_choice_that_cannot_be_asked_is_named_with_its_line(tmp_path, change, 
     write(tmp_path, "scienceqa/train", [item | change])
     with pytest.raises(UserError, match=said):
         local(tmp_path).load("scienceqa", "train")
+
+
+def test_whole_characters_in_escapes_are_read(tmp_path):
+    content = b'{"question": "\\ud83d\\ude00 \\\\ud83d", "answer": "#### 1"}\n'
+    write(tmp_path, "gsm8k/train", []).write_bytes(content)
+    assert local(tmp_path).load("gsm8k", "train")["question"] == ["\U0001f600 \\ud83d"]
 
 
 def test_what_is_missing_is_named(tmp_path):
