@@ -1,12 +1,15 @@
 # Every target installs what it needs: into an activated virtual environment if there is one, otherwise into .venv/.
 ifdef VIRTUAL_ENV
 VENV := $(VIRTUAL_ENV)
+BASE := $(VENV)/bin/python
+NEWER := activate an environment with a newer one, or none
 else
 VENV := .venv
+BASE := $(shell command -v python3.11 || command -v python3)
+NEWER := install python3.11
 endif
 PY := $(VENV)/bin/python
 READY := $(VENV)/.hiplora-ready
-SYSTEM_PYTHON := $(shell command -v python3.11 || command -v python3)
 export TOKENIZERS_PARALLELISM ?= false
 TABLES := table1 table2 table3 table4 table5 table6 mergefail table7 table8 table9 table10 table11 table12 table13 table14 table15 table16 differences
 FIGURES := figure3 figure4 figure5 figure6 figure7 figure8
@@ -29,9 +32,15 @@ help: ## Show this list
 setup: $(READY) ## Make .venv/ (or use the activated environment) and install everything at pinned versions
 
 $(READY): pyproject.toml constraints.txt
-	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "hiplora needs Python 3.11 or newer; $(SYSTEM_PYTHON) is older. Install python3.11 and type the command again."; exit 1; }
-	test -x $(PY) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "hiplora needs Python 3.11 or newer, which $(BASE) is not: $(NEWER), and type the command again."; exit 1; }
+ifdef VIRTUAL_ENV
+	@$(PY) -m pip --version > /dev/null 2>&1 || \
+		{ echo "The activated environment $(VENV) has no pip: type $(PY) -m ensurepip, or deactivate it to use .venv/."; exit 1; }
+else
+	test -x $(PY) || $(BASE) -m venv $(VENV)
+	@$(PY) -m pip --version > /dev/null 2>&1 || $(PY) -m ensurepip --upgrade  # an earlier attempt can end without pip
+endif
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'

@@ -51,6 +51,7 @@ from hiplora.compose import compose
 from hiplora.methods.base import Setup
 from hiplora.packing.sequences import Encoded
 from hiplora.pipelines.base import Config
+from hiplora.stages.targets import resolved
 from hiplora.tasks.source import Source
 from hiplora.training.options import Training
 from hiplora.training.stream import epoch_rows
@@ -85,7 +86,8 @@ def interleaved(variants: dict[str, Run], *, repetitions: int) -> dict[str, floa
 
 def attached(config: Config, backbone: Any) -> Any:
     """A fresh adapter of the configuration's method on a copy of the backbone."""
-    setup = Setup(targets=config.model.target_modules, svd=config.svd, training=config.training)
+    targets = resolved(backbone, config.model.target_modules)
+    setup = Setup(targets=targets, svd=config.svd, training=config.training)
     return config.method.attach(copy.deepcopy(backbone), setup=setup)
 
 
@@ -235,7 +237,7 @@ def main(words: Sequence[str] | None = None) -> None:
         results |= block(args)
     results |= {
         "threads": torch.get_num_threads(),
-        "arithmetic": models.arithmetic(compose(args.setting).model),
+        "arithmetic": models.arithmetic(compose([f"model.device={args.device}", *args.setting]).model),
         "device": args.device,
         "task": args.task,
         "steps": args.steps,

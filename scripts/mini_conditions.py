@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hiplora.compose import compose
+from hiplora.config import digest
 from hiplora.disk import default_cache_dir
 from hiplora.mini import materialise
 from hiplora.mini.leaks import leaks
@@ -78,10 +79,15 @@ class Runs:
         return compose([*self.words, "seed=custom", f"seed.value={seed}", *places, *words])
 
     def asked(self) -> dict[str, Any]:
-        """What all numbers depend on: LoRA's rate, steps and own options, the seeds, and the arithmetic."""
-        config = self.config()
+        """What all numbers depend on: LoRA's rate, steps and own options, the seeds, and the arithmetic.
+
+        ``digest`` stands for the settings not shown: all of training and evaluation, and Proj-LoRA's.
+        """
+        config, proj = self.config(), self.config("method=proj")
         method = {name: value for name, value in config.method.model_dump().items() if name != "name"}
         asked = {"lr": config.training.lr, "steps": config.training.steps, **method}
+        others = [config.training, config.evaluation, *config.benchmarks, proj.method, proj.training, proj.svd]
+        asked["digest"] = digest([each.identity() for each in others])
         return {**asked, "seeds": list(SEEDS), "arithmetic": config.model.where()}
 
     def score(self, config: Config, of: Of, tasks: Sequence[str], *, likelihood_only: bool = False) -> Scored:

@@ -73,9 +73,18 @@ def test_training(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         eos_token_id=1,
     )
     monkeypatch.setattr(bench_training, "LLAMA_8B_BLOCK", block)
+    devices, arithmetic = set[str](), models.arithmetic
+
+    def seen(model: Any) -> str:
+        devices.add(model.device)
+        return arithmetic(model)
+
+    monkeypatch.setattr(models, "arithmetic", seen)
     small = ["model=folder", "model.name=tiny", f"model.path={tiny}", "method.r=4", "training.rows_per_step=2"]
+    small += ["model.target_modules=auto"]
     words = ["--steps", "1", "--repetitions", "1", "--block-repetitions", "1", "--block-tokens", "128"]
-    numbers = printed(bench_training.main, tmp_path, *small, *words)
+    numbers = printed(bench_training.main, tmp_path, *small, *words, "--device", "cpu")
+    assert devices == {"cpu"}, "the arithmetic reported is that of the device measured"
     measured = {name for name in numbers if name.endswith("_tokens_per_second")}
     assert measured == {f"{name}_tokens_per_second" for name in ("lora", "hip", "proj", "stock")} | {
         f"{name}_8b_block_tokens_per_second" for name in ("lora", "hip")

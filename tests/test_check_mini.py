@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mini_conditions
 import pytest
-from mini_conditions import CONDITIONS, paired
+from mini_conditions import CONDITIONS, Check, Runs, paired
 
 from hiplora import models
-from scripts.check_mini import main
+from scripts.check_mini import main, report
 from tests.tiny import tiny_llama_folder
 
 TINY = ["model=folder", "model.name=tiny", "model.dtype=float32", "method.r=4", "evaluation.code_execution=off"]
@@ -25,6 +26,35 @@ def test_an_unknown_condition_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["--results", str(tmp_path), "--only", "C1,C9"])
     assert "C9 is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "only_proj"),
+    [
+        ("training.weight_decay=0.5", False),
+        ("evaluation.limit=12", False),
+        ("evaluation.code_samples=2", False),
+        ("method.k=8", True),
+        ("training.lr=3e-3", True),
+    ],
+)
+def test_results_of_other_settings_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, only_proj: bool
+) -> None:
+    """Also if nothing is typed and conf/ itself changes, for all methods or for Proj-LoRA alone, which C5 uses."""
+    compose = mini_conditions.compose
+
+    def changed(typed: list[str]) -> Any:
+        return compose([*typed, word] if "method=proj" in typed or not only_proj else typed)
+
+    def kept(check: Check, *words: str) -> list[str]:
+        report(tmp_path, [check], Runs(tmp_path, words).asked())
+        return [each["name"] for each in json.loads((tmp_path / "checks.json").read_text())["checks"]]
+
+    assert kept(Check("C5", None, {"spread": 0.25})) == ["C5"]
+    assert kept(Check("C7", True), "training.snapshots=[]") == ["C5", "C7"], "the setting changes no number"
+    monkeypatch.setattr(mini_conditions, "compose", changed)
+    assert kept(Check("C7", True)) == ["C7"]
 
 
 @pytest.mark.e2e

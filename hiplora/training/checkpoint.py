@@ -102,8 +102,8 @@ def newest(folder: Path, *, fingerprint: str) -> tuple[dict[str, Any], dict[str,
             continue
         if progress["fingerprint"] != fingerprint:
             raise UserError(
-                f"{folder} holds the checkpoint of a training with other settings, data or weights: "
-                "choose another folder, or delete it to start afresh"
+                f"{folder} holds the checkpoint of a training with other settings, another seed, other examples or "
+                "parameters of other shapes: choose another folder, or delete it to start afresh"
             )
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), progress
     return None

@@ -8,7 +8,7 @@ import logging
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,14 +119,14 @@ def train(
     apart = not reads_rows(peft_model)
     batches = partial(feeding.batches, shards, training, seed=seed, tokenizer=tokenizer, apart=apart)
     stream = BatchStream(lambda: batches(step=progress.step))
-    with _training_mode(peft_model, training) as compact:
+    with _training_mode(peft_model, training, apart=apart) as compact:
         trainer = AdapterTrainer(
             peft_model,
             _arguments(training, peft_model, shards=len(shards), seed=seed, folder=checkpoint_dir),
             batches=stream,
             method=method,
             optimizers=_optimizers(method.param_groups(peft_model, training=training), training),
-            compact=compact and not apart,
+            compact=compact,
         )
         if tensors is not None:
             _restore(trainer, tensors)
@@ -160,7 +160,7 @@ def train(
         examples=len(examples),
         cut=fitted.truncated,
         dropped=fitted.dropped,
-        share_prefixes=compact and not apart and training.share_prefixes,
+        share_prefixes=compact and training.share_prefixes,
         resumed_from=resumed_from,
         native=native,
         snapshots=session.snapshots,
@@ -213,18 +213,19 @@ def _optimizers(
 
 
 @contextmanager
-def _training_mode(model: PeftModel, training: Training) -> Iterator[bool]:
+def _training_mode(model: PeftModel, training: Training, *, apart: bool) -> Iterator[bool]:
     """A context with fused layers and, if configured, gradient checkpointing; it leaves the model in evaluation mode.
 
-    Yields whether micro-batches may be compact: attention works by blocks, and every adapted layer draws its dropout
-    by ``sample_dropout``.
+    With ``apart``, where every example has its own row, the model keeps its own attention. Yields whether micro-batches
+    may be compact: attention works by blocks, and every adapted layer draws its dropout by ``sample_dropout``.
     """
     lm = causal_lm(model)
     use_cache = lm.config.use_cache
     if training.gradient_checkpointing:
         lm.activation_checkpointing_enable({"use_reentrant": False})
     try:
-        with fused_lora(model) as own_dropout, lean_mlp(lm), packed_attention(lm) as by_blocks:
+        attention = nullcontext(False) if apart else packed_attention(lm)  # rows of one example have no positions
+        with fused_lora(model) as own_dropout, lean_mlp(lm), attention as by_blocks:
             yield own_dropout and by_blocks
     finally:
         if training.gradient_checkpointing:
@@ -245,7 +246,11 @@ def _restore(trainer: AdapterTrainer, tensors: dict[str, Any]) -> None:
 def _fingerprint(
     model: PeftModel, examples: Sequence[Encoded], *, method: Method, training: Training, seed: int
 ) -> str:
-    """SHA-256 (hex) of everything that determines the trained adapter; no other run resumes its checkpoint."""
+    """SHA-256 (hex) of settings, seed, examples, and the trained parameters' names, shapes and dtypes.
+
+    The values of weights, of a parent adapter and of the optimizer's first moments do not enter; trainings that differ
+    in these alone need different folders for their checkpoints.
+    """
     shapes = [(name, [*p.shape], str(p.dtype)) for name, p in model.named_parameters() if p.requires_grad]
     content = hashlib.sha256(
         json.dumps([training.identity(), method.identity(), seed, shapes], sort_keys=True).encode()

@@ -54,7 +54,7 @@ def sample_dropout(x: Tensor, p: float) -> Dropout:
         return Dropout(None, 1.0)
     if x.device.type != "cpu":
         return Dropout(torch.empty_like(x).bernoulli_(1.0 - p), 1.0 / (1.0 - p))
-    dropped = round(p * _LEVELS)
+    dropped = min(round(p * _LEVELS), _LEVELS - 1)  # p < 1, so at least one level is kept
     computed, width = _COMPUTED.get(), x.shape[-1]
     if computed is not None and x.numel() != len(computed.places) * width:
         computed = None  # a layer that gets only some of these positions, such as an adapted head

@@ -17,6 +17,7 @@ from hiplora.training.stream import row_stream
 from tests.training.worker import OPTIONS, adapter, attached, examples, fit, training
 
 STEPS, CLIENTS, EVERY = 5, 3, 2
+CLIPPED = 0.1  # a norm that every step's gradient exceeds
 
 
 def split(**changes: Any) -> Any:
@@ -43,7 +44,7 @@ class Loss(torch.nn.Module):
 
 def reference(model: Any) -> dict[str, torch.Tensor]:
     """N client dictionaries and one of the server, each client with a row of its own shard; AdamW by the book."""
-    settings = training()
+    settings = training(max_grad_norm=CLIPPED)
     whole = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     lower = [name for name in whole if ".layers.0." in name]
     server = {name: value.clone().requires_grad_() for name, value in whole.items() if name not in lower}
@@ -78,7 +79,7 @@ def test_clients_and_server_with_their_own_parameters_compute_the_same(tiny: Pat
     expected = reference(attached(tiny, plain))
     model = attached(tiny, method)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    result = fit(model, tiny, method, tmp_path, steps=STEPS)
+    result = fit(model, tiny, method, tmp_path, steps=STEPS, max_grad_norm=CLIPPED)
     assert result.steps == STEPS
     trained = adapter(model)
     assert trained.keys() == expected.keys()

@@ -103,9 +103,11 @@ class Simulation:
             share = OWN if task.name in trained else OTHERS if trained else BACKBONE
             answers = [_answer(*self._items[task.name], n, rng.random() < share, rng) for n in range(count)]
             nll = BASE - GAIN * (task.name in trained) + 0.05 * rng.random()
-            rate = sum(answer["right"] for answer in answers) / count
+            only = stage.evaluation.likelihood_only
+            rate = None if only else sum(answer["right"] for answer in answers) / count
             benchmarks[task.name] = {**dict.fromkeys(task.metrics, rate), "nll": nll, "n": count}
-            samples += [{"benchmark": task.name, "nll": nll, **answer["sample"]} for answer in answers]
+            kept = [{"id": answer["sample"]["id"]} if only else answer["sample"] for answer in answers]
+            samples += [{"benchmark": task.name, "nll": nll, **sample} for sample in kept]
         rise = 0.05 + 0.2 * rng.random() if trained else 0.0
         benchmarks |= {name: {"nll": 3 + rise, "tokens": 4096} for name in stage.texts()}
         return Scores(benchmarks=benchmarks, sandbox="off", seconds=50.0), samples

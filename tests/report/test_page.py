@@ -12,13 +12,14 @@ import pytest
 from hiplora.evaluation.retention import retention
 from hiplora.report import contrasts
 from hiplora.report.__main__ import main
-from hiplora.report.page import summary
+from hiplora.report.page import build, summary
 from hiplora.report.page.drawing import pareto
-from hiplora.report.page.exhibits import Exhibit, Section, Shown
+from hiplora.report.page.exhibits import Exhibit, Section, Shown, exhibit
 from hiplora.report.page.groups import grouped
 from hiplora.report.runs.shelf import FIRST, Shelf
 from hiplora.report.table import Table
 from tests.report.browser import CHROMIUM, Browser, browser
+from tests.report.evidence import fixture_evidence
 from tests.report.pages import Read
 from tests.report.simulated import Simulation
 
@@ -86,9 +87,22 @@ def test_the_list_holds_what_each_adapter_learned_and_forgot(page, made):
 
 
 def test_the_answer_is_the_verdict_of_table_16(page):
-    words = " ".join(Read(page.read_text()).words.split())
-    assert "Yes, at this scale." in words or "The runs do not decide it." in words or "No, not at this scale." in words
-    assert "Text rise: HiP-LoRA − LoRA" in words
+    summarised, table = (
+        Read(page.read_text().split(f'<section id="{name}">')[1].split("</section>")[0])
+        for name in ("answer", "table16")
+    )
+    said = [_verdict(each.rows) for each in (summarised, table)]
+    assert said[0] == said[1]
+    leads = {"supported": "Yes, at this scale.", "not supported": "No, not at this scale."}
+    lead = leads.get(said[1], "The runs do not decide it." if said[1].startswith("undecidable") else "no such verdict")
+    assert f'<p class="lead">{lead}</p>' in page.read_text()
+
+
+def _verdict(rows: list[list[tuple[str, str | None]]]) -> str:
+    """The verdict of the first contrast of a table."""
+    place, row = next((n, row) for n, row in enumerate(rows) if row and row[0][0] == "Text rise: HiP-LoRA − LoRA")
+    heads = next(each for each in rows[:place][::-1] if each[0][0] == "row")
+    return row[[text.strip() for text, _ in heads].index(contrasts.VERDICT.label)][0].strip()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +130,28 @@ def test_a_run_shows_an_item_that_it_learned_with_prompt_and_answers(page, made)
     assert any(item["question"] in words for item in made._items["gsm8k"][1])
     assert "polyline" in article  # its curve
     assert "The same as in conf/." in words
+
+
+def test_the_points_of_a_figure_have_the_intervals_of_x_where_x_is_measured(tmp_path, monkeypatch, elsewhere):
+    (tmp_path / "results/mini").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    made = {name: exhibit(name, fixture_evidence(name), lambda id, where: None) for name in ("figure3", "figure7")}
+    monkeypatch.setattr(build, "exhibits", lambda *_: made.values())
+    assert main(["--only", ",".join(made)]) == 0
+    text = (tmp_path / "outputs/report.html").read_text()
+    for name, each in made.items():
+        heads, *rows = Read(text.split(f'<section id="{name}">')[1].split("</section>")[0]).rows
+        assert [("95 % interval of x", None) in heads, len(rows)] == [name == "figure3", len(each.points)]
+        for row, (dot, _) in zip(rows, each.points, strict=True):
+            found = [cell.replace("−", "-") for cell, _ in row[2:]]
+            assert found[-3] == f"{dot.y:z.3f}"
+            if name == "figure3":
+                assert found[1] == f"[{dot.x_low:z.3f}, {dot.x_high:z.3f}]"
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.0004, "0.000"), (-0.0006, "−0.001"), (0.0, "0.000"), (None, "")])
+def test_a_rounded_zero_has_no_sign(value, text):
+    assert build._number(value, 3) == text
 
 
 def test_a_page_without_records_says_what_to_type(tmp_path, monkeypatch, elsewhere):

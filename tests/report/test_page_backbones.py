@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -16,10 +17,14 @@ from hiplora.report.__main__ import main
 from hiplora.report.cards import fill_cards
 from hiplora.report.page.bare import Bare, plotted_with
 from hiplora.report.page.facts import members
+from hiplora.report.page.groups import grouped
 from hiplora.report.page.settings import Defaults
+from hiplora.report.page.views import Views
+from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages import record as files
 from hiplora.stages.sources import Adapted, Backbone, Merged
+from hiplora.tasks import primary
 from tests.report.pages import Read
 from tests.report.simulated import Simulation
 
@@ -144,6 +149,69 @@ def test_a_merge_is_compared_with_its_adapters_as_they_were_scaled_for_it(tmp_pa
         merged = simulation.record(scores(config, Merged(adapters=adapters, operator=config.merge, **sizes)))
         found = {record.id for record in members(Shelf(simulation.folder), merged)}
         assert found == {alone[train.id, c] for train, c in zip(adapters, wanted, strict=False)}, sizes
+
+
+def test_a_merge_scored_by_likelihood_is_compared_with_scores_that_generated_text_too(tmp_path):
+    """Each adapter was scored on its own benchmark alone; fields other than those of generation still have to agree."""
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    tasks = {task.name: task for task in config.benchmarks if task.name in ("gsm8k", "code")}
+    adapters = {name: training(config, task=task) for name, task in tasks.items()}
+    base = simulation.record(scores(config, Backbone(model=config.model)))
+    alone = {
+        name: simulation.record(scores(config, put_on(train, 0.5)).but(benchmarks=(tasks[name],)))
+        for name, train in adapters.items()
+    }
+    of = Merged(adapters=tuple(adapters.values()), operator=config.merge, scales=(0.5, 0.5))
+    only = config.evaluation.but(likelihood_only=True)
+    stage = scores(config, of).but(benchmarks=tuple(tasks.values()), evaluation=only)
+    merged, shelf = simulation.record(stage), Shelf(simulation.folder)
+    run = next(run for run in grouped(shelf) if run.head == merged)
+    (part,) = Views(shelf, Prompts(simulation.settings), Defaults(simulation.settings)).of(run).parts
+    assert not part.unmatched
+    lines = {line.name: (line.before, line.alone, line.after) for line in part.lines}
+    assert lines.keys() == {f"{name} nll" for name in merged.result.benchmarks}
+    for name in tasks:
+        measured = (record.result.benchmarks[name]["nll"] for record in (base, alone[name], merged))
+        assert lines[f"{name} nll"] == tuple(f"{nll:.3f}" for nll in measured)
+    assert lines["text nll"][1] == ""
+    for field, value in {"limit": 3, "text_tokens": 64}.items():
+        other = simulation.record(stage.but(evaluation=only.but(**{field: value})))
+        assert (Bare([base]).of(other), members(Shelf(simulation.folder), other)) == (None, []), field
+    for place in ("option", "file"):  # of word problems; of functions nothing has changed
+        asked = copy.deepcopy(merged.asked)
+        if place == "option":
+            asked["benchmarks"][0]["scoring"] = "other"
+        else:
+            asked["reads"]["gsm8k/test"] = "0" * 64
+        unlike = merged.model_copy(update={"asked": asked})
+        assert (Bare([base]).of(unlike), members(shelf, unlike)) == (None, [alone["code"]]), place
+    likelihoods = simulation.record(scores(config, Backbone(model=config.model)).but(evaluation=only))
+    assert Bare([likelihoods]).of(merged) == likelihoods
+    assert Bare([likelihoods]).of(alone["gsm8k"]) is None, "it has no score to compare"
+
+
+@pytest.mark.parametrize("names", [("mmlu", "gsm8k"), ("mmlu", "scienceqa", "gsm8k", "code")], ids="+".join)
+def test_an_adapter_of_several_tasks_forgets_what_it_was_not_trained_on(tmp_path, names):
+    simulation, train = Simulation(tmp_path / "results/mini"), None
+    config = simulation.config
+    tasks = {task.name: task for task in config.benchmarks}
+    for name in names:
+        train = training(config, task=tasks[name], parent=train)
+    before, after = (
+        simulation.record(scores(config, of)).result.benchmarks for of in (Backbone(model=config.model), train)
+    )
+    shelf = Shelf(simulation.folder)
+    run = next(run for run in grouped(shelf) if run.head.id == train.id)
+    view = Views(shelf, Prompts(simulation.settings), Defaults(simulation.settings)).of(run)
+    assert view.task == ",".join(names)
+    assert view.facts.own == 100 * after[names[-1]][primary(names[-1])]
+    left = [name for name in tasks if name not in names]
+    falls = [100 * (before[name][primary(name)] - after[name][primary(name)]) for name in left]
+    rises = [after[name]["nll"] - before[name]["nll"] for name in left]
+    expected = (pytest.approx(fmean(falls)), pytest.approx(fmean(rises))) if left else (None, None)
+    assert (view.facts.retain_pp, view.facts.retain_nll) == expected
+    assert view.facts.retain_text == after["text"]["nll"] - before["text"]["nll"]
 
 
 def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import PrivateAttr
+from torch.nn.utils import get_total_norm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hiplora.errors import UserError
@@ -22,7 +23,7 @@ from hiplora.training.loss import label_loss
 from hiplora.training.stream import epoch_rows
 from hiplora.training.trainer import NonFiniteLossError, _optimizers, train
 from tests.training import worker
-from tests.training.worker import OPTIONS, adapter, attached, examples, fit, interrupted_fit, same, training
+from tests.training.worker import OPTIONS, VARIANTS, adapter, attached, examples, fit, interrupted_fit, same, training
 
 
 class Watched(Hip):
@@ -54,6 +55,40 @@ def test_gradient_does_not_depend_on_the_split(tiny: Path, tmp_path: Path, rows:
     assert result.curve[0]["penalty"] == pytest.approx(penalty.item(), rel=1e-5)
     for name, gradient in method._gradients[0].items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [0.1, 0.0])
+def test_gradients_are_clipped_to_the_norm(tiny: Path, tmp_path: Path, most: float) -> None:
+    """The optimizer steps with clipped gradients, and with unchanged ones at 0; the curve has their norm before."""
+    method = Watched(**OPTIONS["hip"].fields())
+    result = fit(attached(tiny, method), tiny, method, tmp_path, max_grad_norm=most)
+    before = [entry["grad_norm"] for entry in result.curve]
+    assert min(before) > 0.1
+    stepped = [float(get_total_norm(gradients.values())) for gradients in method._gradients]
+    assert stepped == pytest.approx([most or norm for norm in before], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rslora_plus", "proj", "hip_plus", "osf"])
+def test_weight_decay_shrinks_the_parameters_of_every_group(tiny: Path, tmp_path: Path, name: str) -> None:
+    """One step shrinks them by learning rate × decay, whatever the gradient is."""
+    method = {**OPTIONS, **VARIANTS}[name]
+    ends, decay = [], 10.0
+    for weight_decay in (0.0, decay):
+        model = attached(tiny, method, lr=1e-3)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.normal_(std=0.1, generator=generator)
+        method.after_step(model, 0)
+        before = adapter(model)
+        fit(model, tiny, method, tmp_path / str(weight_decay), steps=1, lr=1e-3, weight_decay=weight_decay)
+        ends.append(adapter(model))
+    named = {id(p): key for key, p in model.named_parameters()}
+    for group in method.param_groups(model, training=training(lr=1e-3)):
+        for key in (named[id(parameter)] for parameter in group["params"]):
+            shrunk = ends[0][key] - ends[1][key]
+            torch.testing.assert_close(shrunk, group["lr"] * decay * before[key], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -111,6 +146,18 @@ def test_shared_prefixes_train_the_same_adapter(tiny: Path, tmp_path: Path, monk
         torch.testing.assert_close(value, adapters[1][name], rtol=1e-2, atol=1e-4)
 
 
+def test_a_llama_that_reads_no_rows_trains_the_same_adapter(tiny: Path, tmp_path: Path) -> None:
+    """With eager attention every example has its own row, and the model keeps its attention."""
+    method = OPTIONS["hip"].but(dropout=0.0)
+    packed, apart = attached(tiny, method), attached(tiny, method)
+    apart.get_base_model().set_attn_implementation("eager")
+    results = [fit(model, tiny, method, tmp_path / str(id(model)), steps=3) for model in (packed, apart)]
+    assert [result.share_prefixes for result in results] == [True, False]
+    assert results[0].final_loss == pytest.approx(results[1].final_loss, rel=1e-4)
+    for name, value in adapter(packed).items():
+        torch.testing.assert_close(value, adapter(apart)[name], rtol=1e-2, atol=1e-4)
+
+
 def test_the_generator_of_the_trainings_gpu_alone_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     generators = {torch.device("cuda", 1): torch.tensor([7])}
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: generators[device])
@@ -144,7 +191,7 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept(tiny: Path, tmp_path: Pat
         assert kept[1]["step"] == 6
     progress.write_text(whole)
     assert fit(attached(tiny, method), tiny, method, tmp_path).resumed_from == 8
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"other settings, another seed, other examples or parameters of other shapes:"):
         fit(attached(tiny, method), tiny, method, tmp_path, seed=43)
 
 

@@ -87,3 +87,10 @@ def test_dropout_is_unbiased_independent_and_reproducible(dtype):
         pairs = (1 - wide.flatten()[lag:]) * (1 - wide.flatten()[:-lag])
         assert pairs.mean().item() == pytest.approx(p * p, rel=0.15)
     assert sample_dropout(x, 0.0) == (None, 1.0)
+
+
+def test_the_highest_dropout_rate_keeps_one_level_of_the_draw():
+    torch.manual_seed(0)
+    mask, gain = sample_dropout(torch.zeros(1000, 1000), 0.999999)
+    assert gain == 2**16
+    assert 0 < mask.sum() < 40, "about 1,000,000 / 2¹⁶ entries"

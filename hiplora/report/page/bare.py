@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from hiplora.config import digest
+from hiplora.config import Generation, Options, digest
+from hiplora.evaluation.options import Evaluation
 from hiplora.stages.record import Record
 from hiplora.stages.results import Frontier, Scores
+from hiplora.tasks import TASKS, task_class
 
 ADAPTER = "adapter"  # a folder's own files among those that a record reads: adapter, adapter 1, …
 SAME = ("version", "evaluation", "own_items", "other_items")  # fields that are equal where scores are comparable
@@ -29,7 +32,7 @@ class Bare:
             if self._names.get(files, UNNAMED) == UNNAMED:
                 self._names[files] = name
             if isinstance(record.result, Scores | Frontier):
-                self._scored.setdefault(_frame(record), []).append(record)
+                self._scored.setdefault(_frame(_as_likelihood(record)), []).append(record)
 
     def of(self, record: Record) -> Record | None:
         """The backbone's record that a score or frontier is compared with.
@@ -38,7 +41,8 @@ class Bare:
         """
         if _bare(record):
             return None
-        found = [each for each in self._scored.get(_frame(record), []) if comparable(each, record)]
+        near = self._scored.get(_frame(_as_likelihood(record)), [])
+        found = [each for each in near if comparable(each, record)]
         return min(found, key=lambda each: len(_files(each)), default=None)
 
     def name(self, record: Record) -> str:
@@ -57,12 +61,37 @@ class Bare:
 def comparable(one: Record, other: Record) -> bool:
     """Whether ``one`` scored everything that ``other`` scored, in the same way and on the same backbone.
 
-    Backbone, device, arithmetic and evaluation are the same, and so are the options and files of each benchmark.
+    Backbone, device, arithmetic and evaluation are the same, and so are the options and files of each benchmark. How
+    text is generated counts only if ``other`` has generated any.
     """
+    if likelihood_only(other):
+        one, other = _as_likelihood(one), _as_likelihood(other)
     asked, tasks = one.asked.get("benchmarks", []), other.asked.get("lm_tasks")
     every = all(each in asked for each in other.asked.get("benchmarks", []))
     every = every and tasks in (None, one.asked.get("lm_tasks"))
     return every and _frame(one) == _frame(other) and _files(other).items() <= _files(one).items()
+
+
+def comparable_on(task: str, one: Record, other: Record) -> bool:
+    """Whether both scored this benchmark in the same way and on the same backbone, whatever else they scored.
+
+    Options count as in :func:`comparable`. The data that both read is the same.
+    """
+    if likelihood_only(other):
+        one, other = _as_likelihood(one), _as_likelihood(other)
+    mine, theirs = (
+        [each for each in record.asked.get("benchmarks", []) if each.get("name") == task] for record in (one, other)
+    )
+    read, also = _files(one), _files(other)
+    both = read.keys() & also.keys()
+    same = bool(both) and all(read[name] == also[name] for name in both)
+    return same and bool(mine) and mine == theirs and _frame(one) == _frame(other)
+
+
+def likelihood_only(record: Record) -> bool:
+    """Whether a record scored only the gold answers' likelihoods, and generated nothing."""
+    evaluation = record.asked.get("evaluation")
+    return isinstance(evaluation, Mapping) and bool(evaluation.get("likelihood_only"))
 
 
 def plotted_with(record: Record, task: str) -> str:
@@ -107,6 +136,27 @@ def _inside(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _frame(record: Record) -> str:
     return digest([record.kind, record.where, *_model(record), [record.asked.get(name) for name in SAME]])
+
+
+def _as_likelihood(record: Record) -> Record:
+    """The record as if it had scored likelihoods alone: without fields that say how text is generated."""
+    asked = dict(record.asked)
+    if isinstance(asked.get("evaluation"), Mapping):
+        asked["evaluation"] = _without_generation(asked["evaluation"])
+    asked["benchmarks"] = [_without_generation(each) for each in asked.get("benchmarks", [])]
+    return record.model_copy(update={"asked": asked})
+
+
+def _without_generation(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _generation()}
+
+
+@cache
+def _generation() -> frozenset[str]:
+    """Names of the fields of an evaluation or a benchmark that change no likelihood."""
+    owners: tuple[type[Options], ...] = (Evaluation, *map(task_class, TASKS))
+    written = {name for owner in owners for name, field in owner.model_fields.items() if Generation in field.metadata}
+    return frozenset({"likelihood_only", *written})
 
 
 def _files(record: Record) -> dict[str, str]:

@@ -92,7 +92,7 @@ def render(**values: Any) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return "" if value is None else f"{value:z.{digits}f}".replace("-", "−")  # z: no sign before a rounded zero
 
 
 def _methods(views: Sequence[View]) -> list[str]:
@@ -110,7 +110,7 @@ def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.S
         if of is None or of.learned is None or of.retain_text is None:
             continue
         series = methods.index(view.method) if view.method in methods else None
-        words = f"{view.title}: learned {of.learned:.3f}, forgot {of.retain_text:.3f} nats per token"
+        words = f"{view.title}: learned {_number(of.learned, 3)}, forgot {_number(of.retain_text, 3)} nats per token"
         words += f" ({view.words})" if view.words else ""
         mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
         key = (of.on, view.task or str(of.task), view.backbone, of.plot)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiplora.evaluation.retention import retention
 from hiplora.report.matched import point_row
-from hiplora.report.page.bare import Bare, comparable, plotted_with
+from hiplora.report.page.bare import Bare, comparable_on, plotted_with
 from hiplora.report.page.groups import Run, scored
 from hiplora.report.runs.fields import split
 from hiplora.report.runs.shelf import Shelf
@@ -26,10 +26,10 @@ ELSEWHERE = ("folder", "merged_folders")  # adapters trained elsewhere; no recor
 class Facts:
     """The numbers of one adapter, None if not measured; ``on`` names the evaluation: test, validation or frontier.
 
-    ``own`` is the headline score of ``task`` in percent, ``learned`` the fall of its NLL in nats per token. The others
-    are defined by :func:`hiplora.evaluation.retention.retention`; for an adapter trained elsewhere they leave out no
-    benchmark. A frontier measures learning on validation and has no ``own``. Facts with the same ``plot`` are
-    comparable.
+    ``own`` is the headline score of ``task``, the last one trained on, in percent, ``learned`` the fall of its NLL in
+    nats per token. The others are defined by :func:`hiplora.evaluation.retention.retention` and leave out every
+    benchmark trained on; for an adapter trained elsewhere they leave out none. A frontier measures learning on
+    validation and has no ``own``. Facts with the same ``plot`` are comparable.
     """
 
     on: str
@@ -59,7 +59,7 @@ def facts(run: Run, bare: Bare) -> Facts | None:
     learned = None if task is None else _fall(before, after, task)
     numbers: dict[str, Any] = {"own": None if own is None else 100 * own, "learned": learned}
     if {*ORDER, "text"} <= before.keys() & after.keys():
-        kept = retention(before, after, trained_on=task)
+        kept = retention(before, after, trained_on=run.tasks)
         numbers |= {name: kept[name] for name in ("retain_pp", "retain_nll", "retain_text")}
     elif (fall := _fall(before, after, "text")) is not None:
         numbers["retain_text"] = -fall
@@ -89,7 +89,7 @@ def _fall(before: Mapping[str, Metrics], after: Mapping[str, Metrics], name: str
 
 
 def members(shelf: Shelf, record: Record) -> list[Record]:
-    """The scores of a merge's adapters alone, under the same evaluation and scaled as in the merge.
+    """The scores of a merge's adapters alone on their own benchmarks, evaluated and scaled as in the merge.
 
     Empty for other records, and for a merge of adapters rescaled to norms, which are not scored alone.
     """
@@ -99,13 +99,19 @@ def members(shelf: Shelf, record: Record) -> list[Record]:
     adapters = of.get("adapters", [])
     wanted = list(zip(adapters, of.get("scales") or [1.0] * len(adapters), strict=True))
     near = [each for each in shelf.records if scored(each) in ALONE and set(each.needs) <= set(record.needs)]
-    return [each for each in near if (trained(each), _scale(each)) in wanted and comparable(each, record)]
+    found = [each for each in near if (trained(each), _scale(each)) in wanted]
+    return [each for each in found if comparable_on(trained_on(each), each, record)]
 
 
 def trained(record: Record) -> Mapping[str, Any]:
     """The training of the adapter that a record scores, as it was asked; empty without one."""
     of = record.asked.get("of", {})
     return of.get("train", of.get("of", {}))
+
+
+def trained_on(record: Record) -> str:
+    """The last task that this adapter was trained on; "" without a training."""
+    return str(trained(record).get("task", {}).get("name", ""))
 
 
 def _scale(record: Record) -> float:

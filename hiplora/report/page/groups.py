@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from hiplora.report.runs.fields import split
 from hiplora.report.runs.shelf import Shelf
@@ -29,9 +31,14 @@ class Run:
         return "adapter" if self.train is not None else str(self.head.asked.get("of", {}).get("kind", self.head.kind))
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the adapter was trained on, in this order; empty without a training."""
+        return () if self.train is None else tuple(_line(self.train.asked))
+
+    @property
     def task(self) -> str | None:
-        """The task that the adapter was trained on; None without a training."""
-        return None if self.train is None else self.train.asked.get("task", {}).get("name")
+        """The last of ``tasks``; None without a training."""
+        return self.tasks[-1] if self.tasks else None
 
     @cached_property
     def best(self) -> Record | None:
@@ -55,6 +62,12 @@ UNSCALED = ("adapter", "backbone", "merged", "folder", "merged_folders")
 def scored(record: Record) -> str | None:
     """The kind of source that a record scores, such as adapter or scaled; None if it does not hold scores."""
     return record.asked.get("of", {}).get("kind") if isinstance(record.result, Scores) else None
+
+
+def _line(training: Mapping[str, Any]) -> list[str]:
+    """The names of the tasks of a training, as it was asked, behind those of the training that it continues."""
+    parent, name = training.get("parent"), training.get("task", {}).get("name")
+    return [*(_line(parent) if parent else []), *([name] if name else [])]
 
 
 def grouped(shelf: Shelf) -> list[Run]:

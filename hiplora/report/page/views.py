@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
-from hiplora.report.page.bare import Bare
-from hiplora.report.page.facts import Facts, facts, members, trained
+from hiplora.report.page.bare import Bare, likelihood_only
+from hiplora.report.page.facts import Facts, facts, members, trained_on
 from hiplora.report.page.groups import Run, scored
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.runs.fields import numbers, shown, split
@@ -124,7 +124,7 @@ class Views:
             anchor=anchor(run.head),
             title=run.head.name,
             method=method,
-            task=task,
+            task=",".join(run.tasks) or task,
             seed=seed,
             marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
@@ -145,7 +145,10 @@ class Views:
         elif isinstance(result, Scores):
             base = self._bare.of(record)
             alone = members(self._shelf, record)
-            part.alone, part.lines = bool(alone), list(_lines(result, base, alone))
+            lines = _lines(result, base, alone)
+            if likelihood_only(record):
+                lines = (line for line in lines if line.after)
+            part.alone, part.lines = bool(alone), list(lines)
             part.unmatched = base is None and scored(record) != "backbone"
             if record is run.best or run.train is None:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
@@ -218,7 +221,7 @@ def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iter
         return
     before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
     for name, scores in result.benchmarks.items():
-        own = [each.result for each in alone if _task(each) == name]
+        own = [each.result for each in alone if trained_on(each) == name]
         for metric, value in scores.items():
             if metric in ("n", "tokens"):
                 continue
@@ -257,19 +260,13 @@ def _line(
     return Line(name, text(before), text(alone), text(after), moved, better)
 
 
-def _task(record: Record) -> str | None:
-    return trained(record).get("task", {}).get("name")
-
-
 def _fate(sample: Sample, old: Sample | None) -> str:
-    now, then = right(sample), None if old is None else right(old)
-    if now is None:
-        return "likelihood only"
-    if then is None:
-        return "right" if now else "wrong"
-    return {(False, True): "learned", (True, False): "lost", (True, True): "kept", (False, False): "still wrong"}[
-        then, now
-    ]
+    """What became of an item; both samples have an answer that is right or wrong."""
+    if old is None:
+        return "right" if right(sample) else "wrong"
+    if right(sample):
+        return "kept" if right(old) else "learned"
+    return "lost" if right(old) else "still wrong"
 
 
 def _short(value: object) -> str:
