@@ -1,9 +1,10 @@
-"""What stands for a full disk: files may not grow beyond some bytes."""
+"""What stands for a full disk, and for a reader such as ``head`` that ends before the command does."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import pytest
 
@@ -18,3 +19,12 @@ def small_files(most: int = 1024) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def gone_reader() -> Iterator[None]:
+    """Print into a pipe that nobody reads: the system refuses the bytes when they are flushed."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream, redirect_stdout(stream):
+        yield

@@ -97,6 +97,15 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
     )
 
 
+def check_task(source: str, config: Mapping[str, Any]) -> None:
+    """Refuse a task type that PEFT does not know: writing a merge would fail on it. Raises UserError."""
+    from peft import TaskType
+
+    known = [task.value for task in TaskType]
+    wanted = f"null or one of {', '.join(known)}"
+    Checker(source, config).value("task_type", None, lambda value: value in (None, "", *known), wanted)
+
+
 def _refuse_changing(source: str, config: Mapping[str, Any]) -> list[str]:
     """Names of fields that PEFT does not know. Raises UserError for unsupported fields that can change the update."""
     from peft import AdaLoraConfig

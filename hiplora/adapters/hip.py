@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hiplora.adapters.fields import NUMBER, WHOLE, Checker, matched, number, whole
 from hiplora.adapters.files import ADAPTER_CONFIG, read_config
 from hiplora.adapters.tensors import read_tensors
+from hiplora.adapters.weights import Weights
 from hiplora.errors import UserError
 from hiplora.spectral.cache import load_or_compute
 from hiplora.tuner.basis import SingularBasis
@@ -24,7 +25,7 @@ from hiplora.tuner.registration import HipLoraConfig
 from hiplora.tuner.targets import matrix_of
 from hiplora.updates import LowRank, Principal
 
-Backbone: TypeAlias = "str | Path | nn.Module | Mapping[str, Tensor] | None"
+Backbone: TypeAlias = str | Path | nn.Module | Weights | None
 
 
 def read_hiplora(
@@ -33,9 +34,9 @@ def read_hiplora(
     """The configuration, the updates by module name and the other saved tensors of a HiP-LoRA adapter folder.
 
     Args:
-        backbone: a loaded model, a folder, or a mapping from module names to weights (m, n), which are looked up one at
-            a time; None for the adapter's ``base_model_name_or_path``. It is used only if the adapter has no U and V
-            (``save_basis``); these then come from the SVD cache or are computed.
+        backbone: a loaded model, a folder, or a checkpoint whose weights are read one at a time; None for the adapter's
+            ``base_model_name_or_path``. It is used only if the adapter has no U and V (``save_basis``); these then come
+            from the SVD cache or are computed.
         tensors: the folder's tensors, if they have been read already.
 
     Raises:
@@ -64,6 +65,10 @@ def _read_config(folder: Path) -> HipConfig:
         config = HipLoraConfig(**{name: value for name, value in raw.items() if name in known})
     except UserError as error:
         raise UserError(f"{folder}/{ADAPTER_CONFIG}: {error}") from None
+    except (ValueError, TypeError) as error:  # PEFT's own checks
+        raise UserError(
+            f"{folder}/{ADAPTER_CONFIG} has a value that PEFT refuses ({str(error).strip().rstrip('.')}); correct it."
+        ) from None
     config._source = (str(folder), {})
     return config
 
@@ -129,7 +134,10 @@ def _recomputed(
     backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """U (m, k) and V (n, k) of the backbone's weights, checked against the adapter's σ and sketches."""
-    weights = _weights(names, config, backbone)
+    shapes = {
+        name: (tensors[f"{name}.lora_B.weight"].shape[0], tensors[f"{name}.lora_A.weight"].shape[1]) for name in names
+    }
+    weights = _weights(shapes, config, backbone)
     found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
     bases = {
         name: SingularBasis(basis, options=config.svd_options, key=found.key, device=torch.device("cpu"))
@@ -140,10 +148,10 @@ def _recomputed(
     return {name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
 
 
-def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
-    """The weights of the adapted modules; those of a mapping are looked up one at a time, on access."""
-    if isinstance(backbone, Mapping):
-        return _Some(backbone, modules)
+def _weights(modules: Mapping[str, tuple[int, int]], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:
+    """The weights of the adapted modules, given with their shapes; a checkpoint's are read one at a time, on access."""
+    if isinstance(backbone, Weights):
+        return _Matrices(backbone, modules)
     model = backbone if isinstance(backbone, nn.Module) else _load_backbone(config, backbone)
     layers = dict(model.named_modules())
     missing = [name for name in modules if name not in layers]
@@ -152,20 +160,23 @@ def _weights(modules: list[str], config: HipConfig, backbone: Backbone) -> Mappi
     return {name: matrix_of(name, layers[name]) for name in modules}
 
 
-class _Some(Mapping[str, Tensor]):
-    """A view of some entries of a mapping, looked up on access."""
+class _Matrices(Mapping[str, Tensor]):
+    """Some weights of a checkpoint as (out, in), read on access."""
 
-    def __init__(self, every: Mapping[str, Tensor], names: list[str]) -> None:
-        self._every, self._names = every, names
+    def __init__(self, weights: Weights, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self._weights, self._shapes = weights, shapes
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._every[name]
+        shape = self._shapes[name]
+        if shape[0] == shape[1] and self._weights.skeleton is None:
+            return self._weights[name]  # if it is stored transposed after all, check_saved refuses its directions
+        return self._weights.matrix(name, shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._shapes)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._shapes)
 
 
 def _load_backbone(config: HipConfig, backbone: str | Path | None) -> nn.Module:

@@ -32,7 +32,8 @@ def check_promised(
     """
     check = Checker(source, config)
     for field in _FIELDS:
-        check.value(field, None, _compiles, "names of modules, or a regular expression")
+        fits = _compiles if field == "layers_to_transform" else _names
+        check.value(field, None, fits, "names of modules, or a regular expression")
     targets = config.get("target_modules")
     if not targets or targets == "all-linear":
         return ()
@@ -79,6 +80,10 @@ def _targeted(config: Mapping[str, Any], names: Collection[str]) -> set[str]:
     options: Any = SimpleNamespace(**{name: config.get(name) for name in _FIELDS})
     saved = config.get("modules_to_save") or ()
     return {n for n in names if check_target_module_exists(options, n) and not any(_inside(n, s) for s in saved)}
+
+
+def _names(value: Any) -> bool:
+    return _compiles(value) and not isinstance(value, int)
 
 
 def _compiles(value: Any) -> bool:

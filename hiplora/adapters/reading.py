@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hiplora.adapters.fields import KINDS, lora_fields
+from hiplora.adapters.fields import KINDS, check_task, lora_fields
 from hiplora.adapters.files import ADAPTER_CONFIG, locate, read_config
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.lora import lora_updates
@@ -50,15 +50,18 @@ def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[
         drop: names of modules to leave out, or names in DROPPABLE.
 
     Raises:
-        UserError: there is no adapter, it is incomplete, or its update is not supported.
+        UserError: there is no adapter, it is incomplete, its update is not supported, or ``drop`` leaves nothing of it.
     """
     folder = locate(source)
     config = read_config(folder)
     kind = config.get("peft_type")
     if kind != "HIPLORA" and kind not in KINDS:
         raise UserError(_unknown_kind(source, kind))
+    check_task(source, config)
     weights = _weights(config, backbone)
     factors, trained, dropped = split(source, read_tensors(source, folder), config, weights=weights, drop=drop)
+    if not factors and dropped:
+        raise UserError(f"--without {','.join(sorted(dropped))} leaves no update of {source}; leave out less of it.")
     updates, notes = _updates(source, folder, config, factors, weights or backbone)
     if not updates:
         raise UserError(

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora.errors import UserError
+from hiplora.errors import UserError, exit_status
 from hiplora.merging import OPERATORS, apply, configured, together
 from hiplora.merging.arguments import SCALING, joined, option_table, parser
-from hiplora.merging.base import command_line
+from hiplora.merging.base import command_line, typed
 
 if TYPE_CHECKING:
     from hiplora.adapters.reading import Adapter
@@ -55,8 +55,8 @@ def chosen(args: argparse.Namespace) -> Operator:
     """The operator with its options, checked before anything is read.
 
     Raises:
-        UserError: no operator and no scale, an option that the operator lacks or that is out of range, no seed for an
-            operator that draws, or no rank to which full-rank updates are cut.
+        UserError: no operator and no scale, an option that the operator or its rule lacks or that is out of range, no
+            seed for an operator that draws, or no rank to which full-rank updates are cut.
     """
     if args.operator is None and args.scale is None:
         raise UserError(
@@ -65,6 +65,12 @@ def chosen(args: argparse.Namespace) -> Operator:
         )
     options = {name: getattr(args, name) for name in option_table() if getattr(args, name) is not None}
     operator = configured(args.operator or SCALING, calibration=args.calibration, **options)
+    # A configuration lists these beside every rule; here they were typed, and would have no effect.
+    rule = getattr(operator, "rule", "ties")
+    for name in ("density", "threshold"):
+        if name in options and rule != "ties":
+            given = typed(name, options[name])
+            raise UserError(f"{given} is an option of --rule ties, not of --rule {rule}; leave one of the two out.")
     operator.check_adapters(len(args.adapters))
     if operator.random and args.seed is None:
         raise UserError(f"{operator.what_draws()} draws at random; add a seed, e.g. --seed 0.")
@@ -202,17 +208,17 @@ def _named(adapter: Adapter) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after a UserError."""
-    try:
+
+    def command() -> int:
         with command_line():
             args = parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
             report = run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if report.get("zero"):
-        print("Every merged update is 0: nothing of these adapters is left with these options.", file=sys.stderr)
-    print(f"{args.out}: {summary(report)}")
-    return 0
+        if report.get("zero"):
+            print("Every merged update is 0: nothing of these adapters is left with these options.", file=sys.stderr)
+        print(f"{args.out}: {summary(report)}")
+        return 0
+
+    return exit_status(command)
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -55,13 +55,6 @@ class Rows:
         return torch.mm(B, A, out=out) if B.dtype == A.dtype == out.dtype else out.copy_(B @ A)
 
 
-def row_blocks(update: Update) -> Iterator[tuple[slice, Tensor]]:
-    """ΔW (m, n) as consecutive pairs (rows, block) in float32; the next block overwrites the last one."""
-    source = Rows(update)
-    buffer = source.buffer()
-    return ((rows, source.read(rows, buffer)) for rows in source.blocks())
-
-
 def every_block(updates: Sequence[Update], action: Callable[[Tensor], R]) -> Iterator[R]:
     """The results of ``action`` on every block (rows, n) of every update; it may overwrite the block."""
     for update in updates:

@@ -95,7 +95,9 @@ class _Edits:
         stored = self._check(parameter, tuple(tensor.shape))
         self._put(parameter, lambda weight: tensor.to(weight.dtype).contiguous())
         for other in [] if tying else self._tied_to(stored):
-            if other not in self._by_source.get(stored, {}) and other not in self._weights.files:
+            if other in self._weights.files:  # stored apart, so it keeps its value
+                self._untie(other)
+            elif other not in self._by_source.get(stored, {}):
                 self._put(other, torch.clone)
 
     def rows(self, module: str, rows: Mapping[int, Tensor]) -> None:
@@ -137,7 +139,11 @@ class _Edits:
             self._added[name] = stored
         else:
             self._by_source.setdefault(stored, {})[stored] = change
-        if model and name not in self.untied and any(each in model.tied for each in names):
+        if model and any(each in model.tied for each in names):
+            self._untie(name)
+
+    def _untie(self, name: str) -> None:
+        if name not in self.untied:
             self.untied.append(name)
 
     def of(self, stored: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from hiplora.errors import UserError
+from hiplora.errors import UserError, exit_status
 from hiplora.suite import check_installed
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after a UserError."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
+
+    def command() -> int:
         _verify(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_status(command)
 
 
 def _parser() -> argparse.ArgumentParser:

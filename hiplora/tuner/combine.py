@@ -55,6 +55,17 @@ def combined_config(configs: Sequence[HipConfig], *, target_modules: set[str] | 
     )
 
 
+def check_factors_alone(configs: Mapping[str, HipConfig]) -> None:
+    """Refuse adapters (configurations by name) that trained more than φ, A and B. Raises UserError."""
+    for adapter, config in configs.items():
+        for option in ("modules_to_save", "trainable_token_indices"):
+            if getattr(config, option):
+                raise UserError(
+                    f"the adapter {adapter!r} has {option}, which add_weighted_adapter would leave out; save the "
+                    "adapters and merge their folders with hiplora-merge, or the LoRAs that hiplora.export_lora writes."
+                )
+
+
 def check_one_basis(layers: Mapping[str, HipLinear], adapters: Sequence[str]) -> None:
     """Refuse adapters whose φ belong to different directions. Raises UserError."""
     for name, layer in layers.items():

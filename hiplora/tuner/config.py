@@ -86,6 +86,8 @@ class HipConfig(LoraConfig):
         if self.lora_alpha is None:
             self.lora_alpha = 2 * self.r
         self._check_refused()  # before PEFT, which drops some of these with no more than a warning
+        # Whether this was read from a file: only there the method's name is a plain string beside PEFT's version.
+        self._saved = type(self.peft_type) is str and self.peft_version is not None
         super().__post_init__()
         self.peft_type = HipPeftType.HIPLORA  # type: ignore[assignment]
         # Where from_pretrained found this configuration: the saved basis and its sketches are in the same folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hiplora.errors import UserError
+from hiplora.errors import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,16 +15,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT", help="folder for the LoRA; created if needed")
     parser.add_argument("--backbone", metavar="DIR", help="folder of the backbone, if the adapter's own is gone")
     options = parser.parse_args(arguments)
-    try:
-        # Inside try: this import raises UserError if the tuner cannot work with the installed PEFT.
+
+    def command() -> int:
+        # Here, because the import raises UserError if the tuner cannot work with the installed PEFT.
         from hiplora.adapters.exporting import export_lora
 
         out = export_lora(options.adapter, options.out, backbone=options.backbone)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{out}: a stock PEFT LoRA; load it with peft.PeftModel.from_pretrained")
-    return 0
+        print(f"{out}: a stock PEFT LoRA; load it with peft.PeftModel.from_pretrained")
+        return 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

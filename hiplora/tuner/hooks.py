@@ -59,6 +59,7 @@ __all__ = [
 # **kwargs.
 ARGUMENTS: Mapping[type, Mapping[str, str]] = {
     LoraModel: {
+        "__init__": "self model peft_config adapter_name low_cpu_mem_usage state_dict",
         "inject_adapter": "self model adapter_name autocast_adapter_dtype low_cpu_mem_usage state_dict",
         "get_model_config": "model",
         "_prepare_adapter_config": "self peft_config model_config",

@@ -35,7 +35,7 @@ def phi_name(config: HipConfig) -> str:
 
 
 def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Tensor], config: HipConfig) -> None:
-    """Refuse a saved adapter that lacks a tensor or belongs to other bases than these. Raises UserError."""
+    """Refuse a saved adapter that lacks a tensor, has other gains or belongs to other bases. Raises UserError."""
     saved = {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()}
     phi = (phi_name(config),) if config.principal else ()
     for name, basis in bases.items():
@@ -57,6 +57,13 @@ def check_saved(bases: Mapping[str, SingularBasis], state_dict: Mapping[str, Ten
         sigma, S = saved[f"{name}.lora_sigma"].cpu().float(), basis.S[: config.k].cpu()
         largest = S.abs().max().clamp_min(torch.finfo(S.dtype).tiny)
         _check_difference(name, "values of σ", ((S - sigma).abs().max() / largest).item(), config)
+    placed = {f"{name}.{part}" for name in bases for part in phi}
+    for key in sorted(set(saved) - placed):
+        if key.endswith((".lora_phi", ".lora_delta")):
+            raise UserError(
+                f"the saved adapter has {key}, for which the model's adapter has no place; load it under a new adapter "
+                "name, so that its own adapter_config.json is used."
+            )
 
 
 def _check_difference(name: str, what: str, difference: float, config: HipConfig) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hiplora.errors import UserError
 from hiplora.tuner.basis import SingularBasis, found_bases
-from hiplora.tuner.combine import check_one_basis, combine, combined_config
+from hiplora.tuner.combine import check_factors_alone, check_one_basis, combine, combined_config
 from hiplora.tuner.config import HipConfig
 from hiplora.tuner.hooks import DUMMY_TARGET_MODULES, LoraModel, _freeze_adapter, _maybe_include_all_linear_layers
 from hiplora.tuner.identity import (
@@ -40,6 +40,17 @@ def adapted_layers(model: nn.Module, adapter_name: str) -> dict[str, HipLinear]:
 
 class HipLoraModel(LoraModel):
     """The tuner behind ``get_peft_model(model, HipLoraConfig(...))``; a PeftModel forwards to its methods."""
+
+    def __init__(self, model: nn.Module, peft_config: Any, *args: Any, **kwargs: Any) -> None:
+        # A PeftModel passes a dictionary. transformers passes a configuration that PeftConfig.from_pretrained has read,
+        # and then loads the tensors itself, without renaming δ and without check_saved.
+        if isinstance(peft_config, HipConfig) and peft_config._saved and peft_config._source is None:
+            raise UserError(
+                "transformers' load_adapter and AutoModel.from_pretrained cannot load a saved HiP-LoRA adapter: they "
+                "would lose φ, or skip the check of the backbone; load the backbone, then call "
+                "peft.PeftModel.from_pretrained(backbone, folder)."
+            )
+        super().__init__(model, peft_config, *args, **kwargs)
 
     # ── what training needs ─────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +260,8 @@ class HipLoraModel(LoraModel):
 
         ``linear`` and ``cat`` are the same here. The adapters must share their singular bases; k may differ, but then
         further training may not project the sum's residual (``project_residual``), which would change the sum.
-        Raises UserError for PEFT's other types, which work on A and B alone or truncate, and lose φ.
+        Raises UserError for PEFT's other types, which work on A and B alone or truncate, and lose φ, and for adapters
+        with ``modules_to_save`` or ``trainable_token_indices``, which the sum would lack.
         """
         if combination_type not in ("linear", "cat") or options:
             what = ", ".join(options) or f"combination_type={combination_type!r}"
@@ -262,6 +274,7 @@ class HipLoraModel(LoraModel):
         if len(adapters) != len(weights):
             raise UserError(f"{len(adapters)} adapters need as many weights, not {len(weights)}.")
         configs = [self._hip_config(adapter) for adapter in adapters]
+        check_factors_alone(dict(zip(adapters, configs, strict=True)))
         _, _, targets = self._check_add_weighted_adapter(adapters, "cat", None)
         for adapter in adapters:
             check_one_basis(adapted_layers(self.model, adapter), adapters)

@@ -51,6 +51,8 @@ WRONG = [
     ("lora", {"use_rslora": "yes"}, 'use_rslora="yes"'),
     ("lora", {"target_modules": "("}, r'target_modules="\("'),
     ("lora", {"modules_to_save": "lm_head"}, 'modules_to_save="lm_head"'),
+    ("lora", {"target_modules": 5}, "target_modules=5"),
+    ("lora", {"task_type": "FOO"}, 'task_type="FOO".*must be null or one of SEQ_CLS'),
     ("lora", {"peft_type": ...}, "no peft_type"),
     ("lora", {"peft_type": "lora"}, "is a lora adapter"),
     ("adalora", {"init_r": 0}, "init_r=0"),
@@ -59,6 +61,14 @@ WRONG = [
     ("hip", {"r": 0}, "r=0"),
     ("hip", {"k": "3"}, "k='3'"),
     ("hip", {"alpha_pattern": {"*.q_proj": 8}}, r"alpha_pattern: \*\.q_proj"),
+    ("hip", {"task_type": "FOO"}, 'task_type="FOO"'),
+    (
+        "hip",
+        {"layers_pattern": "layers"},
+        r"that PEFT refuses \(When `layers_pattern` is specified, .*\); correct it\.",
+    ),
+    ("hip", {"corda_config": False}, r"PEFT refuses \(`CordaConfig` must be"),
+    ("hip", {"eva_config": []}, r"PEFT refuses \(`EvaConfig` must be"),
 ]
 
 

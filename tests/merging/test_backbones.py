@@ -31,10 +31,18 @@ def gpt2(folder: Path, *, tied: bool, cls: type = GPT2LMHeadModel) -> Path:
     return folder
 
 
-def adapt(base: Path, out: Path, *, seed: int = 1, save: dict[str, Any] | None = None, **options: Any) -> Tensor:
+def adapt(
+    base: Path,
+    out: Path,
+    *,
+    seed: int = 1,
+    save: dict[str, Any] | None = None,
+    method: type = LoraConfig,
+    **options: Any,
+) -> Tensor:
     """Save an adapter with random factors; the logits of the adapted model."""
     torch.manual_seed(seed)
-    model = get_peft_model(load(base), LoraConfig(**{"r": 2, "task_type": "CAUSAL_LM", **options})).eval()
+    model = get_peft_model(load(base), method(**{"r": 2, "task_type": "CAUSAL_LM", **options})).eval()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data += 0.2 * torch.randn_like(parameter)
@@ -55,6 +63,36 @@ def test_transposed_weights_are_told_by_the_backbone_whatever_the_flag_says(tied
     assert run(*arguments, "--rank", 16, "--out", tmp_path / "adapter") == 0
     stock = PeftModel.from_pretrained(load(base), tmp_path / "adapter").eval()
     torch.testing.assert_close(logits(stock), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_directions_of_transposed_weights_are_those_that_the_tuner_finds(tmp_path, capsys):
+    base, unknown = gpt2(tmp_path / "base", tied=True), tmp_path / "unknown"
+    options: dict[str, Any] = {"method": HipLoraConfig, "k": 3, "k_max": 4, "svd_cache_dir": str(tmp_path / "cache")}
+    expected = adapt(base, tmp_path / "a", target_modules=CONV1D, **options)
+    arguments = (tmp_path / "a", "--operator", "addition", "--backbone", base)
+    assert run(*arguments, "--fold", "--out", tmp_path / "fold") == 0
+    assert run(*arguments, "--out", tmp_path / "adapter") == 0
+    stock = PeftModel.from_pretrained(load(base), tmp_path / "adapter").eval()
+    for model in (stock, load(tmp_path / "fold")):
+        torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+
+    # Without a model class a square matrix is taken as stored, and the saved identity shows whether that is right.
+    make_llama().save_pretrained(tmp_path / "llama")
+    adapt(tmp_path / "llama", tmp_path / "b", target_modules=["q_proj"], **options)
+    for backbone, adapter, status in ((tmp_path / "llama", "b", 0), (base, "a", 2)):
+        shutil.copytree(backbone, unknown, dirs_exist_ok=True)
+        edit(unknown / "config.json", model_type="nobody_knows", architectures=["NobodyKnows"])
+        words = (
+            tmp_path / adapter,
+            "--operator",
+            "addition",
+            "--backbone",
+            unknown,
+            "--out",
+            tmp_path / f"unknown-{adapter}",
+        )
+        assert run(*words) == status
+    assert "another backbone" in capsys.readouterr().err
 
 
 def test_adapters_that_differ_in_the_flag_alone_are_alike(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hiplora.adapters.reading import read_adapter
-from tests.limits import small_files
+from tests.limits import gone_reader, small_files
 from tests.merging.folders import assert_close, edited, load, only, run, targets
 
 
@@ -120,6 +120,12 @@ def test_nothing_that_was_there_is_lost(adapters, backbone, tmp_path, capsys):
     assert run(copy, "--operator", "addition", "--out", out) == 0
     assert (out / "adapter_model.safetensors").read_bytes() != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "full", "out"]
+
+
+def test_a_reader_that_has_gone_is_no_error(adapters, tmp_path, capsys):
+    with gone_reader():
+        assert run(adapters["plain"][0], "--operator", "addition", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("how", [(), ("--fold", "--backbone")], ids=["adapter", "fold"])

@@ -29,6 +29,15 @@ from tests.merging.folders import edited, only, run
         (("ties", "--rank", "1e400"), "argument --rank: 1e400 must be a whole number"),
         (("sum",), "argument --operator: invalid choice: 'sum'"),
         (("task_arithmetic", "--scale", "1e300"), "--scale 1e+300 must be from 1e-4 to 1e4 in magnitude"),
+        (
+            ("knots", "--rule", "addition", "--density", "0.01"),
+            "--density 0.01 is an option of --rule ties, not of --rule",
+        ),
+        (
+            ("core_space", "--rule", "tsvm", "--threshold", "matrix"),
+            "--threshold matrix is an option of --rule ties, not",
+        ),
+        (("addition", "--without", "v_proj,q_proj"), "--without q_proj,v_proj leaves no update of"),
     ],
 )
 def test_numbers_without_a_sense_are_refused_as_they_are_typed(words, sentence, adapters, tmp_path, capsys):

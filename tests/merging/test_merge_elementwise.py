@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hiplora.merging import blocks, merge, thresholds
-from hiplora.merging.blocks import fuse_blocks, on_all_cores, row_blocks
+from hiplora.merging.blocks import every_block, fuse_blocks, on_all_cores
 from hiplora.merging.elementwise import disjoint_mean, trimmed
 from hiplora.merging.thresholds import magnitude_threshold, sampled
 from hiplora.updates import Deferred, Dense, LowRank, Principal
@@ -154,7 +154,7 @@ def test_ties_over_all_matrices_is_that_of_a_full_sort(kind, density, sampling, 
     g = torch.Generator().manual_seed(0)
     tasks = [dict(zip("abc", factors(kind, g), strict=True)) for _ in range(3)]
     found = merge(tasks, "ties", density=density)
-    dense = [{name: torch.cat([x.clone() for _, x in row_blocks(u)]) for name, u in task.items()} for task in tasks]
+    dense = [{name: torch.cat([*every_block([u], torch.clone)]) for name, u in task.items()} for task in tasks]
     cuts = []
     for task in dense:
         every = torch.cat([x.flatten() for x in task.values()]).abs().sort(descending=True).values
@@ -194,10 +194,9 @@ def test_rules_that_draw_meet_the_blocks_in_order(monkeypatch):
     assert len(seen) > 10
 
 
-def test_row_blocks_cover_the_matrix_and_stay_small():
+def test_blocks_cover_the_matrix_and_stay_small():
     g = torch.Generator().manual_seed(0)
     update = LowRank(torch.randn(700, 2, generator=g), torch.randn(2, 1000, generator=g))
-    found = [(rows, block.clone()) for rows, block in row_blocks(update)]
+    found = [*every_block([update], torch.clone)]
     assert len(found) == math.ceil(700 / (blocks.BLOCK_ENTRIES // 1000))
-    torch.testing.assert_close(torch.cat([block for _, block in found]), update.dense())
-    assert [rows.stop for rows, _ in found][-1] == 700
+    torch.testing.assert_close(torch.cat(found), update.dense())

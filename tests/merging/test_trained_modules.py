@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hiplora import HipLoraConfig
@@ -65,6 +66,22 @@ def test_what_one_adapter_trained_is_taken(options, method, base, tmp_path, caps
     assert set(again.beside()) == set(first.beside())
     for key, tensor in first.beside().items():
         torch.testing.assert_close(again.beside()[key], tensor)
+
+
+def test_a_tied_head_that_is_stored_too_keeps_its_values_apart(tmp_path):
+    model = make_llama()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    head = load_file(path)["model.embed_tokens.weight"]
+    save_file(load_file(path) | {"lm_head.weight": head.clone()}, path, metadata={"format": "pt"})
+    expected = adapt(tmp_path / "base", tmp_path / "a", modules_to_save=["embed_tokens"])
+    arguments = ("--operator", "addition", "--backbone", tmp_path / "base", "--fold", "--out", tmp_path / "out")
+    assert run(tmp_path / "a", *arguments) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["untied"] == ["lm_head.weight"]
+    close(load(tmp_path / "out"), expected)
 
 
 def test_what_all_trained_is_averaged_and_named(base, tmp_path, capsys):
@@ -127,8 +144,6 @@ def test_what_has_no_sense_together_is_refused_by_name_and_can_be_left_out(base,
 
 
 def test_something_promised_that_is_not_there_is_refused(base, tmp_path, capsys):
-    from safetensors.torch import load_file, save_file
-
     for name, options, word in (("m", HEAD, "modules_to_save"), ("t", {"trainable_token_indices": [3]}, "token")):
         adapt(base, tmp_path / name, **options)
         path = tmp_path / name / "adapter_model.safetensors"

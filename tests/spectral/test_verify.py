@@ -13,6 +13,7 @@ from hiplora.methods.base import Setup
 from hiplora.spectral import Basis, truncated_svd
 from hiplora.spectral.__main__ import main
 from hiplora.spectral.verify import compare
+from tests.limits import gone_reader
 from tests.spectral.known import known_svd
 from tests.tiny import tiny_llama_folder
 
@@ -90,6 +91,9 @@ def test_command_computes_what_no_run_has_yet(backbone: list[str], capsys: pytes
     ]  # fmt: skip
     assert main(command) == 0
     assert "read from" in capsys.readouterr().out
+    with gone_reader():  # as by | head
+        assert main(command) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from peft import (
+    AutoPeftModelForCausalLM,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from hiplora.errors import UserError
 from hiplora.tuner import HipLinear, HipLoraConfig
@@ -81,13 +90,33 @@ def test_the_files_hold_factors_sigma_and_identity(tmp_path):
 
 def test_auto_class_finds_backbone_and_method(tmp_path, ids):
     make_llama().save_pretrained(tmp_path / "backbone")
-    from transformers import AutoModelForCausalLM
-
     backbone = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
     model = trained(backbone)
     model.save_pretrained(tmp_path / "adapter")
     again = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     assert torch.equal(logits(again, ids), logits(model, ids))
+
+
+@pytest.mark.parametrize("parameterization", ["absolute", "relative"])
+def test_what_transformers_loads_itself_is_refused_and_what_peft_loads_is_not(tmp_path, ids, parameterization):
+    make_llama().save_pretrained(tmp_path / "backbone")
+    backbone = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
+    model = trained(backbone, options=config(parameterization=parameterization))
+    folder, expected, plain = tmp_path / "adapter", logits(model, ids), make_llama()
+    model.save_pretrained(folder)
+    for load in (lambda: plain.load_adapter(str(folder)), lambda: AutoModelForCausalLM.from_pretrained(folder)):
+        with pytest.raises(UserError, match=r"call peft\.PeftModel\.from_pretrained"):
+            load()
+    assert not any(isinstance(module, HipLinear) for module in plain.modules())
+
+    read, used = PeftConfig.from_pretrained(folder), model.peft_config["default"]
+    assert torch.equal(logits(PeftModel.from_pretrained(make_llama(), folder, config=read), ids), expected)
+    injected = inject_adapter_in_model(HipLoraConfig.from_pretrained(folder), make_llama())
+    set_peft_model_state_dict(injected, load_file(folder / "adapter_model.safetensors"))
+    assert torch.equal(logits(injected, ids), expected)
+    get_peft_model(make_llama(), PeftConfig.from_pretrained(folder))
+    for again in (used, replace(used, r=2)):  # new adapters
+        make_llama().add_adapter(again)
 
 
 def test_loading_goes_on_training_where_it_stopped(tmp_path, ids):
@@ -185,6 +214,17 @@ def test_delta_is_never_read_as_phi(tmp_path):
         trained(make_llama()).load_adapter(folder, "default")
     with pytest.raises(UserError, match="k=4"):
         trained(make_llama(), options=config(k=4, parameterization="relative")).load_adapter(folder, "default")
+
+
+@pytest.mark.parametrize("parameterization", ["absolute", "relative"])
+@pytest.mark.parametrize("held", [{"principal": False}, {"target_modules": ["q_proj"]}], ids=["proj", "fewer targets"])
+def test_gains_that_have_no_place_are_refused(tmp_path, ids, held, parameterization):
+    _, folder = save(tmp_path, parameterization=parameterization)
+    model = trained(make_llama(), options=config(**{"parameterization": parameterization} | held))
+    before = logits(model, ids)
+    with pytest.raises(UserError, match=r"lora_(phi|delta), for which the model's adapter has no place; load it under"):
+        model.load_adapter(folder, "default")
+    assert torch.equal(logits(model, ids), before)
 
 
 def test_any_model_round_trips(tmp_path):

@@ -161,6 +161,16 @@ def test_weighted_sums_of_random_directions(ids):
         model.add_weighted_adapter(["a", "b", "a"], [1.0, 1.0, 1.0], "d")
 
 
+@pytest.mark.parametrize("beside", [{"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [1, 5]}])
+def test_weighted_sums_of_more_than_factors_are_refused(ids, beside):
+    model, _ = two_adapters(ids, **beside)
+    for adapters in (["a", "b"], ["b"], ["b", "b"]):
+        with pytest.raises(UserError, match=f"'b' has {next(iter(beside))}.*hiplora-merge.*hiplora.export_lora"):
+            model.add_weighted_adapter(adapters, [1.0] * len(adapters), "c")
+    model.add_weighted_adapter(["a"], [1.0], "c")
+    assert set(model.peft_config) == {"a", "b", "c"}
+
+
 def test_weighted_sums_that_would_lose_phi_are_refused(ids):
     model, _ = two_adapters(ids, svd_recipe="randomized", svd_oversampling=0, svd_power_iterations=0)
     for kind in ("svd", "ties", "dare_linear", "magnitude_prune"):
