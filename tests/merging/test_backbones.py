@@ -82,16 +82,8 @@ def test_the_directions_of_transposed_weights_are_those_that_the_tuner_finds(tmp
     for backbone, adapter, status in ((tmp_path / "llama", "b", 0), (base, "a", 2)):
         shutil.copytree(backbone, unknown, dirs_exist_ok=True)
         edit(unknown / "config.json", model_type="nobody_knows", architectures=["NobodyKnows"])
-        words = (
-            tmp_path / adapter,
-            "--operator",
-            "addition",
-            "--backbone",
-            unknown,
-            "--out",
-            tmp_path / f"unknown-{adapter}",
-        )
-        assert run(*words) == status
+        merged = ("--operator", "addition", "--backbone", unknown, "--out", tmp_path / f"unknown-{adapter}")
+        assert run(tmp_path / adapter, *merged) == status
     assert "another backbone" in capsys.readouterr().err
 
 
