@@ -72,13 +72,15 @@ def test_rows_that_selection_made_one_are_no_fault_of_a_setting(folder):
 
 
 def test_every_table_is_as_its_tracked_records_say(monkeypatch):
-    """Tables under results/mini/tables are those that the records render; one without a record yet is not compared."""
+    """Tables under results/mini/tables are those that the records render; only complete ones are there."""
     monkeypatch.chdir(ROOT)
     if not any((compose_cached([]).places.results / "tables").glob("*")):
         pytest.skip("no table is rendered yet")
     compared = []
     for name in TABLES:
         experiment = load(name)
+        if not (compose_cached([]).places.results / "tables" / f"{name}.md").is_file():
+            continue  # it is not complete yet
         slots = identify(experiment, [])
         found = gather(experiment, slots, settings=[], command=f"python -m hiplora.reproduce {name}")
         if found.recorded:
