@@ -64,7 +64,7 @@ class Sample:
         found = {}
         for key, (one, two) in ((key, (self.of[key], other.of[key])) for key in self.of if key in other.of):
             found[key] = Number(of(one.value, two.value), (*one.runs, *two.runs), joined([one.marks, two.marks]))
-        return Sample(found, max(self.expected, other.expected))
+        return Sample(found, min(self.expected, other.expected))
 
     def cell(self, row: str, column: Column, value: float | None, **more: Any) -> Cell:
         """A cell with a statistic of these values, empty where it is None."""
@@ -121,12 +121,14 @@ def per_seed(
     """One value per training seed, the mean over its adapters; a seed that lacks an adapter or a value is left out.
 
     Only adapters of ``tasks`` count, if these are given, and only those for which the measure is defined. Each value is
-    divided by the mean of its task in ``per``, whose records then stand behind it too.
+    divided by the mean of its task in ``per``, whose records then stand behind it too. Expected are the seeds that the
+    experiment has at this point.
     """
     found: dict[str, Number] = {}
-    seeds: dict[str, list[int]] = {seed: [] for seed in evidence.experiment.keys(group, SEED)}
+    seeds: dict[str, list[int]] = {}
     for slot in evidence.select(group, **point):
         place = evidence.slots[slot].run.point
+        seeds.setdefault(place[SEED], [])
         if (tasks is None or place["task"] in tasks) and defined(measure, place.get("task")):
             seeds[place[SEED]].append(slot)
     for seed, slots in seeds.items():

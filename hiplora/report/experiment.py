@@ -1,7 +1,8 @@
 """The grid of runs behind a table, a user's overrides for it, and the multiruns that make its runs.
 
 A file of ``conf/experiment`` names groups of runs, each the product of its axes. A value of an axis is one or more
-overrides under a short key (``hip: method=hip``); a plain list is shorthand for ``<axis>=<value>``.
+overrides under a short key (``hip: method=hip``); a plain list is shorthand for ``<axis>=<value>``. ``without`` leaves
+parts of the product out: each of its entries lists keys of some axes, and names the runs that have one of each.
 """
 
 from __future__ import annotations
@@ -89,8 +90,13 @@ def product(group: str, raw: Mapping[str, Any]) -> list[Run]:
     """Every run of a group, without a user's settings; the last axis varies fastest."""
     axes, pipeline, runs = raw["axes"], raw["pipeline"], []
     fixed = (*([] if pipeline == "single" else [f"pipeline={pipeline}"]), *raw.get("overrides", ()))
+    left_out = [{axis: set(map(str, keys)) for axis, keys in part.items()} for part in raw.get("without", ())]
+    if unknown := {axis for part in left_out for axis in part} - set(axes):
+        raise KeyError(f"without: {', '.join(sorted(unknown))}")
     for keys in itertools.product(*axes.values()):
         point = dict(zip(axes, keys, strict=True))
+        if any(all(str(point[axis]) in chosen for axis, chosen in part.items()) for part in left_out):
+            continue
         words = [axes[a][key] if isinstance(axes[a], Mapping) else f"{a}={key}" for a, key in point.items()]
         named, parts = {axis: str(key) for axis, key in point.items()}, tuple(tuple(each.split()) for each in words)
         runs.append(Run(group=group, pipeline=pipeline, point=named, fixed=fixed, parts=parts))

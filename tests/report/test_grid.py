@@ -39,6 +39,15 @@ def test_a_full_table_is_one_multirun():
     assert len(sweeps(load("table1").runs)) == 1
 
 
+def test_a_group_leaves_out_the_runs_that_match_a_whole_entry_of_without():
+    axes = {"method": ["lora", "hip"], "seed": {42: "seed.value=42", 1: "seed.value=1"}}
+    group = {"pipeline": "single", "axes": axes, "without": [{"method": ["hip"], "seed": [1]}]}
+    kept = [(run.point["method"], run.point["seed"]) for run in product("g", group)]
+    assert kept == [("lora", "42"), ("lora", "1"), ("hip", "42")]
+    with pytest.raises(KeyError, match="without: sede"):
+        product("g", {**group, "without": [{"sede": [1]}]})
+
+
 def test_overrides_are_told_apart():
     experiment = load("table1")
     asked = request(experiment, ["scale=mini", "seed=42,100", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
