@@ -102,7 +102,7 @@ WRAPPED = {
 def test_names_of_other_wrappers_are_understood(kind, wrap, base, folders, tmp_path):
     wrapped = edited(folders[kind], tmp_path / "wrapped")
     tensors = {wrap(key): tensor for key, tensor in load_file(weights(wrapped)).items()}
-    assert not set(tensors) & set(load_file(weights(folders[kind]))) or kind != "lora" or ".0." in next(iter(tensors))
+    assert set(tensors) != set(load_file(weights(folders[kind]))), "these are not the names that PEFT writes"
     save_file(tensors, weights(wrapped))
     left, right = (read_adapter(str(folder), backbone=base).updates for folder in (wrapped, folders[kind]))
     assert_same(left, right)

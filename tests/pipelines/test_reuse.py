@@ -20,16 +20,23 @@ from tests.pipelines.conftest import Run
 MERGE = ["pipeline=merge", "method=lora", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
 
 
-def test_a_forced_run_stopped_before_its_scores_is_scored_when_typed_again(configured, scores) -> None:
+@pytest.mark.parametrize(("gives", "made"), [("the same tensors", []), ("other tensors", ["score"])])
+def test_a_forced_run_stopped_before_its_scores_is_scored_again_if_it_gave_another_adapter(
+    configured, scores, monkeypatch, gives: str, made: list[str]
+) -> None:
     plain, forced = configured("method=lora"), configured("method=lora", "force=true", "training.steps=3")
-    Run(configured("method=lora", "training.steps=3"))
+    first = Run(configured("method=lora", "training.steps=3"))
     Run(plain)
     scores.interrupted = True
-    with pytest.raises(KeyboardInterrupt):
-        Run(forced)
+    with monkeypatch.context() as patch:
+        if gives == "other tensors":
+            patch.setattr(trainer, "native_state", _otherwise(trainer.native_state))
+        with pytest.raises(KeyboardInterrupt):
+            Run(forced)
     scores.interrupted = False
     again = Run(configured("method=lora", "training.steps=3"))
-    assert again.made == [], "the same tensors: the scores that are there are theirs"
+    assert again.made == made
+    assert again.record.replaced == ((first.record.digest,) if made else ())
     assert Run(plain).made == []
 
 

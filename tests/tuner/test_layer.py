@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -45,12 +46,15 @@ def test_forward_and_updates_are_the_dense_formula(changes, ids):
         torch.testing.assert_close(updates[name].dense().double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_scaling_is_alpha_over_r_per_module():
+def test_scaling_is_alpha_over_r_per_module_and_over_its_root_in_rslora():
     model = trained(make_llama(), options=config(**VARIANTS["rank-pattern"]))
     layers = hip_layers(model.base_model.model)
     assert layers["model.layers.0.self_attn.v_proj"].scaling["default"] == 2 * R / 5
     assert layers["model.layers.0.self_attn.q_proj"].scaling["default"] == 2 / R
-    assert config(use_rslora=True).lora_alpha == 2 * R
+    for use_rslora, factor in ((False, 2), (True, 2 * R / math.sqrt(R))):
+        model = get_peft_model(make_llama(), config(use_rslora=use_rslora))
+        scales = [layer.scaling["default"] for layer in hip_layers(model).values()]
+        assert scales == pytest.approx([factor] * 8), "alpha is 2r by default; rsLoRA divides it by the root of r"
 
 
 def test_a_fresh_adapter_changes_nothing_and_both_channels_learn(llama, ids):
