@@ -240,13 +240,13 @@ def test_a_record_names_the_commit_that_the_engine_started_from(monkeypatch: pyt
 
 
 def test_two_processes_make_a_stage_once() -> None:
-    outputs = [process.communicate(timeout=60) for process in [start("slow"), start("slow")]]
+    outputs = [process.communicate(timeout=60) for process in [start("slow", "together"), start("slow", "together")]]
     assert sorted(len(printed.splitlines()) for printed, _ in outputs) == [0, 3]
     assert any("Another process is working on" in errors for _, errors in outputs)
 
 
 def test_two_processes_share_what_is_asked_of_both() -> None:
-    processes = [start("slow", "grid"), start("slow", "grid")]
+    processes = [start("slow", "grid", "together"), start("slow", "grid", "together")]
     printed = [process.communicate(timeout=120)[1] for process in processes]
     lines = [[line for line in errors.splitlines() if line.startswith("[")] for errors in printed]
     assert [process.returncode for process in processes] == [0, 0]
@@ -258,7 +258,7 @@ def test_two_processes_share_what_is_asked_of_both() -> None:
 def test_two_processes_that_force_the_same_end_with_one_record() -> None:
     run()
     SOIL.write_text("0")
-    processes = [start("force", "slow"), start("force", "slow")]
+    processes = [start("force", "slow", "together"), start("force", "slow", "together")]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(tracked()) == 2

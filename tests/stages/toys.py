@@ -1,10 +1,13 @@
 """Stages without torch: a seed is sown, which leaves a folder, and reaped, which reads it.
 
-python -m tests.stages.toys OUTPUTS RESULTS [force] [slow] [grid]    sow and reap, or eight times, in a process
+python -m tests.stages.toys OUTPUTS RESULTS [force] [slow] [grid] [together]
+
+    sow and reap, or eight times, in a process; ``together`` with a second one, whichever imports faster
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -111,8 +114,19 @@ def engine(outputs: Path, results: Path, *, force: bool = False) -> Engine:
     return Engine(Store(places), Tracking(enabled=False, folder=outputs), force=force)
 
 
+def wait_for_another(folder: Path) -> None:
+    """Until a second process has come as far as this one."""
+    (folder / f"ready-{os.getpid()}").touch()
+    deadline = time.monotonic() + 50  # less than the tests wait, so that nothing is left running
+    while len(list(folder.glob("ready-*"))) < 2:
+        assert time.monotonic() < deadline, "there is no other process"
+        time.sleep(0.001)
+
+
 if __name__ == "__main__":
     SLOW = 0.2 if "slow" in sys.argv else 0.0
     plants = [Sow(seed=seed) for seed in (range(8) if "grid" in sys.argv else [3])]
     asked = [wanted for plant in plants for wanted in (Wanted(plant), Wanted(Reap(plant=plant)))]
+    if "together" in sys.argv:
+        wait_for_another(Path(sys.argv[1]).parent)
     engine(Path(sys.argv[1]), Path(sys.argv[2]), force="force" in sys.argv).run(asked)
