@@ -8,9 +8,10 @@ import pytest
 
 from hiplora import reproduce
 from hiplora.compose import compose_cached
+from hiplora.report import figure, table
 from hiplora.report.experiment import load, product
+from hiplora.report.figures import FIGURES
 from hiplora.report.find import gather, identify
-from hiplora.report.table import latex, markdown, to_csv
 from hiplora.report.tables import TABLES
 from tests.report.evidence import build
 from tests.reproduce.helpers import ROOT, run
@@ -71,24 +72,30 @@ def test_rows_that_selection_made_one_are_no_fault_of_a_setting(folder):
     assert [entry.stage.id for entry in first.entries] == [entry.stage.id for entry in second.entries]
 
 
-def test_every_table_is_as_its_tracked_records_say(monkeypatch):
-    """Tables under results/mini/tables are those that the records render; only complete ones are there."""
+def test_every_table_and_figure_is_as_its_tracked_records_say(monkeypatch):
+    """What lies under results/mini is what the records render, so it names numbers only while their records are found.
+
+    Only what is complete lies there. A figure's points and page stand for its pictures, whose bytes differ between
+    machines.
+    """
     monkeypatch.chdir(ROOT)
-    if not any((compose_cached([]).places.results / "tables").glob("*")):
-        pytest.skip("no table is rendered yet")
-    compared = []
-    for name in TABLES:
+    results = compose_cached([]).places.results
+    kinds = {"tables": TABLES, "figures": FIGURES}
+    there = [
+        (kind, name) for kind, names in kinds.items() for name in names if (results / kind / f"{name}.md").is_file()
+    ]
+    if not there:
+        pytest.skip("nothing is rendered yet")
+    for kind, name in there:
         experiment = load(name)
-        if not (compose_cached([]).places.results / "tables" / f"{name}.md").is_file():
-            continue  # it is not complete yet
-        slots = identify(experiment, [])
-        found = gather(experiment, slots, settings=[], command=f"python -m hiplora.reproduce {name}")
-        if found.recorded:
-            compared.append(name)
-        if found.recorded or (not slots and (found.folder / "tables" / f"{name}.md").is_file()):
-            table = build(name, found)
-            texts = {"md": markdown(table), "csv": to_csv(table.cells), "tex": latex(table)}
-            for ending, text in texts.items():
-                path = found.folder / "tables" / f"{name}.{ending}"
-                assert path.read_text() == text, f"{path} is not what make render-{name} writes"
-    print(f"Compared with the tracked records: {', '.join(compared) or 'no table, as none has a record yet'}")
+        command = f"python -m hiplora.reproduce {name}"
+        found = gather(experiment, identify(experiment, []), settings=[], command=command)
+        made = build(name, found)
+        if kind == "tables":
+            texts = {"md": made.text(), "csv": table.to_csv(made.cells), "tex": table.latex(made)}
+        else:
+            texts = {"md": made.text(), "csv": figure.to_csv(made.dots)}
+        for ending, text in texts.items():
+            path = results / kind / f"{name}.{ending}"
+            count = len(found.recorded)
+            assert path.read_text() == text, f"{path} is not what make render-{name} writes from {count} records"
