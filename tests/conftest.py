@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before all else: the Hub's client and datasets read it when they are imported
+
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path

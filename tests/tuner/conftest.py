@@ -13,7 +13,6 @@ torch.set_num_threads(1)  # on matrices this small a second thread only waits
 @pytest.fixture(autouse=True)
 def _isolated(shared_cache, monkeypatch):
     monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     torch.manual_seed(0)
 
 
