@@ -62,7 +62,7 @@ select: $(READY) ## Choose every method's settings on validation and fix the lev
 test: $(READY) ## Unit and end-to-end tests, offline
 	$(PYTEST) -m "not slow"
 
-test-unit: $(READY) ## Unit tests only (three quarters of the time)
+test-unit: $(READY) ## Unit tests only (take three quarters of the time of make test)
 	$(PYTEST) -m "not slow and not e2e"
 
 test-slow: $(READY) ## The tests that take minutes

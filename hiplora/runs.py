@@ -5,7 +5,8 @@
     python -m hiplora.runs 'gsm8k.acc>0.3' name='*s42'       numbers by < and >, texts with *
     python -m hiplora.runs kind=train --columns training.lr,top_share      more columns
     python -m hiplora.runs --json                            every field of every record, for jq or pandas
-    python -m hiplora.runs show 3f2a                         one record, by the beginning of its id
+    python -m hiplora.runs show 3f2a                         one record, by the beginning of its id;
+                                                             where two match, 3f2a.cpu-bfloat16
     python -m hiplora.runs show 3f2a --predictions all       with every prediction instead of some
     python -m hiplora.runs diff 3f2a 91bc                    settings, numbers, and the items that flipped
     python -m hiplora.runs show 3f2a --results results/local data.root=DIR     prompts are read from the data

@@ -6,10 +6,13 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from hiplora.errors import UserError
 from hiplora.merging import CALIBRATIONS, OPERATORS, operator_class
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 SCALING = "task_arithmetic"  # the operator of --scale without --operator
 
@@ -56,20 +59,29 @@ def parser() -> argparse.ArgumentParser:
         help="leave out: a module, or modules_to_save, trainable_token_indices, embeddings",
     )
     p.add_argument("--device", default="cpu", help="where to compute: cpu (default) or cuda")
-    options = p.add_argument_group("options of operators (each one is refused where it does not apply)")
+    options = p.add_argument_group(
+        "options of operators",
+        "In parentheses: the default, then the other values. An option is refused where it does not apply.",
+    )
     for name, (kind, users) in option_table().items():
         options.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of {', '.join(users)}")
     return p
 
 
 def option_table() -> dict[str, tuple[Callable[[str], Any], list[str]]]:
-    """Option name → the function that reads its value, and the operators that have it with their defaults."""
+    """Option name → the function that reads its value, and the operators that have it with defaults and choices."""
     table: dict[str, tuple[Callable[[str], Any], list[str]]] = {}
     for operator in OPERATORS:
         for name, field in operator_class(operator).model_fields.items():
             if name not in ("name", "calibration"):
-                table.setdefault(name, (kind(field.annotation), []))[1].append(f"{operator} ({field.default})")
+                table.setdefault(name, (kind(field.annotation), []))[1].append(f"{operator} ({values(field)})")
     return table
+
+
+def values(field: FieldInfo) -> str:
+    """The default of an option, and the other values of a choice: ``ties | addition``."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return " | ".join(dict.fromkeys(map(str, (field.default, *choices))))
 
 
 def kind(annotation: Any) -> Callable[[str], Any]:

@@ -1,4 +1,4 @@
-"""Four small benchmarks with their training corpora, written to disk in the schema of their big sisters.
+"""Four small benchmarks with their training corpora, written to disk in the schema of the real benchmarks.
 
     from hiplora.mini import materialise
     folder = materialise(Path("outputs/cache"))  # folder/mmlu/test.jsonl, folder/gsm8k/train.jsonl, …

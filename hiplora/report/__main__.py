@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs, as for python -m hiplora.reproduce")
     parser.add_argument("--results", default="results/mini", help="folder results/<data>")
     parser.add_argument("--out", default="outputs/report.html", help="file to write")
-    parser.add_argument("--only", default=",".join(EVERYTHING), metavar="NAMES", help="only these tables and figures")
+    parser.add_argument(
+        "--only",
+        default=",".join(EVERYTHING),
+        metavar="NAMES",
+        help="only these tables and figures, separated by commas",
+    )
     words = parser.parse_intermixed_args(argv)
 
     def command() -> int:
