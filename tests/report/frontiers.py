@@ -35,6 +35,8 @@ class World:
 
     ``shares`` is the share of an arm's energy in the leading subspaces (``CHANCE`` without one).
 
+    ``early`` is the damage of the snapshots of a training, in units of that of the finished update scaled as far.
+
     ``noise`` is the standard deviation over seeds of the logarithm of the damage, half of it shared by the arms of a
     seed; ``draw`` makes another world of the same kind. With ``placed`` every adapter has a point more, measured where
     the others reach the level.
@@ -44,6 +46,7 @@ class World:
     learns: Mapping[str, float] = field(default_factory=dict)
     keeps: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    early: float = 1.0
     noise: float = 0.06
     draw: int = 0
     placed: bool = False
@@ -61,7 +64,10 @@ class World:
         damage = self.forgets.get(arm, 1.0) * float(np.exp(shared + self.noise * self.normal(arm, task, seed)))
         learned = self.learns.get(arm, 1.0) * (1 + 0.02 * self.normal("learns", task, seed))
         places = [*((c, 1.0) for c in SCALES), *((1.0, f) for f in FRACTIONS)]
-        points = [_point(task, c, fraction, damage=damage, learned=learned) for c, fraction in places]
+        points = [
+            _point(task, c, fraction, damage=damage * (self.early if fraction < 1 else 1), learned=learned)
+            for c, fraction in places
+        ]
         yield self._entry(keep, "frontier", members, Frontier(points=points, seconds=60.0), arm)
         if run.pipeline == "curve":
             return

@@ -15,11 +15,12 @@ from hiplora.report.tables import table16
 from tests.report.evidence import fixture_evidence
 from tests.report.frontiers import SCALES, TEXT, World
 
+WAYS = ("scale", "fraction", "any")
 LEARNS = {"lora": 1.0, "hip": 0.85}  # they reach the level in different gaps of the grid
 
 
-def evidence(*, placed: bool) -> Evidence:
-    found = fixture_evidence("table16", world=World(learns=LEARNS, noise=0.0, placed=placed))
+def evidence(*, placed: bool, early: float = 1.0) -> Evidence:
+    found = fixture_evidence("table16", world=World(learns=LEARNS, noise=0.0, placed=placed, early=early))
     return replace(found, slots=[slot for slot in found.slots if slot.run.group == "frontier"])
 
 
@@ -29,13 +30,16 @@ def truth(arm: str, task: str, seed: int) -> float:
     return TEXT[task] * (1 - math.sqrt(1 - 0.75 / learned)) ** 2
 
 
-def off(found: Evidence) -> float:
+def read(found: Evidence, measure: str, arm: str, task: str, seed: int) -> float:
+    (each,) = found.measure(measure, found.select("frontier", method=arm, task=task, seed=str(seed)))
+    return each.value
+
+
+def off(found: Evidence, measure: str = "scale/text", *, early: float = 1.0) -> float:
     """The largest relative error of a measured rise."""
     errors = []
     for (arm, task), seed in product(product(LEARNS, TEXT), (42, 100, 2024)):
-        (slot,) = found.select("frontier", method=arm, task=task, seed=str(seed))
-        (each,) = found.measure("scale/text", [slot])
-        errors.append(abs(each.value / truth(arm, task, seed) - 1))
+        errors.append(abs(read(found, measure, arm, task, seed) / (early * truth(arm, task, seed)) - 1))
     return max(errors)
 
 
@@ -47,6 +51,21 @@ def test_the_measured_point_makes_what_was_forgotten_exact() -> None:
     assert lora == pytest.approx(1)
     mean = [sum(truth(arm, "gsm8k", seed) for seed in (42, 100, 2024, 1, 2, 3)) for arm in ("hip", "lora")]
     assert hip == pytest.approx(mean[0] / mean[1], rel=0.01)
+
+
+def test_along_the_training_what_was_forgotten_is_read_between_its_snapshots() -> None:
+    assert off(evidence(placed=True, early=1.3), "fraction/text", early=1.3) < 0.07
+
+
+def test_an_adapter_that_never_reaches_the_level_is_read_where_it_has_learned_most() -> None:
+    """Its values that count everyone are from there; at the level it has none."""
+    found = fixture_evidence("table16", world=World(learns={"hip": 0.5}, noise=0.0))
+    for task, seed in product(TEXT, (42, 100, 2024)):
+        hip, lora = ({way: read(found, f"{way}/text", arm, task, seed) for way in WAYS} for arm in ("hip", "lora"))
+        assert hip["any"] == pytest.approx(TEXT[task])
+        assert math.isnan(hip["scale"])
+        assert math.isnan(hip["fraction"])
+        assert lora["any"] == lora["scale"] < TEXT[task] / 2
 
 
 def test_figure_7_draws_only_the_points_that_all_adapters_have() -> None:
