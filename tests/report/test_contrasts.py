@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from hiplora import stats
 from hiplora.report import contrasts
 from hiplora.report.aggregate import Sample
-from hiplora.report.contrasts import OWN, SECOND, VERDICT, Measure
+from hiplora.report.contrasts import MARGIN, OWN, SECOND, VERDICT, Measure
 from hiplora.report.slots import Number
 from hiplora.report.tables import table16
 
@@ -41,6 +42,25 @@ def test_verdicts_of_arms_that_are_alike_come_at_the_right_rates(spread, common)
             counts[verdict] += 1
     assert wrong / repetitions <= 0.05, "Holm keeps the whole family at 5 %"
     assert counts[common] / (5 * repetitions) > 0.9
+
+
+def test_a_missing_contrast_makes_the_others_no_easier():
+    """It counts as tested with p = 1, so that an arm's failure to reach the level lends no significance to another."""
+    values = [-0.5, -0.52, -0.3]
+    found = contrasts.family({("a", "b"): sample(values), ("c", "d"): sample([]), ("e", "f"): sample([-9])})
+    there, alone = found["a", "b"], stats.paired_t(values)
+    assert there is not None
+    assert found["c", "d"] is found["e", "f"] is None
+    assert there.corrected == pytest.approx(3 * alone.p)
+    assert there.detectable == pytest.approx(stats.smallest_detectable(alone.std, 3, alpha=0.05 / 3, power=0.8))
+
+
+def test_without_a_margin_nothing_is_decided():
+    arms = {"hip": sample([-0.5, -0.52, -0.51]), "proj": sample([0.0, 0.0, 0.0])}
+    found = contrasts.cells({("hip", "proj"): "row"}, Measure(of=arms.__getitem__, margin=None))
+    cells = {cell.column: cell for cell in found}
+    assert cells[VERDICT.label].words == "undecidable: no margin"
+    assert cells[MARGIN.label].value is None
 
 
 @pytest.mark.parametrize(

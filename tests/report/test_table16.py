@@ -147,6 +147,18 @@ def test_an_arm_that_never_learns_is_counted_and_has_no_contrast():
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported"
 
 
+@pytest.mark.parametrize("lora", ["falls", "is missing for one task"])
+def test_without_a_rise_of_loras_there_is_no_unit_and_no_verdict(plain, lora):
+    without = [slot for slot in plain.slots if not (is_arm(slot, "lora") and slot.run.point["task"] == "code")]
+    falling = frontiers(replace(WORLD, forgets={**WORLD.forgets, "lora": -0.5}))
+    table = table16.build(falling if lora == "falls" else replace(plain, slots=without))
+    ratio = table.cell("HiP-LoRA", table16.RATIO.label)
+    assert (ratio.value, ratio.n, ratio.n_expected) == (None, 0, 6)
+    assert table.cell("HiP-LoRA", "Text rise (nats/token)").n == 6
+    assert difference(table, HIP_LORA).value is None
+    assert words(table, HIP_LORA, VERDICT) == ""
+
+
 def test_seeds_that_never_reach_the_level_are_left_out_and_shown_beside():
     world = replace(WORLD, learns={"hip": 0.77})
     table = table16.build(frontiers(world))
