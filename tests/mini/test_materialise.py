@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -67,10 +66,8 @@ def test_two_processes_write_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     )
     root = Path(mini.__file__).parents[2]
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(root)}
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert digest(Path(done.stdout.strip())) == digest(folder)
-    assert time.perf_counter() - started < 30
 
 
 def test_an_existing_folder_is_not_written_again(folder: Path) -> None:
