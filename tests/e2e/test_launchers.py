@@ -104,6 +104,7 @@ def test_a_launcher_that_raises_ends_in_the_summary(start: Start, tmp_path: Path
     assert "may still be running" in told[4]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_joblib_is_told(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install -e '.[joblib]'")
     process = start("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *LONG)
@@ -119,6 +120,7 @@ def test_a_killed_worker_of_joblib_is_told(start: Start, tmp_path: Path) -> None
     assert "STOPPED" not in printed
 
 
+@pytest.mark.slow
 def test_a_job_of_submitit_that_dies_does_not_stop_the_others(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install -e '.[slurm]'")
     process = start("hydra/launcher=submitit_local", *SEEDS, "training.steps=40", "training.checkpoint_every=1")
@@ -132,6 +134,7 @@ def test_a_job_of_submitit_that_dies_does_not_stop_the_others(start: Start, tmp_
     assert ".submitit/<job>/*.out" in printed
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_what_submitit_has_started(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install -e '.[slurm]'")
     process = start("hydra/launcher=submitit_local", *LONG)
