@@ -81,6 +81,17 @@ def test_dare_keeps_about_one_minus_p_rescaled_and_is_unbiased():
     assert abs(merged.mean().item() - 1.0) < 0.05
 
 
+@pytest.mark.parametrize("options", [{"operator": "dare"}, {"operator": "della", "window": 0.0}])
+def test_what_is_dropped_of_an_adapter_or_matrix_says_nothing_about_another(options):
+    """With one mask for both adapters or matrices a quarter of the entries would be kept in both."""
+    tasks = [{name: Dense(torch.full((100, 200), size)) for name in ("v", "w")} for size in (1.0, 10.0)]
+    merged = dense(merge(tasks, **options, drop=0.75, rule="linear", generator=seeded()).updates)
+    assert all(set(of.flatten().tolist()) == {0, 4, 40, 44} for of in merged.values())
+    both = [(of == 44).float().mean().item() for of in merged.values()]
+    both += [((merged["v"] % 40 == 4) & (merged["w"] % 40 == 4)).float().mean().item()]
+    assert both == pytest.approx([1 / 16] * 3, abs=0.01)
+
+
 def test_della_drops_small_entries_more_often():
     from hiplora.merging.della import drop_probabilities
 
