@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -189,9 +190,22 @@ def test_forcing_with_the_same_outcome_replaces_nothing() -> None:
     assert status(forced[1]) is Status.GOOD
 
 
+def test_a_record_names_every_result_that_it_replaced() -> None:
+    records = []
+    for soil in ("0", "5", "6", "6"):
+        SOIL.write_text(soil)
+        forced, _ = run(ASKED[:1], force=True)
+        records.append(forced[0].record)
+    first, second, third, again = records
+    assert second.replaced == (first.digest,)
+    assert third.replaced == again.replaced == (first.digest, second.digest)
+
+
 def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.stages.toys", str(Path.cwd() / "outputs"), str(Path.cwd() / "results")]
-    return subprocess.Popen([*command, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The toys' command in the garden, with its soil."""
+    command = [sys.executable, "-m", "tests.stages.toys", "outputs", "results", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_stage_goes_on_behind_its_parts() -> None:
@@ -256,27 +270,36 @@ def test_two_processes_share_what_is_asked_of_both() -> None:
 
 
 def test_two_processes_that_force_the_same_end_with_one_record() -> None:
-    run()
-    SOIL.write_text("0")
+    before, _ = run()
+    SOIL.write_text("5")
     processes = [start("force", "slow", "together"), start("force", "slow", "together")]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(tracked()) == 2
-    assert run()[1] == []
+    after, made = run()
+    assert made == []
+    grown, weighed = (outcome.record for outcome in after)
+    assert (grown.result.height, weighed.result.weights) == (8, [80, 81, 82])  # type: ignore[attr-defined]
+    assert [record.replaced for record in (grown, weighed)] == [(outcome.record.digest,) for outcome in before]
+    assert status(after[1]) is Status.GOOD
 
 
 def test_no_lock_is_held_while_another_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs that need each other's need, in opposite orders, must not wait for each other for ever."""
     one, other = Sow(seed=1), Sow(seed=2)
     first = [Wanted(Reap(plant=one)), Wanted(Reap(plant=other))]
-    threads = [threading.Thread(target=run, args=(asked,), daemon=True) for asked in (first, first[::-1])]
+    done: list[tuple[list[Outcome], list[str]]] = []
+    threads = [
+        threading.Thread(target=lambda asked: done.append(run(asked)), args=(asked,), daemon=True)
+        for asked in (first, first[::-1])
+    ]
     monkeypatch.setattr("tests.stages.toys.SLOW", 0.05)
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 30
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    assert not any(thread.is_alive() for thread in threads)
+    assert len(done) == 2, "neither waits still, nor ended in an error"
 
 
 def test_everything_is_checked_before_anything_is_made() -> None:
