@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before all else: the Hub's client and datasets read it when they are imported
+# Before all else: the Hub's client, datasets and torch read these when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on matrices this small a second thread only waits
 
 import gc
 import time
@@ -40,11 +42,14 @@ def _quick() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of every test that needs none of its own: one for all test processes, as users have one."""
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of every test that sets none of its own: one for all test processes, as users have one."""
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIPLORA_CACHE", str(cache))
+        yield cache
 
 
 @pytest.fixture(scope="session")

@@ -50,10 +50,8 @@ LOGGER = "hiplora.packing.agreement"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(shared_cache: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIPLORA_CACHE", str(shared_cache))
-        yield
+def _forget() -> Iterator[None]:
+    yield
     models.forget()
 
 

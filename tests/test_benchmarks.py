@@ -20,8 +20,7 @@ FACTS = Path(build_facts.__file__).resolve().parent.parent / "hiplora" / "mini" 
 
 
 @pytest.fixture(autouse=True)
-def cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
+def _forget():
     yield
     models.forget()
 

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hiplora.disk import default_cache_dir
-
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty ``results/mini``, seen from the folder that holds ``results``; what is composed comes from the cache."""
-    cache, root = default_cache_dir().resolve(), tmp_path_factory.mktemp("checkout")
+    """An empty ``results/mini``, seen from the folder that holds ``results``."""
+    root = tmp_path_factory.mktemp("checkout")
     (root / "results/mini").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIPLORA_CACHE", str(cache))
         patch.chdir(root)
         yield Path("results/mini")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hiplora.disk import default_cache_dir
 from hiplora.report.experiment import load
 from hiplora.report.find import identify
 from hiplora.report.slots import Slot
@@ -23,7 +22,6 @@ def lora() -> list[Slot]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder for results, called the same in every test: what is composed with it is kept for the next."""
-    monkeypatch.setenv("HIPLORA_CACHE", str(default_cache_dir().resolve()))
     monkeypatch.chdir(tmp_path)
     return Path("results")
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tuner's tests: no network, tiny models."""
+"""Fixtures of the tuner's tests: tiny models."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import torch
 
 from tests.tuner.helpers import make_llama, make_mlp
 
-torch.set_num_threads(1)  # on matrices this small a second thread only waits
-
 
 @pytest.fixture(autouse=True)
-def _isolated(shared_cache, monkeypatch):
-    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
+def _seeded():
     torch.manual_seed(0)
 
 
