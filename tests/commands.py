@@ -76,11 +76,15 @@ def killed(words: Sequence[str], environment: Mapping[str, str], when: Callable[
     """SIGKILL for the command, so many seconds after there is something to see."""
     process = started(words, environment)
     deadline = time.monotonic() + 240
-    while not when() and time.monotonic() < deadline:
+    try:
+        while not when():
+            assert process.exitcode is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "there was nothing to see"
+            time.sleep(0.01)
+        time.sleep(delay)
         assert process.exitcode is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    time.sleep(delay)
-    kill(process)
+    finally:
+        kill(process)
 
 
 def kill(process: BaseProcess) -> None:

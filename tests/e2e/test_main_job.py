@@ -190,15 +190,22 @@ def test_an_interrupted_sweep_says_what_it_did(arguments, environment, tmp_path:
     assert len(adapters(outputs)) == 1
 
 
-@pytest.mark.parametrize("delays", [(0.3, 1.0), (0.8, 0.1)])
+@pytest.mark.parametrize("delays", [(0.3, 0.6), (0.8, 0.1)])
 def test_killed_runs_end_as_an_uninterrupted_one(run, arguments, environment, tmp_path: Path, delays) -> None:
-    """SIGKILL after the first signs of training, twice, then the same command to its end."""
+    """SIGKILL in the midst of training, twice, then the same command to its end."""
     wanted = ["pipeline=train", "method.k=8", "training.steps=120"]  # a fast machine takes 40 in a second
     command = [*arguments, *wanted, f"outputs_dir={tmp_path}/killed"]
+
+    def checkpoints() -> set[str]:
+        return {path.name for path in (tmp_path / "killed/checkpoints").glob("*/*/step-*")}
+
     for delay in delays:
-        killed(command, environment, lambda: [*(tmp_path / "killed/checkpoints").glob("*/*/*")], delay=delay)
+        seen = checkpoints()
+        killed(command, environment, lambda seen=seen: checkpoints() - seen, delay=delay)
     resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
+    (record,) = records(tmp_path / "results", "train")
+    assert f"step-{record['result']['resumed_from'] or 0:08d}" > max(seen), "behind what the second of them had added"
     straight = run(*wanted)
     assert straight.returncode == 0, straight.stderr
     (one,), (other,) = adapters(tmp_path / "killed"), adapters(tmp_path / "outputs")
