@@ -26,6 +26,13 @@ def test_summary_and_t_interval_against_scipy():
     assert stats.summarize([1.0]).std is None
 
 
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (1, 3), (37, 80), (299, 300)])
+def test_interval_of_a_proportion_against_scipy(right, n):
+    for level in (0.95, 0.9):
+        expected = reference.binomtest(right, n).proportion_ci(level, method="wilson")
+        assert stats.proportion_interval(right / n, n, level=level) == pytest.approx(tuple(expected), abs=1e-12)
+
+
 def naive_hierarchical(groups: list[list[float]], *, replicates: int, rng: np.random.Generator) -> np.ndarray:
     """The bootstrap as one would write it with loops."""
     means = []
@@ -55,6 +62,33 @@ def test_adapter_weights_are_products_of_adapter_counts():
     weights = stats.adapter_weights(pairs, rng=np.random.default_rng(0), replicates=500).reshape(-1, 3, 3)
     assert np.all(weights.sum(axis=(1, 2)) == 9)
     assert np.allclose(weights, weights.sum(2, keepdims=True) * weights.sum(1, keepdims=True) / 9)
+
+
+def naive_adapters(
+    adapters: list[dict], values: list[float], *, replicates: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The adapter-level bootstrap with loops; an instance counts once for each choice of its drawn adapters."""
+    seeds = {task: sorted({each[task] for each in adapters if task in each}) for task in TASKS}
+    means: list[float] = []
+    while len(means) < replicates:
+        drawn = {task: list(rng.choice(of, size=len(of))) for task, of in seeds.items()}
+        counts = [np.prod([drawn[task].count(seed) for task, seed in each.items()]) for each in adapters]
+        if sum(counts):
+            means.append(np.average(values, weights=counts))
+    return np.array(means)
+
+
+def test_adapter_weights_are_the_looped_bootstrap():
+    """Merges of two and three tasks, with more adapters of some tasks than of others."""
+    rng = np.random.default_rng(0)
+    numbers = dict(zip(TASKS, (2, 3, 4, 5), strict=True))
+    adapters = [
+        {task: int(rng.integers(numbers[task])) for task in rng.permutation(TASKS)[:size]} for size in 6 * (2, 3)
+    ]
+    values = list(rng.normal(size=len(adapters)))
+    ours = stats.weighted_means(values, stats.adapter_weights(adapters, rng=rng, replicates=20_000))
+    naive = naive_adapters(adapters, values, replicates=4000, rng=rng)
+    assert reference.ks_2samp(ours, naive).pvalue > 0.01
 
 
 def test_a_replicate_without_any_instance_is_drawn_again():
