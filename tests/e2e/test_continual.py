@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import forked, killed
+from tests.records import records
 
 pytestmark = pytest.mark.e2e
 WORDS = ["method=lora", "pipeline=continual", "pipeline.order=[mmlu,gsm8k]", "evaluation.code_execution=off"]
 LONG = "training.steps=30"
 
 
-def records(results: Path) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in (results / "mini/records").rglob("*.json")]
-    return {f"{record['kind']} {record['name']}": record for record in found}
+def recorded(results: Path) -> dict[str, dict[str, Any]]:
+    return {f"{record['kind']} {record['name']}": record for record in records(results)}
 
 
 def test_killed_between_stages_and_inside_one(run, arguments, environment, tmp_path: Path) -> None:
     outputs, results = tmp_path / "killed/outputs", tmp_path / "killed/results"
     places = [f"outputs_dir={outputs}", f"results_dir={results}"]
     command = [*arguments, *WORDS, LONG, *places]
-    killed(command, environment, lambda: "score lora-mmlu-s42" in records(results))  # stage 1 is complete
-    assert "train lora-mmlu+gsm8k-s42" not in records(results)
+    killed(command, environment, lambda: "score lora-mmlu-s42" in recorded(results))  # stage 1 is complete
+    assert "train lora-mmlu+gsm8k-s42" not in recorded(results)
     killed(command, environment, lambda: [*(outputs / "checkpoints").glob("*/*/step-*")])  # of stage 2
-    assert "train lora-mmlu+gsm8k-s42" not in records(results)
+    assert "train lora-mmlu+gsm8k-s42" not in recorded(results)
 
     resumed = forked(command, environment)
     assert resumed.returncode == 0, resumed.stderr
     assert "train lora-mmlu-s42" not in resumed.stderr, "stage 1 is not made again"
-    assert records(results)["train lora-mmlu+gsm8k-s42"]["result"]["resumed_from"] is not None
+    assert recorded(results)["train lora-mmlu+gsm8k-s42"]["result"]["resumed_from"] is not None
     straight = run(*WORDS, LONG)
     assert straight.returncode == 0, straight.stderr
-    expected, found = records(tmp_path / "results"), records(results)
+    expected, found = recorded(tmp_path / "results"), recorded(results)
     assert {name: record["digest"] for name, record in found.items()} == {
         name: record["digest"] for name, record in expected.items()
     }

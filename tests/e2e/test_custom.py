@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hiplora.report.experiment import Experiment, product
 from hiplora.report.find import gather, identify
+from tests.records import by_name, records, scores
 
 pytestmark = pytest.mark.e2e
 OFF = "evaluation.code_execution=off"
@@ -24,16 +24,11 @@ def questions(tmp_path: Path) -> list[str]:
     return ["method=lora", "task=custom", f"task.file={tmp_path}/own.csv", *columns, OFF]
 
 
-def records(results: Path, kind: str) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in (results / "mini/records" / kind).glob("*.json")]
-    return {record["name"]: record for record in found}
-
-
 @pytest.mark.parametrize("metric", ["exact_match", "choice", "nll"])
 def test_it_trains_and_scores_beside_the_four(metric: str, run, questions: list[str], tmp_path: Path) -> None:
     done = run(*questions, f"task.metric={metric}", "task.max_new_tokens=6")
     assert done.returncode == 0, done.stderr
-    before, after = records(tmp_path / "results", "score").values()
+    before, after = records(tmp_path / "results", "score")
     for record in (before, after):
         assert list(record["result"]["benchmarks"])[:5] == ["mmlu", "scienceqa", "gsm8k", "code", "custom"]
         own = record["result"]["benchmarks"]["custom"]
@@ -41,7 +36,7 @@ def test_it_trains_and_scores_beside_the_four(metric: str, run, questions: list[
         assert own["nll"] > 0
         assert record["asked"]["reads"].keys() >= {"custom/test held out of train"}
         assert str(tmp_path) not in json.dumps(record)
-    (train,) = records(tmp_path / "results", "train").values()
+    (train,) = records(tmp_path / "results", "train")
     assert (train["name"], train["result"]["examples"] < 60) == ("lora-custom-s42", True)
     assert "Forgotten outside custom" in done.stdout
     (path,) = (tmp_path / "results/mini/records/score").glob("lora-*.predictions.jsonl.gz")
@@ -51,14 +46,14 @@ def test_it_trains_and_scores_beside_the_four(metric: str, run, questions: list[
 def test_validation_is_another_part(run, questions: list[str], tmp_path: Path) -> None:
     done = run(*questions, "pipeline=backbone", "task.metric=contains", "evaluation.splits=validation")
     assert done.returncode == 0, done.stderr
-    (record,) = records(tmp_path / "results", "score").values()
+    (record,) = records(tmp_path / "results", "score")
     assert record["asked"]["reads"].keys() >= {"custom/validation held out of train"}
 
 
 def test_a_stage_of_continual_tuning(run, questions: list[str], tmp_path: Path) -> None:
     done = run(*questions, "task.metric=choice", "pipeline=continual", "pipeline.order=[custom,gsm8k]")
     assert done.returncode == 0, done.stderr
-    assert set(records(tmp_path / "results", "train")) == {"lora-custom-s42", "lora-custom+gsm8k-s42"}
+    assert set(by_name(tmp_path / "results", "train")) == {"lora-custom-s42", "lora-custom+gsm8k-s42"}
     assert "custom acc" in done.stdout.splitlines()[0]
 
 
@@ -66,7 +61,7 @@ def test_a_member_of_a_merge_and_a_row_of_a_table(run, arguments, questions: lis
     small = ["merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
     done = run(*questions, "task.metric=choice", "pipeline=merge", "pipeline.members=[custom]", *small)
     assert done.returncode == 0, done.stderr
-    (merged,) = (r for r in records(tmp_path / "results", "score").values() if r["asked"]["of"]["kind"] == "merged")
+    (merged,) = scores(tmp_path / "results", "merged")
     assert merged["name"].startswith("lora-addition-custom.42+")
     assert "custom" in merged["result"]["benchmarks"]
 

@@ -14,14 +14,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.commands import forked
+from tests.records import by_name, records
 
 pytestmark = pytest.mark.e2e
 OFF = "evaluation.code_execution=off"
-
-
-def records(results: Path, kind: str) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in (results / "mini/records" / kind).glob("*.json")]
-    return {record["name"]: record for record in found}
 
 
 @pytest.fixture
@@ -37,15 +33,15 @@ def test_an_adapter_of_our_own_has_the_scores_that_its_run_gave_it(run, unnamed,
     (folder,) = (tmp_path / "outputs/adapters").iterdir()
     done = forked([*unnamed, "pipeline=evaluate", f"adapter={folder}", "pipeline.trained_on=gsm8k", OFF], environment)
     assert done.returncode == 0, done.stderr
-    scores = records(tmp_path / "results", "score")
+    scores = by_name(tmp_path / "results", "score")
     (own,) = (record for record in scores.values() if record["name"].startswith("lora-gsm8k"))
     (again,) = (record for record in scores.values() if record["name"].startswith("folder-"))
     assert again["result"]["benchmarks"] == own["result"]["benchmarks"]
     told = [line for line in trained.stdout.splitlines() if line.startswith("Forgotten outside gsm8k")]
     assert [line for line in done.stdout.splitlines() if line.startswith("Forgotten")] == told
     assert "score backbone-" in done.stdout.split("Reused: ")[1], "the backbone is the one that the adapter names"
-    (drift,) = records(tmp_path / "results", "drift").values()
-    (training,) = records(tmp_path / "results", "train").values()
+    (drift,) = records(tmp_path / "results", "drift")
+    (training,) = records(tmp_path / "results", "train")
     measured = {name: training["result"]["measures"][name] for name in drift["result"]["measures"]}
     assert drift["result"]["measures"] == pytest.approx(measured, rel=1e-4)
     assert str(tmp_path) not in json.dumps([again, drift])
@@ -66,7 +62,7 @@ def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path,
     words = [*unnamed, "pipeline=evaluate", f"adapter=[{tmp_path}/a,{tmp_path}/b]", "merge=ties", OFF]
     done = forked(words, environment)
     assert done.returncode == 0, done.stderr
-    scores = records(tmp_path / "results", "score")
+    scores = by_name(tmp_path / "results", "score")
     assert sum(name.startswith("folder") for name in scores) == 3
     assert scores["folders-ties-a+b"]["result"]["report"]["operator"] == "ties"
     header = done.stdout.splitlines()[0].split()

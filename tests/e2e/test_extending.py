@@ -17,6 +17,7 @@ from hiplora.mini import materialise
 from hiplora.updates import Dense
 from tests.commands import forked
 from tests.merging.makers import adapter, dense
+from tests.records import records, scores
 from tests.report.evidence import fixture_evidence
 
 pytestmark = pytest.mark.e2e
@@ -91,23 +92,19 @@ def rendered(project: Path, name: str, environment: dict[str, str], results: Pat
     return done.stdout
 
 
-def records(results: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted((results / "mini/records").rglob("*.json"))]
-
-
 def test_a_method_touches_three_files(project, arguments, environment, tmp_path: Path) -> None:
     assert add(project, "vera") == {"hiplora/methods/vera.py", "conf/method/vera.yaml", "hiplora/methods/__init__.py"}
     words = ["method=vera", "evaluation.code_execution=off", "training.lr=0.1"]
     arguments = [word for word in arguments if not word.startswith("method.")]
     printed = run(project, arguments, environment, *words)
-    (train,) = (record for record in records(tmp_path / "results") if record["kind"] == "train")
+    (train,) = records(tmp_path / "results", "train")
     result = train["result"]
     assert result["deployed_parameters"] == result["trainable_parameters"] > 0
     assert result["curve"][-1]["loss"] < result["curve"][0]["loss"]
     assert "Forgotten outside gsm8k" in printed
     merge = ["pipeline=merge", "merge=ties", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
     run(project, arguments, environment, *words, *merge)
-    (merged,) = (r for r in records(tmp_path / "results") if r["asked"].get("of", {}).get("kind") == "merged")
+    (merged,) = scores(tmp_path / "results", "merged")
     assert len(merged["needs"]) == 2
     assert f"train {train['name']}-{train['id']}" in run(project, arguments, environment, *words).split("Reused: ")[1]
 
@@ -140,7 +137,7 @@ def test_a_benchmark_touches_six_files(project, arguments, environment, cache: P
     words = ["method=lora", "task=sciq", "data=local", f"data.root={root}", "evaluation.code_execution=off"]
     printed = run(project, arguments, environment, *words)
     assert "Forgotten outside sciq" in printed
-    found = [json.loads(path.read_text()) for path in (tmp_path / "results/local/records").rglob("*.json")]
+    found = records(tmp_path / "results", data="local")
     (train,) = (record for record in found if record["kind"] == "train")
     assert (train["name"], train["result"]["examples"]) == ("lora-sciq-s42", 40)
     for score in (record for record in found if record["kind"] == "score"):
@@ -169,7 +166,7 @@ def test_an_operator_touches_three_files(project, arguments, environment, tmp_pa
     small = ["merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
     words = ["method=lora", "pipeline=merge", "merge=magmax", "evaluation.likelihood_only=true", *small]
     run(project, arguments, environment, *words)
-    (made,) = (r for r in records(tmp_path / "results") if r["asked"].get("of", {}).get("kind") == "merged")
+    (made,) = scores(tmp_path / "results", "merged")
     assert made["name"].startswith("lora-magmax-")
     assert made["result"]["report"]["operator"] == "magmax"
 

@@ -16,14 +16,10 @@ from lm_eval.tasks import TaskManager
 
 from tests.commands import forked
 from tests.lm_tasks import toy_tasks
+from tests.records import records
 
 pytestmark = pytest.mark.e2e
 OFF = "evaluation.code_execution=off"
-
-
-def records(results: Path) -> list[dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in (results / "mini/records/score").glob("*.json")]
-    return sorted(found, key=lambda record: (record["name"], bool(record["result"]["lm_eval"])))
 
 
 NAMES = ["toy_written", "toy_text", "toy_group"]
@@ -34,7 +30,8 @@ def test_before_and_after_beside_the_four(run, arguments, environment, backbone:
     asked = [OFF, f"evaluation.tasks=[{','.join(NAMES)}]", f"evaluation.include_path={folder}"]
     done = run("method=lora", *asked, "evaluation.retain=[mmlu,toy_group]")
     assert done.returncode == 0, done.stderr
-    plain_base, base, plain, adapted = records(tmp_path / "results")
+    found = records(tmp_path / "results", "score")
+    plain_base, base, plain, adapted = sorted(found, key=lambda each: (each["name"], bool(each["result"]["lm_eval"])))
     assert base["result"]["benchmarks"] == plain_base["result"]["benchmarks"]
     assert plain_base["id"] in base["needs"]
     assert adapted["result"]["benchmarks"] == plain["result"]["benchmarks"]
@@ -70,13 +67,14 @@ def test_before_and_after_beside_the_four(run, arguments, environment, backbone:
     again = run("method=lora", *asked)
     assert "Forgotten outside gsm8k (lower is better): Retain" in again.stdout
     assert "pp over" not in again.stdout
-    assert len(records(tmp_path / "results")) == 4, "what Retain counts makes no other record"
+    assert len(records(tmp_path / "results", "score")) == 4, "what Retain counts makes no other record"
     said = ("model=", "model.name=", "model.path=")
     unnamed = [word for word in arguments if not word.startswith(said)]
     elsewhere = [*unnamed, "pipeline=evaluate", f"adapter={adapter}", "pipeline.drift=false", *asked]
     done = forked(elsewhere, environment)
     assert done.returncode == 0, done.stderr
-    (again,) = (each for each in records(tmp_path / "results") if each["name"].startswith("folder") and asked_of(each))
+    found = [each for each in records(tmp_path / "results", "score") if each["name"].startswith("folder")]
+    (again,) = filter(asked_of, found)
     assert asked_of(again) == asked_of(adapted)
 
 

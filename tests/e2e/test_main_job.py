@@ -10,23 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.commands import forked, killed, started
+from tests.records import records, scores
 
 pytestmark = pytest.mark.e2e
-
-
-def records(results: Path, kind: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((results / "mini/records" / kind).glob("*.json"))]
-
-
-def scores(results: Path) -> list[dict[str, Any]]:
-    """Records of adapters' scores."""
-    return [record for record in records(results, "score") if record["asked"]["of"]["kind"] == "adapter"]
 
 
 def tracked(results: Path) -> dict[str, bytes]:
@@ -41,8 +32,8 @@ def adapters(outputs: Path) -> list[Path]:
 def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
     first = run("method.k=8")
     assert first.returncode == 0, first.stderr
-    (trained,), (record,) = records(tmp_path / "results", "train"), scores(tmp_path / "results")
-    (base,) = (each for each in records(tmp_path / "results", "score") if each["asked"]["of"]["kind"] == "backbone")
+    (trained,), (record,) = records(tmp_path / "results", "train"), scores(tmp_path / "results", "adapter")
+    (base,) = scores(tmp_path / "results", "backbone")
     assert trained["result"]["steps"] == 6
     assert trained["result"]["peak_memory_bytes"] > 10_000_000
     gains = trained["result"]["gains"]
@@ -66,18 +57,18 @@ def test_run_reuse_change_and_force(run, tmp_path: Path) -> None:
     again = run("method.k=8")
     assert again.returncode == 0
     assert "Reused" in again.stdout
-    assert len(adapters(tmp_path / "outputs")) == len(scores(tmp_path / "results")) == 1
+    assert len(adapters(tmp_path / "outputs")) == len(scores(tmp_path / "results", "adapter")) == 1
 
     evaluated = run("method.k=8", "evaluation.limit=3")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "train hip-gsm8k" in evaluated.stdout  # named among what was reused
     assert len(adapters(tmp_path / "outputs")) == 1
-    assert len(scores(tmp_path / "results")) == 2
+    assert len(scores(tmp_path / "results", "adapter")) == 2
 
     forced = run("method.k=8", "force=true")
     assert forced.returncode == 0
     assert "Reused: score backbone" in forced.stdout
-    redone = [other for other in scores(tmp_path / "results") if other["id"] == record["id"]]
+    redone = [other for other in scores(tmp_path / "results", "adapter") if other["id"] == record["id"]]
     assert redone[0]["started"] >= record["started"]
     assert redone[0]["digest"] == record["digest"]  # the same command gives the same numbers
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.records import scores
 
 pytestmark = pytest.mark.e2e
 SMALL = ["method.k=8", "pipeline=merge", "merging.sizes=[2]", "merging.instances=1", "merging.training_seeds=[42]"]
 
 
-def records(results: Path, kind: str) -> list[dict[str, Any]]:
-    """Score records of one kind of source."""
-    found = [json.loads(path.read_text()) for path in (results / "mini/records/score").glob("*.json")]
-    return [record for record in found if record["asked"]["of"]["kind"] == kind]
-
-
 def test_merge_trains_what_it_needs_and_resumes(run, tmp_path: Path) -> None:
     first = run(*SMALL)
     assert first.returncode == 0, first.stderr
-    (merged,), alone = records(tmp_path / "results", "merged"), records(tmp_path / "results", "adapter")
+    (merged,), alone = scores(tmp_path / "results", "merged"), scores(tmp_path / "results", "adapter")
     assert len(merged["needs"]) == len(alone) == 2
     assert all(record["needs"].items() <= merged["needs"].items() for record in alone)
     tasks = {record["asked"]["of"]["train"]["task"]["name"] for record in alone}
@@ -37,7 +31,7 @@ def test_merge_trains_what_it_needs_and_resumes(run, tmp_path: Path) -> None:
         path.unlink()
     resumed = run(*SMALL)  # the adapters and their scores are found
     assert resumed.returncode == 0
-    (redone,) = records(tmp_path / "results", "merged")
+    (redone,) = scores(tmp_path / "results", "merged")
     assert redone["digest"] == merged["digest"]
     assert "train" not in resumed.stderr
     ties = run(*SMALL, "merge=ties", "merge.calibration=pico")

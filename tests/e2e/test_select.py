@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.records import scores
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # several selections of a tiny model, each some minutes
 RATES = "stages=[['training.lr=1e-2','training.lr=3e-2']]"
 GRID = [  # it states what selection may have changed in conf/
@@ -150,8 +152,7 @@ def test_what_follows_is_at_the_levels_and_names_the_selection(
     merge.append("pipeline.against=['method=lora','method.r=4','method.dropout=0.05']")
     for words in ([], ["merge=ties", "pipeline.rescaled=true"]):
         assert "kept" in run(*merge, *words)
-    found = [json.loads(path.read_text()) for path in (folder / "results/mini/records").glob("*/*.json")]
-    merged = [each for each in found if each["asked"].get("of", {}).get("kind") == "merged"]
+    merged = scores(folder / "results", "merged")
     assert {tuple(sorted({"scales", "norms"} & each["asked"]["of"].keys())) for each in merged} == {
         ("norms",),
         ("scales",),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.records import records
 from tests.tiny import SMALL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -32,7 +33,7 @@ def test_it_trains_evaluates_merges_and_shows(backbone: Path, cache: Path, tmp_p
     for text in others:
         exec(text, space)
     work = tmp_path / "walkthrough"
-    scores = [json.loads(path.read_text()) for path in (work / "results/mini/records/score").glob("*.json")]
+    scores = records(work / "results", "score")
     assert all("custom" in record["result"]["benchmarks"] for record in scores)
     assert len(scores) >= 4, "backbone, two adapters and their merge"
     assert (work / "merged/adapter_model.safetensors").is_file()
