@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from hiplora import models
 from hiplora.compose import compose
@@ -17,6 +19,7 @@ from hiplora.stages.probe import Probe, choose, in_layers
 from hiplora.tasks.source import Source
 from tests.tiny import SMALL, tiny_llama_folder
 
+ROUNDING = 3e-7  # of an NLL in fp32
 SIGMA = {"a": [9.0, 5.0, 3.0, 1.0], "b": [8.0, 6.0, 4.0, 2.0]}
 
 
@@ -33,6 +36,16 @@ def test_a_draw_depends_on_seed_and_perturbation_alone():
     assert {each.coefficient for each in both[:3]} == {-2.0}
     assert len({each.coefficient for each in both[3:]}) == 8
     assert len({(each.matrix, each.direction) for each in both[3:]}) == 8
+
+
+def test_noise_is_normal_with_the_strength_as_its_standard_deviation():
+    sigma = {"a": [float(value) for value in range(1000)]}
+    weak, strong = (
+        np.array([each.coefficient for each in choose(sigma, count={"noise": 1000}, strength=strength, seed=1)])
+        for strength in (0.1, 0.2)
+    )
+    assert strong == pytest.approx(2 * weak)
+    assert stats.kstest(weak, "norm", args=(0, 0.1)).pvalue > 0.01
 
 
 def test_more_interventions_than_directions_are_refused():
@@ -60,27 +73,30 @@ def job(path: Path) -> SimpleNamespace:
     return SimpleNamespace(parts=Parts(path / "parts"))
 
 
-def test_zero_scores_the_model_whose_weight_lacks_the_direction(probe: Probe, tmp_path: Path):
+def test_an_intervention_scores_the_model_whose_weight_is_changed_by_it(probe: Probe, tmp_path: Path):
     result = probe.run(job(tmp_path)).result
     backbone = models.load(probe.model)
-    zero = result.interventions[0]
-    weight = backbone.model.get_submodule(zero.matrix).weight
-    before = weight.detach().clone()
-    U, S, Vh = torch.linalg.svd(before)
-    assert zero.sigma == pytest.approx(float(S[zero.direction]), rel=1e-5)
-    with torch.no_grad():
-        weight -= S[zero.direction] * torch.outer(U[:, zero.direction], Vh[zero.direction])
-        edited = engine.evaluate(
-            backbone.model,
-            backbone.tokenizer,
-            tasks=probe.benchmarks,
-            source=Source(probe.data),
-            evaluation=probe.evaluation,
-        )
-        weight.copy_(before)
-    for name, scores in zero.benchmarks.items():
-        assert scores["nll"] == pytest.approx(edited[name].metrics["nll"], abs=1e-5)
-        assert scores["nll"] != result.base[name]["nll"]
+    assert [each.perturbation for each in result.interventions] == ["zero", "zero", "flip", "noise", "noise"]
+    for each in result.interventions:
+        weight, i = backbone.model.get_submodule(each.matrix).weight, each.direction
+        before = weight.detach().clone()
+        U, S, Vh = torch.linalg.svd(before.double())
+        assert each.sigma == pytest.approx(float(S[i]), rel=1e-5)
+        with torch.no_grad():
+            weight.copy_(before.double() + each.coefficient * S[i] * torch.outer(U[:, i], Vh[i]))
+            edited = engine.evaluate(
+                backbone.model,
+                backbone.tokenizer,
+                tasks=probe.benchmarks,
+                source=Source(probe.data),
+                evaluation=probe.evaluation,
+            )
+            weight.copy_(before)
+        for name, scores in each.benchmarks.items():
+            base = result.base[name]["nll"]
+            change, expected = scores["nll"] - base, edited[name].metrics["nll"] - base
+            assert abs(expected) > 20 * ROUNDING
+            assert change == pytest.approx(expected, abs=ROUNDING)
 
 
 def test_a_stopped_probe_goes_on_and_leaves_the_weights_as_they_were(probe: Probe, tmp_path: Path, monkeypatch):
