@@ -13,7 +13,10 @@ from hiplora.errors import UserError
 from hiplora.merging import OPERATORS
 from hiplora.methods import METHODS
 from hiplora.pipelines.base import frontier, scores, training
-from hiplora.stages.sources import Backbone
+from hiplora.stages.frontier import Frontier
+from hiplora.stages.score import Score
+from hiplora.stages.sources import Adapted, Backbone
+from hiplora.stages.train import Train
 from hiplora.tasks import TASKS
 from tests.tiny import NEEDS
 
@@ -110,6 +113,32 @@ def test_how_text_is_written_identifies_full_scores_alone() -> None:
     assert ids("evaluation.likelihood_only=true")[:3] == plain[:3]
     for word in ("evaluation.limit=3", "evaluation.scoring=letter", "task.target=solution"):
         assert not set(ids(word)) & set(plain), word
+
+
+FIXED = (
+    "method=lora", "method.r=16", "method.alpha=32", "method.dropout=0.0", "task=gsm8k", "seed=42", "model=smollm2",
+    "model.dtype=bfloat16", "model.target_modules=[q_proj,v_proj]", "training.steps=60", "training.rows_per_step=2",
+    "training.micro_batch_rows=2", "training.row_tokens=256", "training.lr=1e-3", "training.beta1=0.9",
+    "training.beta2=0.999", "training.eps=1e-8", "training.weight_decay=0.01", "training.warmup_ratio=0.03",
+    "training.max_grad_norm=1.0", "training.snapshots=[0.5]", "training.share_prefixes=true", "svd.recipe=auto",
+    "svd.k_max=64", "svd.seed=0", "svd.oversampling=8", "svd.power_iterations=2", "svd.tolerance=1e-3",
+    "svd.exact_up_to=2048", "evaluation.splits=test", "evaluation.limit=null", "evaluation.text_tokens=8192",
+    "evaluation.scoring=cloze", *WRITING,
+)  # fmt: skip
+
+
+def test_what_is_asked_for_keeps_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the code gives the same options another id, every record made so far is orphaned.
+
+    If a new version is meant to, its ids belong here; a new field is Neutral at what older results correspond to.
+    """
+    for kind in (Train, Score, Frontier):
+        monkeypatch.setattr(kind, "reads", lambda stage: {"a file": "its digest"})
+    config = compose(FIXED)
+    train = training(config)
+    stages = [train, scores(config, Backbone(model=config.model)), scores(config, Adapted(train=train))]
+    ids = [stage.id for stage in (*stages, frontier(config, train, **SIZES))]
+    assert ids == ["458c5b3ee420", "7e7dad817242", "33cb95950b98", "cfba6cbf075f"]
 
 
 def all_ids() -> dict[str, str]:
