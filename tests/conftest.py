@@ -10,12 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on matrices this small a second
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_llama_folder
+from tests.tiny import SMALL, tiny_llama_folder
 
 SLOW = 0.1  # seconds
 
@@ -50,6 +51,23 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIPLORA_CACHE", str(cache))
         yield cache
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """The settings of a small run."""
+    return SMALL
+
+
+@pytest.fixture
+def configured(tiny: Path, small: list[str], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """The configuration of a small run, with more words, whose outputs and results go to the test's own folder."""
+    from hiplora import models
+    from hiplora.compose import compose
+
+    places = [f"model.path={tiny}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
+    yield lambda *words: compose([*small, *places, *words])
+    models.forget()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from hiplora.methods.base import Method, Setup
 from hiplora.stages.artefact import NATIVE, save, tensors_digest
 from hiplora.training.trainer import native_state
 from hiplora.updates import Dense, Update
-from tests.training.worker import OPTIONS, VARIANTS, adapter, attached, fit, same
+from tests.training.worker import OPTIONS, VARIANTS, adapter, attached, fit, interrupted_fit, same
 
 STEPS = 5  # no step at which clients are averaged, so that they differ where one training ends and the next begins
 
@@ -124,15 +124,7 @@ def test_a_resumed_training_that_went_on_ends_with_the_same_bits(
 
     whole, again = went_on(), went_on()
     fit(whole, tiny, method, tmp_path / "whole", steps=STEPS)
-    after_step = type(method).after_step
-
-    def stop(self: Any, peft_model: Any, step: int) -> None:
-        if step == 4:
-            raise KeyboardInterrupt
-        after_step(self, peft_model, step)
-
-    with patch.object(type(method), "after_step", stop), pytest.raises(KeyboardInterrupt):
-        fit(went_on(), tiny, method, tmp_path / "broken", steps=STEPS)
+    interrupted_fit(went_on(), tiny, method, tmp_path / "broken", at=4, steps=STEPS)
     assert fit(again, tiny, method, tmp_path / "broken", steps=STEPS).resumed_from == 3
     assert same(adapter(again), adapter(whole))
     assert same(dense(method, again), dense(method, whole))

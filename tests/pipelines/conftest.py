@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hiplora import models
-from hiplora.compose import compose
 from hiplora.pipelines.base import Config
 from hiplora.stages.make import Engine, Outcome
 from hiplora.stages.score import Score
 from hiplora.stages.store import Store
 from hiplora.tasks import primary
 from hiplora.tracking import Tracking
-from tests.tiny import SMALL, tiny_llama_folder
+from tests.tiny import SMALL
 
 
 class Run:
@@ -59,25 +56,7 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Scores:
     return counter
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, Path]:
-    """Backbone and cache."""
-    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), shared_cache
-
-
 @pytest.fixture
 def small() -> list[str]:
     """The settings of a small run."""
     return [*SMALL, "training.steps=2", "evaluation.code_execution=off"]
-
-
-@pytest.fixture
-def configured(
-    folders: tuple[Path, Path], small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Config]]:
-    """The configuration of a small run whose outputs and results go to the test's own folder."""
-    backbone, cache = folders
-    monkeypatch.setenv("HIPLORA_CACHE", str(cache))
-    places = [f"model.path={backbone}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
-    yield lambda *words: compose([*small, *places, *words])
-    models.forget()

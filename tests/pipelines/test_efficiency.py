@@ -14,16 +14,15 @@ from hiplora.stages.efficiency import Efficiency, speed_behind
 from hiplora.stages.make import Engine, Wanted
 from hiplora.stages.store import Store
 from hiplora.tracking import Tracking
-from tests.pipelines import conftest
 from tests.pipelines.conftest import Run
 
 WORDS = ["pipeline=efficiency", "efficiency.steps=2", "efficiency.warmup=1", "efficiency.repetitions=2"]
 
 
-@pytest.fixture(autouse=True)
-def no_options_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small runs have one, which this pipeline refuses."""
-    monkeypatch.setattr(conftest, "SMALL", [word for word in conftest.SMALL if not word.startswith("method.")])
+@pytest.fixture
+def small(small: list[str]) -> list[str]:
+    """Without an option of a method, which this pipeline refuses."""
+    return [word for word in small if not word.startswith("method.")]
 
 
 def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPatch):

@@ -196,9 +196,6 @@ TWICE = "names a value twice"
         ("matched_merge", "pipeline.tasks=[gsm8k,gsm8k]", TWICE),
         ("efficiency", "pipeline.methods=[lora,lora]", TWICE),
         ("probe", "pipeline.benchmarks=[mmlu,mmlu]", TWICE),
-        ("continual", "pipeline.order=[gsm8k,gsm8k]", TWICE),
-        ("merge", "merging.sizes=[2,2]", TWICE),
-        ("continual", "pipeline.order=[]", "must have at least 1"),
         ("continual", "training=5", "is not an option; type training.FIELD=VALUE"),
         ("continual", "merging=3", "is not an option; type merging.FIELD=VALUE"),
     ],
@@ -206,10 +203,3 @@ TWICE = "names a value twice"
 def test_a_list_or_a_section_of_the_wrong_form_is_refused(pipeline: str, word: str, told: str) -> None:
     with pytest.raises(UserError, match=rf"^{re.escape(word)} {re.escape(told)}"):
         compose([f"pipeline={pipeline}", word])
-
-
-def test_only_multiple_choice_is_probed(configured) -> None:
-    """Code is none where its execution is switched off either, though then nothing is written."""
-    config = configured("pipeline=probe", "pipeline.benchmarks=[code]", "evaluation.code_execution=off")
-    with pytest.raises(UserError, match="is not multiple choice; choose among mmlu, scienceqa"):
-        config.stages()

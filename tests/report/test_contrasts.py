@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -14,14 +11,6 @@ from hiplora.report.aggregate import Sample
 from hiplora.report.contrasts import MARGIN, OWN, SECOND, VERDICT, Measure
 from hiplora.report.slots import Number
 from hiplora.report.tables import table16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """What is imported is left out of the garbage collections that statsmodels starts for Holm."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def sample(values) -> Sample:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -33,14 +31,6 @@ from tests.report.evidence import WORLD, fixture_evidence
 from tests.report.frontiers import BASE, GAIN, LEVELS, TEXT, World
 
 HIP_LORA = "Text rise: HiP-LoRA − LoRA"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen(table) -> Iterator[None]:
-    """What a first table imports is left out of the garbage collections that statsmodels starts for Holm."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hiplora import models
-from hiplora.compose import compose
 from hiplora.errors import UserError
 from hiplora.evaluation import engine
 from hiplora.merging.base import Operator
@@ -24,35 +23,28 @@ from hiplora.stages.sources import Adapted, Backbone, Merged, Scaled, Snapshot, 
 from hiplora.stages.store import Store
 from hiplora.stages.train import Train
 from hiplora.tracking import Tracking
-from tests.tiny import SMALL, tiny_llama_folder
 
 ITEMS = {"scales": (0.5, 1.0), "own_items": 4, "other_items": 2, "text_tokens": 64}
 SIZES = {"r": 4, "k": 8, "init_r": 6, "target_r": 4, "clients": 2, "cut": 0.5, "average_every": 3}
 EIGHT = ["training.steps=8", "training.snapshots=[0.5]", "training.warmup_ratio=0"]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, Path]:
-    """Backbone and cache."""
-    return tiny_llama_folder(tmp_path_factory.mktemp("backbone")), shared_cache
+@pytest.fixture
+def small(small: list[str]) -> list[str]:
+    """Without an option of a method, which not every method has."""
+    return [*(word for word in small if not word.startswith("method.")), "training.lr=1e-2"]
 
 
 @pytest.fixture
-def configured(
-    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Config]]:
-    """The configuration of a small run, with sizes that fit the tiny model, in the test's own folder."""
-    monkeypatch.setenv("HIPLORA_CACHE", str(folders[1]))
-    places = [f"model.path={folders[0]}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
-    words = [*(word for word in SMALL if word != "method.r=4"), *places, "training.lr=1e-2"]
+def configured(configured: Callable[..., Config]) -> Callable[..., Config]:
+    """With sizes that fit the tiny model, of the options that the method has."""
 
-    def config(*more: str) -> Config:
-        found = compose([*words, "evaluation.code_execution=off", *more])
+    def config(*words: str) -> Config:
+        found = configured("evaluation.code_execution=off", *words)
         sizes = {key: value for key, value in SIZES.items() if key in found.method.fields()}
         return found.but(method=found.method.but(**sizes))
 
-    yield config
-    models.forget()
+    return config
 
 
 def made(config: Config, *stages: Any) -> tuple[list[Outcome], list[str]]:

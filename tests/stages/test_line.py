@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from hiplora import models
-from hiplora.compose import compose
 from hiplora.config import digest
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, training
@@ -21,29 +20,18 @@ from hiplora.stages.record import Record
 from hiplora.stages.store import Status, Store
 from hiplora.stages.train import Train
 from hiplora.tracking import Tracking
-from tests.tiny import SMALL, tiny_llama_folder
+from tests.stopping import stopped
 
 STEPS = 6  # of tests.tiny.SMALL, with a checkpoint every 2
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("backbone"))
-
-
 @pytest.fixture
-def configured(
-    backbone: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Config]]:
-    """The configuration of a small run whose outputs and results go to the test's own folder."""
-    monkeypatch.setenv("HIPLORA_CACHE", str(shared_cache))
-    places = [f"model.path={backbone}", f"outputs_dir={tmp_path}/outputs", f"results_dir={tmp_path}/results"]
-    small = [word for word in SMALL if word != "method.r=4"]
-    yield lambda *words: compose([*small, *places, *words])
-    models.forget()
+def small(small: list[str]) -> list[str]:
+    """Without an option of a method, which not every method has."""
+    return [word for word in small if not word.startswith("method.")]
 
 
-def small(config: Config) -> Config:
+def fitted(config: Config) -> Config:
     """With the ranks that fit the tiny model, of the options that the method has."""
     ranks = {"r": 4, "k": 8, "init_r": 6, "target_r": 4, "clients": 2, "cut": 0.5}
     method = config.method
@@ -52,8 +40,8 @@ def small(config: Config) -> Config:
 
 def line(configured: Callable[..., Config], *words: str) -> Train:
     """A training on one task that goes on from one on another, with a seed of its own."""
-    parent = training(small(configured("task=gsm8k", "seed=42", *words)))
-    return training(small(configured("task=mmlu", "seed=100", *words))).but(parent=parent)
+    parent = training(fitted(configured("task=gsm8k", "seed=42", *words)))
+    return training(fitted(configured("task=mmlu", "seed=100", *words))).but(parent=parent)
 
 
 def engine_of(config: Config, *, force: bool = False) -> Engine:
@@ -73,15 +61,7 @@ class Killed(BaseException):
 
 def killed(config: Config, train: Train, *, at: int) -> None:
     """Run a training and end it in the hook after its step ``at``."""
-    cls = type(train.method)
-    after_step = cls.after_step
-
-    def stop(self: Any, peft_model: Any, step: int) -> None:
-        if step == at:
-            raise Killed
-        after_step(self, peft_model, step)
-
-    with patch.object(cls, "after_step", stop), pytest.raises(Killed):
+    with stopped(train.method, at=at, by=Killed):
         run(config, train)
     assert not any("lora" in name for name, _ in models.load(train.model).model.named_parameters())
 
@@ -186,7 +166,7 @@ def test_a_torn_native_state_is_named(configured: Callable[..., Config]) -> None
 def test_the_id_of_a_training_without_a_parent_is_what_it_was_before_there_were_parents(
     configured: Callable[..., Config],
 ) -> None:
-    alone = training(small(configured()))
+    alone = training(fitted(configured()))
     others = ("parent", "optimizer", "keep_optimizer", "data", "save_basis", "measured_by")
     fields = [name for name in Train.model_fields if name not in others]
     assert list(alone.identity()) == ["kind", "version", *fields]

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -20,6 +18,7 @@ from hiplora.packing.sequences import Encoded
 from hiplora.spectral.options import Svd
 from hiplora.training.options import Training
 from hiplora.training.trainer import TrainResult, train
+from tests.stopping import stopped
 
 TRAINING = Training(
     steps=8,
@@ -118,14 +117,7 @@ def fit(
 
 def interrupted_fit(model: Any, folder: Path, method: Method, checkpoints: Path, *, at: int, **changes: Any) -> None:
     """Like :func:`fit`, but for Ctrl-C in the hook after step ``at``."""
-    after_step = type(method).after_step
-
-    def stop(self: Any, peft_model: Any, step: int) -> None:
-        if step == at:
-            raise KeyboardInterrupt
-        after_step(self, peft_model, step)
-
-    with patch.object(type(method), "after_step", stop), pytest.raises(KeyboardInterrupt):
+    with stopped(method, at=at):
         fit(model, folder, method, checkpoints, **changes)
 
 
