@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from hiplora import models
-from hiplora.config import digest
 from hiplora.errors import UserError
 from hiplora.pipelines.base import Config, training
 from hiplora.stages.artefact import NATIVE
@@ -161,17 +160,6 @@ def test_a_torn_native_state_is_named(configured: Callable[..., Config]) -> None
     (folder / NATIVE).write_bytes((folder / NATIVE).read_bytes()[:-100])
     with pytest.raises(UserError, match=rf"{folder} is not complete \({NATIVE} .* delete this folder"):
         run(config, child)
-
-
-def test_the_id_of_a_training_without_a_parent_is_what_it_was_before_there_were_parents(
-    configured: Callable[..., Config],
-) -> None:
-    alone = training(fitted(configured()))
-    others = ("parent", "optimizer", "keep_optimizer", "data", "save_basis", "measured_by")
-    fields = [name for name in Train.model_fields if name not in others]
-    assert list(alone.identity()) == ["kind", "version", *fields]
-    assert alone.id == digest([alone.identity(), alone.reads()]) == alone.but(parent=None).id
-    assert alone.described() == alone.but(parent=None).described()
 
 
 def test_names_and_ids_of_a_line(configured: Callable[..., Config]) -> None:
