@@ -1,4 +1,4 @@
-"""The word problems, solved again from their text alone."""
+"""The word problems: read back by the templates that they were made from, and solved by formulas of the tests' own."""
 
 from __future__ import annotations
 
