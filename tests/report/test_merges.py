@@ -218,7 +218,8 @@ def test_differences_by_hand():
     wide = table.cell(f"{name}addition, mean absolute drop ↓ (pp)", "difference, adapter-level")
     assert wide.value == drop.value
     assert wide.ci_high - wide.ci_low > drop.ci_high - drop.ci_low
-    assert table.cell("HiP-LoRA − Proj-LoRA: TIES, MergeFail ↓ (pp)", "difference").value is None
+    assert table.cell("HiP-LoRA − Proj-LoRA: TIES, MergeFail ↓ (pp)", "difference") is None  # not both are merged so
+    assert table.cell("HiP-LoRA − Proj-LoRA: addition, MergeFail ↓ (pp)", "difference").value is None  # no run yet
 
 
 def test_parity_is_told_with_its_exceptions():

@@ -38,14 +38,22 @@ def build(evidence: Evidence) -> Table:
 
 
 def _pair(evidence: Evidence, ours: str, theirs: str) -> Iterator[Cell]:
-    """The rows of a pair: over training seeds for which both methods have all runs, and over common instances."""
+    """The rows of a pair: over training seeds for which both methods have all runs, and over common instances.
+
+    Merges have rows only for an operator with which the grid merges both methods.
+    """
     label = " − ".join(evidence.experiment.label(method) for method in (ours, theirs))
     for measure, words in SINGLE.items():
         left, right = (per_seed(evidence, measure, method=method) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {words}"
         yield sample.mean_cell(row, DIFFERENCE)
         yield sample.cell(row, P_SEEDS, stats.sign_flip_p(sample.values) if sample.of else None)
-    for operator, (measure, words) in product(evidence.experiment.keys("merge", "merge"), MERGED.items()):
+    operators = [
+        operator
+        for operator in evidence.experiment.keys("merge", "merge")
+        if all(evidence.select("merge", method=method, merge=operator) for method in (ours, theirs))
+    ]
+    for operator, (measure, words) in product(operators, MERGED.items()):
         left, right = (per_instance(evidence, measure, method=method, merge=operator) for method in (ours, theirs))
         sample, row = left.minus(right), f"{label}: {evidence.experiment.label(operator)}, {words}"
         mean = sample.mean if sample.of else None
