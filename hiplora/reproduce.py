@@ -24,6 +24,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from hiplora.conf_dir import check_conf
@@ -33,7 +34,7 @@ from hiplora.report import plan
 from hiplora.report.evidence import Evidence, Slot
 from hiplora.report.experiment import load, request, sweeps
 from hiplora.report.figures import FIGURES
-from hiplora.report.find import gather, identify
+from hiplora.report.find import gather, identify, ways
 from hiplora.report.tables import TABLES
 
 
@@ -52,10 +53,13 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
     command = shlex.join(["python", "-m", "hiplora.reproduce", name, *asked.settings])
     runs = identify(experiment, asked.settings)
     found = gather(experiment, runs, settings=asked.settings, command=command)
+    part = [slot for slot in found.slots if asked.includes(slot.run)]
+    again = shlex.join(["python", "-m", "hiplora.reproduce", name, *overrides])
+    planned = replace(found, slots=part, commands=ways(part, again))
     if mode == "plan":
-        print(plan.text(found))
+        print(plan.text(planned))
         return 0
-    missing = [slot for slot in found.slots if slot.missing and asked.includes(slot.run)]
+    missing = [slot for slot in part if slot.missing]
     if mode == "make" and missing:
         from hiplora.hydra_compose import check_hydra
 
@@ -63,7 +67,7 @@ def reproduce(name: str, overrides: Sequence[str], *, mode: str) -> int:
             raise UserError(reason)
         check_hydra(asked.hydra)
         _render(found)
-        print(plan.text(found), file=sys.stderr)
+        print(plan.text(planned), file=sys.stderr)
         print("Running them now; after Ctrl-C the same command resumes.", file=sys.stderr, flush=True)
         _run(missing, asked.hydra)
         found = gather(experiment, runs, settings=asked.settings, command=command)

@@ -208,7 +208,7 @@ def check_directions_suffice(k: int, svd: Svd) -> None:
     """Refuse a k above the number of directions computed. Raises UserError."""
     require(
         k <= svd.k_max,
-        f"method.k={k} exceeds svd.k_max={svd.k_max}, the number of directions computed: raise svd.k_max",
+        f"method.k={k} exceeds svd.k_max={svd.k_max}, the number of directions computed; raise svd.k_max.",
     )
 
 

@@ -82,6 +82,13 @@ def _entry(stage: Stage) -> Entry:
     return Entry(role=of.role if isinstance(stage, Score) else stage.kind, members=tuple(members), stage=stage)
 
 
+def ways(slots: Sequence[Slot], command: str) -> tuple[str, ...]:
+    """The commands that make the missing runs of these slots; last ``command``, which also renders the table."""
+    missing = sweeps([slot.run for slot in slots if slot.missing])
+    commands = [shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing]
+    return (*commands, "# or all of it, and then the table:", command) if commands else ()
+
+
 @looked_up_once()
 def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[str], command: str) -> Evidence:
     """The runs of an experiment with their records; ``command`` makes the whole table, ``settings`` are the user's."""
@@ -102,8 +109,6 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         *([f"{others} record(s) of the same stages are left out, as they are not of {where}."] if others else []),
         *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
     ]
-    missing = sweeps([slot.run for slot in slots if slot.missing])
-    commands = [shlex.join(["python", "-m", "hiplora.run", "-m", *words]) for words in missing]
     scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
     path = config.model.path if config.model.source == "hub" else Path(config.model.path).name.removesuffix(".gguf")
     return Evidence(
@@ -116,7 +121,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         where=where,
         changed=(*scale, *sorted(word for word in settings if word.partition("=")[0] not in PLACES)),
         notes=tuple(notes),
-        commands=(*commands, "# or all of it, and then the table:", command) if commands else (),
+        commands=ways(slots, command),
         store=store,
         levels=_levels(slots),
         texts=Source(config.data).texts(config.evaluation.splits),

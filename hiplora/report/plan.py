@@ -18,13 +18,13 @@ RATES = ("lr", "weight_decay")  # settings of a training that take no time
 
 
 def text(evidence: Evidence) -> str:
-    """The plan as printed."""
+    """The plan as printed, of the slots that the evidence holds: all of a table's, or the part that was asked for."""
     there = sum(slot.there for slot in evidence.slots)
     lines = [f"{evidence.experiment.name}: {evidence.experiment.title}"]
     lines += [f"{evidence.backbone}, {evidence.data}, scale {evidence.scale}, records of {evidence.where}"]
     for group in evidence.experiment.groups:
-        slots = [slot for slot in evidence.slots if slot.run.group == group]
-        lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
+        if slots := [slot for slot in evidence.slots if slot.run.group == group]:
+            lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
     lines += ["", f"There: {there} of {len(evidence.slots)} runs. {_work(evidence)}"]
     lines += [f"Note: {note}" for note in evidence.notes]
     if evidence.commands:

@@ -1,4 +1,4 @@
-"""An evaluation that was stopped continues after the answers it has, and ends as one that was not."""
+"""An evaluation that was stopped continues after the answers it has, and in float32 ends as one that was not."""
 
 from __future__ import annotations
 

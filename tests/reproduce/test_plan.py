@@ -40,6 +40,15 @@ def test_plan_says_what_is_there_and_what_fills_the_rest(results, capsys):
     assert not (results / "mini" / "tables").exists()
 
 
+def test_a_plan_of_a_part_of_the_grid_says_what_that_part_needs(results, capsys):
+    assert run(results, "--plan", "method=hip", "seed=42,100") == 0
+    text = capsys.readouterr().out
+    assert "There: 0 of 8 runs. 8 to run" in text
+    assert "method=hip task=mmlu,gsm8k,code,scienceqa seed=42,100\n" in text
+    assert "LoRA " not in text.replace("HiP-LoRA ", "")
+    assert text.rstrip().endswith(f"python -m hiplora.reproduce table1 method=hip seed=42,100 results_dir={results}")
+
+
 def test_plan_goes_by_runs_that_do_as_much(results, capsys):
     """One training of 7 steps that took 20 s says more of others of 7 steps than twelve longer ones do."""
     slot = next(slot for slot in identify(load("table1"), ["training.steps=7"]) if slot.run.point["method"] == "lora")
