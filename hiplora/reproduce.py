@@ -109,6 +109,8 @@ def _render(found: Evidence) -> str:
     made = import_module(f"hiplora.report.{kind}.{found.experiment.name}").build(found)
     for path in made.write(found.folder / kind):
         print(f"Written: {path}", file=sys.stderr)
+    for aside in found.asides:
+        print(f"Note: {aside}", file=sys.stderr)
     return made.text()
 
 

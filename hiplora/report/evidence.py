@@ -22,9 +22,10 @@ from hiplora.tasks.origins import TEXTS
 class Evidence:
     """What tables, figures and plans are made from: every wanted run with its records, and notes about them.
 
-    ``where`` names device and arithmetic of the records, ``changed`` the user's settings that differ from conf/.
-    ``levels`` holds, by task, the NLL at which learning counts as equal, from selection; ``texts`` names the general
-    texts of the data.
+    ``notes`` belong to a table or figure; ``asides`` are about records that it does not use, and are only printed, so
+    that another run leaves a complete table as it is. ``where`` names device and arithmetic of the records,
+    ``changed`` the user's settings that differ from conf/. ``levels`` holds, by task, the NLL at which learning
+    counts as equal, from selection; ``texts`` names the general texts of the data.
     """
 
     experiment: Experiment
@@ -36,6 +37,7 @@ class Evidence:
     where: str
     changed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    asides: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     store: Store | None = None
     levels: Mapping[str, float] = field(default_factory=dict)

@@ -106,6 +106,8 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
     notes = [
         *_problem_notes(experiment, slots),
         *(f"Left out and counted as missing: {sentence}" for sentence in store.tracked.broken),
+    ]
+    asides = [
         *([f"{others} record(s) of the same stages are left out, as they are not of {where}."] if others else []),
         *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
     ]
@@ -121,6 +123,7 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         where=where,
         changed=(*scale, *sorted(word for word in settings if word.partition("=")[0] not in PLACES)),
         notes=tuple(notes),
+        asides=tuple(asides),
         commands=ways(slots, command),
         store=store,
         levels=_levels(slots),
@@ -180,8 +183,7 @@ def ignored_notes(store: Store, wanted: Sequence[Entry]) -> Iterator[str]:
         often = reasons.most_common(MOST)
         rest = reasons.total() - sum(count for _, count in often)
         shown = [*(f"{reason} ({count})" for reason, count in often), *([f"in other ways ({rest})"] if rest else [])]
-        results = store.places.results  # a published table must not name a path on one machine
-        folder = shlex.join(["--results", "DIR" if results.is_absolute() else str(results)])
+        folder = shlex.join(["--results", str(store.places.results)])
         yield (
             f"{reasons.total()} other record(s) of the same methods, tasks and seeds are left out, as they were made "
             f"under other settings: {'; '.join(shown)}. `python -m hiplora.runs {folder}` lists every record; with "

@@ -26,7 +26,7 @@ def text(evidence: Evidence) -> str:
         if slots := [slot for slot in evidence.slots if slot.run.group == group]:
             lines += ["", f"Runs of pipeline {slots[0].run.pipeline}, there/wanted:", *_grid(evidence, slots)]
     lines += ["", f"There: {there} of {len(evidence.slots)} runs. {_work(evidence)}"]
-    lines += [f"Note: {note}" for note in evidence.notes]
+    lines += [f"Note: {note}" for note in (*evidence.notes, *evidence.asides)]
     if evidence.commands:
         lines += ["", "What is missing is made by", *(f"  {line}" for line in evidence.commands)]
     return "\n".join(lines)

@@ -113,9 +113,9 @@ def _never(*arguments, **options):
 def test_a_table_is_of_one_device_and_arithmetic(results, capsys, monkeypatch):
     here = elsewhere(results, 2)
     assert run(results, "--render-only") == 0
-    text = capsys.readouterr().out
-    assert "Computed as tpu-float64." in text
-    assert "2 record(s) of the same stages are left out, as they are not of tpu-float64." in text
+    printed = capsys.readouterr()
+    assert "Computed as tpu-float64." in printed.out
+    assert "Note: 2 record(s) of the same stages are left out, as they are not of tpu-float64." in printed.err
     assert run(results, "--plan") == 0
     text = capsys.readouterr().out
     assert "records of tpu-float64" in text
@@ -132,9 +132,9 @@ def test_a_typed_device_or_arithmetic_chooses_the_records(results, capsys):
     device, _, arithmetic = here.partition("-")
     for word in (f"model.device={device}", f"model.arithmetic={arithmetic}"):
         assert run(results, "--render-only", word) == 0
-        text = capsys.readouterr().out
+        text, said = capsys.readouterr()
         assert f"Computed as {here}." in text
-        assert "23 record(s) of the same stages are left out" in text
+        assert "23 record(s) of the same stages are left out" in said
         assert "Not under the settings of conf/" not in text
         assert run(results, "--plan", word) == 0
         assert "does not use" not in capsys.readouterr().out
@@ -157,9 +157,9 @@ def test_a_plan_names_the_option_that_adds_to_records_of_other_arithmetic(result
 def test_a_complete_table_of_another_device_runs_nothing(results, capsys):
     elsewhere(results, 0)
     assert run(results, "--render-only") == 0
-    text = capsys.readouterr().out
-    assert "| LoRA | 71.0 ± 1.0 (3) |" in text
-    assert "are left out" not in text
+    printed = capsys.readouterr()
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in printed.out
+    assert "are left out" not in printed.out + printed.err
 
 
 def test_a_tie_goes_to_the_first_by_name(results, lora):

@@ -33,20 +33,23 @@ def test_a_figure_is_rendered_as_a_table_is(folder, capsys):
 
 
 def test_records_of_other_settings_are_left_out_and_explained(results, capsys):
-    """Same labels, other training: their numbers must not appear."""
+    """Same labels, other training: their numbers must not appear, and a complete table does not change with them."""
     assert run(results, "--render-only", "training.steps=7") == 0
-    text = capsys.readouterr().out
-    assert "| LoRA | – |" in text
-    assert "24 other record(s)" in text
-    assert "training.steps=60, not 7 (24)" in text
+    table, said = capsys.readouterr()
+    assert "| LoRA | – |" in table
+    assert "other record(s)" not in table
+    assert "Note: 24 other record(s)" in said
+    assert "training.steps=60, not 7 (24)" in said
+    assert run(results, "--plan", "training.steps=7") == 0
+    assert "Note: 24 other record(s)" in capsys.readouterr().out
 
 
 def test_where_a_run_keeps_its_files_is_no_reason_to_leave_records_out(results, capsys):
     words = ("outputs_dir=elsewhere", "save_basis=true", "training.log_every=3", "model.device=cpu")
     assert run(results, "--render-only", *words) == 0
-    text = capsys.readouterr().out
-    assert "| LoRA | 71.0 ± 1.0 (3) |" in text
-    assert "other record(s)" not in text
+    printed = capsys.readouterr()
+    assert "| LoRA | 71.0 ± 1.0 (3) |" in printed.out
+    assert "other record(s)" not in printed.err
 
 
 def test_a_table_under_other_settings_says_so_and_leaves_the_table_alone(results, capsys):
