@@ -22,8 +22,8 @@ NOTES = (
     "Left: learning is the fall of the own NLL on validation from the backbone's, forgetting the rise of the "
     "cross-entropy on general text; both in units of LoRA's mean at c = 1 for the task, averaged over the tasks of a "
     "seed, then over seeds, with the 95 % Student-t band of the forgetting. Points are scales c of the finished "
-    "update; the thin line behind them is the training at c = 1. The dotted line is the level of Table 16. In "
-    "parentheses: the number of seeds.",
+    "update; the thin line behind them is the training at c = 1. All lines start at (0, 0), left of what is shown. The "
+    "dotted line is the level of Table 16. In parentheses: the number of seeds.",
     "Right: the share of its adapters' gains in NLL that a merge of four keeps, against the mean of these gains "
     "(test); each adapter at its level, without the seeds that have an adapter that never reaches it. Small: one seed; "
     "large: their mean with its 95 % Student-t interval.",
@@ -40,7 +40,7 @@ def build(evidence: Evidence) -> Figure:
         for operator in evidence.experiment.keys("merges", "merge"):
             dots += [*_merges(evidence, arm, operator)]
     notes = [*NOTES, *level_notes(evidence, FRONTIER)]
-    return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.7), notes=notes)
+    return figure(evidence, "Figure 7", dots=tuple(dots), draw=_draw, size=(2 * COLUMN, 2.9), notes=notes)
 
 
 def _level(evidence: Evidence) -> Iterator[Dot]:
@@ -92,8 +92,14 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
     for level in made.panel(LEVEL).get("level", []):
         axes.axvline(level.x, color="0.5", linestyle=":", linewidth=0.8, zorder=0)
         axes.annotate("level", (level.x, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color="0.4")
+    moved = [each.x for panel in (FRONTIER, TRAINING) for dots in made.panel(panel).values() for each in dots if each.y]
+    if moved:
+        axes.set_xlim(left=min(moved) - 0.1 * (max(moved) - min(moved)))  # from (0, 0) every method would look alike
     axes.set(xlabel="learning (fall of own NLL, validation; LoRA = 1)", ylabel="forgetting (text; LoRA = 1)")
-    axes.legend(loc="upper left") if made.panel(FRONTIER) else say_empty(axes, [])
+    if made.panel(FRONTIER):
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)  # of both panels
+    else:
+        say_empty(axes, [])
 
 
 def _draw_merges(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
