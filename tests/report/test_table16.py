@@ -75,6 +75,7 @@ def test_a_known_effect_is_supported_and_covered(table):
     assert words(table, "Text rise: Proj-LoRA − LoRA", VERDICT) == "not supported", "a twentieth is inside the margin"
     assert words(table, "Kept, TIES, as they are: HiP-LoRA − LoRA", VERDICT) == "supported"
     assert words(table, "Inside: LoRA inside the top 32 − LoRA inside 32 random ones", VERDICT) == "not supported"
+    assert table.cell("LoRA inside the top 32", "Never at the level").words == "0 of 6"
 
 
 def test_a_moving_channel_is_an_arm_where_it_is_another(plain, table):

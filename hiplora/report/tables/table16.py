@@ -25,6 +25,7 @@ ONE_TEXT = "This data has one general text, so no verdict is checked against a s
 UNSELECTED = "Contrasts: text rise on what nothing was selected on"
 UNSEEN = ("mmlu", "code")  # nothing was selected on these
 ENERGY = "Share of the update's energy in the leading singular subspaces, by task (%)"
+WITHIN = "Confined to directions instead of kept out of them, at equal learning"
 MOVED = "Contrast: text rise, the channel moving"
 MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
 
@@ -136,6 +137,7 @@ def build(evidence: Evidence) -> Table:
         "Contrasts: text rise (primary)": _rows(every, "Text rise", PAIRS, _text(every)),
         **({MOVED: _rows(every, "Text rise", MOVING, _text(every))} if MOVING[0][0] in arms else {}),
         UNSELECTED: _rows(unseen, "Unseen tasks", PAIRS, _text(unseen)) if unseen.tasks else [],
+        f"{WITHIN} ({', '.join(inside.tasks)})": [cell for arm in INSIDE[0] for cell in _arm(inside, arm, {})],
         "Contrast: text rise inside the directions": _rows(inside, "Inside", INSIDE, _text(inside)),
         "Contrasts: Retain-NLL": _rows(every, "Retain-NLL", PAIRS, _nll(every)),
         **{f"Contrasts: {c.label}": _rows(every, c.label, PAIRS, _merges(every, *key)) for key, c in merges.items()},
