@@ -90,7 +90,7 @@ def commit() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".", "../conf")
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".", "../conf", "../pyproject.toml")
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}

@@ -213,7 +213,7 @@ def legend_above(
     dots = {name: [each for each in made.dots if each.series == name] for name in shown}
     lines = [Line2D([], [], label=text(dots[name]), **look) for name, look in shown.items() if dots[name]]
     if lines:
-        canvas.legend(handles=lines, loc="outside upper center", ncols=3 if len(lines) == 3 else 2)
+        canvas.legend(handles=lines, loc="outside upper center", ncols=2 if len(lines) % 3 else 3)
 
 
 def plain_log(axis: Any) -> None:

@@ -53,15 +53,19 @@ class Slot:
     whole: bool = True
 
     @property
+    def recorded(self) -> bool:
+        """Whether it has all its records."""
+        return self.whole and bool(self.entries) and all(entry.record is not None for entry in self.entries)
+
+    @property
     def stale(self) -> bool:
-        """Whether one of its records was made from a result that has been replaced since."""
-        return any(STALE in entry.marks for entry in self.entries)
+        """Whether it has all its records, one of them made from a result that has been replaced since."""
+        return self.recorded and any(STALE in entry.marks for entry in self.entries)
 
     @property
     def missing(self) -> bool:
         """Whether running it would make something: a record is missing or stale."""
-        there = self.whole and self.entries and all(entry.record is not None for entry in self.entries)
-        return self.problem is None and (not there or self.stale)
+        return self.problem is None and (not self.recorded or self.stale)
 
     @property
     def there(self) -> bool:

@@ -13,7 +13,7 @@ from hiplora.report.edits import figures as figures_of_edits
 from hiplora.report.elsewhere import elsewhere
 from hiplora.report.scores import forgotten, lm_eval_table, tables
 from hiplora.report.scores import number as _number
-from hiplora.stages.results import Adapter, Edited, Scores
+from hiplora.stages.results import Adapter, Edited, Metrics, Scores
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
 
@@ -26,7 +26,8 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
     found = elsewhere(outcomes, retain=retain)
     parts = found if found else _trained_here(outcomes, retain)
     if engine.reused:
-        parts.append("Reused: " + "; ".join(engine.reused) + ". force=true redoes the run.")
+        advice = "" if engine.force else " force=true redoes the run."  # else another process has just redone it
+        parts.append("Reused: " + "; ".join(engine.reused) + "." + advice)
     parts += [_place(outcome, beside=not found and _beside(outcomes)) for outcome in outcomes[-1:]]
     return "\n".join(part for part in parts if part)
 
@@ -94,7 +95,7 @@ def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
 
 
 def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
-    """Each task's headline score alone and in the merged model."""
+    """Each task's headline alone and in the merged model."""
     alone = {
         outcome.stage.of.train.id: outcome.record.result.benchmarks  # type: ignore[attr-defined]
         for outcome in outcomes
@@ -108,11 +109,18 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
         who = " + ".join(f"{task}/{seed}" for task, seed in source.members)
         after: Any = outcome.record.result
         for train, (task, _) in zip(source.adapters, source.members, strict=True):
-            name = primary(task)
-            before = _number(alone[train.id][task][name])
-            lines.append(f"{who:<58}{task:<12}{before:>9}{_number(after.benchmarks[task][name]):>9}")
+            before = alone[train.id][task]
+            name = _headline(task, before)
+            label = task if name == primary(task) else f"{task} {name}"
+            numbers = "".join(f"{_number(scores[name]):>9}" for scores in (before, after.benchmarks[task]))
+            lines.append(f"{who:<58}{label:<12}{numbers}")
             who = ""
     return "\n".join(lines)
+
+
+def _headline(benchmark: str, scores: Metrics) -> str:
+    """The metric that one number stands for: the headline score, or the NLL if only likelihoods were measured."""
+    return primary(benchmark) if scores[primary(benchmark)] is not None else "nll"
 
 
 def _line_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -124,13 +132,14 @@ def _line_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _matrix(line: Sequence[Outcome]) -> str:
-    """Each benchmark's headline score after every stage of a line of trainings, and the measures of the line."""
+    """Each benchmark's headline after every stage of a line of trainings, and the measures of the line."""
     stages: list[Any] = [outcome.record.result.benchmarks for outcome in line]  # type: ignore[attr-defined]
     tasks = [outcome.stage.of.train.task.name for outcome in line[1:]]  # type: ignore[attr-defined]
-    columns = [name for name in stages[0] if name in TASKS]
-    lines = [f"{'stage':<14}" + "".join(f"{f'{name} {primary(name)}':>16}" for name in columns) + f"{'text nll':>12}"]
+    columns = {name: _headline(name, scores) for name, scores in stages[0].items() if name in TASKS}
+    titles = [f"{name} {metric}" for name, metric in columns.items()]
+    lines = [f"{'stage':<14}" + "".join(f"{title:>16}" for title in titles) + f"{'text nll':>12}"]
     for number, (task, scores) in enumerate(zip(["backbone", *tasks], stages, strict=True)):
-        row = "".join(f"{_number(scores[name][primary(name)]):>16}" for name in columns)
+        row = "".join(f"{_number(scores[name][metric]):>16}" for name, metric in columns.items())
         lines.append(f"{f'{number} {task}':<14}{row}{_number(scores['text']['nll']):>12}")
     found = {name: None if math.isnan(value) else value for name, value in figures(stages, tasks).items()}
     lines.append(
@@ -178,7 +187,7 @@ def _retain(base: Outcome, adapted: Outcome, retain: Sequence[str]) -> str:
 
 def _training(training: Adapter) -> str:
     return (
-        f"Trained {training.steps} steps, {training.tokens} tokens ({training.epochs:.2f} epochs), "
+        f"The record of the training: {training.steps} steps, {training.tokens} tokens ({training.epochs:.2f} epochs), "
         f"{training.seconds:.0f} s, {training.tokens_per_second:.0f} tokens/s, "
         f"{training.deployed_parameters:,} parameters, {training.adapter_bytes / 1e6:.1f} MB, "
         f"peak memory {training.peak_memory_bytes / 1e9:.2f} GB"

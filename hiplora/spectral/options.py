@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hiplora.config import Natural, Options, Positive, Seed
 from hiplora.errors import UserError
-from hiplora.spectral.names import RECIPES
+from hiplora.spectral.names import MOST_OVERSAMPLING, MOST_POWER_ITERATIONS, RECIPES, TOLERANCES
 
 
 class Svd(Options):
@@ -19,9 +19,9 @@ class Svd(Options):
     recipe: str
     k_max: Positive
     seed: Seed
-    oversampling: Annotated[int, Field(ge=0, le=10_000)]
-    power_iterations: Annotated[int, Field(ge=0, le=1000)]
-    tolerance: Annotated[float, Field(ge=1e-8, le=0.5, examples=[1e-3])]
+    oversampling: Annotated[int, Field(ge=0, le=MOST_OVERSAMPLING)]
+    power_iterations: Annotated[int, Field(ge=0, le=MOST_POWER_ITERATIONS)]
+    tolerance: Annotated[float, Field(ge=TOLERANCES[0], le=TOLERANCES[1], examples=[1e-3])]
     exact_up_to: Natural
 
     def check_options(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from hiplora.errors import UserError
-from hiplora.spectral.names import RECIPES
+from hiplora.spectral.names import MOST_OVERSAMPLING, MOST_POWER_ITERATIONS, RECIPES, TOLERANCES
 
 PARAMETERIZATIONS = ("absolute", "relative")
 BASES = ("singular", "random")
@@ -147,8 +147,8 @@ RULES: dict[str, Rule] = {
     "k_max": _whole(1),
     "recipe": _one_of(*RECIPES),
     "seed": _whole(0, 2**32 - 1),
-    "oversampling": _whole(0, 10_000),
-    "power_iterations": _whole(0, 1000),
-    "tolerance": _from(1e-8, 0.5),
+    "oversampling": _whole(0, MOST_OVERSAMPLING),
+    "power_iterations": _whole(0, MOST_POWER_ITERATIONS),
+    "tolerance": _from(*TOLERANCES),
     "exact_up_to": _whole(0),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.report.aggregate import Sample, per_seed
 from hiplora.report.evidence import Evidence
-from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_text, looks, say_empty
+from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, legend_text, looks, say_empty
 from hiplora.report.matched import point
 from hiplora.report.notes import figure, level_notes
 from hiplora.report.tables.table16 import LORA, Arms
@@ -81,6 +81,7 @@ def _draw(canvas: Canvas, made: Figure) -> None:
     left, right = canvas.subplots(1, 2)
     _draw_frontiers(left, made, shown)
     _draw_merges(right, made, shown)
+    legend_above(canvas, made, shown, text=lambda dots: legend_text([each for each in dots if each.panel == FRONTIER]))
 
 
 def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
@@ -88,7 +89,7 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
         xs, ys = [each.x for each in dots], [each.y for each in dots]
         axes.plot(xs, ys, color=shown[name]["color"], linewidth=0.5, alpha=0.6, zorder=1)
     for name, dots in made.panel(FRONTIER).items():
-        draw_bands(axes, dots, label=legend_text(dots), zorder=3, **shown[name])
+        draw_bands(axes, dots, zorder=3, **shown[name])
     for level in made.panel(LEVEL).get("level", []):
         axes.axvline(level.x, color="0.5", linestyle=":", linewidth=0.8, zorder=0)
         axes.annotate("level", (level.x, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color="0.4")
@@ -96,10 +97,7 @@ def _draw_frontiers(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -
     if moved:
         axes.set_xlim(left=min(moved) - 0.1 * (max(moved) - min(moved)))  # from (0, 0) every method would look alike
     axes.set(xlabel="learning (fall of own NLL, validation; LoRA = 1)", ylabel="forgetting (text; LoRA = 1)")
-    if made.panel(FRONTIER):
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)  # of both panels
-    else:
-        say_empty(axes, [])
+    say_empty(axes, made.panel(FRONTIER))
 
 
 def _draw_merges(axes: Any, made: Figure, shown: dict[str, dict[str, Any]]) -> None:
