@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -192,3 +192,21 @@ def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) 
     points = itertools.product(*(evidence.experiment.keys(group, axis) for axis in axes))
     named = [(evidence.experiment.label(*keys), dict(zip(axes, keys, strict=True))) for keys in points]
     return [cell(evidence, row, each, group, **point) for (row, point), each in itertools.product(named, columns)]
+
+
+def differences(
+    evidence: Evidence, columns: Iterable[Column], group: str, pairs: Iterable[tuple[str, str]]
+) -> tuple[list[Column], list[Cell]]:
+    """Columns and cells with the differences between pairs of methods, paired by training seed, with t intervals.
+
+    Each column is one of ``columns`` with Δ before its label; a difference of percentages is in points.
+    """
+    columns, found = list(columns), []
+    labels = [f"Δ {column.label.replace('(%)', '(pp)')}" for column in columns]
+    shown = [replace(c, label=label, spread="ci", level="t") for c, label in zip(columns, labels, strict=True)]
+    for one, other in pairs:
+        row = " − ".join(map(evidence.experiment.label, (one, other)))
+        for column in shown:
+            left, right = (per_seed(evidence, column.measure, group=group, method=each) for each in (one, other))
+            found.append(left.minus(right).mean_cell(row, column))
+    return shown, found

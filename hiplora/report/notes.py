@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from hiplora import selection
@@ -45,14 +45,17 @@ def table(
     title: str,
     *,
     columns: Sequence[Column],
-    cells: Sequence[Cell],
+    cells: Sequence[Cell] = (),
+    sections: Mapping[str, Sequence[Cell]] | None = None,
     notes: Iterable[str] = (),
     counted: str = "",
 ) -> Table:
     """A table with its caption, its own notes, and the general notes for its columns and records.
 
-    ``counted`` names what a value is averaged over, if the columns do not tell.
+    ``sections`` are its cells by heading, instead of ``cells``; a section without cells is left out. ``counted`` names
+    what a value is averaged over, if the columns do not tell.
     """
+    parts = {heading: group for heading, group in (sections or {}).items() if group}
     paper, labels = evidence.experiment.paper, evidence.experiment.labels
     over = {"seeds": False, "instances": False}  # columns with a bootstrap are over instances
     for column in columns:
@@ -76,9 +79,10 @@ def table(
         title=f"{title}. {evidence.experiment.title}",
         caption=caption(evidence),
         columns=tuple(columns),
-        cells=tuple(cells),
+        cells=(*cells, *(cell for group in parts.values() for cell in group)),
         notes=tuple(every),
         commands=evidence.commands,
+        sections={heading: list(dict.fromkeys(cell.row for cell in group)) for heading, group in parts.items()},
     )
 
 

@@ -87,6 +87,14 @@ def test_table_8() -> None:
     assert table.cell(UNEDITED, "Locality (pp)") is None, "blank by design"
 
 
+def test_differences_are_paired_by_seed() -> None:
+    cell = table8.build(fixture_evidence("table8")).cell("HiP-LoRA − LoRA", "Δ Locality (pp)")
+    # LoRA loses 5, 10 and 15 points, HiP-LoRA 0 and 5 with the first two seeds: alike once paired, though both vary.
+    assert (cell.value, cell.n, cell.n_expected) == (pytest.approx(-5), 2, 3)
+    assert (cell.ci_low, cell.ci_high) == pytest.approx((-5, -5))
+    assert set(cell.runs) == {"backbone", "hip42", "lora42", "hip100", "lora100"}
+
+
 def test_table_10_has_every_category() -> None:
     table = table10.build(fixture_evidence("table10"))
     label = "log p(new) (nats/token)"

@@ -142,17 +142,14 @@ def build(evidence: Evidence) -> Table:
         "Contrasts: Retain-NLL": _rows(every, "Retain-NLL", PAIRS, _nll(every)),
         **{f"Contrasts: {c.label}": _rows(every, c.label, PAIRS, _merges(every, *key)) for key, c in merges.items()},
     }
-    sections = {heading: cells for heading, cells in sections.items() if cells}
     single = [] if SECOND_TEXT in evidence.texts else [ONE_TEXT]
-    found = table(
+    return table(
         evidence,
         "Table 16",
         columns=(NEVER, RATIO, *COLUMNS, *merges.values(), *by_task.values(), *energies.values(), *contrasts.COLUMNS),
-        cells=[cell for cells in sections.values() for cell in cells],
+        sections=sections,
         notes=[*NOTES, SIGNED.format(", ".join(tasks)), *single, *level_notes(evidence, "frontier")],
     )
-    rows = {heading: list(dict.fromkeys(cell.row for cell in cells)) for heading, cells in sections.items()}
-    return replace(found, sections=rows)
 
 
 def _arms(evidence: Evidence) -> Iterator[str]:

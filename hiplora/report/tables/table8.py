@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.report.aggregate import bare, cell
+from hiplora.report.aggregate import bare, cell, differences
 from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.table import Cell, Column, Table
+from hiplora.report.tables.table7 import METHODS, PAIRED, PAIRED_NOTE, PAIRS
 from hiplora.stages.edit import Edit
 
 COLUMNS = (
@@ -47,10 +48,12 @@ PROBES = (
 
 
 def build(evidence: Evidence) -> Table:
-    """The bare backbone, then one row per method."""
-    cells = edit_rows(evidence, COLUMNS, ALL)
-    notes = [ITEMS, PROBES, *batch_notes(evidence)]
-    return table(evidence, "Table 8", columns=COLUMNS, cells=cells, notes=notes)
+    """The bare backbone, then one row per method, then the differences between methods."""
+    of_all = [replace(column, measure=f"{ALL}/{column.measure}") for column in COLUMNS]
+    columns, paired = differences(evidence, of_all, "edit", PAIRS)
+    sections = {METHODS: edit_rows(evidence, COLUMNS, ALL), PAIRED: paired}
+    notes = [ITEMS, PROBES, PAIRED_NOTE, *batch_notes(evidence)]
+    return table(evidence, "Table 8", columns=(*COLUMNS, *columns), sections=sections, notes=notes)
 
 
 def edit_rows(evidence: Evidence, columns: Sequence[Column], category: str, prefix: str = "") -> list[Cell]:
