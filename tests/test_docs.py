@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.*")), ROOT / "results/mini/README.md"]
+RESULTS = [ROOT / "results" / page for page in ("mini/README.md", "mini/details.md", "local/README.md")]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.*")), *RESULTS]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
