@@ -152,7 +152,7 @@ def _benchmarks(raw: Mapping[str, Any], also: Sequence[str]) -> tuple[Evaluation
     for each in names.keys() - {*ORDER, name}:
         own[each] = {**own[each], **_task_options(each)}
     others = {each: task_class(each)(scoring=scoring, **own[each]) for each in names if each != name}
-    return Evaluation(**shared), task, tuple(task.but(template=None) if n == name else others[n] for n in names)
+    return Evaluation(**shared), task, tuple(task.as_scored() if n == name else others[n] for n in names)
 
 
 def _task_options(name: str) -> dict[str, Any]:

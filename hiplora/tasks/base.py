@@ -135,6 +135,10 @@ class Task(Corpus):
         """Whether prompts are in the chat template's form already: ``model.chat_template`` does not wrap these."""
         return False
 
+    def as_scored(self) -> Self:
+        """This task as a benchmark: a template is for its training examples alone, and scores stay comparable."""
+        return self.but(template=None)
+
     @property
     def measured(self) -> tuple[str, ...]:
         """The ``metrics`` that these options measure; the others are None in the scores."""

@@ -201,6 +201,10 @@ class Custom(ChoiceTask):
     def given(self, item: Item, sample: Mapping[str, Any]) -> str | None:
         return super().given(item, sample) if self.choosing else sample.get("text")
 
+    def as_scored(self) -> Self:
+        """This task: its template is also the form of the prompts that are scored, but for options to choose from."""
+        return super().as_scored() if self.choosing else self
+
     def _pair(self, item: Item) -> Pair:
         if "messages" not in item:
             return render(_example(item), self.form)

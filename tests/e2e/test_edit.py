@@ -23,7 +23,7 @@ def test_a_run_its_reuse_and_its_table(run, arguments, environment, tmp_path: Pa
     again = run("method=lora", *words)
     assert again.returncode == 0, again.stderr
     assert "[1/" not in again.stderr
-    assert first.stdout.split("Trained")[0] == again.stdout.split("Trained")[0]
+    assert first.stdout.split("The record of the training")[0] == again.stdout.split("The record of the training")[0]
     one = run("method=lora", *words, "edits.batch=1")
     assert one.returncode == 0, one.stderr
     assert "train lora-edits-s42" in one.stderr, "another batch is another training"

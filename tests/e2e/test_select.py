@@ -37,11 +37,12 @@ GRID = [  # it states what selection may have changed in conf/
     "pipeline.text_tokens=64",
 ]
 PLACES = ("outputs_dir", "results_dir")
+SET = ("method.", "training.steps=")  # by the grid; the command refuses the first
 
 
 def command(arguments: list[str], folder: Path, *words: str) -> list[str]:
     """A run whose outputs and results lie in a folder."""
-    kept = [word for word in arguments if not word.startswith(PLACES)]
+    kept = [word for word in arguments if not word.startswith((*PLACES, *SET))]
     own = [f"outputs_dir={folder}/outputs", f"results_dir={folder}/results"]
     return [sys.executable, "-m", "hiplora.run", *kept, *own, *words]
 

@@ -99,6 +99,17 @@ def test_every_format_and_layout_says_the_same(tmp_path: Path) -> None:
     assert task(jsonl, "task.template=plain").prompt(item) == f"{item['instruction']}\nto 1"
 
 
+def test_a_template_is_the_form_of_training_and_of_scoring(tmp_path: Path) -> None:
+    """Without options to choose from; the four benchmarks are scored in their own form whatever they train in."""
+    words = [f"task.file={lines(tmp_path / 'a.jsonl', questions(40))}", "task.template=plain"]
+    scored = {each.name: each for each in compose(["task=custom", *words]).benchmarks}
+    assert scored["custom"].form == "plain"
+    choice = compose(["task=custom", "task.metric=choice", *words])
+    assert {each.name: each for each in choice.benchmarks}["custom"].template is None
+    problems = {each.name: each for each in compose(["task=gsm8k", "task.template=plain"]).benchmarks}
+    assert (problems["gsm8k"].form, scored["gsm8k"].form) == ("alpaca", "alpaca")
+
+
 def test_options_by_a_list_or_by_columns_and_the_right_one_by_text_letter_or_index(tmp_path: Path) -> None:
     options = ["iron", "wool", "1"]
     listed = [
