@@ -25,6 +25,7 @@ from hiplora.tuner.registration import HipLoraConfig
 from hiplora.tuner.targets import matrix_of
 from hiplora.updates import LowRank, Principal
 
+ROUNDINGS = (torch.bfloat16, torch.float16)  # in which a model may have been loaded for training
 Backbone: TypeAlias = str | Path | nn.Module | Weights | None
 
 
@@ -133,19 +134,48 @@ def _recomputed(
     config: HipConfig,
     backbone: Backbone,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """U (m, k) and V (n, k) of the backbone's weights, checked against the adapter's σ and sketches."""
+    """U (m, k) and V (n, k) of the backbone's weights, checked against the adapter's σ and sketches.
+
+    A backbone that is stored with more digits than it was trained in is rounded until its directions are the adapter's.
+    """
     shapes = {
         name: (tensors[f"{name}.lora_B.weight"].shape[0], tensors[f"{name}.lora_A.weight"].shape[1]) for name in names
     }
     weights = _weights(shapes, config, backbone)
-    found = load_or_compute(weights, **config.svd_options, cache_dir=config.cache_dir)
-    bases = {
-        name: SingularBasis(basis, options=config.svd_options, key=found.key, device=torch.device("cpu"))
-        for name, basis in found.bases.items()
-    }
-    check_saved(bases, tensors, config)
-    k = config.k
-    return {name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
+    refused: list[UserError] = []
+    for rounding in (None, *ROUNDINGS):
+        rounded = weights if rounding is None else _Rounded(weights, rounding)
+        found = load_or_compute(rounded, **config.svd_options, cache_dir=config.cache_dir)
+        bases = {
+            name: SingularBasis(basis, options=config.svd_options, key=found.key, device=torch.device("cpu"))
+            for name, basis in found.bases.items()
+        }
+        try:
+            check_saved(bases, tensors, config)
+        except UserError as error:
+            refused.append(error)
+            if all(weights[name].dtype in ROUNDINGS for name in names):
+                break
+        else:
+            k = config.k
+            return {name: (basis.U[:, :k].cpu(), basis.V[:, :k].cpu()) for name, basis in bases.items()}
+    raise refused[0]
+
+
+class _Rounded(Mapping[str, Tensor]):
+    """Weights as a model has them that was loaded in a narrower dtype."""
+
+    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self._weights, self._dtype = weights, dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[name].to(self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def _weights(modules: Mapping[str, tuple[int, int]], config: HipConfig, backbone: Backbone) -> Mapping[str, Tensor]:

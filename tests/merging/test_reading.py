@@ -62,6 +62,28 @@ def test_hip_lora_folders_give_what_the_model_gives(principal, save_basis, adapt
         assert_close(left, {name: update.dense() for name, update in right.items()}, 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_trained_in_half_precision_finds_its_directions_in_weights_stored_in_fp32(dtype, backbone, tmp_path):
+    torch.manual_seed(0)
+    base = load(backbone)
+    for layer in base.model.layers:  # nearly equal singular values, so that rounding turns the directions
+        weight = layer.self_attn.q_proj.weight
+        U, _, Vh = torch.linalg.svd(weight.detach(), full_matrices=False)
+        weight.data = U * torch.linspace(1.001, 1, U.shape[1]) @ Vh
+    base.save_pretrained(tmp_path / "backbone")
+    options = {"r": 2, "k": 3, "k_max": 4, "svd_cache_dir": str(tmp_path / "cache"), "task_type": "CAUSAL_LM"}
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone", dtype=dtype)
+    model = get_peft_model(trained, HipLoraConfig(target_modules=["q_proj"], **options))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "hip")
+    read = read_adapter(str(tmp_path / "hip"), backbone=tmp_path / "backbone").updates
+    assert_close(read, {name: update.dense() for name, update in model.base_model.updates().items()})
+    with pytest.raises(UserError, match="trained on another backbone"):
+        read_adapter(str(tmp_path / "hip"), backbone=backbone)
+
+
 def test_the_backbones_own_weight_beside_an_adapted_head_is_no_obstacle(backbone, tmp_path):
     torch.manual_seed(0)
     base = load(backbone)
