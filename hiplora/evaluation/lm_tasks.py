@@ -44,6 +44,11 @@ class Counted:
     ours: bool
     metric: str | None = None
 
+    @classmethod
+    def benchmark(cls, name: str) -> Counted:
+        """One of ours."""
+        return cls(name, ours=True)
+
     @property
     def key(self) -> str:
         """Its name among all scores of a model."""
@@ -145,7 +150,7 @@ def _counted(word: str, tasks: Collection[str]) -> Counted:
     if not word.startswith(THEIRS) and name in ORDER:
         if metric:
             raise UserError(f"evaluation.retain={word}: {name} counts by its headline score; type {name}.")
-        return Counted(name, ours=True)
+        return Counted.benchmark(name)
     if name not in tasks:
         scored = ", ".join([*ORDER, *tasks])
         raise UserError(f"evaluation.retain names {word}, which is not scored; choose among {scored}, or add it to "

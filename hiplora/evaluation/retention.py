@@ -33,7 +33,7 @@ def retention(
         cross-entropy on general text, in nats per token.
     """
     others = [task for task in ORDER if task not in left_out(trained_on)]
-    counted = [each for each in counts or map(_benchmark, ORDER) if each.key not in left_out(trained_on)]
+    counted = [each for each in counts or map(Counted.benchmark, ORDER) if each.key not in left_out(trained_on)]
     falls = [_fall(base, adapted, each) for each in counted]
     lost = forgotten({task: adapted[task]["nll"] - base[task]["nll"] for task in others}, trained_on=trained_on)
     return {
@@ -42,10 +42,6 @@ def retention(
         "retain_styled": lost["styled"],
         "retain_text": adapted["text"]["nll"] - base["text"]["nll"],
     }
-
-
-def _benchmark(name: str) -> Counted:
-    return Counted(name, ours=True)
 
 
 def _fall(base: Mapping[str, Any], adapted: Mapping[str, Any], each: Counted) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from hiplora.evaluation.lm_tasks import Counted, LmScore, check_counted, counted, metric_of
 from hiplora.evaluation.retention import Benchmarks, left_out, retention
 from hiplora.stages.results import Metrics, Scores
+from hiplora.tasks import ORDER, primary
 
 NORMAL_95 = 1.96  # standard errors on either side
 
@@ -81,9 +82,12 @@ def forgotten(base: Scores, adapted: Scores, *, trained_on: Benchmarks, retain: 
     beside = "" if styled is None else f" (word problems beside it {styled:+.3f})"
     left = left_out(trained_on)
     over = ", ".join(_counts(adapted, each) for each in counts if each.key not in left)
+    asked = [each.name for each in counts or map(Counted.benchmark, ORDER) if each.ours and each.key not in left]
+    unscored = [name for name in asked if adapted.every[name].get(primary(name)) is None]
+    why = f" (no score of {_and(unscored)}; evaluation.retain=[…] names what counts)" if unscored else ""
     return (
         f"Forgotten{f' outside {_and(left)}' if left else ''} (lower is better): "
-        f"Retain {number(found['retain_pp'], '+.2f')} pp{f' over {over}' if over else ''}, "
+        f"Retain {number(found['retain_pp'], '+.2f')} pp{f' over {over}' if over else ''}{why}, "
         f"NLL {number(found['retain_nll'], '+.3f')}{beside}, "
         f"general text {number(found['retain_text'], '+.3f')} nats per token"
     )

@@ -72,8 +72,8 @@ def _check_difference(name: str, what: str, difference: float, config: HipConfig
         raise UserError(
             f"the adapter was trained on another backbone or singular basis (at {name} the {what} differ "
             f"by {difference:.2g}, tolerance {TOLERANCE}); load the weights it was trained on{origin}, "
-            "in the dtype of that training (dtype=torch.bfloat16, say), so that the same basis is computed again, or save it with "
-            "save_basis=True."
+            "in the dtype of that training (dtype=torch.bfloat16, say), so that the same basis is computed again, or "
+            "save it with save_basis=True."
         )
 
 

@@ -12,7 +12,7 @@ from hiplora.stages.make import Outcome
 from hiplora.stages.sources import Backbone, Merged
 from tests.report.simulated import Simulation
 
-ENGINE = SimpleNamespace(reused=[])
+ENGINE = SimpleNamespace(reused=[], force=False)
 
 
 @pytest.mark.parametrize("last", ["adapter", "backbone", "line", "merged"])
@@ -38,3 +38,41 @@ def test_another_record_is_called_restored_and_shown_where_it_is(last, tmp_path)
     assert ("restored here" in text) is beside
     assert ("recorded" in text.splitlines()[0].split()) is beside
     assert "the tracked record" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("many", ["line", "merged"])
+def test_where_only_likelihoods_were_measured_the_nll_is_shown(many, tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    tasks = {task.name: task for task in config.benchmarks}
+    first = training(config, task=tasks["gsm8k"])
+    second = training(config, task=tasks["mmlu"], parent=first if many == "line" else None)
+    stages = [scores(config, of) for of in (Backbone(model=config.model), first, second)]
+    if many == "merged":
+        stages.append(scores(config, Merged(adapters=(first, second), operator=config.merge)))
+    text = describe([Outcome(stage, without_scores(simulation.record(stage))) for stage in stages], ENGINE)
+    shown = text.splitlines()[: len(stages)]
+    assert "gsm8k nll" in "\n".join(shown)
+    assert not any(cell == "-" for line in shown for cell in line.split())
+
+
+def test_retain_says_what_it_lacks(tmp_path):
+    simulation = Simulation(tmp_path / "results/mini")
+    config = simulation.config
+    first = training(config, task=next(task for task in config.benchmarks if task.name == "gsm8k"))
+    stages = [scores(config, of) for of in (Backbone(model=config.model), first)]
+    records = [without_scores(simulation.record(stage), "code") for stage in stages]
+    text = describe([Outcome(stage, record) for stage, record in zip(stages, records, strict=True)], ENGINE)
+    assert "Retain - pp (no score of code; evaluation.retain=" in text
+
+
+def without_scores(record, *benchmarks: str):
+    """The record of scores as if only likelihoods had been measured, of all benchmarks or of these."""
+    found = {
+        name: {
+            metric: value if metric in ("nll", "n", "tokens") or (benchmarks and name not in benchmarks) else None
+            for metric, value in scores.items()
+        }
+        for name, scores in record.result.benchmarks.items()
+    }
+    return record.model_copy(update={"result": record.result.model_copy(update={"benchmarks": found})})
