@@ -32,6 +32,8 @@ SERIES = (
     ("#E69F00", "D", (0, (4, 1, 1, 1))), ("#D55E00", "v", "-"), ("#009E73", "P", (0, (5, 1, 1, 1, 1, 1))),
     ("#CC79A7", "X", (0, (2, 1))),
 )  # fmt: skip
+# The methods compared most look the same in every picture; by their labels in figures, and their names on the page.
+FIXED = {"LoRA": 0, "lora": 0, "Proj-LoRA": 1, "proj": 1, "HiP-LoRA": 4, "hip": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +145,22 @@ def _picture(figure: Figure, ending: str, metadata: dict[str, None], *, transpar
 
 
 def looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes of each series, as matplotlib's arguments, assigned in order.
+    """Colour, marker and dashes of each series, as matplotlib's arguments; see :func:`places`.
 
     Raises:
         ValueError: there are more series than looks.
     """
     if len(series) > len(SERIES):
         raise ValueError(f"{len(series)} series, but only {len(SERIES)} looks; add to SERIES")
-    shown = zip(series, SERIES, strict=False)
-    return {name: {"color": color, "marker": marker, "linestyle": line} for name, (color, marker, line) in shown}
+    shown = {name: SERIES[place] for name, place in places(series).items()}
+    return {name: {"color": color, "marker": mark, "linestyle": line} for name, (color, mark, line) in shown.items()}
+
+
+def places(names: Sequence[str]) -> dict[str, int]:
+    """The place in ``SERIES`` of each name: its own if it is in ``FIXED``, else the next that is free."""
+    fixed = {name: FIXED[name] for name in names if name in FIXED}
+    free = (place for place in range(len(SERIES)) if place not in fixed.values())
+    return {name: fixed[name] if name in fixed else next(free) for name in names}
 
 
 def legend_text(dots: Sequence[Dot]) -> str:

@@ -144,6 +144,12 @@ def test_marks_and_missing_seeds_reach_the_legend_and_the_page():
     assert ",‡" in to_csv(figure.dots)
 
 
+def test_a_method_looks_the_same_whatever_it_is_drawn_with():
+    alone, among = looks(["HiP-LoRA"]), looks(["Split-LoRA", "LoRA", "PiSSA", "HiP-LoRA"])
+    assert alone["HiP-LoRA"] == among["HiP-LoRA"]
+    assert len({look["marker"] for look in among.values()}) == 4
+
+
 def test_a_series_more_than_there_are_looks_is_refused():
     assert len({look["marker"] for look in looks(list("abcdefg")).values()}) == 7
     with pytest.raises(ValueError, match="add to SERIES"):

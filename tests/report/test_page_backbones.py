@@ -118,7 +118,7 @@ def test_runs_of_two_devices_and_settings_are_told_apart_and_commands_find_them(
     assert main(words) == 0
     text = Path("outputs/report.html").read_text()
     for what in (f"{adapted.where}, limit=null", f"{adapted.where}, limit=3", "tpu-float64, limit=null"):
-        assert text.count(f"gsm8k, scored on test, {what}</text>") == 1
+        assert text.count(f"gsm8k, scored on test, {what}</figcaption>") == 1
     read = Read(text)
     assert 'data-name="where"' in text
     assert f"ARGS='results_dir={tmp_path}/other/results training.steps=60'" in read.words

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hiplora.errors import UserError
+from hiplora.report.figure import places
 from hiplora.report.figures import FIGURES
 from hiplora.report.marks import MEANINGS
 from hiplora.report.page import drawing
@@ -95,13 +96,13 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:z.{digits}f}".replace("-", "−")  # z: no sign before a rounded zero
 
 
-def _methods(views: Sequence[View]) -> list[str]:
-    """The methods that get their own look: those with the most adapters."""
+def _methods(views: Sequence[View]) -> dict[str, int]:
+    """The methods that get their own look, those with the most adapters, with the look's place."""
     counts = Counter(view.method for view in views if view.run.kind == "adapter" and view.method)
-    return [name for name, _ in counts.most_common(len(drawing.LOOKS))]
+    return places([name for name, _ in counts.most_common(len(drawing.LOOKS))])
 
 
-def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.Scatter]:
+def _panels(views: Sequence[View], methods: Mapping[str, int]) -> Iterator[drawing.Scatter]:
     """Scatter plots of learning against forgetting, one panel per task, evaluation and backbone."""
     found: dict[tuple[str, str, str, str], list[drawing.Mark]] = {}
     scored: dict[tuple[str, str, str, str], Record] = {}
@@ -109,7 +110,7 @@ def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.S
         of = view.facts
         if of is None or of.learned is None or of.retain_text is None:
             continue
-        series = methods.index(view.method) if view.method in methods else None
+        series = methods.get(view.method) if view.method else None
         words = f"{view.title}: learned {_number(of.learned, 3)}, forgot {_number(of.retain_text, 3)} nats per token"
         words += f" ({view.words})" if view.words else ""
         mark = drawing.Mark(of.learned, of.retain_text, series, f"#{view.anchor}", words)
@@ -126,15 +127,17 @@ def _panels(views: Sequence[View], methods: Sequence[str]) -> Iterator[drawing.S
         yield drawing.scatter(", ".join(parts), marks, **PANEL)
 
 
-def _apart(record: Record, alike: Sequence[Record], task: str) -> Iterator[str]:
-    """What distinguishes a record from others whose plots would have the same title: device, settings, data."""
-    if len({each.where for each in alike}) > 1:
-        yield record.where
+def _apart(record: Record, alike: Sequence[Record], task: str) -> list[str]:
+    """What distinguishes a record from others whose plots would have the same title: device, settings, data.
+
+    A file that only some of them read is named where nothing else tells them apart: other splits are other files.
+    """
+    words = [record.where] if len({each.where for each in alike}) > 1 else []
     every, data = [asked(each) for each in alike], [data_of(each, task) for each in alike]
     for name, value in asked(record).items():
         of_plot = name in SAME or name.startswith(("model.", "evaluation.", f"benchmarks.{task}."))
         if of_plot and len({each.get(name) for each in every}) > 1:
-            yield f"{name.rpartition('.')[2]}={shown(value)}"
-    for name, file in data_of(record, task).items():
-        if len({each.get(name) for each in data}) > 1:
-            yield f"{name} {file[:SHORT]}"
+            words.append(f"{name.rpartition('.')[2]}={shown(value)}")
+    files = {name: {each.get(name) for each in data} for name in data_of(record, task)}
+    least = {name: len(versions - {None} if words else versions) for name, versions in files.items()}
+    return words + [f"{name} {file[:SHORT]}" for name, file in data_of(record, task).items() if least[name] > 1]
