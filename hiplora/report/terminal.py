@@ -103,7 +103,7 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
     }
     scales = merged[0].stage.of.scales  # type: ignore[attr-defined]
     title = f"merged adapters{f', scaled by {scales[0]:g}' if scales else ''}"
-    lines = [f"{title:<58}{'benchmark':<12}{'before':>9}{'after':>9}"]
+    lines = [f"{title:<58}{'benchmark':<14}{'before':>9}{'after':>9}"]
     for outcome in merged:
         source: Any = outcome.stage.of  # type: ignore[attr-defined]
         who = " + ".join(f"{task}/{seed}" for task, seed in source.members)
@@ -113,7 +113,7 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
             name = _headline(task, before)
             label = task if name == primary(task) else f"{task} {name}"
             numbers = "".join(f"{_number(scores[name]):>9}" for scores in (before, after.benchmarks[task]))
-            lines.append(f"{who:<58}{label:<12}{numbers}")
+            lines.append(f"{who:<58}{label:<14}{numbers}")
             who = ""
     return "\n".join(lines)
 
