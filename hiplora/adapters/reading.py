@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hiplora.adapters.fields import KINDS, check_task, lora_fields
+from hiplora.adapters.fields import KINDS, LoraFields, check_task, lora_fields
 from hiplora.adapters.files import ADAPTER_CONFIG, locate, read_config
 from hiplora.adapters.hip import read_hiplora
 from hiplora.adapters.lora import lora_updates
@@ -58,11 +58,12 @@ def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[
     if kind != "HIPLORA" and kind not in KINDS:
         raise UserError(_unknown_kind(source, kind))
     check_task(source, config)
+    fields = None if kind == "HIPLORA" else lora_fields(source, config)  # before tensors that these fields explain
     weights = _weights(config, backbone)
     factors, trained, dropped = split(source, read_tensors(source, folder), config, weights=weights, drop=drop)
     if not factors and dropped:
         raise UserError(f"--without {','.join(sorted(dropped))} leaves no update of {source}; leave out less of it.")
-    updates, notes = _updates(source, folder, config, factors, weights or backbone)
+    updates = _updates(source, folder, fields, factors, weights or backbone)
     if not updates:
         raise UserError(
             f"{source} holds no factors of a low-rank update; the file is incomplete, save or fetch it again."
@@ -77,7 +78,7 @@ def read_adapter(source: str, *, backbone: Path | None = None, drop: Collection[
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         updates=dict(sorted(updates.items())),
         trained=trained,
-        notes=(*notes, *lacking),
+        notes=(*(fields.notes if fields else ()), *lacking),
         dropped=frozenset(dropped),
     )
 
@@ -100,11 +101,9 @@ def _weights(config: Mapping[str, Any], backbone: Path | None) -> Weights | None
 
 
 def _updates(
-    source: str, folder: Path, config: Mapping[str, Any], factors: Mapping[str, Tensor], backbone: Weights | Path | None
-) -> tuple[Mapping[str, Update], tuple[str, ...]]:
-    if config["peft_type"] == "HIPLORA":
-        return read_hiplora(folder, backbone=backbone, tensors=factors)[1], ()
-    fields = lora_fields(source, config)
-    return lora_updates(
-        source, factors, fields, weights=backbone if isinstance(backbone, Weights) else None
-    ), fields.notes
+    source: str, folder: Path, fields: LoraFields | None, factors: Mapping[str, Tensor], backbone: Weights | Path | None
+) -> Mapping[str, Update]:
+    """The updates of a folder: HiP-LoRA's without ``fields``."""
+    if fields is None:
+        return read_hiplora(folder, backbone=backbone, tensors=factors)[1]
+    return lora_updates(source, factors, fields, weights=backbone if isinstance(backbone, Weights) else None)

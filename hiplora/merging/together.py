@@ -32,7 +32,7 @@ def complete(adapters: Sequence[Adapter]) -> tuple[list[dict[str, Update]], dict
 
 
 def trained_together(adapters: Sequence[Adapter]) -> tuple[Trained, list[str]]:
-    """The merged tensors that adapters trained besides their updates, and one sentence per module on its origin.
+    """The merged tensors that adapters trained besides their updates, and sentences on their origin.
 
     Raises:
         UserError: these tensors cannot be merged.
@@ -41,5 +41,14 @@ def trained_together(adapters: Sequence[Adapter]) -> tuple[Trained, list[str]]:
 
     check_apart([(a.label, a.updates, a.trained) for a in adapters])
     trained, sources = merge_trained([a.label for a in adapters], [a.trained for a in adapters])
-    words = {name: "the mean of those" if len(labels) > 1 else "that" for name, labels in sources.items()}
-    return trained, [f"{name} is {words[name]} of {', '.join(labels)}." for name, labels in sources.items()]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, labels in sources.items():
+        alike.setdefault(tuple(labels), []).append(name)
+    return trained, [_origin(names, labels) for labels, names in alike.items()]
+
+
+def _origin(names: Sequence[str], labels: Sequence[str]) -> str:
+    """A sentence that says of which adapters some modules are; of many modules it names the first."""
+    which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more trained modules"
+    one, several = ("that", "the mean of those") if len(names) == 1 else ("those", "the means of those")
+    return f"{which} {'is' if len(names) == 1 else 'are'} {several if len(labels) > 1 else one} of {', '.join(labels)}."

@@ -123,7 +123,7 @@ def matrices(model: Model, like: Collection[str]) -> dict[str, tuple[int, ...]]:
 
 def called(model: Model) -> str:
     """The backbone in a message: a folder by its path, any other by its name."""
-    return model.path if model.source == "folder" else model.name
+    return model.path if model.source == "folder" else model.label
 
 
 def based_on(model: Model, name: str, revision: str | None) -> Model:
@@ -139,11 +139,10 @@ def based_on(model: Model, name: str, revision: str | None) -> Model:
             return model  # the name is that of a conversion, possibly in another machine's cache
     elif name == model.path:
         return model if model.source == "folder" or revision is None else model.but(revision=revision)
-    label = re.sub(r"[^\w.-]+", "_", Path(name).name)
     if (typed_path(name) / "config.json").is_file():
-        return model.but(name=label, source="folder", path=name, revision=None)
+        return model.but(name=None, source="folder", path=name, revision=None)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return model.but(name=label, source="hub", path=name, revision=revision)
+        return model.but(name=None, source="hub", path=name, revision=revision)
     raise UserError(
         f"The adapter names the backbone {name}, which is neither a local folder nor a repository; type model=folder "
         "model.path=DIR with the folder of that backbone."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from hiplora.config import Neutral, Options, Place
+from hiplora.disk import typed_path
 from hiplora.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,13 +33,14 @@ class Model(Options):
     A result's identity contains the digest of the backbone's files (:func:`hiplora.models.identity`), ``dtype`` and,
     for a training, the target modules. Device and arithmetic are in ``where``. ``target_modules`` may be ``auto`` or
     ``all-linear``, which :mod:`hiplora.stages.targets` resolves from the files. ``chat_template`` makes every prompt of
-    a benchmark a turn in the tokenizer's chat template. ``published_as`` is the backbone's name in model cards if
+    a benchmark a turn in the tokenizer's chat template. ``name`` is None if the label is to follow from ``path``
+    (:attr:`label`). ``published_as`` is the backbone's name in model cards if
     ``path`` is not a repository on the Hub.
     """
 
     group: ClassVar[str] = "model"
 
-    name: Annotated[str, Place]
+    name: Annotated[str | None, Place]
     source: Annotated[Literal["packaged", "hub", "folder"], Place]
     path: Annotated[str, Place]
     revision: Annotated[str | None, Place]
@@ -64,6 +67,11 @@ class Model(Options):
         word = next((name for name in self.target_modules if name in (AUTO, ALL_LINEAR)), None)
         if word is not None and len(self.target_modules) > 1:
             raise UserError(f"model.target_modules={word} stands for a whole list; type it alone.")
+
+    @property
+    def label(self) -> str:
+        """The backbone in the names of records and in tables: ``name``, or else the last part of ``path``."""
+        return self.name or re.sub(r"[^\w.-]+", "_", typed_path(self.path).resolve().name)
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``, under which a result is recorded."""

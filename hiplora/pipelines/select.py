@@ -169,7 +169,7 @@ class Select(Frontiers):
         standards = {(m.task, m.seed): m for each in rounds for m in each.standards}
         model = runs.config.model
         return Selection(
-            backbone=f"{model.name} ({model.dtype})",
+            backbone=f"{model.label} ({model.dtype})",
             identity=models.weights(model),
             level_scale=self.level_scale,
             level_gain=self.level_gain,

@@ -20,6 +20,18 @@ PERCENT = (
     *("neighbourhood", "neighbourhood_begins"),
 )
 ON_PROBES = ("probe_", "front_")  # beginnings of the names of means over probes; the others are over items
+SHOWN = {  # the measures shown of one run, in words
+    "success": "success (generated, or new likelier than old), %",
+    "generated": "  generated, %",
+    "preferred": "  new likelier than old, %",
+    "believed": "  success where the backbone believed old, %",
+    "paraphrase_success": "paraphrases, success, %",
+    "neighbourhood": "neighbours, own answer likelier, %",
+    "change": "unrelated prompts, accuracy, signed, pp",
+    "flips": "unrelated prompts, flips, %",
+    "front_change": "the same behind an edit, accuracy, signed, pp",
+    "front_flips": "the same behind an edit, flips, %",
+}
 Flags = NDArray[np.bool_]
 Figures = dict[str, dict[str, float]]  # category, or all → measure → value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.evaluation.continual import figures
 from hiplora.evaluation.edit_measures import ALL
-from hiplora.report.edits import alone, pairs
+from hiplora.report.edits import SHOWN, alone, pairs
 from hiplora.report.edits import figures as figures_of_edits
 from hiplora.report.elsewhere import elsewhere
 from hiplora.report.scores import forgotten, lm_eval_table, tables
@@ -28,7 +28,8 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
     if engine.reused:
         advice = "" if engine.force else " force=true redoes the run."  # else another process has just redone it
         parts.append("Reused: " + "; ".join(engine.reused) + "." + advice)
-    parts += [_place(outcome, beside=not found and _beside(outcomes)) for outcome in outcomes[-1:]]
+    shown = outcomes if found else outcomes[-1:]
+    parts += [_place(each, beside=not found and _beside(outcomes), named=bool(found)) for each in shown]
     return "\n".join(part for part in parts if part)
 
 
@@ -70,9 +71,9 @@ def _beside(outcomes: Sequence[Outcome]) -> bool:
     return _role(outcomes[-1]) == "adapter" and not _line_of(outcomes)
 
 
-def _place(outcome: Outcome, *, beside: bool) -> str:
+def _place(outcome: Outcome, *, beside: bool, named: bool = False) -> str:
     record = outcome.record
-    words = f"Record: {record.kind} {record.id} ({record.where})"
+    words = f"Record: {record.kind} {record.id} ({record.where})" + (f" of {record.name}" if named else "")
     if outcome.recorded is None:
         return words
     if beside:
@@ -149,20 +150,6 @@ def _matrix(line: Sequence[Outcome]) -> str:
         f"general text {_number(found['text_rise'], '+.3f')} nats per token"
     )
     return "\n".join(lines)
-
-
-SHOWN = {
-    "success": "success (generated, or new likelier than old), %",
-    "generated": "  generated, %",
-    "preferred": "  new likelier than old, %",
-    "believed": "  success where the backbone believed old, %",
-    "paraphrase_success": "paraphrases, success, %",
-    "neighbourhood": "neighbours, own answer likelier, %",
-    "change": "unrelated prompts, accuracy, signed, pp",
-    "flips": "unrelated prompts, flips, %",
-    "front_change": "the same behind an edit, accuracy, signed, pp",
-    "front_flips": "the same behind an edit, flips, %",
-}
 
 
 def _edits(edited: Sequence[Outcome]) -> str:

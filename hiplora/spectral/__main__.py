@@ -63,7 +63,7 @@ def _verify(options: argparse.Namespace) -> None:
     weights, found = _directions(config)
     compared = _chosen(weights, options)
     source = "read from" if found.cached else "not in the cache, so computed now and stored in"
-    print(f"{config.model.name}: {len(weights)} matrices, svd.recipe={config.svd.recipe}, key {found.key}")
+    print(f"{config.model.label}: {len(weights)} matrices, svd.recipe={config.svd.recipe}, key {found.key}")
     print(f"{options.k} of {config.svd.k_max} directions, {source} {found.path}")
     for line in table(compare_all(compared, found.bases, k=options.k)):
         print(line, flush=True)

@@ -39,7 +39,7 @@ def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) 
     )
     return Card(
         title=f"{made.method.name} on {'+'.join(made.tasks)}, seed {made.seed}",
-        about=f"{about} {_of_scores(scores)}".rstrip(),
+        about=f"{about} {_of_scores(scores)}",
         settings=_settings(made, result),
         base=None if made.model.source == "hub" else made.model.published_as,
         tags=("hiplora", made.method.name),
@@ -49,7 +49,7 @@ def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) 
 
 def _of_scores(scores: Sequence[Scored]) -> str:
     if not scores:
-        return ""
+        return "Its scores are filled in by a run that scores it on all test items (without `evaluation.limit`)."
     return (
         "Scores were measured on the adapter as it is saved here; intervals hold for other items of the same "
         "benchmark, not for other training seeds."
@@ -61,7 +61,7 @@ def _settings(made: Trained, result: Adapter) -> dict[str, Any]:
     model = made.model
     found = Path(model.path).name if model.source == "folder" else model.path
     return {
-        "Backbone": f"{model.name} (`{found}`), {model.dtype}",
+        "Backbone": f"{model.label} (`{found}`), {model.dtype}",
         "Method": _options(made.method.fields()),
         "Training": _options(made.training.fields()),
         "Examples": f"{result.examples:,}, {result.epochs:.2f} epochs, {result.tokens:,} tokens{_too_long(result)}",

@@ -71,7 +71,7 @@ class Probe(Stage):
         return self.model.where()
 
     def name(self) -> str:
-        return f"{self.model.name}-s{self.seed}"
+        return f"{self.model.label}-s{self.seed}"
 
     def check(self) -> None:
         models.check(self.model)

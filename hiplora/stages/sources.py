@@ -40,10 +40,10 @@ class Backbone(Source):
         return {"backbone": models.identity(self.model)}
 
     def name(self) -> str:
-        return f"backbone-{self.model.name}"
+        return f"backbone-{self.model.label}"
 
     def subject(self) -> tuple[str, str]:
-        return f"the backbone {self.model.name}", "check its weights, or try model.dtype=float32"
+        return f"the backbone {self.model.label}", "check its weights, or try model.dtype=float32"
 
     @contextmanager
     def on(self, backbone: models.Backbone, job: Job) -> Iterator[Loaded]:

@@ -66,7 +66,7 @@ def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path,
     assert sum(name.startswith("folder") for name in scores) == 3
     assert scores["folders-ties-a+b"]["result"]["report"]["operator"] == "ties"
     header = done.stdout.splitlines()[0].split()
-    assert header == ["benchmark", "metric", "base", "1", "2", "merged"]
+    assert header == ["benchmark", "metric", "n", "base", "1", "2", "merged"]
     assert f"2 is {tmp_path}/b" in done.stdout
     assert done.stdout.count("of its energy in the 32 leading directions") == 2
     told = [line.partition(": Forgotten ")[0] for line in done.stdout.splitlines() if ": Forgotten " in line]

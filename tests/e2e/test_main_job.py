@@ -93,7 +93,7 @@ def test_on_a_clone_with_records_a_run_changes_none_of_them(run, arguments, tmp_
     before = tracked(results)
     restored = run("method.k=8")
     assert restored.returncode == 0, restored.stderr
-    assert restored.stdout.splitlines()[0].split() == ["benchmark", "metric", "base", "adapted", "recorded"]
+    assert restored.stdout.splitlines()[0].split() == ["benchmark", "metric", "n", "base", "adapted", "recorded"]
     assert "restored here" in restored.stdout
     assert tracked(results) == before
     assert len(list((outputs / "records/mini").rglob("*.json"))) == 2, "the training and its scores"

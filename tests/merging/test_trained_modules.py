@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from hiplora import HipLoraConfig
 from hiplora.adapters.reading import read_adapter
+from hiplora.errors import UserError
 from tests.merging.folders import load, logits, perturbed, run
 from tests.tuner.helpers import make_llama
 
@@ -57,7 +59,10 @@ def test_what_one_adapter_trained_is_taken(options, method, base, tmp_path, caps
     adapt(base, tmp_path / "zero")  # without it; its update is taken times 0 below
     arguments = (tmp_path / "a", "--operator", "addition", "--backbone", base)
     assert run(*arguments, "--out", tmp_path / "merged") == 0
-    assert "is that of" in capsys.readouterr().err
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert [bool(re.search(r"(\S+ is that|and \d+ more trained modules are those) of ", note)) for note in notes] == [
+        True
+    ]
     close(PeftModel.from_pretrained(load(base), tmp_path / "merged"), expected)
     assert run(*arguments, "--fold", "--out", tmp_path / "folded") == 0
     close(load(tmp_path / "folded"), expected)
@@ -167,3 +172,12 @@ def test_embeddings_that_were_resized_go_along(tmp_path):
     close(PeftModel.from_pretrained(again, tmp_path / "out"), logits(tuned))
     assert run(tmp_path / "a", "--operator", "addition", "--without", "embeddings", "--out", tmp_path / "less") == 0
     assert not read_adapter(str(tmp_path / "less")).trained.tensors
+
+
+def test_trained_biases_are_refused_by_the_field_that_asked_for_them(tmp_path):
+    model = make_llama()
+    model.config.attention_bias = True
+    type(model)(model.config).save_pretrained(tmp_path / "base")
+    adapt(tmp_path / "base", tmp_path / "a", bias="all")
+    with pytest.raises(UserError, match='bias="all"'):
+        read_adapter(str(tmp_path / "a"), backbone=tmp_path / "base")

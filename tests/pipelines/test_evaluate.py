@@ -67,7 +67,7 @@ def test_the_packaged_backbone_is_known_by_the_name_of_its_conversion() -> None:
     with pytest.raises(UserError, match="neither a local folder nor a repository"):
         based_on(model, name.format("0" * 12), None)
     hub = based_on(model, "owner/base", "abc")
-    assert (hub.source, hub.path, hub.revision, hub.name) == ("hub", "owner/base", "abc", "base")
+    assert (hub.source, hub.path, hub.revision, hub.label) == ("hub", "owner/base", "abc", "base")
 
 
 def test_several_are_merged_beside_each_alone(adapter: Adapter) -> None:

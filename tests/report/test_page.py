@@ -227,12 +227,16 @@ def test_the_list_filters_and_sorts(page, chromium, made):
     assert chromium.run("document.querySelector('output').textContent") == f"0 of {every} runs"
     filtered("kind=adapter")
     head = "document.querySelector('th[data-name=learned]')"
-    column = f"{shown}.map((row) => row.cells[6].dataset.value).filter(Boolean).map(Number)"
+    column = f"{shown}.map((row) => row.cells[6].dataset.sort).filter(Boolean).map(Number)"
     for expected in ("ascending", "descending"):
-        chromium.run(f"{head}.querySelector('button').click()")
+        done = "document.querySelector('.list').addEventListener('sort-end', done, {once: true})"
+        chromium.run(f"new Promise((done) => {{ {done}; {head}.querySelector('button').click() }})")
         assert chromium.run(f"{head}.getAttribute('aria-sort')") == expected
         values = chromium.run(column)
         assert values == sorted(values, reverse=expected == "descending")
+    filtered("")
+    last = "[...document.querySelector('.list').tBodies[0].rows].at(-1).cells[6].dataset.sort"
+    assert not chromium.run(last), "runs without this number come last in either direction"
 
 
 @needs_chromium

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare, likelihood_only
+from hiplora.report.page.exhibits import Section
 from hiplora.report.page.facts import Facts, facts, members, trained_on
 from hiplora.report.page.groups import Run, scored
+from hiplora.report.page.measured import measured
 from hiplora.report.page.settings import Defaults, Settings
-from hiplora.report.runs.fields import numbers, shown, split
+from hiplora.report.runs.fields import shown, split
 from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
@@ -25,8 +27,6 @@ TRAINING = {  # the numbers of a training to show, with their labels
     "seconds": "seconds", "tokens_per_second": "tokens per second", "deployed_parameters": "parameters, deployed",
     "update_norm": "‖ΔW‖", "top_share": "share in the leading subspaces", "channel_share": "share of the channel",
 }  # fmt: skip
-MOST = 40  # numbers shown of a record of another kind
-WIDE = 60  # characters of such a number at most, which leaves out strings with one bit per item
 LOWER = ("nll", "empty")  # metrics that are better when lower
 LONG = 600  # characters of a prompt or an answer
 SIZE = {"width": 420, "height": 150}
@@ -74,6 +74,7 @@ class Part:
     alone: bool = False
     unmatched: bool = False  # whether the backbone has no record to compare with
     numbers: list[tuple[str, str]] = field(default_factory=list)
+    table: Section | None = None
     answers: list[Answer] = field(default_factory=list)
     counts: list[str] = field(default_factory=list)
     curve: drawing.Curve | None = None
@@ -153,8 +154,7 @@ class Views:
             if record is run.best or run.train is None:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
-            plain = numbers(record).items()
-            part.numbers = [(name, _short(value)) for name, value in plain if len(shown(value)) <= WIDE][:MOST]
+            part.table = measured(result)
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:

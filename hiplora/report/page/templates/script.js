@@ -1,38 +1,23 @@
-// Sorting and filtering of the list of runs. Without this script the list keeps its order.
+// Filtering of the list of runs, which sortable.min.js sorts. Without scripts the list keeps its order.
 (() => {
   const table = document.querySelector("table.list");
   if (!table) return;
-  const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.tBodies[0].rows], heads = [...table.tHead.rows[0].cells];
   const names = heads.map((head) => head.dataset.name);
   const valueOf = (row, column) => {
     const cell = row.cells[column];
-    return cell.dataset.value ?? cell.textContent.trim();
+    return cell.dataset.sort ?? cell.textContent.trim();
   };
 
   const textOf = (row, column) => row.cells[column].textContent.trim().replace("−", "-"); // as it is typed
 
-  const sort = (column, descending) => {
-    const number = heads[column].dataset.kind === "number";
-    const compare = (one, two) => {
-      const [a, b] = [valueOf(one, column), valueOf(two, column)];
-      if (a === "" || b === "") return (a === "") - (b === ""); // missing values come last in either direction
-      const order = number ? a - b : a.localeCompare(b, undefined, { numeric: true });
-      return descending ? -order : order;
-    };
-    rows.sort(compare);
-    body.append(...rows);
-    heads.forEach((head, index) => {
-      if (index === column) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      else head.removeAttribute("aria-sort");
-    });
-  };
-  heads.forEach((head, column) => {
+  // The library sorts at a click on a heading; a button inside makes headings reachable by keyboard.
+  for (const head of heads) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
-    button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
-  });
+  }
 
   // A plain word searches all columns; column=text, column<number and column>number search one.
   const test = (word) => {
