@@ -36,7 +36,7 @@ try:
     from peft.utils import _freeze_adapter
     from peft.utils.constants import DUMMY_TARGET_MODULES
 except ImportError as error:
-    raise refusal(f"an internal that HiP-LoRA needs is missing ({error})") from error
+    raise refusal(f"an internal that HiP-LoRA needs is missing ({error})") from None
 
 __all__ = [
     "DUMMY_TARGET_MODULES",
