@@ -179,12 +179,19 @@ def bare(evidence: Evidence, row: str, column: Column, measure: str) -> Cell:
 def cell(evidence: Evidence, row: str, column: Column, group: str, **point: str) -> Cell:
     """The mean of a column's measure over the runs at a point: over seeds if its spread is "std", else instances."""
     paper = evidence.experiment.paper_value(column.paper.format(**point))
-    point |= column.point
+    return _sample(evidence, column, group, point).mean_cell(row, column, _level(column), paper=paper)
+
+
+def _sample(evidence: Evidence, column: Column, group: str, point: Mapping[str, str]) -> Sample:
+    """The values of a column's measure at a point, by training seed or by merge instance."""
+    where: dict[str, Any] = {**point, **column.point, "group": group}
     if column.spread == "std":
-        sample = per_seed(evidence, column.measure, group=group, **point)  # type: ignore[arg-type]
-        return sample.mean_cell(row, column, paper=paper)
-    sample = per_instance(evidence, column.measure, column.sizes, group=group, **point)
-    return sample.mean_cell(row, column, column.level, paper=paper)
+        return per_seed(evidence, column.measure, **where)
+    return per_instance(evidence, column.measure, column.sizes, **where)
+
+
+def _level(column: Column) -> str:
+    return "t" if column.spread == "std" else column.level
 
 
 def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) -> list[Cell]:
@@ -197,16 +204,17 @@ def rows(evidence: Evidence, columns: Iterable[Column], group: str, *axes: str) 
 def differences(
     evidence: Evidence, columns: Iterable[Column], group: str, pairs: Iterable[tuple[str, str]]
 ) -> tuple[list[Column], list[Cell]]:
-    """Columns and cells with the differences between pairs of methods, paired by training seed, with t intervals.
+    """Columns and cells with the differences between pairs of methods, paired by training seed or merge instance.
 
-    Each column is one of ``columns`` with Δ before its label; a difference of percentages is in points.
+    Each column is one of ``columns`` with Δ before its label; a difference of percentages is in points. The interval is
+    Student's t over training seeds; over merge instances it is the bootstrap of the column.
     """
     columns, found = list(columns), []
     labels = [f"Δ {column.label.replace('(%)', '(pp)')}" for column in columns]
-    shown = [replace(c, label=label, spread="ci", level="t") for c, label in zip(columns, labels, strict=True)]
+    shown = [replace(c, label=label, spread="ci", level=_level(c)) for c, label in zip(columns, labels, strict=True)]
     for one, other in pairs:
         row = " − ".join(map(evidence.experiment.label, (one, other)))
-        for column in shown:
-            left, right = (per_seed(evidence, column.measure, group=group, method=each) for each in (one, other))
-            found.append(left.minus(right).mean_cell(row, column))
+        for column, named in zip(columns, shown, strict=True):
+            left, right = (_sample(evidence, column, group, {"method": each}) for each in (one, other))
+            found.append(left.minus(right).mean_cell(row, named, named.level))
     return shown, found

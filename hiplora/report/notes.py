@@ -31,6 +31,11 @@ OTHER = (
 LITERAL = (
     "The paper's HiP-LoRA is its literal parameterisation, absolute φ; HiP-LoRA here is the relative one, as selected."
 )
+METHODS, PAIRED = "Methods", "Paired differences"  # headings
+PAIRED_NOTE = (
+    "Paired differences: the first method minus the second, by training seed; in brackets the 95 % Student-t interval. "
+    "Nothing is corrected for the number of rows and columns."
+)
 INTERVALS = (
     "In brackets: 95 % percentile intervals of the hierarchical paired bootstrap (sampling seeds, then instances "
     "within each; 10 000 replicates, the same for every method). Instances share adapters, so these intervals are far "

@@ -192,13 +192,21 @@ def test_tests_of_an_ablation_are_marked_where_they_are_short():
         entries = lora[slot.run.point["seed"]].entries
         return replace(slot, entries=tuple(e for e in entries if e.role != "merged" or len(e.members) == 4))
 
-    table = table11.build(with_slots(fixture_evidence("table11"), stand_in))
-    row = "without stability budget"
+    evidence = with_slots(fixture_evidence("table11"), stand_in)
+    table = table11.build(evidence)
+    row = "without stability budget − HiP-LoRA"
     bootstrap, flips = (table.cell(row, column.label) for column in (table11.P_FAIL, table11.P_FAIL_SEEDS))
     assert (bootstrap.n, bootstrap.n_expected, flips.value) == (4, 6, 0.5)
     # One of the two merges of either seed fails: four draws meet none of them once in sixteen times.
     assert bootstrap.value == pytest.approx(2 / 16, abs=0.01)
     assert len(bootstrap.runs) == 8
+    apart = table.cell(row, "Δ NLL rise of merges")
+    theirs = table.cell("HiP-LoRA", "NLL rise of merges")
+    rises = [per_instance(evidence, "nll_rise", method=method) for method in ("hip_no_stability", "hip")]
+    common = rises[0].of.keys() & rises[1].of.keys()
+    assert (apart.n, theirs.n) == (len(common), len(rises[1].of))
+    assert apart.value == pytest.approx(sum(rises[0].of[k].value - rises[1].of[k].value for k in common) / len(common))
+    assert apart.ci_low <= apart.value <= apart.ci_high
     retain = table.cell(row, table11.P_RETAIN_SEEDS.label)
     assert (retain.value, retain.n, retain.n_expected) == (None, 0, 3)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from hiplora.report.aggregate import bare, rows
+from hiplora.report.aggregate import bare, differences, rows
 from hiplora.report.evidence import Evidence
 from hiplora.report.measures import scores
-from hiplora.report.notes import table
+from hiplora.report.notes import METHODS, PAIRED, PAIRED_NOTE, table
 from hiplora.report.table import Column, Table
 from hiplora.tasks import primary
 
@@ -31,15 +31,23 @@ NOTES = (
 )
 
 
-def build(evidence: Evidence, more: Sequence[str] = ()) -> Table:
-    """One row per method: each task's adapter on its own benchmark, then what was forgotten; ``more`` are notes."""
+def build(evidence: Evidence, more: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> Table:
+    """One row per method: each task's adapter on its own benchmark, then what was forgotten; ``more`` are notes.
+
+    With ``pairs`` of methods, a second section holds their differences.
+    """
     tasks = evidence.experiment.keys("single", "task")
     columns = [column for column in COLUMNS if column.point.get("task") in (None, *tasks)]
     own = [column for column in columns if column.measure == "own"]
     cells = [bare(evidence, BASE, column, f"bare/{column.point['task']}") for column in own]
     cells += rows(evidence, columns, "single", "method")
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
-    return table(evidence, title, columns=columns, cells=cells, notes=[*NOTES, *more, *_blank_notes(evidence)])
+    notes = [*NOTES, *more, *([PAIRED_NOTE] if pairs else []), *_blank_notes(evidence)]
+    if not pairs:
+        return table(evidence, title, columns=columns, cells=cells, notes=notes)
+    apart, paired = differences(evidence, columns, "single", pairs)
+    sections = {METHODS: cells, PAIRED: paired}
+    return table(evidence, title, columns=[*columns, *apart], sections=sections, notes=notes)
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:

@@ -6,7 +6,7 @@ from hiplora.pipelines.continual import Continual
 from hiplora.report.aggregate import differences, rows
 from hiplora.report.evidence import Evidence
 from hiplora.report.lines import order
-from hiplora.report.notes import table
+from hiplora.report.notes import METHODS, PAIRED, PAIRED_NOTE, table
 from hiplora.report.table import Column, Table
 
 COLUMNS = (
@@ -21,11 +21,6 @@ COLUMNS = (
     Column(label="Text (nats/token)", decimals=3, better="down", measure="text_rise"),
 )
 PAIRS = [("hip", "lora"), ("hip", "pissa"), ("hip", "proj"), ("proj", "lora")]
-METHODS, PAIRED = "Methods", "Paired differences"
-PAIRED_NOTE = (
-    "Paired differences: the first method minus the second, by training seed; in brackets the 95 % Student-t interval. "
-    "Nothing is corrected for the number of rows and columns."
-)
 NOTES = (
     "AvgAcc: mean over the T tasks of the score after the last one. Forgetting: for every task but the last, the best "
     "score from its own stage to the last but one, minus the score at the end; mean over T − 1 tasks. BWT: score at "

@@ -7,9 +7,9 @@ from pathlib import Path
 from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.aggregate import bare, cell, differences
 from hiplora.report.evidence import Evidence
-from hiplora.report.notes import table
+from hiplora.report.notes import METHODS, PAIRED, PAIRED_NOTE, table
 from hiplora.report.table import Cell, Column, Table
-from hiplora.report.tables.table7 import METHODS, PAIRED, PAIRED_NOTE, PAIRS
+from hiplora.report.tables.table7 import PAIRS
 from hiplora.stages.edit import Edit
 
 COLUMNS = (
