@@ -80,7 +80,7 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
     if init not in (*HARMLESS_INITS, PISSA):
         raise UserError(
             f"{source} was initialised with init_lora_weights={init}, which changes the backbone; save it "
-            "again with path_initial_model_for_weight_conversion and merge that."
+            "again with path_initial_model_for_weight_conversion and use that."
         )
     return LoraFields(
         kind=kind,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hiplora.report.drift import ends, measured
 from hiplora.report.scores import forgotten, number, tables
 from hiplora.stages.energy import TOP
 from hiplora.stages.folders import Folder, MergedFolders
-from hiplora.stages.results import Drifted, DriftPoint
+from hiplora.stages.results import Drifted
 from hiplora.stages.score import Score
 
 if TYPE_CHECKING:
@@ -56,21 +57,13 @@ def _named(title: str, several: bool) -> str:
 def _lies(drifted: Drifted) -> str:
     """A sentence on where an update lies and how far it moves the leading directions, each beside a random update."""
     measures = drifted.measures
-    trained, random = (next(each for each in drifted.points if each.random is drawn) for drawn in (False, True))
+    trained, random = map(measured, ends(drifted))
+    matrices = len(ends(drifted)[0].matrices)
     shares = [measures.get(name) for name in ("top_share", "top_share_random")]
     share, chance = (None if value is None else 100 * value for value in shares)
     return (
         f"Update of norm {number(measures.get('update_norm'))}: {number(share, '.1f')} % of its energy in the {TOP} "
         f"leading directions (random {number(chance, '.1f')} %); of the {drifted.k} leading ones "
-        f"{_kept(trained)} % remain (random {_kept(random)} %), {_intruders(trained)} intruders in "
-        f"{len(trained.matrices)} matrices"
+        f"{100 * trained['overlap']:.2f} % remain (random {100 * random['overlap']:.2f} %), "
+        f"{matrices * trained['intruders']:.0f} intruders in {matrices} matrices"
     )
-
-
-def _kept(point: DriftPoint) -> str:
-    overlaps = [each.overlap for each in point.matrices.values()]
-    return f"{100 * sum(overlaps) / len(overlaps):.2f}"
-
-
-def _intruders(point: DriftPoint) -> int:
-    return sum(each.intruders for each in point.matrices.values())

@@ -28,9 +28,16 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
     if engine.reused:
         advice = "" if engine.force else " force=true redoes the run."  # else another process has just redone it
         parts.append("Reused: " + "; ".join(engine.reused) + "." + advice)
-    shown = outcomes if found else outcomes[-1:]
-    parts += [_place(each, beside=not found and _beside(outcomes), named=bool(found)) for each in shown]
+    shown = outcomes if found else _measured(outcomes)
+    named = bool(found) or len(shown) > 1
+    parts += [_place(each, beside=not named and _beside(outcomes), named=named) for each in shown]
     return "\n".join(part for part in parts if part)
+
+
+def _measured(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """The outcomes that the text is about, if it is about several: merges, the stages of a line; else the last."""
+    merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
+    return merged or _line_of(outcomes) or outcomes[-1:]
 
 
 def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[str]:
@@ -104,17 +111,22 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
     }
     scales = merged[0].stage.of.scales  # type: ignore[attr-defined]
     title = f"merged adapters{f', scaled by {scales[0]:g}' if scales else ''}"
-    lines = [f"{title:<58}{'benchmark':<14}{'before':>9}{'after':>9}"]
+    scored = any(
+        scores[primary(task)] is not None for each in alone.values() for task, scores in each.items() if task in TASKS
+    )
+    heads = ["before", "after"] if scored else []
+    lines = [
+        f"{title:<58}{'benchmark':<14}{'n':>5}" + "".join(f"{head:>12}" for head in (*heads, "NLL before", "NLL after"))
+    ]
     for outcome in merged:
         source: Any = outcome.stage.of  # type: ignore[attr-defined]
         who = " + ".join(f"{task}/{seed}" for task, seed in source.members)
         after: Any = outcome.record.result
         for train, (task, _) in zip(source.adapters, source.members, strict=True):
-            before = alone[train.id][task]
-            name = _headline(task, before)
-            label = task if name == primary(task) else f"{task} {name}"
-            numbers = "".join(f"{_number(scores[name]):>9}" for scores in (before, after.benchmarks[task]))
-            lines.append(f"{who:<58}{label:<14}{numbers}")
+            pair = (alone[train.id][task], after.benchmarks[task])
+            values = [scores[metric] for metric in ([primary(task)] if scored else []) + ["nll"] for scores in pair]
+            items = _number(pair[1].get("n"), ".0f")
+            lines.append(f"{who:<58}{task:<14}{items:>5}" + "".join(f"{_number(value):>12}" for value in values))
             who = ""
     return "\n".join(lines)
 
@@ -138,7 +150,8 @@ def _matrix(line: Sequence[Outcome]) -> str:
     tasks = [outcome.stage.of.train.task.name for outcome in line[1:]]  # type: ignore[attr-defined]
     columns = {name: _headline(name, scores) for name, scores in stages[0].items() if name in TASKS}
     titles = [f"{name} {metric}" for name, metric in columns.items()]
-    lines = [f"{'stage':<14}" + "".join(f"{title:>16}" for title in titles) + f"{'text nll':>12}"]
+    counts = "".join(f"{_number(stages[0][name].get('n'), '.0f'):>16}" for name in columns)
+    lines = [f"{'stage':<14}" + "".join(f"{title:>16}" for title in titles) + f"{'text nll':>12}", f"{'n':<14}{counts}"]
     for number, (task, scores) in enumerate(zip(["backbone", *tasks], stages, strict=True)):
         row = "".join(f"{_number(scores[name][metric]):>16}" for name, metric in columns.items())
         lines.append(f"{f'{number} {task}':<14}{row}{_number(scores['text']['nll']):>12}")

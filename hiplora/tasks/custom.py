@@ -245,7 +245,7 @@ class Custom(ChoiceTask):
         items = list(compress(found, kept))
         if not items:
             raise UserError(
-                f"None of the {len(found)} rows of {own or self.file or self.dataset} is in the {split} part at "
+                f"None of {len(found)} row(s) of {own or self.file or self.dataset} is in the {split} part at "
                 f"task.held_out={self.held_out:g}; type another number, give more rows, or name a file with "
                 "task.validation_file=F or task.test_file=F."
             )

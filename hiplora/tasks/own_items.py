@@ -142,8 +142,8 @@ def _conversation(place: str, row: Mapping[str, Any], columns: Columns, layout: 
     plain = [{"role": each["role"], "content": each["content"]} for each in messages]
     if len(plain) < 2 or plain[-1]["role"] != "assistant" or not plain[-1]["content"].strip():
         raise UserError(
-            f"{place} has {len(plain)} messages; it needs at least two, and the last must be an answer of the "
-            "assistant with text, because it is what the model is trained to write and scored on."
+            f"{place} needs at least two messages, the last one an answer of the assistant with text, because it is "
+            "what the model is trained to write and scored on."
         )
     return {"messages": plain}
 

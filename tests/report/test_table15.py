@@ -7,7 +7,7 @@ import pytest
 from hiplora.report.tables import table15
 from tests.report.evidence import fixture_evidence
 
-OVERLAP, ANGLE, *_ = (column.label for column, _ in table15.MEASURES.values())
+OVERLAP, ANGLE, *_ = (column.label for column in table15.COLUMNS.values())
 
 
 def test_means_over_matrices_and_tasks_with_the_random_update_beside():

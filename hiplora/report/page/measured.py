@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
+from hiplora.report.drift import measured as drifted
 from hiplora.report.edits import SHOWN, alone, figures
 from hiplora.report.page.exhibits import Section, Shown
-from hiplora.report.tables.table15 import MEASURES
+from hiplora.report.tables.table15 import COLUMNS
 from hiplora.stages.results import Costs, Drifted, Edited, Frontier, Metrics, Point, Probed, Result
 
 Rows = list[tuple[str, list[str]]]
@@ -50,13 +51,13 @@ def _nlls(scores: dict[str, Metrics], names: Sequence[str]) -> list[str]:
 
 def _drift(result: Drifted) -> tuple[list[str], Rows]:
     """The measures of Table 15, a row per point."""
-    header = [column.label for column, _ in MEASURES.values()]
     rows: Rows = []
     for point in result.points:
-        name = "random update of its size" if point.random else f"after {100 * point.fraction:g} % of the steps"
-        matrices = list(point.matrices.values())
-        rows.append((name, [_text(measure(matrices), column.decimals) for column, measure in MEASURES.values()]))
-    return header, rows
+        part = "the finished adapter" if point.fraction == 1 else f"after {100 * point.fraction:g} % of the steps"
+        values = drifted(point)
+        cells = [_text(values[name], column.decimals) for name, column in COLUMNS.items()]
+        rows.append(("a random update of its size" if point.random else part, cells))
+    return [column.label for column in COLUMNS.values()], rows
 
 
 def _probe(result: Probed) -> tuple[list[str], Rows]:

@@ -44,6 +44,7 @@ def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run], backbones: Sequenc
         "" if of is None or of.there == of.wanted else f"{of.there} of {of.wanted} runs behind the answer are there"
     )
     captions = [each.made.caption.partition(". ")[0] for each in exhibits if each.made is not None and each.filled]
+    captions = [caption for caption in captions if caption.startswith("Backbone ")]  # Table 4's is of no run
     return Summary(
         lead=next((words for start, words in LEAD.items() if verdict.startswith(start)), ""),
         contrasts=section,

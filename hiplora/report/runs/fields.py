@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hiplora.errors import UserError
+from hiplora.report.drift import ends, measured
 from hiplora.report.scores import NORMAL_95
 from hiplora.stages.record import Record
-from hiplora.stages.results import Adapter, Scores
+from hiplora.stages.results import Adapter, Drifted, Scores
 
 Value = str | int | float | bool | None
 Fields = dict[str, Value]
@@ -49,6 +50,9 @@ def numbers(record: Record) -> Fields:
         raw |= raw.pop("benchmarks") | {f"lm_eval.{name}": _shown_of(task) for name, task in raw.pop("lm_eval").items()}
     if isinstance(record.result, Adapter):
         raw |= raw.pop("measures")
+    if isinstance(record.result, Drifted):
+        finished, random = map(measured, ends(record.result))
+        raw |= {**raw.pop("measures"), "points": finished, "points_random": random}
     counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
     return flat(counted)
 

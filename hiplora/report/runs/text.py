@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from hiplora.report.drift import ends, measured
 from hiplora.report.plan import aligned, duration
 from hiplora.report.runs.fields import Fields, about, asked, compared, numbers, shown
 from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
@@ -13,7 +14,7 @@ from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import FIRST, Shelf
 from hiplora.report.scores import number
 from hiplora.stages.record import Record, Sample
-from hiplora.stages.results import Adapter, Frontier, Result, Scores
+from hiplora.stages.results import Adapter, Drifted, Frontier, Result, Scores
 from hiplora.tasks import TASKS, primary
 
 LINE = 100  # characters of an answer or a value in a table
@@ -51,6 +52,10 @@ def headline(result: Result) -> str:
         return f"loss {result.final_loss:.3f}, {result.steps} steps, {duration(result.seconds)}"
     if isinstance(result, Frontier):
         return f"{len(result.points)} points, {duration(result.seconds)}"
+    if isinstance(result, Drifted):
+        finished, random = map(measured, ends(result))
+        remain = f"{100 * finished['overlap']:.2f} % of {result.k} directions remain"
+        return f"{remain} (random {100 * random['overlap']:.2f} %), {finished['intruders']:.2f} intruders per matrix"
     seconds = getattr(result, "seconds", None)
     return "" if seconds is None else duration(seconds)
 

@@ -1,45 +1,23 @@
 """Table 15: does the leading singular subspace, cached before training, remain the leading one?"""
 
-from collections.abc import Callable, Iterator
-from statistics import fmean, median
+from collections.abc import Iterator
 
 from hiplora.report.aggregate import Sample
+from hiplora.report.drift import measured
 from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.slots import Number
 from hiplora.report.table import Cell, Column, Table
-from hiplora.stages.results import Drifted, MatrixDrift
+from hiplora.stages.results import Drifted
 
-Measure = Callable[[list[MatrixDrift]], float]
-MEASURES: dict[str, tuple[Column, Measure]] = {
-    "overlap": (
-        Column(label="overlap with the old subspaces", decimals=4, better="up", spread="none"),
-        lambda found: fmean(each.overlap for each in found),
-    ),
-    "angle": (
-        Column(label="largest angle, median (°)", decimals=1, better="down", spread="none"),
-        lambda found: median(each.angle for each in found),
-    ),
-    "worst": (
-        Column(label="largest angle, worst matrix (°)", decimals=1, better="down", spread="none"),
-        lambda found: max(each.angle for each in found),
-    ),
-    "gap": (
-        Column(label="gap behind the subspace, median (% of σ_1)", decimals=2, spread="none"),
-        lambda found: 100 * median(each.gap for each in found),
-    ),
-    "share": (
-        Column(label="energy that the old subspaces see (%)", decimals=1, spread="none"),
-        lambda found: 100 * fmean(each.share or 0.0 for each in found),
-    ),
-    "intruders": (
-        Column(label="intruders per matrix", decimals=2, better="down", spread="none"),
-        lambda found: fmean(each.intruders for each in found),
-    ),
-    "size": (
-        Column(label="‖ΔW‖ / ‖W‖ (%)", decimals=2, spread="none"),
-        lambda found: 100 * fmean(each.size for each in found),
-    ),
+COLUMNS = {  # by measure
+    "overlap": Column(label="overlap with the old subspaces", decimals=4, better="up", spread="none"),
+    "angle": Column(label="largest angle, median (°)", decimals=1, better="down", spread="none"),
+    "worst": Column(label="largest angle, worst matrix (°)", decimals=1, better="down", spread="none"),
+    "gap": Column(label="gap behind the subspace, median (% of σ_1)", decimals=2, spread="none"),
+    "share": Column(label="energy that the old subspaces see (%)", decimals=1, spread="none"),
+    "intruders": Column(label="intruders per matrix", decimals=2, better="down", spread="none"),
+    "size": Column(label="‖ΔW‖ / ‖W‖ (%)", decimals=2, spread="none"),
 }
 NOTES = (
     "The table compares the leading k left and right singular subspaces of every adapted matrix before training with "
@@ -59,8 +37,7 @@ def build(evidence: Evidence) -> Table:
     """For each method a row per fraction of the steps, one for the finished adapter, one for the random update."""
     methods = evidence.experiment.keys("drift", "method")
     cells = [cell for method in methods for cell in _rows(evidence, method)]
-    columns = [column for column, _ in MEASURES.values()]
-    return table(evidence, "Table 15", columns=columns, cells=cells, notes=NOTES, counted="adapters")
+    return table(evidence, "Table 15", columns=[*COLUMNS.values()], cells=cells, notes=NOTES, counted="adapters")
 
 
 def _rows(evidence: Evidence, method: str) -> Iterator[Cell]:
@@ -73,9 +50,9 @@ def _rows(evidence: Evidence, method: str) -> Iterator[Cell]:
     ]
     for at in dict.fromkeys(at for _, points in found for at in points) or [(1.0, False)]:
         row = evidence.experiment.label(method) + _words(*at)
-        there = [(entry, list(points[at].matrices.values())) for entry, points in found if at in points]
-        for column, measure in MEASURES.values():
-            numbers = [Number.of(measure(matrices), [entry]) for entry, matrices in there]
+        there = [(entry, measured(points[at])) for entry, points in found if at in points]
+        for measure, column in COLUMNS.items():
+            numbers = [Number.of(values[measure], [entry]) for entry, values in there]
             sample = Sample(dict(enumerate(numbers)), len(slots))
             yield sample.cell(row, column, sample.mean if sample.of else None)
 
