@@ -263,7 +263,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         for once in (reads_trees, check_head):  # checks that run once per model, before the timing
             once(backbone.model)
         numbers, readers = multiple_choice(backbone, watch, arguments)
+        write(arguments.json, numbers)  # already here, since the rest takes minutes
         more, writers = generation(backbone, watch, arguments)
+        write(arguments.json, numbers | more)
         backbone.model.float()  # the same weights; all sides hold this model
         read, written = ({name: ask() for name, ask in sides.items()} for sides in (readers, writers))
     different = differing(written["ours"], written["generate 1"])  # type: ignore[arg-type]
@@ -282,6 +284,10 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def write(path: Path, numbers: dict[str, Any]) -> None:
+    path.write_text(json.dumps(numbers, indent=2) + "\n")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file for the results")
@@ -298,7 +304,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first N items of each benchmark")
     arguments = parser.parse_args(words)
     numbers = measured(arguments)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    write(arguments.json, numbers)
     print(json.dumps(numbers, indent=2))
 
 
