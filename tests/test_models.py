@@ -280,3 +280,17 @@ def test_a_converted_model_that_is_not_what_was_written_is_converted_again(
     models.forget()
     models.load(packaged)
     assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"source": "folder", "path": "some/my model/"}, "my_model"),
+        ({"source": "hub", "path": "owner/name"}, "name"),
+        ({"source": "folder", "path": "/"}, "folder"),
+        ({"source": "folder", "path": "some/where", "name": "mine"}, "mine"),
+    ],
+)
+def test_a_backbone_without_a_name_is_called_by_its_path(fields: dict[str, str], label: str) -> None:
+    shared = {"revision": None, "dtype": "float32", "device": "cpu", "target_modules": ("q_proj",)}
+    assert Model(**{"name": None, **shared, **fields}).label == label

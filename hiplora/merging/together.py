@@ -49,6 +49,8 @@ def trained_together(adapters: Sequence[Adapter]) -> tuple[Trained, list[str]]:
 
 def _origin(names: Sequence[str], labels: Sequence[str]) -> str:
     """A sentence that says of which adapters some modules are; of many modules it names the first."""
-    which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more trained modules"
-    one, several = ("that", "the mean of those") if len(names) == 1 else ("those", "the means of those")
-    return f"{which} {'is' if len(names) == 1 else 'are'} {several if len(labels) > 1 else one} of {', '.join(labels)}."
+    whose, mean = ", ".join(labels), len(labels) > 1
+    if len(names) == 1:
+        return f"{names[0]} is {'the mean of those' if mean else 'that'} of {whose}."
+    which = f"{names[0]} and {len(names) - 1} more trained modules"
+    return f"{which} are {'the means of those' if mean else 'those'} of {whose}."

@@ -71,7 +71,10 @@ class Model(Options):
     @property
     def label(self) -> str:
         """The backbone in the names of records and in tables: ``name``, or else the last part of ``path``."""
-        return self.name or re.sub(r"[^\w.-]+", "_", typed_path(self.path).resolve().name)
+        if self.name is not None:
+            return self.name
+        last = self.path.rpartition("/")[2] if self.source == "hub" else os.path.abspath(typed_path(self.path))
+        return re.sub(r"[^\w.-]+", "_", Path(last).name) or self.source
 
     def where(self) -> str:
         """Device type and arithmetic, such as ``cpu-bfloat16``, under which a result is recorded."""

@@ -24,11 +24,17 @@ def measured(point: DriftPoint) -> dict[str, float]:
     return {name: measure(matrices) for name, measure in MEASURES.items()}
 
 
-def ends(result: Drifted) -> tuple[DriftPoint, DriftPoint]:
-    """The finished adapter, and the random update of its size."""
-    trained, random = (max((p for p in result.points if p.random is drawn), key=_late) for drawn in (False, True))
-    return trained, random
+def ends(result: Drifted) -> dict[str, dict[str, float]]:
+    """The measures of the ``finished`` adapter and of the ``random`` update of its size, as far as they are there."""
+    last = [point for point in result.points if point.fraction == 1 and point.matrices]
+    return {"random" if point.random else "finished": measured(point) for point in last}
 
 
-def _late(point: DriftPoint) -> float:
-    return point.fraction
+def remaining(result: Drifted) -> str:
+    """How much of the leading directions remains, and the intruders, in words; "" without a finished adapter."""
+    found = ends(result)
+    if "finished" not in found:
+        return ""
+    chance = f" (random {100 * found['random']['overlap']:.2f} %)" if "random" in found else ""
+    words = f"of the {result.k} leading ones {100 * found['finished']['overlap']:.2f} % remain{chance}"
+    return f"{words}, {found['finished']['intruders']:.2f} intruders per matrix"

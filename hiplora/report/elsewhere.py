@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiplora.report.drift import ends, measured
+from hiplora.report.drift import remaining
 from hiplora.report.scores import forgotten, number, tables
 from hiplora.stages.energy import TOP
 from hiplora.stages.folders import Folder, MergedFolders
@@ -57,13 +57,9 @@ def _named(title: str, several: bool) -> str:
 def _lies(drifted: Drifted) -> str:
     """A sentence on where an update lies and how far it moves the leading directions, each beside a random update."""
     measures = drifted.measures
-    trained, random = map(measured, ends(drifted))
-    matrices = len(ends(drifted)[0].matrices)
     shares = [measures.get(name) for name in ("top_share", "top_share_random")]
     share, chance = (None if value is None else 100 * value for value in shares)
     return (
         f"Update of norm {number(measures.get('update_norm'))}: {number(share, '.1f')} % of its energy in the {TOP} "
-        f"leading directions (random {number(chance, '.1f')} %); of the {drifted.k} leading ones "
-        f"{100 * trained['overlap']:.2f} % remain (random {100 * random['overlap']:.2f} %), "
-        f"{matrices * trained['intruders']:.0f} intruders in {matrices} matrices"
+        f"leading directions (random {number(chance, '.1f')} %); {remaining(drifted)}"
     )

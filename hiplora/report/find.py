@@ -112,12 +112,13 @@ def gather(experiment: Experiment, slots: Sequence[Slot], *, settings: Sequence[
         *ignored_notes(store, [entry for slot in slots for entry in slot.entries]),
     ]
     scale = [f"scale={config.scale}"] if config.scale != NATURAL[config.data.name] else []
-    path = config.model.path if config.model.source == "hub" else Path(config.model.path).name.removesuffix(".gguf")
+    model = config.model
+    named = {"hub": model.path, "folder": model.label, "packaged": Path(model.path).name.removesuffix(".gguf")}
     return Evidence(
         experiment=experiment,
         slots=slots,
         folder=config.places.results,
-        backbone=f"{path} ({config.model.dtype})",
+        backbone=f"{named[model.source]} ({model.dtype})",
         data=DATA[config.data.name],
         scale=config.scale,
         where=where,

@@ -103,7 +103,7 @@ def _scores(base: Outcome | None, adapted: Outcome | None) -> str:
 
 
 def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
-    """Each task's headline alone and in the merged model."""
+    """Each task's headline and NLL, alone and in the merged model."""
     alone = {
         outcome.stage.of.train.id: outcome.record.result.benchmarks  # type: ignore[attr-defined]
         for outcome in outcomes
@@ -111,9 +111,9 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
     }
     scales = merged[0].stage.of.scales  # type: ignore[attr-defined]
     title = f"merged adapters{f', scaled by {scales[0]:g}' if scales else ''}"
-    scored = any(
-        scores[primary(task)] is not None for each in alone.values() for task, scores in each.items() if task in TASKS
-    )
+    tasks = {task for outcome in merged for task, _ in outcome.stage.of.members}  # type: ignore[attr-defined]
+    headlines = {task: _headline(task, scores[task]) for scores in alone.values() for task in tasks & scores.keys()}
+    scored = any(metric != "nll" for metric in headlines.values())
     heads = ["before", "after"] if scored else []
     lines = [
         f"{title:<58}{'benchmark':<14}{'n':>5}" + "".join(f"{head:>12}" for head in (*heads, "NLL before", "NLL after"))
@@ -124,7 +124,8 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
         after: Any = outcome.record.result
         for train, (task, _) in zip(source.adapters, source.members, strict=True):
             pair = (alone[train.id][task], after.benchmarks[task])
-            values = [scores[metric] for metric in ([primary(task)] if scored else []) + ["nll"] for scores in pair]
+            own = None if headlines[task] == "nll" else headlines[task]  # shown in the columns of the NLL
+            values = [scores.get(metric or "") for metric in ([own, "nll"] if scored else ["nll"]) for scores in pair]
             items = _number(pair[1].get("n"), ".0f")
             lines.append(f"{who:<58}{task:<14}{items:>5}" + "".join(f"{_number(value):>12}" for value in values))
             who = ""

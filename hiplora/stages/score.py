@@ -104,7 +104,7 @@ class Score(Stage):
             if most is not None and tokens >= most:
                 option = task.typed_as("max_new_tokens")
                 raise UserError(
-                    f"{option}={tokens} leaves no position for a prompt: the backbone {self.of.backbone.name} has "
+                    f"{option}={tokens} leaves no position for a prompt: the backbone {self.of.backbone.label} has "
                     f"{most}, so type {option}=N with a smaller number."
                 )
 

@@ -15,7 +15,7 @@ from hiplora.tasks import TASKS, task_class
 ADAPTER = "adapter"  # a folder's own files among those that a record reads: adapter, adapter 1, …
 SAME = ("version", "evaluation", "own_items", "other_items")  # fields that are equal where scores are comparable
 NAMED = "backbone-"  # the beginning of the name of a backbone's records
-UNNAMED = "folder"  # the name of a backbone in a folder whose user gave none
+UNNAMED = ("folder", "hub")  # names in older records of a backbone whose user gave none
 SHORT = 12  # characters of a digest that stands for a name
 
 
@@ -29,7 +29,7 @@ class Bare:
             if not _bare(record):
                 continue
             files, name = _model(record)[1], record.name.removeprefix(NAMED)
-            if self._names.get(files, UNNAMED) == UNNAMED:
+            if self._names.get(files, UNNAMED[0]) in UNNAMED:
                 self._names[files] = name
             if isinstance(record.result, Scores | Frontier):
                 self._scored.setdefault(_frame(_as_likelihood(record)), []).append(record)

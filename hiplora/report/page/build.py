@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,9 +88,14 @@ def render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": shown, "number": _number, "headlines": summary_of}
+    environment.filters |= {"value": shown, "number": _number, "headlines": summary_of, "padded": _padded}
     environment.globals |= {"looks": drawing.LOOKS, "panel": PANEL, "curve": SIZE}
     return environment.get_template("page.html").render(**values)
+
+
+def _padded(name: str) -> str:
+    """A name that sorts by the numbers in it: s42 before s100."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(8), name)
 
 
 def _number(value: float | None, digits: int) -> str:

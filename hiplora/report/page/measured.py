@@ -52,7 +52,7 @@ def _nlls(scores: dict[str, Metrics], names: Sequence[str]) -> list[str]:
 def _drift(result: Drifted) -> tuple[list[str], Rows]:
     """The measures of Table 15, a row per point."""
     rows: Rows = []
-    for point in result.points:
+    for point in (point for point in result.points if point.matrices):
         part = "the finished adapter" if point.fraction == 1 else f"after {100 * point.fraction:g} % of the steps"
         values = drifted(point)
         cells = [_text(values[name], column.decimals) for name, column in COLUMNS.items()]
@@ -64,8 +64,9 @@ def _probe(result: Probed) -> tuple[list[str], Rows]:
     """A row per kind of perturbation: the rise of the NLL, averaged over the benchmarks, in nats per token."""
     rises: dict[str, list[float]] = {}
     for each in result.interventions:
-        moved = [_rise(result.base[name], scores) for name, scores in each.benchmarks.items()]
-        rises.setdefault(each.perturbation, []).append(fmean(rise for rise in moved if rise is not None))
+        moved = [_rise(result.base.get(name, {}), scores) for name, scores in each.benchmarks.items()]
+        if known := [rise for rise in moved if rise is not None]:
+            rises.setdefault(each.perturbation, []).append(fmean(known))
     rows = [(name, [f"{len(of)}", *(_text(f(of), 5) for f in (fmean, median, max))]) for name, of in rises.items()]
     return ["interventions", "mean rise of the NLL", "median", "largest"], rows
 

@@ -154,6 +154,9 @@ class Views:
             if record is run.best or run.train is None:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
+            plain = {name: value for name, value in dict(result).items() if isinstance(value, int | float)}
+            found = {**plain, **getattr(result, "measures", {})}
+            part.numbers = [(TRAINING.get(name, name), _short(value)) for name, value in found.items()]
             part.table = measured(result)
         return part
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hiplora.errors import UserError
-from hiplora.report.drift import ends, measured
+from hiplora.report.drift import ends
 from hiplora.report.scores import NORMAL_95
 from hiplora.stages.record import Record
 from hiplora.stages.results import Adapter, Drifted, Scores
@@ -51,8 +51,8 @@ def numbers(record: Record) -> Fields:
     if isinstance(record.result, Adapter):
         raw |= raw.pop("measures")
     if isinstance(record.result, Drifted):
-        finished, random = map(measured, ends(record.result))
-        raw |= {**raw.pop("measures"), "points": finished, "points_random": random}
+        raw |= {**raw.pop("measures"), **ends(record.result)}
+        del raw["points"]  # of the matrices one by one
     counted = {key: len(value) if _many(value) else value for key, value in raw.items()}
     return flat(counted)
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from hiplora.report.drift import ends, measured
+from hiplora.report.drift import remaining
 from hiplora.report.plan import aligned, duration
 from hiplora.report.runs.fields import Fields, about, asked, compared, numbers, shown
 from hiplora.report.runs.predictions import by_benchmark, flips, passed, right, telling
@@ -53,9 +53,7 @@ def headline(result: Result) -> str:
     if isinstance(result, Frontier):
         return f"{len(result.points)} points, {duration(result.seconds)}"
     if isinstance(result, Drifted):
-        finished, random = map(measured, ends(result))
-        remain = f"{100 * finished['overlap']:.2f} % of {result.k} directions remain"
-        return f"{remain} (random {100 * random['overlap']:.2f} %), {finished['intruders']:.2f} intruders per matrix"
+        return remaining(result)
     seconds = getattr(result, "seconds", None)
     return "" if seconds is None else duration(seconds)
 
