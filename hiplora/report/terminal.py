@@ -35,9 +35,10 @@ def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[st
 
 
 def _measured(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """The outcomes that the text is about, if it is about several: merges, the stages of a line; else the last."""
+    """The outcomes that the text is about: merges, the stages of a line, batches of edits; else the last alone."""
     merged = [outcome for outcome in outcomes if _role(outcome) == "merged"]
-    return merged or _line_of(outcomes) or outcomes[-1:]
+    edited = [outcome for outcome in outcomes if isinstance(outcome.record.result, Edited)]
+    return merged or _line_of(outcomes) or edited[1:] or outcomes[-1:]  # the first of the edited is the backbone
 
 
 def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[str]:

@@ -67,6 +67,8 @@ def test_batches_share_the_backbone_and_a_run_typed_again_makes_nothing(editing)
     text = describe(again.run(config.stages()), again)
     assert again.made == []
     assert "6 edits in 2 batches" in text
+    named = [line.split()[2] for line in text.splitlines() if line.startswith("Record: ")]
+    assert named == [outcome.record.id for outcome in run.outcomes if isinstance(outcome.stage, Edit)][1:]
     assert "success (generated, or new likelier than old), %" in text
     assert Run(editing()).made == ["edit"], "the first batch alone: its adapter and its scores are there"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
-from hiplora.report.drift import measured as drifted
+from hiplora.report.drift import shown_measures
 from hiplora.report.edits import SHOWN, alone, figures
 from hiplora.report.page.exhibits import Section, Shown
 from hiplora.report.tables.table15 import COLUMNS
@@ -15,7 +15,7 @@ Rows = list[tuple[str, list[str]]]
 OF_PAIRS = ("believed", "change", "flips", "front_change", "front_flips")  # of an edited model beside the backbone
 
 
-def measured(result: Result) -> Section | None:
+def table_of(result: Result) -> Section | None:
     """The table of a result, None for scores and trainings, which have parts of their own on the page."""
     make = TABLES.get(type(result))
     if make is None:
@@ -54,7 +54,7 @@ def _drift(result: Drifted) -> tuple[list[str], Rows]:
     rows: Rows = []
     for point in (point for point in result.points if point.matrices):
         part = "the finished adapter" if point.fraction == 1 else f"after {100 * point.fraction:g} % of the steps"
-        values = drifted(point)
+        values = shown_measures(point)
         cells = [_text(values[name], column.decimals) for name, column in COLUMNS.items()]
         rows.append(("a random update of its size" if point.random else part, cells))
     return [column.label for column in COLUMNS.values()], rows

@@ -12,7 +12,7 @@ from hiplora.report.page.bare import Bare, likelihood_only
 from hiplora.report.page.exhibits import Section
 from hiplora.report.page.facts import Facts, facts, members, trained_on
 from hiplora.report.page.groups import Run, scored
-from hiplora.report.page.measured import measured
+from hiplora.report.page.measured import table_of
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.runs.fields import shown, split
 from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
@@ -157,7 +157,7 @@ class Views:
             plain = {name: value for name, value in dict(result).items() if isinstance(value, int | float)}
             found = {**plain, **getattr(result, "measures", {})}
             part.numbers = [(TRAINING.get(name, name), _short(value)) for name, value in found.items()]
-            part.table = measured(result)
+            part.table = table_of(result)
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:

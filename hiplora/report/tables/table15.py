@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hiplora.report.aggregate import Sample
-from hiplora.report.drift import measured
+from hiplora.report.drift import shown_measures
 from hiplora.report.evidence import Evidence
 from hiplora.report.notes import table
 from hiplora.report.slots import Number
@@ -50,7 +50,7 @@ def _rows(evidence: Evidence, method: str) -> Iterator[Cell]:
     ]
     for at in dict.fromkeys(at for _, points in found for at in points) or [(1.0, False)]:
         row = evidence.experiment.label(method) + _words(*at)
-        there = [(entry, measured(points[at])) for entry, points in found if at in points]
+        there = [(entry, shown_measures(points[at])) for entry, points in found if at in points]
         for measure, column in COLUMNS.items():
             numbers = [Number.of(values[measure], [entry]) for entry, values in there]
             sample = Sample(dict(enumerate(numbers)), len(slots))
