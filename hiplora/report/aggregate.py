@@ -100,6 +100,17 @@ class Sample:
         return stats.weighted_means(self.values, weights(tuple(self.of), level)) if len(spread) > 1 else None
 
 
+def pooled(samples: Sequence[Sample]) -> Sample:
+    """The means over several samples, for the keys that all of them have."""
+    found = {}
+    for key in (key for key in samples[0].of if all(key in each.of for each in samples)):
+        there = [each.of[key] for each in samples]
+        runs = tuple(run for each in there for run in each.runs)
+        value = sum(each.value for each in there) / len(there)
+        found[key] = Number(value, runs, joined(each.marks for each in there))
+    return Sample(found, min(each.expected for each in samples))
+
+
 @lru_cache(maxsize=64)
 def weights(keys: tuple[Any, ...], level: str) -> stats.Floats:
     """Bootstrap weights. They depend on the instances alone, so rows over the same instances remain paired."""

@@ -1,32 +1,75 @@
 """Table 14: merge operators with and without a calibration before them, on one size-4 instance per sampling seed."""
 
-from hiplora.report.aggregate import rows
-from hiplora.report.evidence import Evidence
-from hiplora.report.notes import table
-from hiplora.report.table import Column, Table
+from collections.abc import Iterator
+from dataclasses import replace
 
-COLUMNS = (
-    Column(
-        label="NLL rise (nats/token)",
-        decimals=3,
-        better="down",
-        spread="ci",
-        measure="nll_rise",
-        sizes=(4,),
-        level="t",  # a bootstrap of one merge per sampling seed would only tell the smallest and the largest
-    ),
+from hiplora.report.aggregate import Sample, per_instance, pooled, rows
+from hiplora.report.evidence import Evidence
+from hiplora.report.notes import METHODS, PAIRED, table
+from hiplora.report.table import Cell, Column, Table
+
+RISE = Column(
+    label="NLL rise (nats/token)",
+    decimals=3,
+    better="down",
+    spread="ci",
+    measure="nll_rise",
+    sizes=(4,),
+    level="t",  # a bootstrap of one merge per sampling seed would only tell the smallest and the largest
 )
+CHANGE = replace(RISE, label=f"Δ {RISE.label}")
+METHOD_PAIRS = [("hip", "lora")]
+NONE, PICO = "none", "pico"
+MEAN = "mean over operators"
 NOTES = (
     "One merge of four adapters per sampling seed, the same for every row. Only likelihoods are computed, nothing is "
     "generated. NLL rise: of the gold answers, after − before, mean over the four tasks. In brackets: the 95 % "
     "Student-t interval over these merges as if they were independent; merges that share adapters are not, and make it "
     "too narrow.",
+    "Differences are paired by merge, with the same interval. A mean over operators is taken of each merge first, and "
+    "only of merges that every operator has. Nothing is corrected for the number of comparisons.",
     "Rescale only and random directions are controls: Pico's rescaling without its coefficients, and its coefficients "
     "on random directions. An effect that they have too is not due to Pico's choice of directions.",
 )
 
 
 def build(evidence: Evidence) -> Table:
-    """One row per method, operator and calibration."""
-    cells = rows(evidence, COLUMNS, "merge", "method", "merge", "calibration")
-    return table(evidence, "Table 14", columns=COLUMNS, cells=cells, notes=NOTES, counted="merges")
+    """One row per method, operator and calibration, then differences paired by merge."""
+    cells = rows(evidence, [RISE], "merge", "method", "merge", "calibration")
+    sections = {METHODS: cells, PAIRED: list(_differences(evidence))}
+    return table(evidence, "Table 14", columns=[RISE, CHANGE], sections=sections, notes=NOTES, counted="merges")
+
+
+def _differences(evidence: Evidence) -> Iterator[Cell]:
+    methods, operators, calibrations = (
+        evidence.experiment.keys("merge", axis) for axis in ("method", "merge", "calibration")
+    )
+    label = evidence.experiment.label
+
+    def rise(method: str, operator: str, calibration: str) -> Sample:
+        point = {"method": method, "merge": operator, "calibration": calibration}
+        return per_instance(evidence, RISE.measure, RISE.sizes, **point)
+
+    def over_operators(method: str, calibration: str) -> Sample:
+        return pooled([rise(method, operator, calibration) for operator in operators])
+
+    def difference(row: str, one: Sample, other: Sample) -> Cell:
+        return one.minus(other).mean_cell(row, CHANGE)
+
+    for one, other in METHOD_PAIRS:
+        row = f"{label(one)} − {label(other)}"
+        for operator in operators:
+            yield difference(f"{row}, {label(operator, NONE)}", rise(one, operator, NONE), rise(other, operator, NONE))
+        for calibration in calibrations:
+            pair = over_operators(one, calibration), over_operators(other, calibration)
+            yield difference(f"{row}, {MEAN}, {label(calibration)}", *pair)
+    for method in methods:
+        for operator in operators[1:]:
+            row = f"{label(method)}, {label(NONE)}: {label(operator)} − {label(operators[0])}"
+            yield difference(row, rise(method, operator, NONE), rise(method, operators[0], NONE))
+        for operator in operators:
+            row = f"{label(method, operator)}: {label(PICO)} − {label(NONE)}"
+            yield difference(row, rise(method, operator, PICO), rise(method, operator, NONE))
+        for control in (each for each in calibrations if each != PICO):
+            row = f"{label(method)}, {MEAN}: {label(PICO)} − {label(control)}"
+            yield difference(row, over_operators(method, PICO), over_operators(method, control))
