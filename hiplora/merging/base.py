@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 DRAWS = 3  # part of the identity of operators that draw: raised when they draw differently
+SHARED = 1  # beside it where an operator draws after random directions: raised when its draws there change alone
 CALIBRATIONS = ("none", "pico", "rescale", "random")
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 Density = Annotated[float, Field(gt=0, le=1, examples=[0.2])]
@@ -163,7 +164,8 @@ class Operator(Options):
         return typed("operator", self.name) if self.draws else typed("calibration", self.calibration)
 
     def more_identity(self) -> dict[str, Any]:
-        return {"draws": DRAWS} if self.random else {}
+        after = {"shared": SHARED} if self.draws and self.calibration == "random" else {}
+        return {"draws": DRAWS, **after} if self.random else {}
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:
         """The plan of a merge. It computes here, streaming, what needs all matrices; ``Plan.matrix`` does the rest."""

@@ -40,7 +40,8 @@ def calibrate(kind: str, tasks: Tasks, generator: torch.Generator | None) -> Cal
 
     if kind == "rescale":
         return Calibrated(tasks, finish)
-    stream = streams(generator) if kind == "random" and generator is not None else None
+    # A copy, so that an operator that draws after this has the same masks under every calibration.
+    stream = streams(generator.clone_state()) if kind == "random" and generator is not None else None
     shrunk: list[dict[str, Update]] = [{} for _ in tasks]
     worst = []
     for name in tasks[0]:

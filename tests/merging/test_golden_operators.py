@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hiplora.merging import CALIBRATIONS, OPERATORS, apply, configured, operator_class
-from hiplora.merging.base import DRAWS, Operator
+from hiplora.merging.base import Operator
 from hiplora.updates import LowRank
 
 GOLDEN = Path(__file__).with_name("golden_operators.json")
@@ -57,7 +57,7 @@ def measured(operator: Operator) -> dict[str, list[float]]:
 
 def made_by(operator: Operator) -> dict[str, int]:
     """What must be raised when the numbers move on purpose."""
-    return {"version": operator.version} | ({"draws": DRAWS} if operator.random else {})
+    return {"version": operator.version, **operator.more_identity()}
 
 
 def close(numbers: dict[str, list[float]], golden: dict[str, list[float]]) -> bool:
@@ -92,7 +92,7 @@ def test_no_number_moves_unless_the_version_does(case, golden):
     if stored != owner:
         pytest.fail(f"{case} is of {owner}, its stored numbers of {stored}; set {WRITE}=1 to write them anew")
     owned = f"{type(operator).__name__}.version"
-    drawn = " (or DRAWS, if what is drawn changed)" if "draws" in owner else ""
+    drawn = " (or DRAWS or SHARED, if what is drawn changed)" if "draws" in owner else ""
     if not close(numbers, golden[case]["numbers"]):
         pytest.fail(
             f"{case} gives other numbers than before. If that is meant, raise {owned}{drawn}, "

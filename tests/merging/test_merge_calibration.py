@@ -64,6 +64,19 @@ def test_what_is_drawn_for_a_matrix_depends_on_its_name_alone():
     assert_same(dense(again), dense(merged))
 
 
+@pytest.mark.parametrize("operator", ["dare", "della"])
+def test_an_operator_that_drops_has_the_same_masks_under_every_calibration(operator):
+    masks = [
+        merge([adapter(1), adapter(2)], operator, calibration=c, generator=seeded()).updates["a.q_proj"].dense() == 0
+        for c in ("none", "rescale", "pico", "random")
+    ]
+    assert 0 < masks[0].float().mean() < 1
+    if operator == "dare":  # DELLA's chances follow the sizes of the entries, which a calibration changes
+        assert all(torch.equal(mask, masks[0]) for mask in masks)
+    else:
+        assert all((mask == masks[0]).float().mean() > 0.9 for mask in masks)
+
+
 def test_rescale_keeps_the_direction_of_the_plain_merge_and_random_does_not_follow_pico():
     tasks = [adapter(1), adapter(2)]
     plain, rescale, pico, random = (
