@@ -93,5 +93,5 @@ render: render-all ## Every table and figure: render existing results
 report: $(READY) ## One HTML page of all tables, figures and runs: outputs/report.html
 	@$(PY) -m hiplora.report $(ARGS)
 
-clean: ## Remove outputs/ (adapters, caches, checkpoints); records and tables stay
+clean: ## Remove outputs/ (adapters, caches, checkpoints); tracked records and tables stay
 	rm -rf outputs

@@ -221,9 +221,14 @@ def verdict(paired: Paired, *, corrected: float, margin: float, better: Literal[
     gain, significant = sign * paired.mean, corrected < SIGNIFICANT
     if significant and gain > margin:
         return "supported"
-    if (-margin < paired.narrow[0] and paired.narrow[1] < margin) or (significant and gain < 0):
+    if inside_margin(paired, margin) or (significant and gain < 0):
         return "not supported"
     return "undecidable"
+
+
+def inside_margin(paired: Paired, margin: float) -> bool:
+    """Whether the 90 % interval lies inside ±``margin``: two one-sided tests at 5 % show equivalence."""
+    return -margin < paired.narrow[0] and paired.narrow[1] < margin
 
 
 TIE = 1e-9  # above the rounding of a product of fractions, below the share of one item

@@ -1,7 +1,8 @@
-"""Write the edit set from its tables: ``python -m hiplora.editset``."""
+"""Overwrite the shipped edit set with what follows from its tables: ``python -m hiplora.editset``."""
 
 from __future__ import annotations
 
+import argparse
 import json
 
 from hiplora.editset import PATH
@@ -10,6 +11,7 @@ from hiplora.editset.generate import generated
 
 def main() -> None:
     """Overwrite the shipped file, and print how many items it holds."""
+    argparse.ArgumentParser(prog="python -m hiplora.editset", description=__doc__.replace("``", "")).parse_args()
     rows = generated()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     PATH.write_text(text, encoding="utf-8", newline="\n")

@@ -33,12 +33,14 @@ COLUMNS = (DIFFERENCE, P, NARROW, MARGIN, DETECTABLE, VERDICT, SIGNS, SECOND, TR
 class Measure:
     """How arms are compared: the measure ``of`` an arm, the ``margin`` in its unit, and which direction is ``better``.
 
+    ``unjudged`` is printed instead of a verdict where the margin is None.
     ``checks`` are further measures whose sign must agree; ``everyone`` is the measure including the adapters that never
     reach the level; ``own`` is the score that must not fall; ``tasks`` is the measure for each task alone.
     """
 
     of: Of
     margin: float | None
+    unjudged: str = "undecidable: no margin"
     better: Literal["up", "down"] = "down"
     checks: Sequence[tuple[Column, Of]] = ()
     everyone: Of | None = None
@@ -106,15 +108,19 @@ def difference(pair: Pair, of: Of) -> Sample:
 
 
 def judged(contrast: Contrast, measure: Measure, agreed: Mapping[str, bool | None], own: Sample | None = None) -> str:
-    """The verdict in words: undecidable if a check disagrees or is missing, with a remark if learning is unequal."""
+    """The verdict in words, with a remark if the first arm does not learn as much.
+
+    A significant difference whose sign a check denies, or cannot confirm, is undecidable; equivalence has no sign.
+    """
     if measure.margin is None:
-        return "undecidable: no margin"
+        return measure.unjudged
     verdict = stats.verdict(contrast.paired, corrected=contrast.corrected, margin=measure.margin, better=measure.better)
-    if verdict != "supported":
+    if verdict == "undecidable" or stats.inside_margin(contrast.paired, measure.margin):
         return verdict
     if against := [_against(label, same) for label, same in agreed.items() if not same]:
         return f"undecidable: {' and '.join(against)}"
-    return verdict if own is None or learns_as_much(own) else f"{verdict}, equal learning not shown"
+    learned = verdict != "supported" or own is None or learns_as_much(own)
+    return verdict if learned else f"{verdict}, equal learning not shown"
 
 
 def _against(label: str, same: bool | None) -> str:
@@ -122,7 +128,7 @@ def _against(label: str, same: bool | None) -> str:
 
 
 def learns_as_much(own: Sample) -> bool:
-    """Whether the one-sided 95 % lower bound of the difference in the own score is above −3 pp."""
+    """Whether the one-sided 95 % lower bound of the difference in the own score is at least −3 pp."""
     return len(own.of) > 1 and stats.t_interval(own.values, level=0.9)[0] >= ACCURACY
 
 

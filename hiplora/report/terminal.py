@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[str] = ()) -> str:
     """The text of one finished run; ``retain`` names what Retain counts, the four benchmarks if it is empty."""
     found = elsewhere(outcomes, retain=retain)
-    parts = found if found else _trained_here(outcomes, retain)
+    parts = found if found else [*_trained_here(outcomes, retain), *_folders(outcomes, engine)]
     if engine.reused:
         advice = "" if engine.force else " force=true redoes the run."  # else another process has just redone it
         parts.append("Reused: " + "; ".join(engine.reused) + "." + advice)
@@ -58,6 +59,13 @@ def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[st
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"], retain))
     return parts
+
+
+def _folders(outcomes: Sequence[Outcome], engine: Engine) -> list[str]:
+    """Where the adapters are that the text is about, as far as they are there."""
+    trained = [outcome.record for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
+    folders = [folder for record in trained if (folder := engine.store.artefact(record)) is not None]
+    return [f"Adapter: {os.path.relpath(folder)}" for folder in folders]
 
 
 def tally(engine: Engine) -> str:

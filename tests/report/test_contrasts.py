@@ -53,16 +53,21 @@ def test_without_a_margin_nothing_is_decided():
 
 
 @pytest.mark.parametrize(
-    ("second", "own", "verdict"),
+    ("text", "second", "own", "verdict"),
     [
-        ([-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "supported"),
-        ([0.1, 0.2, 0.1], [0.1, 0.0, 0.2], "undecidable: second text disagrees"),
-        ([], [0.1, 0.0, 0.2], "undecidable: second text is missing"),
-        ([-0.1, -0.2, -0.1], [-3.0, 1.0, -4.0], "supported, equal learning not shown"),
+        ("better", [-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "supported"),
+        ("better", [0.1, 0.2, 0.1], [0.1, 0.0, 0.2], "undecidable: second text disagrees"),
+        ("better", [], [0.1, 0.0, 0.2], "undecidable: second text is missing"),
+        ("better", [-0.1, -0.2, -0.1], [-3.0, 1.0, -4.0], "supported, equal learning not shown"),
+        ("worse", [0.1, 0.2, 0.1], [-3.0, 1.0, -4.0], "not supported"),
+        ("worse", [-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "undecidable: second text disagrees"),
+        ("worse", [], [0.1, 0.0, 0.2], "undecidable: second text is missing"),
+        ("alike", [-0.1, -0.2, -0.1], [0.1, 0.0, 0.2], "not supported"),
     ],
 )
-def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
-    arms = {"hip": {"text": [-0.5, -0.52, -0.51], "second": second, "own": own}}
+def test_a_check_that_disagrees_takes_a_verdict_by_significance_away(text, second, own, verdict):
+    texts = {"better": [-0.5, -0.52, -0.51], "worse": [0.5, 0.52, 0.51], "alike": [0.02, 0.01, 0.02]}
+    arms = {"hip": {"text": texts[text], "second": second, "own": own}}
     arms["lora"] = {name: [0.0] * len(values) for name, values in arms["hip"].items()}
 
     def of(name):
@@ -71,4 +76,4 @@ def test_a_check_that_disagrees_takes_support_away(second, own, verdict):
     measure = Measure(of=of("text"), margin=0.1, checks=[(SECOND, of("second"))], own=of("own"))
     cells = {cell.column: cell for cell in contrasts.cells({("hip", "lora"): "row"}, measure)}
     assert cells[VERDICT.label].words == verdict
-    assert ("not shown" in cells[OWN.label].words) == ("not shown" in verdict)
+    assert ("not shown" in cells[OWN.label].words) == (min(own) < 0)

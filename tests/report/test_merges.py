@@ -142,8 +142,10 @@ def test_differences_of_operators_and_calibrations_are_paired_by_merge():
         "HiP-LoRA − LoRA, TIES, no calibration": -0.5,
         "HiP-LoRA − LoRA, mean over operators, Pico": -0.5,
         "LoRA, no calibration: TIES − task arithmetic": 1 - 0.3,
-        "LoRA, TIES: Pico − no calibration": 0,
-        "HiP-LoRA, DARE: Pico − no calibration": -0.3,
+        "LoRA, rescale only: TIES − task arithmetic": 1 - 0.2,
+        "HiP-LoRA − LoRA, DARE, rescale only": -0.5,
+        "LoRA, TIES: Pico − rescale only": 0,
+        "HiP-LoRA, DARE: Pico − rescale only": -0.2,
         "HiP-LoRA, mean over operators: Pico − rescale only": -0.2 * 6 / 7,
     }
     for row, value in expected.items():

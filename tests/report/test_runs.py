@@ -161,8 +161,11 @@ def test_fields_are_called_as_they_are_typed():
         "of": "adapter", "method": "hip", "method.r": 4, "seed": 1, "benchmarks.mmlu.scoring": "cloze",
         "scales": "0.5,1",
     }  # fmt: skip
-    merged = {"adapters": [{"task": {"name": name}, "seed": 42} for name in ("mmlu", "code")]}
-    assert flat(merged) == {"task": "mmlu,code", "seed": 42}
+    merged = {
+        "kind": "merged",
+        "adapters": [{"kind": "train", "task": {"name": n}, "seed": 42} for n in ("mmlu", "code")],
+    }
+    assert flat({"of": merged}) == {"of": "merged", "task": "mmlu,code", "seed": 42}, "no kind: it is the record's"
 
 
 @pytest.mark.parametrize("name", ["a,b", "josé (x=1)"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 from hiplora.report.aggregate import Sample, per_instance, pooled, rows
 from hiplora.report.evidence import Evidence
@@ -19,13 +20,17 @@ RISE = Column(
 )
 CHANGE = replace(RISE, label=f"Δ {RISE.label}")
 METHOD_PAIRS = [("hip", "lora")]
-NONE, PICO = "none", "pico"
+NONE, RESCALE, PICO = "none", "rescale", "pico"
 MEAN = "mean over operators"
 NOTES = (
     "One merge of four adapters per sampling seed, the same for every row. Only likelihoods are computed, nothing is "
     "generated. NLL rise: of the gold answers, after − before, mean over the four tasks. In brackets: the 95 % "
     "Student-t interval over these merges as if they were independent; merges that share adapters are not, and make it "
     "too narrow.",
+    "Without a calibration the operators differ in the size of the merged update as well: task arithmetic averages the "
+    "updates, DARE and TSV-M add what they keep of them, TIES, DELLA, KnOTS and Core Space average the entries whose "
+    "sign wins. A calibration brings the norm of every merged matrix to the mean of the adapters' norms, so that only "
+    "rows with the same calibration compare operators at equal size.",
     "Differences are paired by merge, with the same interval. A mean over operators is taken of each merge first, and "
     "only of merges that every operator has. Nothing is corrected for the number of comparisons.",
     "Rescale only and random directions are controls: Pico's rescaling without its coefficients, and its coefficients "
@@ -58,18 +63,19 @@ def _differences(evidence: Evidence) -> Iterator[Cell]:
 
     for one, other in METHOD_PAIRS:
         row = f"{label(one)} − {label(other)}"
-        for operator in operators:
-            yield difference(f"{row}, {label(operator, NONE)}", rise(one, operator, NONE), rise(other, operator, NONE))
+        for calibration, operator in product((NONE, RESCALE), operators):
+            pair = rise(one, operator, calibration), rise(other, operator, calibration)
+            yield difference(f"{row}, {label(operator, calibration)}", *pair)
         for calibration in calibrations:
             pair = over_operators(one, calibration), over_operators(other, calibration)
             yield difference(f"{row}, {MEAN}, {label(calibration)}", *pair)
     for method in methods:
-        for operator in operators[1:]:
-            row = f"{label(method)}, {label(NONE)}: {label(operator)} − {label(operators[0])}"
-            yield difference(row, rise(method, operator, NONE), rise(method, operators[0], NONE))
+        for calibration, operator in product((NONE, RESCALE), operators[1:]):
+            row = f"{label(method, calibration)}: {label(operator)} − {label(operators[0])}"
+            yield difference(row, rise(method, operator, calibration), rise(method, operators[0], calibration))
         for operator in operators:
-            row = f"{label(method, operator)}: {label(PICO)} − {label(NONE)}"
-            yield difference(row, rise(method, operator, PICO), rise(method, operator, NONE))
-        for control in (each for each in calibrations if each != PICO):
-            row = f"{label(method)}, {MEAN}: {label(PICO)} − {label(control)}"
-            yield difference(row, over_operators(method, PICO), over_operators(method, control))
+            row = f"{label(method, operator)}: {label(PICO)} − {label(RESCALE)}"
+            yield difference(row, rise(method, operator, PICO), rise(method, operator, RESCALE))
+        for other in (each for each in calibrations if each != PICO):
+            row = f"{label(method)}, {MEAN}: {label(PICO)} − {label(other)}"
+            yield difference(row, over_operators(method, PICO), over_operators(method, other))

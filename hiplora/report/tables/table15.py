@@ -15,7 +15,7 @@ COLUMNS = {  # by measure
     "angle": Column(label="largest angle, median (°)", decimals=1, better="down", spread="none"),
     "worst": Column(label="largest angle, worst matrix (°)", decimals=1, better="down", spread="none"),
     "gap": Column(label="gap behind the subspace, median (% of σ_1)", decimals=2, spread="none"),
-    "share": Column(label="energy that the old subspaces see (%)", decimals=1, spread="none"),
+    "share": Column(label="energy that the old subspaces see, mean over matrices (%)", decimals=1, spread="none"),
     "intruders": Column(label="intruders per matrix", decimals=2, better="down", spread="none"),
     "size": Column(label="‖ΔW‖ / ‖W‖ (%)", decimals=2, spread="none"),
 }
@@ -27,6 +27,8 @@ NOTES = (
     "compare it with that of the random update. A direction that another one has overtaken, so that it is no longer "
     "among the leading k, counts as 90° even if it has not turned: gains of HiP-LoRA that fall, and a residual that "
     "grows outside the subspaces, both do this.",
+    "Energy: the share of ‖ΔW‖² of a matrix whose left or right side lies in the old subspaces. Here every matrix "
+    "counts alike; in Table 16 those with a larger update count more.",
     "An intruder is a new left direction whose cosine with every cached old one is below 0.5. The random update has "
     "the same rank and norm as the trained one on every matrix. A value is the mean over a method's adapters, one per "
     "task.",

@@ -27,6 +27,7 @@ UNSEEN = ("mmlu", "code")  # nothing was selected on these
 ENERGY = "Share of the update's energy in the leading singular subspaces, by task (%)"
 WITHIN = "Confined to directions instead of kept out of them, at equal learning"
 MOVED = "Contrast: text rise, the channel moving"
+RESIZED = "lora_norms"  # merges of adapters that are first scaled to the norm of LoRA's
 MARGIN, MARGIN_NLL = 0.10, 0.25  # of LoRA's mean at the level
 
 NEVER = Column(label="Never at the level", decimals=0, spread="none")
@@ -61,7 +62,8 @@ NOTES = (
     "scaling alone takes away; the difference between its own NLL on validation and the level is what that costs.",
     "Kept by merges: (base − merged) / (base − own) of the gold answers' NLL, clipped to ±1, mean over the tasks; the "
     "merge takes one seed's adapters of all tasks, each at its c, or each scaled to the norm of LoRA's. Own is always "
-    "the adapter alone at its c: with LoRA's norms, what a share lacks is lost by merging and by resizing together.",
+    "the adapter alone at its c: with LoRA's norms, what a share lacks is lost by merging and by resizing together, so "
+    "these contrasts get no verdict.",
     f"Energy: the share of ‖ΔW‖² whose left or right side lies in the subspaces of the {TOP} leading singular "
     "directions, of the finished update as trained. A random update's is the expectation for directions that are "
     "uniform on the sphere, with the same energy on every matrix; beyond it is the difference, in points. [ ] is the "
@@ -70,10 +72,11 @@ NOTES = (
     "inference is over seeds, the tasks are fixed. p is corrected by Holm over the contrasts of its section, "
     "including missing ones.",
     "Supported: p is below .05 and the difference is beyond the margin in favour of the first arm (10 % of LoRA's "
-    "mean for text, 25 % for NLL and for what merges keep). Not supported: the 90 % interval lies inside the margin, "
-    "or the difference is significant in favour of the second arm. Otherwise undecidable; also undecidable if the "
-    "second text (sampled from the backbone) or the matching along the training (own NLL made monotone in the step) "
-    "has the opposite sign or is missing. A verdict holds for this scale only.",
+    "mean for text, 25 % for NLL and for what merges keep; without a margin if that mean is not above 0). Not "
+    "supported: the 90 % interval lies inside the margin, or the difference is significant in favour of the second "
+    "arm. Otherwise undecidable. A significant difference in text or NLL is also undecidable if the second text "
+    "(sampled from the backbone; for text) or the matching along the training (own NLL made monotone in the step) has "
+    "the opposite sign or is missing; merges have no such check. A verdict holds for this scale only.",
     "Detectable: the smallest difference that these seeds would show with a power of 80 % at Holm's first step. Own "
     "score: the difference at the level, and its one-sided 95 % lower bound; below −3 pp, equal learning is not shown.",
 )
@@ -222,7 +225,8 @@ def _merges(arms: Arms, operator: str, norms: str) -> Measure:
     kept = partial(arms.kept, merge=operator, norms=norms)
     return Measure(
         of=kept,
-        margin=_share(kept(LORA)),
+        margin=None if norms == RESIZED else _share(kept(LORA)),
+        unjudged="no verdict: resized" if norms == RESIZED else Measure.unjudged,
         better="up",
         everyone=partial(kept, everyone=True),
         tasks=[partial(kept, task=task) for task in arms.tasks],
@@ -230,5 +234,5 @@ def _merges(arms: Arms, operator: str, norms: str) -> Measure:
 
 
 def _share(lora: Sample) -> float | None:
-    """The margin for NLL and merges: a share of the absolute value of LoRA's mean; None without one."""
-    return MARGIN_NLL * abs(lora.mean) if lora.of else None
+    """The margin for NLL and merges: a share of LoRA's mean; None without one above 0."""
+    return MARGIN_NLL * lora.mean if lora.of and lora.mean > 0 else None
