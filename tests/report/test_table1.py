@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,19 @@ def test_a_run_without_code_execution_is_left_out_of_retain_alone(table):
 def test_absent_rows_are_dashes_and_never_numbers(table):
     cell = table.cell("PiSSA", "GSM8K (%)")
     assert (cell.value, cell.n, cell.n_expected, cell.runs) == (None, 0, 3, ())
+
+
+def test_a_task_of_ones_own_has_a_column_behind_those_of_the_benchmarks():
+    def renamed(run):
+        return replace(run, point={key: "sums" if value == "mmlu" else value for key, value in run.point.items()})
+
+    evidence = fixture_evidence("table1")
+    grid = evidence.experiment
+    grid = replace(grid, runs=[renamed(run) for run in grid.runs], labels={**grid.labels, "sums": "My sums"})
+    slots = [replace(slot, run=renamed(slot.run)) for slot in evidence.slots]
+    table = build(replace(evidence, experiment=grid, slots=slots))
+    assert [column.label for column in table.columns[:4]] == ["GSM8K (%)", "pass@1 (%)", "ScienceQA (%)", "My sums (%)"]
+    assert table.cell("LoRA", "My sums (%)").value == pytest.approx(71)
 
 
 def test_the_backbone_is_one_measurement(table):

@@ -9,11 +9,8 @@ from hiplora.report.notes import METHODS, PAIRED, PAIRED_NOTE, table
 from hiplora.report.table import Column, Table
 from hiplora.tasks import primary
 
-COLUMNS = (  # headline scores of the benchmarks; a table shows those of its grid's tasks
-    *(
-        Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
-        for task, name in {"mmlu": "MMLU", "gsm8k": "GSM8K", "code": "pass@1", "scienceqa": "ScienceQA"}.items()
-    ),
+HEADLINES = {"mmlu": "MMLU", "gsm8k": "GSM8K", "code": "pass@1", "scienceqa": "ScienceQA"}
+FORGOTTEN = (
     Column(label="Retain (pp)", decimals=2, better="down", measure="retain_pp", paper="retain_pp/{method}"),
     Column(label="Retain-NLL (nats/token)", decimals=3, better="down", measure="retain_nll"),
     Column(label="Word problems' NLL (nats/token)", decimals=3, measure="retain_styled"),
@@ -36,9 +33,8 @@ def build(evidence: Evidence, more: Sequence[str] = (), pairs: Sequence[tuple[st
 
     With ``pairs`` of methods, a second section holds their differences.
     """
-    tasks = evidence.experiment.keys("single", "task")
-    columns = [column for column in COLUMNS if column.point.get("task") in (None, *tasks)]
-    own = [column for column in columns if column.measure == "own"]
+    own = _own_scores(evidence)
+    columns = [*own, *FORGOTTEN]
     cells = [bare(evidence, BASE, column, f"bare/{column.point['task']}") for column in own]
     cells += rows(evidence, columns, "single", "method")
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
@@ -48,6 +44,17 @@ def build(evidence: Evidence, more: Sequence[str] = (), pairs: Sequence[tuple[st
     apart, paired = differences(evidence, columns, "single", pairs)
     sections = {METHODS: cells, PAIRED: paired}
     return table(evidence, title, columns=[*columns, *apart], sections=sections, notes=notes)
+
+
+def _own_scores(evidence: Evidence) -> list[Column]:
+    """A column for each task of the grid: first the benchmarks, then others, such as a task of one's own."""
+    tasks = evidence.experiment.keys("single", "task")
+    names = {task: name for task, name in HEADLINES.items() if task in tasks}
+    names |= {task: evidence.experiment.label(task) for task in tasks if task not in names}
+    return [
+        Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
+        for task, name in names.items()
+    ]
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:
