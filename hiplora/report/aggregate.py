@@ -19,7 +19,7 @@ from hiplora.report.marks import joined
 from hiplora.report.slots import Entry, Number
 from hiplora.report.table import Cell, Column
 from hiplora.stages.results import Adapter
-from hiplora.tasks import task_class
+from hiplora.tasks import TASKS, task_class
 
 BOOTSTRAP_SEED = 20240
 Interval = tuple[float, float] | tuple[None, None]
@@ -140,7 +140,7 @@ def per_seed(
     for slot in evidence.select(group, **point):
         place = evidence.slots[slot].run.point
         seeds.setdefault(place[SEED], [])
-        if (tasks is None or place["task"] in tasks) and defined(measure, place.get("task")):
+        if (tasks is None or place["task"] in tasks) and defined(measure, evidence.slots[slot].task):
             seeds[place[SEED]].append(slot)
     for seed, slots in seeds.items():
         rows = [each for each in evidence.measure(measure, slots) if not math.isnan(each.value)]
@@ -155,7 +155,7 @@ def per_seed(
 
 def defined(measure: str, task: str | None) -> bool:
     """Whether a measure is defined for adapters of a task: those of word problems cannot forget word problems."""
-    return task is None or not (measure.endswith("styled") and task_class(task).styled)
+    return task not in TASKS or not (measure.endswith("styled") and task_class(task).styled)
 
 
 def per_instance(

@@ -53,6 +53,12 @@ class Slot:
     whole: bool = True
 
     @property
+    def task(self) -> str | None:
+        """The task of a run of one adapter; its key on the axis, which can be any word, only if no stage is known."""
+        trained = [entry.members[0][0] for entry in self.entries if len(entry.members) == 1]
+        return trained[0] if trained else self.run.point.get("task")
+
+    @property
     def recorded(self) -> bool:
         """Whether it has all its records."""
         return self.whole and bool(self.entries) and all(entry.record is not None for entry in self.entries)
