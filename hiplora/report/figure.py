@@ -163,10 +163,38 @@ def places(names: Sequence[str]) -> dict[str, int]:
     return {name: fixed[name] if name in fixed else next(free) for name in names}
 
 
-def legend_text(dots: Sequence[Dot]) -> str:
-    """A series with its marks and the number of values behind its points: ``LoRA† (5/6)``."""
+def legend_text(dots: Sequence[Dot], *, marks: str | None = None) -> str:
+    """A series with its marks (all of its dots' unless given) and its number of values: ``LoRA† (5/6)``."""
     few, expected = min(dot.n for dot in dots), max(dot.n_expected for dot in dots)
-    return f"{dots[0].series}{joined(dot.marks for dot in dots)} ({few if few == expected else f'{few}/{expected}'})"
+    held = joined(dot.marks for dot in dots) if marks is None else marks
+    return f"{dots[0].series}{held} ({few if few == expected else f'{few}/{expected}'})"
+
+
+def shared_legend_text(dots: Sequence[Dot]) -> str:
+    """The same with the marks that the series has in each of its panels; :func:`panel_title` shows the others."""
+    return legend_text(dots, marks=_shared_marks(dots))
+
+
+def panel_title(made: Figure, panel: str) -> str:
+    """A panel's name, with marks that some series do not have in every panel: ``name (§ for all but LoRA)``."""
+    series = made.panel(panel)
+    own = {name: joined(dot.marks for dot in dots) for name, dots in series.items()}
+    shared = {name: _shared_marks([dot for dot in made.dots if dot.series == name]) for name in series}
+    found = []
+    for mark in joined(own.values()):
+        having = [name for name in series if mark in own[name] and mark not in shared[name]]
+        lacking = [name for name in series if mark not in own[name]]
+        if having:
+            few = ", ".join(having if len(having) <= len(lacking) else lacking)
+            whose = few if len(having) <= len(lacking) else f"all but {few}"
+            found.append(f"{mark} for {whose}" if lacking else mark)
+    return f"{panel} ({'; '.join(found)})" if found else panel
+
+
+def _shared_marks(dots: Sequence[Dot]) -> str:
+    """The marks that the dots of a series have in each of its panels."""
+    marks = [joined(dot.marks for dot in dots if dot.panel == panel) for panel in {dot.panel for dot in dots}]
+    return "".join(mark for mark in joined(marks) if all(mark in each for each in marks))
 
 
 def say_empty(axes: Any, dots: Sequence[Dot] | dict[str, list[Dot]]) -> None:

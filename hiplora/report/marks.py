@@ -16,7 +16,7 @@ MEANINGS = {
     RESTORED: "made from an adapter that was trained again, not from the recorded one",
     STALE: "stale: something it was made from has been replaced; it still counts in the numbers, and is planned to be "
     "made again",
-    DIRTY: "made from a checkout with uncommitted changes",
+    DIRTY: "made from a checkout with uncommitted changes, or from such a record",
     STILL: f"from an adapter whose principal channel holds under {MOVES:.0%} of its update's energy: the adapter is "
     "little more than its residual",
 }

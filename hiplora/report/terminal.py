@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.evaluation.continual import figures
@@ -12,9 +12,11 @@ from hiplora.evaluation.edit_measures import ALL
 from hiplora.report.edits import SHOWN, alone, pairs
 from hiplora.report.edits import figures as figures_of_edits
 from hiplora.report.elsewhere import elsewhere
+from hiplora.report.plan import aligned
+from hiplora.report.result_tables import result_table
 from hiplora.report.scores import forgotten, lm_eval_table, tables
 from hiplora.report.scores import number as _number
-from hiplora.stages.results import Adapter, Edited, Metrics, Scores
+from hiplora.stages.results import Adapter, Edited, Metrics, Result, Scores
 from hiplora.stages.score import Score
 from hiplora.tasks import TASKS, primary
 
@@ -55,6 +57,8 @@ def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[st
         parts = [_matrix([scored["backbone"], *line]), theirs]
     if edited:
         parts = [_edits(edited)]
+    elif table := _table(outcomes[-1].record.result):
+        parts = [table]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"], retain))
@@ -65,7 +69,8 @@ def _folders(outcomes: Sequence[Outcome], engine: Engine) -> list[str]:
     """Where the adapters are that the text is about, as far as they are there."""
     trained = [outcome.record for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     folders = [folder for record in trained if (folder := engine.store.artefact(record)) is not None]
-    return [f"Adapter: {os.path.relpath(folder)}" for folder in folders]
+    here = Path.cwd()
+    return [f"Adapter: {each.relative_to(here) if each.is_relative_to(here) else each}" for each in folders]
 
 
 def tally(engine: Engine) -> str:
@@ -139,6 +144,12 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
             lines.append(f"{who:<58}{task:<14}{items:>5}" + "".join(f"{_number(value):>12}" for value in values))
             who = ""
     return "\n".join(lines)
+
+
+def _table(result: Result) -> str:
+    """The table of a frontier, drift, probe or comparison of costs; "" for scores and trainings."""
+    found = result_table(result)
+    return "" if found is None else "\n".join(aligned([["", *found[0]], *([row, *cells] for row, cells in found[1])]))
 
 
 def _headline(benchmark: str, scores: Metrics) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hiplora.pipelines.base import Config
+from hiplora.report.terminal import describe
 from hiplora.stages.make import Engine, Outcome
 from hiplora.stages.score import Score
 from hiplora.stages.store import Store
@@ -25,7 +26,12 @@ class Run:
         stages: Any = config.stages()
         self.outcomes: list[Outcome] = engine.run(stages[:-1] if but_last else stages)
         self.made = [line.split()[0] for line in engine.made]
-        self.lines = engine.made
+        self.lines, self._engine = engine.made, engine
+
+    @property
+    def text(self) -> str:
+        """What the run prints when it is done."""
+        return describe(self.outcomes, self._engine)
 
     @property
     def record(self) -> Any:

@@ -80,7 +80,9 @@ def test_a_stopped_drift_goes_on(configured, monkeypatch: pytest.MonkeyPatch):
         Run(config)
     again: list[int] = []
     monkeypatch.setattr(Drift, "_matrix", lambda self, *args: again.append(1) or matrix(self, *args))
-    result = Run(config).record.result
+    run = Run(config)
+    result = run.record.result
+    assert "a random update of its size" in run.text
     assert len(again) == 2 * 8
     assert [(point.fraction, point.random) for point in result.points] == [(0.5, False), (1.0, False), (1.0, True)]
     half, whole, random = (point.matrices for point in result.points)

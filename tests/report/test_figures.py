@@ -8,7 +8,16 @@ import pytest
 
 from hiplora.report.aggregate import per_seed
 from hiplora.report.correlation import costs
-from hiplora.report.figure import Dot, Figure, legend_text, looks, pictures, to_csv
+from hiplora.report.figure import (
+    Dot,
+    Figure,
+    legend_text,
+    looks,
+    panel_title,
+    pictures,
+    shared_legend_text,
+    to_csv,
+)
 from hiplora.report.figures import FIGURES
 from hiplora.report.figures.figure5 import APART as LESS
 from hiplora.report.figures.figure5 import LOSS, WINDOWS
@@ -100,6 +109,17 @@ def test_gains_are_means_over_seeds_of_each_bin():
     )
     assert [each.x for each in dots] == pytest.approx(SIGMAS)
     assert legend_text(dots) == "γ = 2 (2/3)"
+
+
+def test_a_mark_of_one_panel_is_in_its_title_and_not_in_the_legend_of_all():
+    def dot(panel, series, marks=""):
+        return Dot(panel=panel, series=series, x=0, y=0, n=2, n_expected=2, marks=marks)
+
+    dots = [dot("one", "a"), dot("one", "b", "†"), *(dot("two", name, "§") for name in "ac"), dot("two", "b", "†§")]
+    made = replace(build("figure4", fixture_evidence("figure4")), dots=(*dots, dot("two", "LoRA"), dot("one", "LoRA")))
+    assert [panel_title(made, panel) for panel in ("one", "two")] == ["one", "two (§ for all but LoRA)"]
+    legend = [shared_legend_text([each for each in made.dots if each.series == name]) for name in "abc"]
+    assert legend == ["a (2)", "b† (2)", "c§ (2)"]
 
 
 def test_what_seeds_share_cancels_in_differences_of_losses():

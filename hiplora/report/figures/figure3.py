@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from hiplora.report.aggregate import per_seed
 from hiplora.report.evidence import Evidence
-from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, draw_bars, legend_above, looks, say_empty
+from hiplora.report.figure import (
+    COLUMN,
+    Dot,
+    Figure,
+    dot,
+    draw_bands,
+    draw_bars,
+    legend_above,
+    looks,
+    panel_title,
+    say_empty,
+    shared_legend_text,
+)
 from hiplora.report.matched import point
 from hiplora.report.notes import figure
 
@@ -25,7 +37,8 @@ NOTES = (
     "alone. A setting below it forgets less than LoRA at the same learning.",
     "λ is the weight of the stability budget, γ the exponent of the singular-value weights. A point is named by the "
     "setting that it changes; the heading gives the others. Everything else is the same within a panel; the learning "
-    "rate is that of the selected method. In parentheses: the number of seeds, in the panel with fewer.",
+    "rate is that of the selected method. In parentheses: the number of seeds, in the panel with fewer; a mark that "
+    "holds in one panel alone is in its title.",
 )
 
 
@@ -69,7 +82,7 @@ def _draw(canvas: Canvas, made: Figure) -> None:
         for name, dots in made.panel(panel).items():
             draw = draw_bands if name == lora else draw_bars
             draw(axes, dots, **shown[name])
-        axes.set(title=panel, ylabel="forgetting (text; LoRA = 1)")
+        axes.set(title=panel_title(made, panel), ylabel="forgetting (text; LoRA = 1)")
         say_empty(axes, made.panel(panel))
     every[-1].set_xlabel("learning (fall of own NLL; LoRA = 1)")
-    legend_above(canvas, made, shown)
+    legend_above(canvas, made, shown, text=shared_legend_text)

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hiplora.report.aggregate import Sample, trainings
 from hiplora.report.evidence import Evidence
-from hiplora.report.figure import COLUMN, Dot, Figure, dot, draw_bands, legend_above, looks, plain_log, say_empty
+from hiplora.report.figure import (
+    COLUMN,
+    Dot,
+    Figure,
+    dot,
+    draw_bands,
+    legend_above,
+    looks,
+    panel_title,
+    plain_log,
+    say_empty,
+    shared_legend_text,
+)
 from hiplora.report.notes import figure
 from hiplora.report.slots import Number
 from hiplora.stages.results import Adapter
@@ -20,7 +32,8 @@ NOTES = (
     "φ_i is what training has added to the singular value σ_i of a direction of the backbone (relative gains: φ_i = "
     "σ_i δ_i, and δ_i is trained). The directions of all adapted matrices are divided into quantile bins of σ. A "
     "point is the mean of |φ_i| over a bin, at its mean σ, then over seeds; bands are 95 % Student-t intervals over "
-    "the seeds. In parentheses: the number of seeds, in the panel with fewer.",
+    "the seeds. In parentheses: the number of seeds, in the panel with fewer; a mark that holds in one panel "
+    "alone is in its title.",
     "The stability budget is λ Σ w_i φ_i² with w_i ∝ σ_i^γ, normalised to a mean of 1 in each matrix: a larger γ "
     "protects the leading directions more, γ = 0 protects all equally. λ is fixed in each panel (conf/experiment/"
     "figure4.yaml). The axes of the two panels differ.",
@@ -55,9 +68,9 @@ def _draw(canvas: Canvas, made: Figure) -> None:
     for axes, panel in zip(every, made.panels, strict=True):
         for name, dots in made.panel(panel).items():
             draw_bands(axes, dots, **shown[name])
-        axes.set(title=panel, xscale="log", ylabel="mean |φ|")
+        axes.set(title=panel_title(made, panel), xscale="log", ylabel="mean |φ|")
         axes.set_ylim(bottom=0)
         say_empty(axes, made.panel(panel))
     plain_log(every[-1].xaxis)
     every[-1].set_xlabel("singular value σ of the direction")
-    legend_above(canvas, made, shown)
+    legend_above(canvas, made, shown, text=shared_legend_text)

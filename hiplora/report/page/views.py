@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare, likelihood_only
-from hiplora.report.page.exhibits import Section
+from hiplora.report.page.exhibits import Section, Shown
 from hiplora.report.page.facts import Facts, facts, members, trained_on
 from hiplora.report.page.groups import Run, scored
-from hiplora.report.page.measured import table_of
 from hiplora.report.page.settings import Defaults, Settings
+from hiplora.report.result_tables import result_table
 from hiplora.report.runs.fields import shown, split
 from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.report.runs.text import headline
 from hiplora.stages.record import Record, Sample
-from hiplora.stages.results import Adapter, Scores
+from hiplora.stages.results import Adapter, Result, Scores
 
 TRAINING = {  # the numbers of a training to show, with their labels
     "steps": "steps", "tokens": "tokens", "epochs": "epochs", "final_loss": "final loss (nats/token)",
@@ -157,7 +157,7 @@ class Views:
             plain = {name: value for name, value in dict(result).items() if isinstance(value, int | float)}
             found = {**plain, **getattr(result, "measures", {})}
             part.numbers = [(TRAINING.get(name, name), _short(value)) for name, value in found.items()]
-            part.table = table_of(result)
+            part.table = _table(result)
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
@@ -193,6 +193,16 @@ class Views:
             before=None if then is None or old is None else _cut(then) + passed(old),
             given=given,
         )  # fmt: skip
+
+
+def _table(result: Result) -> Section | None:
+    """The table of a result other than scores and trainings."""
+    if (found := result_table(result)) is None:
+        return None
+    header, rows = found
+    return Section(
+        "", [Shown(text) for text in header], [(row, [Shown(text) for text in cells]) for row, cells in rows]
+    )
 
 
 def anchor(record: Record) -> str:

@@ -25,7 +25,7 @@ NOTES = (
     "Pearson's r uses log(1 + σ), Spearman's ρ uses σ; in brackets 95 % percentile intervals over 10 000 resamples of "
     "the interventions; p is two-sided, by Student's t, as if interventions were independent and equally spread, and "
     "not corrected for the number of columns. Where few costs are large, intervals and p can disagree: the interval "
-    "then is not to be trusted alone.",
+    "then is not to be trusted alone. A dash means that nothing changed at all.",
 )
 
 

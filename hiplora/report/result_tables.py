@@ -1,4 +1,4 @@
-"""Results other than scores and trainings as tables: frontier, drift, probe, edits, costs. One function per kind."""
+"""Results other than scores and trainings as small tables, for the terminal and a run's part of the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from statistics import fmean, median
 
 from hiplora.report.drift import shown_measures
 from hiplora.report.edits import SHOWN, alone, figures
-from hiplora.report.page.exhibits import Section, Shown
 from hiplora.report.tables.table15 import COLUMNS
 from hiplora.stages.results import Costs, Drifted, Edited, Frontier, Metrics, Point, Probed, Result
 
@@ -15,15 +14,10 @@ Rows = list[tuple[str, list[str]]]
 OF_PAIRS = ("believed", "change", "flips", "front_change", "front_flips")  # of an edited model beside the backbone
 
 
-def table_of(result: Result) -> Section | None:
-    """The table of a result, None for scores and trainings, which have parts of their own on the page."""
+def result_table(result: Result) -> tuple[list[str], Rows] | None:
+    """The header and the named rows of a result's table; None for scores and trainings, which are shown otherwise."""
     make = TABLES.get(type(result))
-    if make is None:
-        return None
-    header, rows = make(result)
-    return Section(
-        "", [Shown(text) for text in header], [(row, [Shown(text) for text in cells]) for row, cells in rows]
-    )
+    return None if make is None else make(result)
 
 
 def _frontier(result: Frontier) -> tuple[list[str], Rows]:

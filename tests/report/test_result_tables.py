@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hiplora.report.drift import ends
-from hiplora.report.page.measured import TABLES, table_of
+from hiplora.report.result_tables import TABLES, result_table
 from hiplora.report.runs.text import headline
 from hiplora.stages.results import (
     RESULTS,
@@ -37,7 +37,7 @@ DRIFTED = Drifted(
 
 
 def cells(result) -> dict[str, list[str]]:
-    return {row: [cell.text for cell in line] for row, line in table_of(result).rows}
+    return dict(result_table(result)[1])
 
 
 def test_every_kind_of_result_has_a_place_on_the_page():
