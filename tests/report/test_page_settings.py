@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,3 +70,19 @@ def test_a_smoke_test_is_marked_and_gives_way_to_a_full_score(tmp_path):
         view = Views(shelf, Prompts(simulation.settings), Defaults(simulation.settings)).of(run)
         assert view.words == words
         assert [part.settings.words for part in view.parts] == ["", "limit=3", ""][: len(view.parts)]
+
+
+def test_tasks_of_ones_own_differ_by_their_options_and_their_data(tmp_path):
+    found = []
+    for number in (1, 2):
+        path = tmp_path / f"{number}.jsonl"
+        rows = [{"q": f"What is {i} + {number}?", "a": str(i + number)} for i in range(40)]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        words = ["task=custom", f"task.file={path}", "task.columns.prompt=q", "task.columns.answer=a"]
+        config = compose_cached([*words, "task.metric=contains"])
+        found.append(settings(scores(config, training(config))))
+    one, two = ({name: (ours, plain) for name, ours, plain in each.changed} for each in found)
+    assert one["task.metric"] == ("contains", "exact_match")
+    assert one["task.columns.prompt"] == ("q", "prompt")
+    assert {name for name in one if one[name] != two[name]} == {"task.data"}
+    assert found[0].words != found[1].words

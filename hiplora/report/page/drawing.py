@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hiplora.report.figure import SERIES
 
 POINTS = 120  # of a curve; longer trainings are averaged
+CHARACTER = 6  # pixels of a digit of a tick's words
 # The markers of the figures as SVG paths, about 8 pixels wide, by their names in matplotlib.
 SHAPES = {
     "o": "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "s": "M-3.2-3.2h6.4v6.4h-6.4z", "^": "M0-4.2L4 3.2H-4z",
@@ -48,13 +49,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A scatter plot: marks in pixels, the Pareto front in SVG's format, and the axes."""
+    """A scatter plot: marks in pixels, the Pareto front in SVG's format, the axes, and where the plot begins."""
 
     title: str
     marks: tuple[Mark, ...]
     front: str
     x: Axis
     y: Axis
+    left: float
 
 
 def axis(values: Sequence[float], start: float, end: float, *, ticks: int = 4) -> Axis:
@@ -85,11 +87,12 @@ def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height
 
 def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Scatter:
     """The scatter plot of one task's marks; both axes include zero."""
-    x = axis([0.0, *(mark.x for mark in marks)], 46, width - 8)
     y = axis([0.0, *(mark.y for mark in marks)], height - 40, 8)
+    left = 22 + CHARACTER * max((len(words) for _, words in y.ticks), default=4)  # the axis has its name beside it
+    x = axis([0.0, *(mark.x for mark in marks)], left, width - 8)
     front = pareto([(mark.x, mark.y) for mark in marks])
     placed = tuple(Mark(x.place(m.x), y.place(m.y), m.series, m.href, m.title) for m in marks)
-    return Scatter(title, placed, " ".join(f"{x.place(a):g},{y.place(b):g}" for a, b in front), x, y)
+    return Scatter(title, placed, " ".join(f"{x.place(a):g},{y.place(b):g}" for a, b in front), x, y, left)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hiplora.compose import compose_cached
@@ -13,7 +13,8 @@ from hiplora.pipelines.base import known, scores, training
 from hiplora.report.runs.fields import Fields, Value, asked, flat, shown
 from hiplora.stages.record import Record
 
-NO_DATA = ("custom",)  # tasks whose data conf/ does not name
+NO_DATA = ("custom",)  # tasks whose data conf/ does not name, so that their configuration does not compose
+DATA = "data"  # the name under which a run's list shows the beginning of the digest of such a task's file
 EDITS = "edits"  # the task of a training by pipeline=edit
 SINGLE = ("train", "score")  # kinds of stages of pipeline=single; other kinds are called as their pipelines are
 # Part of a run's title; and the points of a frontier or a merge, which pipelines choose.
@@ -62,7 +63,8 @@ class Defaults:
         apart = "," in str(every.get("task")) or every.get("task") in NO_DATA
         shared = [name for name in {**every, **ours} if name in plain and name not in TITLE]
         shared = [name for name in shared if not (apart and name.startswith(("task.", "reads.")))]
-        return Settings(tuple((n, ours[n], plain[n]) for n in shared if ours[n] != plain[n]), every)
+        differing = tuple((n, ours[n], plain[n]) for n in shared if ours[n] != plain[n])
+        return Settings((*(_of_own_task(every) if every.get("task") in NO_DATA else ()), *differing), every)
 
     def _plain(self, kind: str, every: Fields) -> tuple[Fields, Fields] | str:
         """The settings of conf/, and the constants of those that are left out at one; or why there are none."""
@@ -88,6 +90,22 @@ class Defaults:
             flat({**described, "operator": config.merge.described()}),
             flat({**neutral(stage), "operator": neutral(config.merge)}),
         )
+
+
+def _of_own_task(every: Fields) -> Iterator[tuple[str, Value, Value]]:
+    """How a task of one's own differs from its file in conf/, and which data it has, by the digest's beginning."""
+    import yaml
+
+    name = str(every["task"])
+    data = next((value for key, value in every.items() if key.startswith(f"reads.{name}/train")), None)
+    if data is not None:
+        yield f"task.{DATA}", str(data)[:8], None
+    plain = flat({"task": yaml.safe_load((CONF_DIR / "task" / f"{name}.yaml").read_text(encoding="utf-8"))})
+    for field, default in plain.items():
+        option = field.removeprefix("task.")
+        ours = every.get(f"benchmarks.{name}.{option}", every.get(field, default))
+        if ours != default:
+            yield field, ours, default
 
 
 def _option(group: str, name: str) -> bool:

@@ -24,8 +24,12 @@ LEAD = {  # by how the verdict starts: the first that fits
 
 @dataclass(frozen=True)
 class Summary:
-    """``lead`` is the answer in a sentence, ``contrasts`` has the numbers, ``missing`` says how many runs exist."""
+    """``lead`` is the answer in a sentence, ``contrasts`` has the numbers, ``missing`` says how many runs exist.
 
+    ``asked`` says whether any run of the question exists.
+    """
+
+    asked: bool
     lead: str
     contrasts: Section | None
     missing: str
@@ -46,6 +50,7 @@ def summary(exhibits: Sequence[Exhibit], runs: Sequence[Run], backbones: Sequenc
     captions = [each.made.caption.partition(". ")[0] for each in exhibits if each.made is not None and each.filled]
     captions = [caption for caption in captions if caption.startswith("Backbone ")]  # Table 4's is of no run
     return Summary(
+        asked=of is not None and of.there > 0,
         lead=next((words for start, words in LEAD.items() if verdict.startswith(start)), ""),
         contrasts=section,
         missing=missing,

@@ -18,6 +18,7 @@ from hiplora.errors import UserError
 from hiplora.report.find import NATURAL
 from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record, Sample
+from hiplora.tasks import TASKS
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
 
@@ -77,8 +78,13 @@ class Prompts:
     def _task(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
         if name.startswith("lm_eval/"):
             raise UserError("lm-eval's tasks are not read here, so its text is not shown")
+        if name not in self._tasks and name in TASKS:
+            raise UserError(
+                f"conf/ does not name the data of {name}: type task={name} task.file=… behind this command, as for the "
+                "run, and its text is read"
+            )
         if name not in self._tasks:
-            raise UserError("this item is from none of the benchmarks of conf/, so its text is not read")
+            raise UserError("this item is from no benchmark that this checkout has, so its text is not read")
         task = self._tasks[name].but(**form)
         return task, {str(item["id"]): item for item in task.test_items(self._source, split)}
 
@@ -91,7 +97,14 @@ def _same(prompt: str, sample: Sample) -> bool:
 def _written(sample: Sample) -> str | None:
     """What was written, as far as a prediction says it without its item."""
     text = sample.get("text", next(iter(sample.get("completions", [])), None))
-    return f"option {sample['chosen'] + 1}" if text is None and "chosen" in sample else text
+    chosen = sample.get("chosen", _likeliest(sample))
+    return f"option {chosen + 1}" if text is None and chosen is not None else text
+
+
+def _likeliest(sample: Sample) -> int | None:
+    """The likeliest of several options, by the log-probabilities of a sample of an lm-eval task."""
+    options = sample.get("log_probs", [])
+    return max(range(len(options)), key=options.__getitem__) if len(options) > 1 else None
 
 
 def data_words(folder: Path, words: Sequence[str] = ()) -> list[str]:
