@@ -11,7 +11,8 @@ from hiplora.editset.generate import generated
 
 def main() -> None:
     """Overwrite the shipped file, and print how many items it holds."""
-    argparse.ArgumentParser(prog="python -m hiplora.editset", description=__doc__.replace("``", "")).parse_args()
+    words = "Overwrite the shipped edit set with the items that its tables give."
+    argparse.ArgumentParser(prog="python -m hiplora.editset", description=words).parse_args()
     rows = generated()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     PATH.write_text(text, encoding="utf-8", newline="\n")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hiplora.updates import Update
 
 DRAWS = 3  # part of the identity of operators that draw: raised when they draw differently
-SHARED = 1  # beside it where an operator draws after random directions: raised when its draws there change alone
+# Also in the identity of an operator that draws under calibration=random: raised if its masks change only there.
+AFTER_RANDOM = 1
 CALIBRATIONS = ("none", "pico", "rescale", "random")
 Tasks: TypeAlias = "Sequence[Mapping[str, Update]]"
 Density = Annotated[float, Field(gt=0, le=1, examples=[0.2])]
@@ -164,7 +165,7 @@ class Operator(Options):
         return typed("operator", self.name) if self.draws else typed("calibration", self.calibration)
 
     def more_identity(self) -> dict[str, Any]:
-        after = {"shared": SHARED} if self.draws and self.calibration == "random" else {}
+        after = {"shared": AFTER_RANDOM} if self.draws and self.calibration == "random" else {}  # a key of recorded ids
         return {"draws": DRAWS, **after} if self.random else {}
 
     def plan(self, tasks: Tasks, generator: torch.Generator | None) -> Plan:

@@ -110,7 +110,8 @@ def difference(pair: Pair, of: Of) -> Sample:
 def judged(contrast: Contrast, measure: Measure, agreed: Mapping[str, bool | None], own: Sample | None = None) -> str:
     """The verdict in words, with a remark if the first arm does not learn as much.
 
-    A significant difference whose sign a check denies, or cannot confirm, is undecidable; equivalence has no sign.
+    A verdict by significance is undecidable if a check has the opposite sign or is missing; checks do not touch
+    equivalence (the 90 % interval inside the margin), which has no sign.
     """
     if measure.margin is None:
         return measure.unjudged

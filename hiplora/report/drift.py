@@ -26,7 +26,7 @@ def drift_measures(point: DriftPoint) -> dict[str, float]:
 
 
 def shown_measures(point: DriftPoint) -> dict[str, float]:
-    """The same in percent where Table 15 shows percent."""
+    """The values of :func:`drift_measures`, those of PERCENT times 100, as Table 15 shows them."""
     return {name: 100 * value if name in PERCENT else value for name, value in drift_measures(point).items()}
 
 

@@ -44,13 +44,13 @@ def _nlls(scores: dict[str, Metrics], names: Sequence[str]) -> list[str]:
 
 
 def _drift(result: Drifted) -> tuple[list[str], Rows]:
-    """The measures of Table 15, a row per point."""
+    """The measures of Table 15, a row per fraction of the steps, and one for a random update of the same size."""
     rows: Rows = []
     for point in (point for point in result.points if point.matrices):
-        part = "the finished adapter" if point.fraction == 1 else f"after {100 * point.fraction:g} % of the steps"
+        part = "finished" if point.fraction == 1 else f"after {100 * point.fraction:g} %"
         values = shown_measures(point)
         cells = [_text(values[name], column.decimals) for name, column in COLUMNS.items()]
-        rows.append(("a random update of its size" if point.random else part, cells))
+        rows.append(("random update" if point.random else part, cells))
     return [column.label for column in COLUMNS.values()], rows
 
 

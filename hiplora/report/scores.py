@@ -28,13 +28,16 @@ def table(columns: Mapping[str, Mapping[str, Metrics]]) -> str:
     """Every score of several models with its n, one column each; "" without a column. General text has no n."""
     if not columns:
         return ""
-    lines = [f"{'benchmark':<14}{'metric':<12}{'n':>5}" + "".join(f"{name:>9}" for name in columns)]
+    lines = [f"{'benchmark':<14}{'metric':<12}{'n':>5}" + "".join(f"  {name:>9}" for name in columns)]
     for benchmark, scores in next(iter(columns.values())).items():
         items = number(scores.get("n"), ".0f")
         for metric in scores:
             if metric not in ("n", "tokens"):
                 numbers = [number(column.get(benchmark, {}).get(metric)) for column in columns.values()]
-                lines.append(f"{benchmark:<14}{metric:<12}{items:>5}" + "".join(f"{each:>9}" for each in numbers))
+                lines.append(
+                    f"{benchmark:<14}{metric:<12}{items:>5}"
+                    + "".join(f"  {each:>{max(9, len(name))}}" for name, each in zip(columns, numbers, strict=True))
+                )
     return "\n".join(lines)
 
 

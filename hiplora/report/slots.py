@@ -54,7 +54,7 @@ class Slot:
 
     @property
     def task(self) -> str | None:
-        """The task of a run of one adapter; its key on the axis, which can be any word, only if no stage is known."""
+        """The task of a run of one adapter, by its stages; without one its key on the axis, which can be any word."""
         trained = [entry.members[0][0] for entry in self.entries if len(entry.members) == 1]
         return trained[0] if trained else self.run.point.get("task")
 

@@ -23,6 +23,8 @@ from hiplora.tasks import TASKS, primary
 if TYPE_CHECKING:
     from hiplora.stages.make import Engine, Outcome
 
+WIDTH = 120  # characters; a wider table has its measures as rows
+
 
 def describe(outcomes: Sequence[Outcome], engine: Engine, *, retain: Sequence[str] = ()) -> str:
     """The text of one finished run; ``retain`` names what Retain counts, the four benchmarks if it is empty."""
@@ -57,8 +59,8 @@ def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[st
         parts = [_matrix([scored["backbone"], *line]), theirs]
     if edited:
         parts = [_edits(edited)]
-    elif table := _table(outcomes[-1].record.result):
-        parts = [table]
+    elif not merged and (found := [table for each in outcomes if (table := _table(each.record.result))]):
+        parts = [*found, *parts]
     parts += [_training(outcome.record.result) for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
     if not merged and not line and {"backbone", "adapter"} <= scored.keys():
         parts.append(_retain(scored["backbone"], scored["adapter"], retain))
@@ -66,11 +68,14 @@ def _trained_here(outcomes: Sequence[Outcome], retain: Sequence[str]) -> list[st
 
 
 def _folders(outcomes: Sequence[Outcome], engine: Engine) -> list[str]:
-    """Where the adapters are that the text is about, as far as they are there."""
+    """A line with each adapter's folder, with its name if there are several; none for a folder that is absent."""
     trained = [outcome.record for outcome in outcomes if isinstance(outcome.record.result, Adapter)]
-    folders = [folder for record in trained if (folder := engine.store.artefact(record)) is not None]
-    here = Path.cwd()
-    return [f"Adapter: {each.relative_to(here) if each.is_relative_to(here) else each}" for each in folders]
+    here, lines = Path.cwd(), []
+    for record in trained:
+        if (folder := engine.store.artefact(record)) is not None:
+            shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+            lines.append(f"Adapter{f' {record.name}' if len(trained) > 1 else ''}: {shown}")
+    return lines
 
 
 def tally(engine: Engine) -> str:
@@ -148,8 +153,11 @@ def _merges(merged: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
 
 def _table(result: Result) -> str:
     """The table of a frontier, drift, probe or comparison of costs; "" for scores and trainings."""
-    found = result_table(result)
-    return "" if found is None else "\n".join(aligned([["", *found[0]], *([row, *cells] for row, cells in found[1])]))
+    if (found := result_table(result)) is None:
+        return ""
+    lines = [["", *found[0]], *([row, *cells] for row, cells in found[1])]
+    wide = len(aligned(lines)[0]) > WIDTH
+    return "\n".join(aligned([list(line) for line in zip(*lines, strict=True)] if wide else lines))
 
 
 def _headline(benchmark: str, scores: Metrics) -> str:

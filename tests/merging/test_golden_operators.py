@@ -92,7 +92,7 @@ def test_no_number_moves_unless_the_version_does(case, golden):
     if stored != owner:
         pytest.fail(f"{case} is of {owner}, its stored numbers of {stored}; set {WRITE}=1 to write them anew")
     owned = f"{type(operator).__name__}.version"
-    drawn = " (or DRAWS or SHARED, if what is drawn changed)" if "draws" in owner else ""
+    drawn = " (or DRAWS or AFTER_RANDOM, if what is drawn changed)" if "draws" in owner else ""
     if not close(numbers, golden[case]["numbers"]):
         pytest.fail(
             f"{case} gives other numbers than before. If that is meant, raise {owned}{drawn}, "

@@ -80,11 +80,18 @@ def test_a_stopped_drift_goes_on(configured, monkeypatch: pytest.MonkeyPatch):
         Run(config)
     again: list[int] = []
     monkeypatch.setattr(Drift, "_matrix", lambda self, *args: again.append(1) or matrix(self, *args))
-    run = Run(config)
-    result = run.record.result
-    assert "a random update of its size" in run.text
+    result = Run(config).record.result
     assert len(again) == 2 * 8
     assert [(point.fraction, point.random) for point in result.points] == [(0.5, False), (1.0, False), (1.0, True)]
     half, whole, random = (point.matrices for point in result.points)
     assert all(half[name].size < whole[name].size for name in whole)
     assert all(random[name].size == pytest.approx(whole[name].size, rel=1e-3) for name in whole)
+
+
+def test_the_terminal_shows_the_measures_as_rows(configured):
+    text = Run(configured("pipeline=drift", "method=lora", "pipeline.k=4")).text
+    head, first = text.splitlines()[:2]
+    assert head.split("  ")[-1].strip() == "random update"
+    assert first.startswith("overlap with the old subspaces")
+    assert max(map(len, text.splitlines()[:8])) < 120
+    assert "Adapter: " in text

@@ -42,12 +42,8 @@ def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPat
     assert order == ["lora", "hip", "hip"]  # the second round begins with the other method
     left = []
     monkeypatch.setattr(Efficiency, "_turn", lambda *args: left.append(args[2].name) or turn(*args))
-    run = Run(config)
-    record = run.record
+    record = Run(config).record
     assert left == ["lora"]
-    head, *rows = run.text.splitlines()[:3]
-    assert "tokens per second" in head
-    assert [row.split()[0] for row in rows] == ["lora", "hip"]
     assert {name: len(cost.tokens_per_second) for name, cost in record.result.methods.items()} == {"lora": 2, "hip": 2}
     assert all(cost.peak_memory_bytes > 0 for cost in record.result.methods.values())
     assert record.result.svd_cache_bytes > 0
@@ -55,6 +51,12 @@ def test_a_stopped_measurement_goes_on(configured, monkeypatch: pytest.MonkeyPat
     assert record.where.endswith(f"-t{torch.get_num_threads()}")
     for name, value in models.load(config.model).model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_the_terminal_shows_a_row_per_method(configured):
+    head, *rows = Run(configured(*WORDS, "pipeline.methods=[lora,hip]")).text.splitlines()[:3]
+    assert "tokens per second" in head
+    assert [row.split()[0] for row in rows] == ["lora", "hip"]
 
 
 def test_all_methods_have_one_dropout_rate(configured):

@@ -68,6 +68,7 @@ def test_a_task_of_ones_own_has_a_column_behind_those_of_the_benchmarks():
     table = build(replace(evidence, experiment=grid, slots=slots))
     assert [column.label for column in table.columns[:4]] == ["GSM8K (%)", "pass@1 (%)", "ScienceQA (%)", "My sums (%)"]
     assert table.cell("LoRA", "My sums (%)").value == pytest.approx(71)
+    assert table.cell(BASE, "My sums (%)").value == pytest.approx(50)
 
 
 def test_the_backbone_is_one_measurement(table):

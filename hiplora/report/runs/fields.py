@@ -84,7 +84,8 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Value]]:
     elif _many(value):
         for number, item in enumerate(value):
             own = item.get("name") if isinstance(item, Mapping) and name else None
-            left_out = "name" if own else "kind" if not name else None  # kind without a prefix is that of the record
+            # Without a prefix, the field `kind` is the record's: an adapter's own kind must not be added to it.
+            left_out = "name" if own else ("kind" if not name else None)
             plain = {key: inner for key, inner in item.items() if key != left_out} if left_out else item
             yield from _leaves(plain, f"{name}.{own or number}" if name else "")
     elif isinstance(value, list | tuple):

@@ -35,7 +35,7 @@ def build(evidence: Evidence, more: Sequence[str] = (), pairs: Sequence[tuple[st
     """
     own = _own_scores(evidence)
     columns = [*own, *FORGOTTEN]
-    cells = [bare(evidence, BASE, column, f"bare/{column.point['task']}") for column in own]
+    cells = [bare(evidence, BASE, column, f"bare/{_task(evidence, column.point['task'])}") for column in own]
     cells += rows(evidence, columns, "single", "method")
     title = f"Table {evidence.experiment.name.removeprefix('table')}"
     notes = [*NOTES, *more, *([PAIRED_NOTE] if pairs else []), *_blank_notes(evidence)]
@@ -55,6 +55,11 @@ def _own_scores(evidence: Evidence) -> list[Column]:
         Column(label=f"{name} (%)", better="up", measure="own", point={"task": task}, paper=f"{task}/{{method}}")
         for task, name in names.items()
     ]
+
+
+def _task(evidence: Evidence, key: str) -> str:
+    """The task behind a key of the axis ``task``; the key itself if no stage is known."""
+    return next((slot.task for slot in evidence.slots if slot.run.point.get("task") == key and slot.task), key)
 
 
 def _blank_notes(evidence: Evidence) -> Iterator[str]:

@@ -15,7 +15,7 @@ COLUMNS = {  # by measure
     "angle": Column(label="largest angle, median (°)", decimals=1, better="down", spread="none"),
     "worst": Column(label="largest angle, worst matrix (°)", decimals=1, better="down", spread="none"),
     "gap": Column(label="gap behind the subspace, median (% of σ_1)", decimals=2, spread="none"),
-    "share": Column(label="energy that the old subspaces see, mean over matrices (%)", decimals=1, spread="none"),
+    "share": Column(label="energy in the old subspaces, mean (%)", decimals=1, spread="none"),
     "intruders": Column(label="intruders per matrix", decimals=2, better="down", spread="none"),
     "size": Column(label="‖ΔW‖ / ‖W‖ (%)", decimals=2, spread="none"),
 }

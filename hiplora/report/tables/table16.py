@@ -74,9 +74,10 @@ NOTES = (
     "Supported: p is below .05 and the difference is beyond the margin in favour of the first arm (10 % of LoRA's "
     "mean for text, 25 % for NLL and for what merges keep; without a margin if that mean is not above 0). Not "
     "supported: the 90 % interval lies inside the margin, or the difference is significant in favour of the second "
-    "arm. Otherwise undecidable. A significant difference in text or NLL is also undecidable if the second text "
-    "(sampled from the backbone; for text) or the matching along the training (own NLL made monotone in the step) has "
-    "the opposite sign or is missing; merges have no such check. A verdict holds for this scale only.",
+    "arm. Otherwise undecidable. A significant difference in text or NLL whose 90 % interval is not inside the margin "
+    "is also undecidable if the second text (sampled from the backbone; for text) or the matching along the training "
+    "(own NLL made monotone in the step) has the opposite sign or is missing; merges have no such check. A verdict "
+    "holds for this scale only.",
     "Detectable: the smallest difference that these seeds would show with a power of 80 % at Holm's first step. Own "
     "score: the difference at the level, and its one-sided 95 % lower bound; below −3 pp, equal learning is not shown.",
 )
