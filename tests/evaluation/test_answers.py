@@ -11,8 +11,10 @@ import torch
 from hiplora.errors import UserError
 from hiplora.evaluation import decode, scoring
 from hiplora.evaluation.answers import Answers
+from hiplora.evaluation.decode import Wanted
 from hiplora.evaluation.engine import evaluate
 from hiplora.evaluation.lm import InMemoryLM
+from hiplora.evaluation.sampling import Decoding
 from hiplora.packing.decoder import evaluating
 from hiplora.packing.rows import as_trees
 from hiplora.packing.sequences import Encoded
@@ -85,6 +87,15 @@ def test_nothing_is_remembered_without_a_file(model, tokenizer) -> None:
         before = lm._loglikelihood_tokens(asked)
         model.lm_head.weight.mul_(0.5)
         assert lm._loglikelihood_tokens(asked) != before
+
+
+def test_no_completion_is_remembered_without_a_file(model, tokenizer) -> None:
+    wanted, settings = [Wanted([2, 3, 4], 1)], Decoding(max_new_tokens=4, stops=())
+    answers = Answers(model, tokenizer, batch_tokens=64, progress=False)
+    with torch.no_grad(), evaluating(model):
+        before = answers.complete(wanted, settings)
+        model.lm_head.weight.copy_(model.lm_head.weight.roll(1, dims=0))
+        assert answers.complete(wanted, settings) != before
 
 
 def test_an_answer_longer_than_the_models_positions_is_refused(model, tokenizer) -> None:
