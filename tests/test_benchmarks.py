@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from hiplora import models
-from scripts import bench_evaluation, bench_merging, bench_svd, bench_training, build_facts
+from scripts import bench_evaluation, bench_merging, bench_svd, bench_training, build_facts, sample_text
+from tests.tiny import tiny_llama_folder
 
 FACTS = Path(build_facts.__file__).resolve().parent.parent / "hiplora" / "mini" / "facts"
 
@@ -137,3 +140,44 @@ def test_animals_are_what_wordnet_says(tmp_path: Path, capsys: pytest.CaptureFix
     found = build_facts.animal_rows(build_facts.WordNet(tmp_path), tmp_path / "animals.csv")
     assert found == [["crow", "bird"]]
     assert "stone is not a bird" in capsys.readouterr().err
+
+
+def test_years_of_people_are_kept_where_wordnet_and_a_calendar_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(build_facts.__file__).parent))
+    script, sources = (importlib.import_module(name) for name in ("build_edit_facts", "edit_fact_sources"))
+    people = {"Ada_Byron": "(1815-1852)", "Carl_Meyer": "(1801-1870)", "Nobody_Known": "(1700-1750)"}
+    (tmp_path / "index.noun").write_text("  1 licence\n")
+    data = [f"0000000{i} 18 n 01 {name} 0 000 | someone {years}" for i, (name, years) in enumerate(people.items(), 1)]
+    (tmp_path / "data.noun").write_text(
+        "\n".join(["  1 licence", *(line.replace(" 000 |", " 001 @i 00000009 n 0000 |") for line in data)]) + "\n"
+    )
+    calendars = tmp_path / "usr/share/calendar"
+    calendars.mkdir(parents=True)
+    for table in ("history", "music", "computer"):
+        (calendars / f"calendar.{table}").write_text("")
+    lines = ["12/10\tAda Byron born, 1815", "11/27\tAda Byron died, 1852", "01/01\tCarl Meyer born, 1802"]
+    (calendars / "calendar.birthday").write_text("\n".join(lines) + "\n")
+    rows = script.people_rows(sources.Nouns(tmp_path), tmp_path)
+    assert rows == [["Ada Byron", "1815", "1852", "1815", "1852"]]
+    assert script.LEFT_OUT["people: born in another year, or in several"] == 1
+
+
+def test_text_that_is_sampled_is_written_where_the_tokenizer_reads_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_llama_folder(tmp_path / "tiny")
+    model, tokenizer = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for name, value in {"BATCH": 3, "TOKENS": 5, "TEXTS": 4, "START": tokenizer.eos_token}.items():
+        monkeypatch.setattr(sample_text, name, value)
+    backbone = SimpleNamespace(model=model, tokenizer=tokenizer)
+    monkeypatch.setattr(sample_text.models, "load", lambda asked: backbone)
+    monkeypatch.setattr(sys, "argv", ["sample_text.py", "--out", str(tmp_path / "texts.json")])
+    sample_text.main()
+    texts = [row["text"] for row in json.loads((tmp_path / "texts.json").read_text())]
+    assert len(texts) == 4
+    assert {len(tokenizer.encode(text, add_special_tokens=False)) for text in texts} == {5}
+    start = tokenizer.convert_tokens_to_ids(sample_text.START)
+    again = sample_text.drawn(model, start=start, generator=torch.Generator().manual_seed(sample_text.SEED))
+    assert sample_text.kept(tokenizer, again) == texts[: len(sample_text.kept(tokenizer, again))], "a seed, one result"
