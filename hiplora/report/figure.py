@@ -185,9 +185,8 @@ def panel_title(made: Figure, panel: str) -> str:
         having = [name for name in series if mark in own[name] and mark not in shared[name]]
         lacking = [name for name in series if mark not in own[name]]
         if having:
-            few = ", ".join(having if len(having) <= len(lacking) else lacking)
-            whose = few if len(having) <= len(lacking) else f"all but {few}"
-            found.append(f"{mark} for {whose}" if lacking else mark)
+            rest = f"all but {', '.join(lacking)}" if len(having) > len(lacking) else ", ".join(having)
+            found.append(f"{mark} for {rest}" if lacking else mark)
     return f"{panel} ({'; '.join(found)})" if found else panel
 
 

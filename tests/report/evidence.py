@@ -235,3 +235,17 @@ def golden(path: Path, text: str) -> str:
     if os.environ.get("HIPLORA_WRITE_GOLDEN"):
         path.write_text(text)
     return path.read_text()
+
+
+def rescored(entry: Entry, **changes: dict[str, Any]) -> Entry:
+    """An entry whose record has other metrics of some benchmarks."""
+    if entry.record is None:
+        return entry
+    benchmarks = {name: {**scores, **changes.get(name, {})} for name, scores in entry.record.result.benchmarks.items()}
+    result = entry.record.result.model_copy(update={"benchmarks": benchmarks})
+    return replace(entry, record=entry.record.model_copy(update={"result": result}))
+
+
+def with_slots(evidence: Evidence, change: Callable[[Slot], Slot]) -> Evidence:
+    """The evidence with every slot changed."""
+    return replace(evidence, slots=[change(slot) for slot in evidence.slots])
