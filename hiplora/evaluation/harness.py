@@ -25,6 +25,7 @@ from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
 from hiplora.evaluation.harness_lm import HarnessLM, check_generation, settings_of
+from hiplora.evaluation.item_texts import ItemText, Texts, key
 from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted
 from hiplora.packing.decoder import evaluating
 
@@ -141,8 +142,8 @@ def score(
     evaluation: Evaluation,
     progress: bool = True,
     parts: Parts | None = None,
-) -> tuple[dict[str, LmScore], list[dict[str, Any]]]:
-    """Scores by task and group, and a sample with the model's answers for each document.
+) -> tuple[dict[str, LmScore], list[dict[str, Any]], Texts]:
+    """Scores by task and group, a sample with the model's answers for each document, and the documents' text.
 
     Global random states are set as lm-eval sets them, because a task may draw from them, and then restored.
 
@@ -166,8 +167,14 @@ def score(
     inside = _inside(loaded)
     shown = [*loaded["tasks"], *(name for name, group in loaded["groups"].items() if group.has_aggregation)]
     scores = {name: _score(name, loaded, results, inside.get(name)) for name in shown}
-    samples = [_sample(name, each) for name in loaded["tasks"] for each in results["samples"][name]]
-    return scores, samples
+    entries = [(name, each) for name in loaded["tasks"] for each in results["samples"][name]]
+    samples = [_sample(name, each) for name, each in entries]
+    kinds = {name: task.OUTPUT_TYPE for name, task in loaded["tasks"].items()}
+    texts = {
+        key(sample["benchmark"], sample): item_text(kinds[name], each)
+        for (name, each), sample in zip(entries, samples, strict=True)
+    }
+    return scores, samples, texts
 
 
 def _score(name: str, loaded: Mapping[str, Any], results: Mapping[str, Any], group: str | None) -> LmScore:
@@ -226,6 +233,39 @@ def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     )
     hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
     return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
+
+
+def item_text(kind: str, entry: Mapping[str, Any]) -> ItemText:
+    """The text of a document's item, from its requests; ``kind`` is the output type of its task."""
+    arguments, target = entry["arguments"], entry["target"]
+    first = str(arguments[0][0])
+    if kind == "loglikelihood_rolling":
+        return ItemText(prompt=first)
+    if kind == "loglikelihood":
+        return ItemText(prompt=first, right=str(arguments[0][1]))
+    if kind == "multiple_choice":
+        prompt, options = _options([(str(context), str(end)) for context, end in arguments])
+        return ItemText(prompt=prompt, right=_right(target, options), options=options)
+    return ItemText(prompt=first, right=_right(target, ()))
+
+
+def _options(pairs: Sequence[tuple[str, str]]) -> tuple[str, tuple[str, ...]]:
+    """The prompt and the options of a multiple-choice item, from its pairs of context and continuation.
+
+    In some tasks the options are inside the context, and one continuation follows them all. A mutual-information metric
+    adds pairs with another context behind those of the options.
+    """
+    contexts, ends = zip(*pairs, strict=True)
+    if len(set(ends)) == 1 and len(pairs) > 1:
+        return f"[…]{ends[0]}", contexts
+    return contexts[0], tuple(end for context, end in pairs if context == contexts[0])
+
+
+def _right(target: Any, options: Sequence[str]) -> str | None:
+    """A right answer, or several, as text; a number is that of an option."""
+    several = target if isinstance(target, list | tuple) else [target]
+    found = [options[each] if options and isinstance(each, int) else str(each) for each in several]
+    return " | ".join(found) or None
 
 
 def _log_prob(answer: Any) -> float:

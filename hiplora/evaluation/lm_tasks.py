@@ -28,7 +28,8 @@ from hiplora.evaluation.definitions import (
 from hiplora.tasks import ORDER
 
 FIELDS = ("tasks", "include_path", "retain")  # fields of the section evaluation that belong to LmTasks
-THEIRS = "lm_eval:"  # prefix in evaluation.retain of an lm-eval task that has a benchmark's name
+RETAIN = "evaluation.retain"  # the option that names what Retain counts
+THEIRS = "lm_eval:"  # prefix in it of an lm-eval task that has a benchmark's name
 HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # metrics of lm-eval that are not fractions of 1
 UNKNOWN = "has no direction: its definition does not say whether higher is better"
 
@@ -136,25 +137,30 @@ class LmTasks(Options):
         return [each for each in counted(self.retain, self.tasks) if not each.ours]
 
 
-def counted(retain: Sequence[str], tasks: Collection[str]) -> list[Counted]:
-    """The entries of ``evaluation.retain``. Raises UserError for a name that is not scored or appears twice."""
-    found = [_counted(word, tasks) for word in retain]
+def counted(retain: Sequence[str], tasks: Collection[str], *, option: str = RETAIN) -> list[Counted]:
+    """The entries of ``evaluation.retain``, or of another ``option``; ``tasks`` are the lm-eval tasks that are scored.
+
+    Raises:
+        UserError: a name is not scored, or appears twice.
+    """
+    found = [_counted(word, tasks, option) for word in retain]
     names = [(each.name, each.ours) for each in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"evaluation.retain names {twice[0]} twice; name each once.")
+        raise UserError(f"{option} names {twice[0]} twice; name each once.")
     return found
 
 
-def _counted(word: str, tasks: Collection[str]) -> Counted:
+def _counted(word: str, tasks: Collection[str], option: str) -> Counted:
     name, _, metric = word.removeprefix(THEIRS).partition("/")
     if not word.startswith(THEIRS) and name in ORDER:
         if metric:
-            raise UserError(f"evaluation.retain={word}: {name} counts by its headline score; type {name}.")
+            raise UserError(f"{option}={word}: {name} counts by its headline score; type {name}.")
         return Counted.benchmark(name)
     if name not in tasks:
         scored = ", ".join([*ORDER, *tasks])
-        raise UserError(f"evaluation.retain names {word}, which is not scored; choose among {scored}, or add it to "
-                        "evaluation.tasks.")  # fmt: skip
+        raise UserError(
+            f"{option} names {word}, which is not scored; choose among {scored}, or add it to evaluation.tasks."
+        )
     return Counted(name, ours=False, metric=metric or None)
 
 
@@ -168,26 +174,28 @@ def metric_of(metrics: Collection[str], asked: Counted) -> str | None:
     return next((each for each in metrics if wanted is None or wanted in (each, _bare(each))), None)
 
 
-def check_counted(metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted) -> None:
+def check_counted(
+    metrics: Collection[str], better: Mapping[str, bool | None], asked: Counted, *, option: str = RETAIN
+) -> None:
     """Refuse a metric whose drop in points has no meaning: lower is better, or it is not a fraction of 1.
 
     ``better`` tells for each metric whether higher is better, None if lm-eval does not know. Raises UserError.
     """
     if not metrics:
         raise UserError(
-            f"evaluation.retain: {asked.name} has no score of its own; name its tasks one by one in evaluation.tasks."
+            f"{option}: {asked.name} has no score of its own; name its tasks one by one in evaluation.tasks."
         )
     chosen = metric_of(metrics, asked)
     rising = [each.replace(",", "/") for each in metrics if better.get(_bare(each)) and _bare(each) not in HUNDREDS]
     others = f"type {asked.name}/{rising[0]}" if rising else "leave it out"
     if chosen is None:
-        raise UserError(f"evaluation.retain: {asked.name} has no metric {asked.metric or ''}; {others}.")
+        raise UserError(f"{option}: {asked.name} has no metric {asked.metric or ''}; {others}.")
     higher = better.get(_bare(chosen))
     if higher and _bare(chosen) not in HUNDREDS:
         return
     why = {True: "goes up to 100", False: "is better when lower", None: UNKNOWN}[higher]
     raise UserError(
-        f"evaluation.retain: {asked.name} counts by {chosen}, which {why}, and Retain is a drop of fractions in "
+        f"{option}: {asked.name} counts by {chosen}, which {why}, and Retain is a drop of fractions in "
         f"points; {others}."
     )
 

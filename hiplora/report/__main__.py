@@ -20,6 +20,7 @@ from pathlib import Path
 from hiplora.disk import write_atomically
 from hiplora.errors import exit_status
 from hiplora.report.page.build import EVERYTHING, page
+from hiplora.report.page.retained import OPTION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAMES",
         help="only these tables and figures, separated by commas",
     )
+    parser.add_argument(
+        OPTION,
+        metavar="NAMES",
+        help="what Retain counts in the list of runs instead of the four benchmarks: benchmarks and tasks of lm-eval, "
+        "separated by commas, as for evaluation.retain",
+    )
     words = parser.parse_intermixed_args(argv)
 
     def command() -> int:
-        written = page(Path(words.results), words.overrides, only=words.only.split(",")).encode()
+        only, retain = words.only.split(","), words.retain.split(",") if words.retain else ()
+        written = page(Path(words.results), words.overrides, only=only, retain=retain).encode()
         write_atomically(Path(words.out), written)
         print(f"Written: {words.out} ({len(written) / 1e6:.1f} MB)")
         return 0

@@ -207,6 +207,7 @@ class Engine:
             parts=Parts(places.parts(stage.id, where, made_by)),
             folder=places.artefact(stage.id, where),
             checkpoints=places.checkpoints(stage.id, where),
+            texts=places.texts,
             made_by=made_by,
             artefacts={id: places.artefact(id, record.where) for id, record in needs.items()},
             tracker=self._tracker(stage),

@@ -83,7 +83,8 @@ class Scores(Result):
 
     Accuracies are fractions, ``nll`` is in nats per token, ``n`` is the number of items; None means not measured.
     ``report`` says how a merge operator made the model; ``sandbox`` names the backend that executed model-written code.
-    ``lm_eval`` holds the scores of lm-eval tasks by name, if any were asked for.
+    ``lm_eval`` holds the scores of lm-eval tasks by name, if any were asked for; ``texts`` names the file with the text
+    of their items (:mod:`hiplora.evaluation.item_texts`).
     """
 
     benchmarks: dict[str, Metrics]
@@ -91,6 +92,7 @@ class Scores(Result):
     seconds: float
     report: dict[str, Any] = {}
     lm_eval: dict[str, LmScore] = {}
+    texts: str | None = None
 
     @property
     def every(self) -> dict[str, Metrics]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from hiplora import models
 from hiplora.config import Neutral, Place, as_likelihood
 from hiplora.errors import UserError
+from hiplora.evaluation import item_texts
 from hiplora.evaluation.lm_tasks import LmTasks
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
@@ -135,9 +136,9 @@ class Score(Stage):
         from hiplora.evaluation.harness import score
 
         plain: Any = job.needs[self.without_tasks.id].result
-        found, samples = score(model, tokenizer, asked=asked, evaluation=self.evaluation, parts=job.parts)
-        kept = {"benchmarks": plain.benchmarks, "sandbox": plain.sandbox, "report": plain.report}
-        return {**kept, "lm_eval": found}, samples
+        found, samples, texts = score(model, tokenizer, asked=asked, evaluation=self.evaluation, parts=job.parts)
+        copied = {"benchmarks": plain.benchmarks, "sandbox": plain.sandbox, "report": plain.report}
+        return {**copied, "lm_eval": found, "texts": item_texts.keep(job.texts, texts)}, samples
 
     def _scores(self, model: Any, tokenizer: Any, job: Job) -> tuple[dict[str, Metrics], list[dict[str, Any]]]:
         """Metrics by benchmark, and per-sample predictions; finished parts of an interrupted run are reused."""

@@ -43,6 +43,11 @@ class Places:
         """Folder of the records of restored artefacts."""
         return self.outputs / "records" / self.results.name
 
+    @property
+    def texts(self) -> Path:
+        """Folder with the text of items that records do not hold; free to delete."""
+        return self.outputs / "texts"
+
     def artefact(self, id: str, where: str) -> Path:
         """Folder of a stage's artefact, a trained adapter; complete if it exists."""
         return self.outputs / "adapters" / f"{id}.{where}"

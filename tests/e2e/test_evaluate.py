@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,11 @@ def test_two_of_stock_peft_and_their_merge(unnamed, environment, backbone: Path,
     assert done.stdout.count("of its energy in the 32 leading directions") == 2
     told = [line.partition(": Forgotten ")[0] for line in done.stdout.splitlines() if ": Forgotten " in line]
     assert told == ["1", "2", "merged"]
+    out = tmp_path / "page.html"
+    write = ["-m", "hiplora.report", "--results", str(tmp_path / "results/mini"), "--only", "table1", "--out", str(out)]
+    subprocess.run([sys.executable, *write], env=environment, capture_output=True, check=True)
+    links = [f'<a href="#r-{scores[name]["id"]}-cpu-float32">{name}</a>' for name in ("folder-a", "folder-b")]
+    assert f"Made from {', '.join(links)}." in out.read_text()
     shutil.move(tmp_path / "a", tmp_path / "c")
     again = forked([*unnamed, "pipeline=evaluate", f"adapter={tmp_path}/c", OFF], environment)
     assert again.returncode == 0, again.stderr

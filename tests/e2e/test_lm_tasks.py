@@ -17,10 +17,11 @@ from lm_eval.tasks import TaskManager
 from tests.commands import forked
 from tests.lm_tasks import toy_tasks
 from tests.records import records
+from tests.report.pages import Read
 
 pytestmark = pytest.mark.e2e
 OFF = "evaluation.code_execution=off"
-
+COLUMNS, RETAIN = 14, 8  # of the page's list of runs
 
 NAMES = ["toy_written", "toy_text", "toy_group"]
 
@@ -59,10 +60,22 @@ def test_before_and_after_beside_the_four(run, arguments, environment, backbone:
     ]
     assert f"Retain {50 * sum(falls):+.2f} pp over mmlu, toy_group acc" in done.stdout
 
-    show = [sys.executable, "-m", "hiplora.runs", "show", adapted["id"], "--results", str(tmp_path / "results/mini")]
+    here = ["--results", str(tmp_path / "results/mini"), f"outputs_dir={tmp_path / 'outputs'}"]
+    show = [sys.executable, "-m", "hiplora.runs", "show", adapted["id"], *here]
     printed = subprocess.run(show, capture_output=True, text=True, env=environment, check=True).stdout
     for words in ("lm_eval.toy_group.acc ", "lm_eval.toy_group.acc ±", "Predictions: lm_eval/toy_written, 8"):
         assert words in printed
+    assert "prompt Question: Which colour has thing" in printed
+
+    out = tmp_path / "page.html"
+    write = [sys.executable, "-m", "hiplora.report", *here, "--only", "table1", "--out", str(out), "--retain"]
+    subprocess.run([*write, "mmlu,toy_group"], capture_output=True, text=True, env=environment, check=True)
+    (row,) = (r for r in Read(out.read_text()).rows if len(r) == COLUMNS and r[0][0].startswith("lora"))
+    assert float(row[RETAIN][0].replace("−", "-")) == pytest.approx(50 * sum(falls), abs=0.006)
+    assert "Question: Which colour has thing" in out.read_text()
+    for names, reason in (("toy_less", "--retain names toy_less, which is not"), ("toy_text", "is better when lower")):
+        refused = subprocess.run([*write, names], capture_output=True, text=True, env=environment, check=False)
+        assert reason in refused.stderr
 
     again = run("method=lora", *asked)
     assert "Forgotten outside gsm8k (lower is better): Retain" in again.stdout

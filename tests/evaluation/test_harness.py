@@ -14,8 +14,10 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiplora.errors import UserError
-from hiplora.evaluation.harness import score
+from hiplora.evaluation import item_texts
+from hiplora.evaluation.harness import item_text, score
 from hiplora.evaluation.harness_lm import settings_of
+from hiplora.evaluation.item_texts import ItemText
 from hiplora.evaluation.lm_tasks import LmTasks
 from tests.lm_tasks import TASKS, toy_tasks
 from tests.tiny import tiny_llama_folder
@@ -39,6 +41,42 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_tasks(tmp_path_factory.mktemp("tasks"))
 
 
+def test_every_item_has_its_text(exported, tasks, evaluation, tmp_path) -> None:
+    """Outside the samples, which records keep, and only where the content is that of the name."""
+    _, samples, texts = ours(exported, evaluation.but(limit=2), tasks=TASKS, include_path=str(tasks))
+    assert {item_texts.key(each["benchmark"], each) for each in samples} == texts.keys()
+    second = {each["benchmark"]: texts[item_texts.key(each["benchmark"], each)] for each in samples}
+    assert second["lm_eval/toy_choice"].prompt.endswith("Question: Which colour has thing 1?\nAnswer:")
+    assert second["lm_eval/toy_choice"].options == (" red", " green", " blue")
+    assert second["lm_eval/toy_choice"].right == " green"
+    assert second["lm_eval/toy_written"] == ItemText(prompt="Write: Which colour has thing 1? ", right="green")
+    assert second["lm_eval/toy_last"] == ItemText(prompt="Which colour has thing 1? It is ", right="green")
+    assert second["lm_eval/toy_text"].prompt.startswith("The brown fox 1")
+    name = item_texts.keep(tmp_path, texts)
+    assert item_texts.keep(tmp_path, texts) == name
+    assert item_texts.load(tmp_path, name) == texts
+    (path,) = tmp_path.iterdir()
+    for damaged in (path.read_text().replace("fox", "cat"), path.read_text()[:-9], "[]"):
+        path.write_text(damaged)
+        assert item_texts.load(tmp_path, name) is None
+    assert item_texts.keep(tmp_path, texts) == name
+    assert item_texts.load(tmp_path, name) == texts
+
+
+@pytest.mark.parametrize(
+    ("pairs", "target", "wanted"),
+    [
+        ([("Ann", " left."), ("Bob", " left.")], 1, ItemText(prompt="[…] left.", right="Bob", options=("Ann", "Bob"))),
+        ([("Q", " a"), ("Q", " b"), ("", " a"), ("", " b")], 0, ItemText(prompt="Q", right=" a", options=(" a", " b"))),
+        ([("Q", " a"), ("Q", " b")], [0, 1], ItemText(prompt="Q", right=" a |  b", options=(" a", " b"))),
+        ([("Q", " a"), ("Q", " b")], "b", ItemText(prompt="Q", right="b", options=(" a", " b"))),
+    ],
+    ids=["options inside the context", "mutual information", "several right", "named"],
+)
+def test_options_are_told_from_contexts(pairs, target, wanted) -> None:
+    assert item_text("multiple_choice", {"arguments": pairs, "target": target}) == wanted
+
+
 def ours(exported: Path, evaluation, **asked: Any):
     model = AutoModelForCausalLM.from_pretrained(exported)
     tokenizer = AutoTokenizer.from_pretrained(exported)
@@ -54,7 +92,7 @@ def theirs(exported: Path, tasks: Path, names: list[str], limit: int | None = No
 @pytest.mark.parametrize("limit", [None, 3])
 def test_the_numbers_are_those_of_lm_eval(exported, tasks, evaluation, limit, monkeypatch) -> None:
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
-    found, samples = ours(exported, evaluation.but(limit=limit), tasks=TASKS, include_path=str(tasks))
+    found, samples, _ = ours(exported, evaluation.but(limit=limit), tasks=TASKS, include_path=str(tasks))
     reference = theirs(exported, tasks, [*TASKS], limit)
     for name in TASKS:
         wanted = {key.removesuffix(",none"): value for key, value in reference["results"][name].items() if "," in key}
@@ -122,5 +160,5 @@ def test_a_tokenizer_without_special_tokens_writes_and_chooses(exported, tasks, 
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.bos_token = tokenizer.eos_token = None
     asked = LmTasks(tasks=("toy_written", "toy_choice"), include_path=str(tasks))
-    found, _ = score(model, tokenizer, asked=asked, evaluation=evaluation.but(limit=2), progress=False)
+    found, _, _ = score(model, tokenizer, asked=asked, evaluation=evaluation.but(limit=2), progress=False)
     assert found["toy_written"].n == found["toy_choice"].n == 2

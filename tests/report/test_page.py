@@ -13,7 +13,7 @@ from hiplora.evaluation.retention import retention
 from hiplora.report import contrasts
 from hiplora.report.__main__ import main
 from hiplora.report.page import build, summary
-from hiplora.report.page.drawing import pareto
+from hiplora.report.page.drawing import Mark, pareto, scatter
 from hiplora.report.page.exhibits import Exhibit, Section, Shown, exhibit
 from hiplora.report.page.groups import grouped
 from hiplora.report.runs.shelf import FIRST, Shelf
@@ -171,6 +171,20 @@ def test_refusals(elsewhere, capsys):
     assert "is not a folder" in capsys.readouterr().err
 
 
+def test_a_mark_far_from_the_others_is_at_the_edge_of_a_frame_that_shows_these():
+    """Without it the others would share a few pixels; the page says that it is outside."""
+    points = [(3 + n / 100, 0.1 + n / 100) for n in range(10)]
+    marks = [Mark(x, y, None, "#", "") for x, y in [*points, (-4.0, 9.0)]]
+    found = scatter("", marks, width=300, height=240)
+    *inside, far = found.marks
+    assert far.outside
+    assert not any(mark.outside for mark in inside)
+    assert (far.x, far.y) == (min(mark.x for mark in inside), min(mark.y for mark in inside))
+    assert max(mark.x for mark in inside) - far.x > 150
+    few = scatter("", [*marks[:2], marks[-1]], width=300, height=240)
+    assert not any(mark.outside for mark in few.marks)
+
+
 def test_the_front_is_what_nothing_beats():
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -224,7 +238,10 @@ def test_the_list_filters_and_sorts(page, chromium, made):
     assert filtered(f"made>{day}") == filtered(f"made<{day}") == 0
     assert filtered(f"made>{day[:4]}") == filtered("made<9999-01-01") == every
     assert filtered("no such word") == 0
-    assert chromium.run("document.querySelector('output').textContent") == f"0 of {every} runs"
+    said = "document.querySelector('output').textContent"
+    assert chromium.run(said) == f"0 of {every} runs"
+    assert filtered("lr>0") == 0
+    assert chromium.run(said).startswith(f"0 of {every} runs; no column lr, choose among run, kind, ")
     filtered("kind=adapter")
     head = "document.querySelector('th[data-name=learned]')"
     column = f"{shown}.map((row) => row.cells[6].dataset.sort).filter(Boolean).map(Number)"

@@ -41,7 +41,7 @@ KINDS: dict[str, Any] = {
     "factors of a tied head": LoraConfig(**PLAIN | {"target_modules": ["q_proj", "lm_head"]}),
 }
 CONV1D = LoraConfig(**PLAIN | {"target_modules": ["c_attn", "c_fc"]}, modules_to_save=["ln_f"], use_dora=True)
-JOB = Job(needs={}, parts=Parts(None), folder=Path(), checkpoints=Path(), artefacts={})
+JOB = Job(needs={}, parts=Parts(None), folder=Path(), checkpoints=Path(), texts=Path(), artefacts={})
 
 
 @pytest.fixture(autouse=True)

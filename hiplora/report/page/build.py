@@ -17,6 +17,7 @@ from hiplora.report.page import drawing
 from hiplora.report.page.bare import SAME, SHORT, data_of
 from hiplora.report.page.exhibits import Link, arguments, exhibits
 from hiplora.report.page.groups import grouped
+from hiplora.report.page.retained import OPTION, named
 from hiplora.report.page.settings import Defaults
 from hiplora.report.page.summary import summary
 from hiplora.report.page.views import SIZE, View, Views, anchor, summary_of
@@ -30,21 +31,26 @@ EVERYTHING = (*TABLES, *FIGURES)
 DEFAULT = "results/mini"  # the folder of the commands if none is typed
 TEMPLATES = Path(__file__).with_name("templates")
 ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # in the list of runs; other kinds come last
+FEW = 4  # adapters in a scatter plot; those with fewer are folded away if there are others
 PANEL = {"width": 300, "height": 240}
 
 
-def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING) -> str:
+def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING, retain: Sequence[str] = ()) -> str:
     """The HTML page of ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names tables and figures.
 
+    ``retain`` names what Retain counts in the list of runs; the four benchmarks if it is empty.
+
     Raises:
-        UserError: there is no such folder, table or figure, or the overrides do not compose.
+        UserError: there is no such folder, table or figure, no record was scored on what ``retain`` names, or the
+            overrides do not compose.
     """
     if unknown := [name for name in only if name not in EVERYTHING]:
         raise UserError(f"{', '.join(unknown)} is not a table or figure; choose among {', '.join(EVERYTHING)}.")
     shelf = Shelf(folder)
     settings = data_words(folder, words)
     runs = sorted(grouped(shelf), key=lambda run: (ORDER.get(run.kind, len(ORDER)), run.head.started))
-    maker = Views(shelf, Prompts(settings), Defaults(settings))
+    counts = named(retain, shelf.records)
+    maker = Views(shelf, Prompts(settings), Defaults(settings), retain=counts)
     views = [maker.of(run) for run in runs]
     links = {(r.id, r.where): (f"#{anchor(r)}", r.name) for r in shelf.records}
 
@@ -53,13 +59,16 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
 
     shown_exhibits = list(exhibits(only, settings, find))
     methods = _methods(views)
+    panels = list(_panels(views, methods))
     backbones = list(dict.fromkeys(view.backbone for view in views if view.backbone))
     shown_at = [] if str(folder) == DEFAULT else ["--results", str(folder)]
+    counting = [OPTION, ",".join(retain)] if retain else []
     return render(
         folder=folder,
         first=" ".join(filter(None, [FIRST, shlex.join(settings)])),
         args=arguments(settings),
-        report_args=arguments([*shown_at, *words]),
+        report_args=arguments([*shown_at, *counting, *words]),
+        retain=list(retain),
         results=f" {shlex.join(shown_at)}" if shown_at else "",
         reading=f" {shlex.join([*shown_at, *words])}" if shown_at or words else "",
         summary=summary(shown_exhibits, runs, backbones),
@@ -71,7 +80,8 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
         figures=[each for each in shown_exhibits if each.name in FIGURES],
         views=views,
         methods=methods,
-        panels=list(_panels(views, methods)),
+        panels=panels,
+        main_panels=[each for each in panels if len(each.marks) >= FEW] or panels,
         marks={mark: text for mark, text in MEANINGS.items() if any(mark in view.marks for view in views)},
         broken=shelf.broken,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import quantiles
 
 from hiplora.report.figure import SERIES
 
@@ -29,13 +30,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One adapter in a scatter."""
+    """One adapter in a scatter; ``outside`` if it is drawn at the frame's edge because it lies far outside."""
 
     x: float
     y: float
     series: int | None  # index into the looks; None for a method without its own
     href: str
     title: str
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,35 @@ def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height
 
 
 def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Scatter:
-    """The scatter plot of one task's marks; both axes include zero."""
-    y = axis([0.0, *(mark.y for mark in marks)], height - 40, 8)
+    """The scatter plot of one task's marks. The frame includes no forgetting, and the marks :func:`near` the others."""
+    xs, ys = near([mark.x for mark in marks]), near([mark.y for mark in marks])
+    y = axis([0.0, *ys], height - 40, 8)
     left = 22 + CHARACTER * max((len(words) for _, words in y.ticks), default=4)  # the axis has its name beside it
-    x = axis([0.0, *(mark.x for mark in marks)], left, width - 8)
-    front = pareto([(mark.x, mark.y) for mark in marks])
-    placed = tuple(Mark(x.place(m.x), y.place(m.y), m.series, m.href, m.title) for m in marks)
-    return Scatter(title, placed, " ".join(f"{x.place(a):g},{y.place(b):g}" for a, b in front), x, y, left)
+    x = axis(xs, left, width - 8)
+
+    def place(of_x: float, of_y: float) -> tuple[float, float]:
+        """The place of a point; of one outside the frame, at its edge."""
+        return x.place(_clipped(of_x, xs)), y.place(_clipped(of_y, [0.0, *ys]))
+
+    placed = []
+    for mark in marks:
+        across, down = place(mark.x, mark.y)
+        placed.append(replace(mark, x=across, y=down, outside=mark.x not in xs or mark.y not in ys))
+    front = [place(*point) for point in pareto([(mark.x, mark.y) for mark in marks])]
+    return Scatter(title, tuple(placed), " ".join(f"{a:g},{b:g}" for a, b in front), x, y, left)
+
+
+def _clipped(value: float, frame: Sequence[float]) -> float:
+    return min(max(value, min(frame)), max(frame))
+
+
+def near(values: Sequence[float]) -> list[float]:
+    """The values without those more than three interquartile ranges outside the quartiles; all of fewer than eight."""
+    if len(values) < 8:
+        return [*values]
+    low, _, high = quantiles(values, method="inclusive")
+    margin = 3 * (high - low)
+    return [value for value in values if low - margin <= value <= high + margin]
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hiplora.evaluation.lm_tasks import Counted
 from hiplora.evaluation.retention import retention
 from hiplora.report.matched import point_row
-from hiplora.report.page.bare import Bare, comparable_on, plotted_with
+from hiplora.report.page.bare import ADAPTER, Bare, comparable_on, plotted_with
 from hiplora.report.page.groups import Run, scored
+from hiplora.report.page.retained import retained
 from hiplora.report.runs.fields import split
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages.record import Record
@@ -42,8 +44,11 @@ class Facts:
     retain_text: float | None = None
 
 
-def facts(run: Run, bare: Bare) -> Facts | None:
-    """The facts from a run's best record; None if it holds no adapter, or a merge of adapters trained here."""
+def facts(run: Run, bare: Bare, counts: Sequence[Counted] = ()) -> Facts | None:
+    """The facts from a run's best record; None if it holds no adapter, or a merge of adapters trained here.
+
+    ``counts`` is what Retain counts; the four benchmarks if it is empty.
+    """
     record = run.best
     if record is None or (run.task is None and run.kind not in ELSEWHERE):
         return None
@@ -63,6 +68,8 @@ def facts(run: Run, bare: Bare) -> Facts | None:
         numbers |= {name: kept[name] for name in ("retain_pp", "retain_nll", "retain_text")}
     elif (fall := _fall(before, after, "text")) is not None:
         numbers["retain_text"] = -fall
+    if counts:
+        numbers["retain_pp"] = retained(run, bare, counts)
     return Facts(split(record), **shared, **numbers)
 
 
@@ -101,6 +108,18 @@ def members(shelf: Shelf, record: Record) -> list[Record]:
     near = [each for each in shelf.records if scored(each) in ALONE and set(each.needs) <= set(record.needs)]
     found = [each for each in near if (trained(each), _scale(each)) in wanted]
     return [each for each in found if comparable_on(trained_on(each), each, record)]
+
+
+def made_from(shelf: Shelf, record: Record) -> list[Record]:
+    """The records that a record was made from; for merged adapter folders the scores of each folder alone."""
+    needs = [need for id in record.needs if (need := shelf.need(record, id)) is not None]
+    if scored(record) != "merged_folders":
+        return needs
+    reads = record.asked["reads"]
+    folders = [each for each in shelf.records if scored(each) == "folder" and each.where == record.where]
+    alone = {(of["backbone"], of[ADAPTER]): each for each in reversed(folders) if (of := each.asked["reads"])}
+    members = [(reads["backbone"], file) for name, file in reads.items() if name.startswith(f"{ADAPTER} ")]
+    return [*needs, *(alone[each] for each in members if each in alone)]
 
 
 def trained(record: Record) -> Mapping[str, Any]:

@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from hiplora.evaluation.lm_tasks import Counted
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare, likelihood_only
 from hiplora.report.page.exhibits import Section, Shown
-from hiplora.report.page.facts import Facts, facts, members, trained_on
+from hiplora.report.page.facts import Facts, facts, made_from, members, trained_on
 from hiplora.report.page.groups import Run, scored
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.result_tables import result_table
 from hiplora.report.runs.fields import shown, split
 from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
-from hiplora.report.runs.prompts import Prompts
+from hiplora.report.runs.prompts import THEIRS, Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.report.runs.text import headline
 from hiplora.stages.record import Record, Sample
@@ -71,6 +72,7 @@ class Part:
     typed: str  # the record as python -m hiplora.runs takes it
     settings: Settings  # without those of the run
     lines: list[Line] = field(default_factory=list)
+    made_from: list[tuple[str, str]] = field(default_factory=list)  # anchor and name of records in other runs
     alone: bool = False
     unmatched: bool = False  # whether the backbone has no record to compare with
     numbers: list[tuple[str, str]] = field(default_factory=list)
@@ -102,10 +104,10 @@ class View:
 
 
 class Views:
-    """Makes the views of runs; ``prompts`` read the text of items from the data."""
+    """Makes the views of runs. ``prompts`` read the text of items; Retain counts ``retain``, or the four benchmarks."""
 
-    def __init__(self, shelf: Shelf, prompts: Prompts, defaults: Defaults) -> None:
-        self._shelf, self._prompts, self._defaults = shelf, prompts, defaults
+    def __init__(self, shelf: Shelf, prompts: Prompts, defaults: Defaults, *, retain: Sequence[Counted] = ()) -> None:
+        self._shelf, self._prompts, self._defaults, self._retain = shelf, prompts, defaults, retain
         self._items: dict[str, dict[str, Items]] = {}
         self._bare = Bare(shelf.records)
         self._counts = Counter(record.id for record in shelf.records)
@@ -130,7 +132,7 @@ class Views:
             marks=joined(self._shelf.marks(record) for record in run.records),
             settings=settings,
             words=", ".join(filter(None, [settings.words, *best])),
-            facts=facts(run, self._bare),
+            facts=facts(run, self._bare, self._retain),
             parts=parts,
         )
 
@@ -138,6 +140,9 @@ class Views:
         own = self._defaults.of(record).without(settings)
         typed = record.id if self._counts[record.id] == 1 else f"{record.id}.{record.where}"
         part = Part(record, anchor(record), _title(record), self._shelf.marks(record), typed, own)
+        part.made_from = [
+            (anchor(each), each.name) for each in made_from(self._shelf, record) if each not in run.records
+        ]
         result = record.result
         if isinstance(result, Adapter):
             found = {**dict(result), **result.measures}
@@ -151,7 +156,7 @@ class Views:
                 lines = (line for line in lines if line.after)
             part.alone, part.lines = bool(alone), list(lines)
             part.unmatched = base is None and scored(record) != "backbone"
-            if record is run.best or run.train is None:
+            if record is run.best or run.train is None or result.lm_eval:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
             plain = {name: value for name, value in dict(result).items() if isinstance(value, int | float)}
@@ -169,10 +174,14 @@ class Views:
             old = before.get(name)
             if old is not None:
                 change = flips(old, items[name])
-                counts.append(f"{name}: {len(change.gained)} learned, {len(change.lost)} lost")
+                judged = change.other < len(items[name])
+                counts += [] if not judged else [f"{name}: {len(change.gained)} learned, {len(change.lost)} lost"]
             most = 4 if name == own or old is None else 2
-            for id in telling(items[name], old, 1)[:most]:
-                found.append(self._answer(record, items[name][id], base, None if old is None else old[id]))
+            examples = telling(items[name], old, 1)[:most]
+            if not examples and (name == own or name.startswith(THEIRS)):
+                examples = [*items[name]][:2]  # of a task whose answers are not right or wrong
+            for id in examples:
+                found.append(self._answer(record, items[name][id], base, None if old is None else old.get(id)))
         return counts, found
 
     def _base_items(self, base: Record | None) -> dict[str, Items]:
@@ -274,8 +283,10 @@ def _line(
 
 
 def _fate(sample: Sample, old: Sample | None) -> str:
-    """What became of an item; both samples have an answer that is right or wrong."""
-    if old is None:
+    """What became of an item; its NLL if its answer is not right or wrong."""
+    if right(sample) is None:
+        return f"NLL {sample['nll']:.3f}" if "nll" in sample else "not judged"
+    if old is None or right(old) is None:
         return "right" if right(sample) else "wrong"
     if right(sample):
         return "kept" if right(old) else "learned"

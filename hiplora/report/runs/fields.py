@@ -47,6 +47,7 @@ def numbers(record: Record) -> Fields:
     """The results of a record: plain values such as ``gsm8k.acc``, and the lengths of lists of objects."""
     raw = record.result.model_dump()
     if isinstance(record.result, Scores):
+        del raw["texts"]  # the name of a file
         raw |= raw.pop("benchmarks") | {f"lm_eval.{name}": _shown_of(task) for name, task in raw.pop("lm_eval").items()}
     if isinstance(record.result, Adapter):
         raw |= raw.pop("measures")

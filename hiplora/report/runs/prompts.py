@@ -1,6 +1,7 @@
 """Prompts and right answers of the items behind predictions.
 
 Records never hold a benchmark's text. It is read from the data, and shown only if it matches the hash in the record.
+That of lm-eval's tasks is read from the file that their scoring has left on this machine.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from hiplora.command_line import hydra_text
 from hiplora.compose import compose_cached
 from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
+from hiplora.evaluation.item_texts import Texts, key, load
 from hiplora.report.find import NATURAL
 from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record, Sample
+from hiplora.stages.results import Scores
 from hiplora.tasks import TASKS
 from hiplora.tasks.base import Task
 from hiplora.tasks.source import Source
 
 FORM = ("scoring", "template", "target")  # options that change a prompt's text
 OTHER = "the text of this item differs from the data here"
+THEIRS = "lm_eval/"  # before the name of a task of lm-eval
+ABSENT = "the text of lm-eval's items is kept only where they are scored; score them here, with force=true"
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,14 @@ class Prompts:
         config = compose_cached(words)
         self._tasks = {task.name: task for task in config.benchmarks}
         self._source = Source(config.data)
+        self._folder = config.places.texts
+        self._theirs: dict[str | None, Texts | None] = {}  # of lm-eval's tasks, by the name of the file
         self._read: dict[Any, tuple[Task, dict[str, Any]] | UserError] = {}
 
     def show(self, record: Record, sample: Sample) -> Shown:
         """A prediction with its prompt and its right answer."""
+        if str(sample.get("benchmark")).startswith(THEIRS):
+            return self._of_lm_eval(record, sample)
         try:
             task, items = self._items(record, str(sample.get("benchmark")))
         except UserError as error:
@@ -58,6 +67,18 @@ class Prompts:
             return Shown(task.prompt(item), task.answer(item), task.given(item, sample))
         except UserError as error:  # a conversation, whose text depends on the tokenizer
             return Shown(None, None, _written(sample), str(error))
+
+    def _of_lm_eval(self, record: Record, sample: Sample) -> Shown:
+        """A prediction on an item of lm-eval's."""
+        name = record.result.texts if isinstance(record.result, Scores) else None
+        if name not in self._theirs:
+            self._theirs[name] = None if name is None else load(self._folder, name)
+        item = (self._theirs[name] or {}).get(key(str(sample["benchmark"]), sample))
+        if item is None:
+            return Shown(None, None, _written(sample), ABSENT)
+        chosen = _likeliest(sample)
+        named = item.options[chosen] if chosen is not None and chosen < len(item.options) else None
+        return Shown(item.prompt, item.right, _written(sample) if named is None else named)
 
     def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
         """A benchmark with a record's options, and its items by id. Raises UserError if they are not available."""
@@ -76,8 +97,6 @@ class Prompts:
         return found
 
     def _task(self, name: str, split: str, form: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
-        if name.startswith("lm_eval/"):
-            raise UserError("lm-eval's tasks are not read here, so its text is not shown")
         if name not in self._tasks and name in TASKS:
             raise UserError(
                 f"conf/ does not name the data of {name}: type task={name} task.file=… behind this command, as for the "

@@ -19,10 +19,14 @@
     head.append(button);
   }
 
-  // A plain word searches all columns; column=text, column<number and column>number search one.
-  const test = (word) => {
+  // A plain word searches all columns; column=text, column<number and column>number search one. Settings have the form
+  // name=value, too, so that a word with another name is searched for as it is.
+  const parted = (word) => {
     const [, name, sign, wanted] = word.match(/^([^=<>]+)([=<>])(.*)$/) ?? [];
-    const column = names.indexOf(name?.toLowerCase());
+    return { name, sign, wanted, column: names.indexOf(name?.toLowerCase()) };
+  };
+  const test = (word) => {
+    const { sign, wanted, column } = parted(word);
     if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
     if (sign === "=") {
       const any = wanted.toLowerCase().split(",");
@@ -38,13 +42,15 @@
   const controls = document.querySelector(".controls"), input = controls.querySelector("input");
   const count = controls.querySelector("output");
   const filter = () => {
-    const tests = input.value.split(/\s+/).filter(Boolean).map(test);
+    const words = input.value.split(/\s+/).filter(Boolean), tests = words.map(test);
     let shown = 0;
     for (const row of rows) {
       row.hidden = !tests.every((each) => each(row));
       shown += !row.hidden;
     }
-    count.textContent = `${shown} of ${rows.length} runs`;
+    const unknown = words.map(parted).find(({ sign, column }) => sign && column < 0);
+    const note = !shown && unknown ? `; no column ${unknown.name}, choose among ${names.join(", ")}` : "";
+    count.textContent = `${shown} of ${rows.length} runs${note}`;
   };
   input.addEventListener("input", filter);
   controls.hidden = false;
