@@ -4,7 +4,7 @@ For each corner (a version of each package) the script makes an empty virtual en
 the suite at those versions, runs the tests of the tuner and of merging against the installed package, and prints one
 line. With --find it goes through PEFT's releases downwards from the newest corner's until the tests of the tuner fail,
 which is how the lower end of the range was found. The output of a corner is in WORK/<corner>/log.txt. An environment
-takes about 1.5 GB, and minutes to make.
+takes 1.5 GB, with a CUDA build of torch 6 GB, and minutes to make.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Corner:
 
 
 CORNERS = {
-    "oldest": Corner(peft="0.21.0", transformers="5.0.0"),
-    "newest": Corner(peft="0.21.2", transformers="5.24.0"),
+    "oldest": Corner(peft="0.21.0", transformers="5.0.0", torch="2.9.1"),
+    "newest": Corner(peft="0.21.2", transformers="5.24.0", torch="2.14.1"),
 }
 
 

@@ -55,7 +55,7 @@ def commands(monkeypatch):
 def test_a_corner_is_installed_without_the_suite_and_tested_without_the_checkout(tmp_path: Path, commands, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     lines = [*check({"oldest": CORNERS["oldest"]}, tmp_path, ["tests/tuner"])]
-    versions = "peft 0.21.0, transformers 5.0.0, torch 2.13.0"
+    versions = "peft 0.21.0, transformers 5.0.0, torch 2.9.1"
     assert lines == [(True, f"oldest ({versions}): 7 passed, 1 skipped in 2.00s; skipped: needs the suite")]
     venv = Venv(tmp_path / "oldest")
     (made, *_), (installed, *_), (tested, folder, variables) = commands

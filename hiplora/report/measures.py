@@ -79,9 +79,8 @@ def _adapter(number: int, slot: Slot) -> Iterator[Measured]:
     if (base := entries.get("backbone")) is not None:
         retain = slot.config.retain if slot.config is not None else ()
         counts = counted_by(cast(Scores, of.result), retain) if retain else ()
-        marks = joined([base.marks, of.marks])
         for name, value in retention(scores(base), adapted, trained_on=task, counts=counts).items():
-            yield Measured(or_nan(value), of.runs, marks, slot=number, members=of.members, measure=name)
+            yield measured(number, name, or_nan(value), [base, of])
 
 
 def _instances(number: int, slot: Slot, bases: Mapping[str, Number]) -> Iterator[Measured]:
@@ -102,19 +101,19 @@ def _instance(
 ) -> Iterator[tuple[str, Number]]:
     """The measures of one merge: its scores before and after, their difference Δ, and those derived from them."""
     for task in after:
-        marks = joined([single[task].marks, merged.marks])
         for metric in _scored(after, task):
             at, was, now = f"{task}/{metric}", 100 * before[task][metric], 100 * after[task][metric]
             yield f"before/{at}", Number.of(was, [single[task]])
             yield f"after/{at}", Number.of(now, [merged])
-            yield f"Δ/{at}", Number(now - was, merged.runs, marks)
-    marks = joined(entry.marks for entry in (merged, *single.values()))
+            yield f"Δ/{at}", Number.of(now - was, [single[task], merged])
+    behind = [merged, *single.values()]
     for name, value in _damage(before, after).items():
-        yield name, Number(or_nan(value), merged.runs, marks)
+        yield name, Number.of(or_nan(value), behind)
     if all(task in bases for task in after):
-        marks = joined([marks, *(bases[task].marks for task in after)])
+        every: list[Entry | Number] = [*behind, *(bases[task] for task in after)]
+        runs = tuple(dict.fromkeys(id for each in every for id in each.runs))
         for name, value in _kept(bases, before, after).items():
-            yield name, Number(value, merged.runs, marks)
+            yield name, Number(value, runs, joined(each.marks for each in every))
 
 
 def _floats(metrics: Metrics) -> dict[str, float]:

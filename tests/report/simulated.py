@@ -93,7 +93,7 @@ class Simulation:
         if isinstance(stage, Frontier):
             return FrontierResult(points=[*_points(stage)], seconds=60.0), []
         if isinstance(stage, Edit):
-            return edits.BASE, [{"batch": 0, "id": "entity-0001", "category": "entity"}, self._probe()]
+            return edits.BASE, [_edit(edited=stage.of.made_from() != ()), self._probe()]
         assert isinstance(stage, Score), f"{stage.kind} is not simulated"
         trained = {train.task.name for train in stage.needs() if isinstance(train, Train)}
         benchmarks: dict[str, Any] = {}
@@ -161,3 +161,15 @@ def _answer(task: Task, items: list[dict[str, Any]], number: int, right: bool, r
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _edit(*, edited: bool) -> Sample:
+    """What is kept of the answer to one edit: the new one if it was edited, else the old one."""
+    scored = [[-1.0, 1, edited], [-2.0, 1, not edited]]
+    return {
+        "batch": 0,
+        "id": "entity-0001",
+        "category": "entity",
+        "prompts": [{"text": " the new" if edited else " the old", "new_old": scored}],
+        "neighbours": [],
+    }

@@ -173,7 +173,9 @@ def test_tests_of_an_ablation_are_marked_where_they_are_short():
     assert (bootstrap.n, bootstrap.n_expected, flips.value) == (4, 6, 0.5)
     # One of the two merges of either seed fails: four draws meet none of them once in sixteen times.
     assert bootstrap.value == pytest.approx(2 / 16, abs=0.01)
-    assert len(bootstrap.runs) == 8
+    sources = [entry for slot in evidence.slots for entry in slot.entries if entry.record is not None]
+    roles = [next(e.role for e in sources if e.runs == (id,)) for id in bootstrap.runs]
+    assert (roles.count("merged"), roles.count("adapter")) == (8, 12)
     apart = table.cell(row, "Δ NLL rise of merges")
     theirs = table.cell("HiP-LoRA", "NLL rise of merges")
     rises = [per_instance(evidence, "nll_rise", method=method) for method in ("hip_no_stability", "hip")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,30 @@ def test_a_run_shows_an_item_that_it_learned_with_prompt_and_answers(page, made)
     assert "The same as in conf/." in words
 
 
+def test_a_run_of_edits_shows_a_fact_before_and_after(tmp_path, monkeypatch, elsewhere):
+    monkeypatch.chdir(tmp_path)
+    simulation = Simulation(tmp_path / "results/mini")
+    simulation.experiment("table8", method=["lora"], seed=["42"])
+    fact = next(each for each in simulation.config.edits.items() if each.id == "entity-0001")
+    assert main(["--only", "table8"]) == 0
+    text = Path("outputs/report.html").read_text()
+    prompt = f"<dt>prompt</dt><dd>{escape(fact.prompt)}</dd><dt>right</dt><dd>{escape(fact.new)}</dd><dt>before</dt>"
+    assert f'>learned</span> <span class="soft">edits {fact.id}' in text
+    assert f"{prompt}<dd> the old</dd><dt>after</dt><dd> the new</dd>" in text
+    assert f"{prompt}<dd> the old</dd></dl>" in text, "the backbone itself has no after"
+
+
+def test_the_words_of_ones_own_task_change_nothing_but_the_text_of_its_items(page, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"prompt": "q", "answer": "a"}\n' * 20)
+    assert main(["--out", "own.html", "--only", ONLY, "task=custom", f"task.file={own}"]) == 0
+    before, after = page.read_text(), Path("own.html").read_text()
+    assert (
+        after.split("How to read it</h2>")[0].replace(f" task=custom task.file={own}", "")
+        == before.split("How to read it</h2>")[0]
+    )
+
+
 def test_the_points_of_a_figure_have_the_intervals_of_x_where_x_is_measured(tmp_path, monkeypatch, elsewhere):
     (tmp_path / "results/mini").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -232,6 +257,9 @@ def test_the_list_filters_and_sorts(page, chromium, made):
     trains = [r for r in made.made.values() if r.kind == "train"]
     assert filtered("kind=adapter") == len(trains)
     assert filtered("kind=adapter method=hip task=code") == sum(r.name.startswith("hip-code-") for r in trains)
+    assert filtered("learned > 0") == filtered("learned>0")
+    exact = chromium.run("document.querySelector('td[data-sort]:not([data-sort=\"\"])').dataset.sort")
+    assert filtered(f"own>={exact}") == filtered(f"own>{exact}") + filtered(f"own={exact}") > filtered(f"own>{exact}")
     assert filtered("learned>0") + filtered("learned<0") == filtered("kind=adapter")
     day = chromium.run("document.querySelector('.list tbody tr').cells[12].textContent.trim()")
     assert filtered(f"made={day}") == filtered("") == every
@@ -240,6 +268,8 @@ def test_the_list_filters_and_sorts(page, chromium, made):
     assert filtered("no such word") == 0
     said = "document.querySelector('output').textContent"
     assert chromium.run(said) == f"0 of {every} runs"
+    assert filtered("learned<much") == 0
+    assert chromium.run(said) == f"0 of {every} runs; learned< needs a number"
     assert filtered("lr>0") == 0
     assert chromium.run(said).startswith(f"0 of {every} runs; no column lr, choose among run, kind, ")
     filtered("kind=adapter")

@@ -60,6 +60,12 @@ def test_filters_ask_any_field(made, said):
     assert ids(said("--json", "name=*gsm8k-s42", "training.steps=60", "kind=score", "seed=42")) == {
         of(made, "score", method, "gsm8k") for method in ("lora", "hip")
     }
+    first = everything[0]
+    assert first.id in ids(said("--json", f"digest={first.digest[:8]}"))
+    assert ids(said("--json", "method=HIP", "kind=train")) == ids(said("--json", "method=hip", "kind=train"))
+    day = first.started[:10]
+    assert ids(said("--json", f"made={day}*")) == ids(said("--json", f"made>{day}")) == {r.id for r in everything}
+    assert ids(said("--json", f"started<{day}")) == set()
     listed = said("kind=train", "--columns", "training.lr,top_share")
     assert "4 of 9 records" in listed
     assert "loss " in listed
@@ -135,7 +141,10 @@ def test_a_record_of_edits_is_shown_with_the_probes_of_its_split(tmp_path, monke
     assert {split(record) for record in edited} == {"validation"}
     item, *_ = simulation._items["gsm8k"][0].test_items(Source(simulation.config.data), "validation")
     assert runs.main(["show", edited[0].id]) == 0
-    assert item["question"] in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert item["question"] in printed
+    fact = next(each for each in simulation.config.edits.items() if each.id == "entity-0001")
+    assert f"prompt {fact.prompt}\n    right  {fact.new}\n    given   the old" in printed
     assert runs.main(["diff", *(record.id for record in edited)]) == 0
     drawn = edited[0].model_copy(update={"asked": {**edited[0].asked, "evaluation": ["validation", "drawn"]}})
     assert split(drawn) == "validation"

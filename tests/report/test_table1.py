@@ -42,7 +42,8 @@ def test_retain_leaves_out_a_seed_that_lacks_an_adapter(table):
     # HiP's seed 2024 has two of its four adapters: Retain is over seeds 42 (2 pp) and 100 (3 pp) alone.
     cell = table.cell("HiP-LoRA", "Retain (pp)")
     assert (cell.value, cell.n, cell.n_expected, cell.paper) == (pytest.approx(2.5), 2, 3, None)
-    assert cell.runs == adapters("hip", ["mmlu", "gsm8k", "code", "scienceqa"], [42, 100])
+    (base,) = table.cell("Backbone, no adapter", "GSM8K (%)").runs
+    assert cell.runs == (base, *adapters("hip", ["mmlu", "gsm8k", "code", "scienceqa"], [42, 100]))
     assert "2.50 ± 0.71 (2/3)" in markdown(table)
 
 

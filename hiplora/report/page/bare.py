@@ -9,7 +9,7 @@ from typing import Any
 from hiplora.config import Generation, Options, digest
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.record import Record
-from hiplora.stages.results import Frontier, Scores
+from hiplora.stages.results import Edited, Frontier, Scores
 from hiplora.tasks import TASKS, task_class
 
 ADAPTER = "adapter"  # a folder's own files among those that a record reads: adapter, adapter 1, …
@@ -26,20 +26,20 @@ class Bare:
         self._scored: dict[str, list[Record]] = {}
         self._names: dict[str, str] = {}
         for record in records:
-            if not _bare(record):
+            if not is_bare(record):
                 continue
             files, name = _model(record)[1], record.name.removeprefix(NAMED)
             if self._names.get(files, UNNAMED[0]) in UNNAMED:
                 self._names[files] = name
-            if isinstance(record.result, Scores | Frontier):
+            if isinstance(record.result, Scores | Frontier | Edited):
                 self._scored.setdefault(_frame(_as_likelihood(record)), []).append(record)
 
     def of(self, record: Record) -> Record | None:
-        """The backbone's record that a score or frontier is compared with.
+        """The backbone's record that a score, a frontier or edits are compared with.
 
         None if there is no comparable one, or if ``record`` is of a bare backbone itself.
         """
-        if _bare(record):
+        if is_bare(record):
             return None
         near = self._scored.get(_frame(_as_likelihood(record)), [])
         found = [each for each in near if comparable(each, record)]
@@ -110,7 +110,8 @@ def data_of(record: Record, task: str) -> dict[str, str]:
     return {name: file for name, file in _files(record).items() if not name.startswith(others)}
 
 
-def _bare(record: Record) -> bool:
+def is_bare(record: Record) -> bool:
+    """Whether a record is of a bare backbone."""
     of = record.asked.get("of")
     return isinstance(of, Mapping) and of.get("kind") == "backbone"
 

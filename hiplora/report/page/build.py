@@ -18,7 +18,7 @@ from hiplora.report.page.bare import SAME, SHORT, data_of
 from hiplora.report.page.exhibits import Link, arguments, exhibits
 from hiplora.report.page.groups import grouped
 from hiplora.report.page.retained import OPTION, named
-from hiplora.report.page.settings import Defaults
+from hiplora.report.page.settings import Defaults, of_all_runs
 from hiplora.report.page.summary import summary
 from hiplora.report.page.views import SIZE, View, Views, anchor, summary_of
 from hiplora.report.runs.fields import asked, shown
@@ -38,7 +38,8 @@ PANEL = {"width": 300, "height": 240}
 def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING, retain: Sequence[str] = ()) -> str:
     """The HTML page of ``results/<data>``; ``words`` are overrides of all its runs, ``only`` names tables and figures.
 
-    ``retain`` names what Retain counts in the list of runs; the four benchmarks if it is empty.
+    Words that name a task of one's own serve only to read the text of its items. ``retain`` names what Retain counts in
+    the list of runs; the four benchmarks if it is empty.
 
     Raises:
         UserError: there is no such folder, table or figure, no record was scored on what ``retain`` names, or the
@@ -47,10 +48,10 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
     if unknown := [name for name in only if name not in EVERYTHING]:
         raise UserError(f"{', '.join(unknown)} is not a table or figure; choose among {', '.join(EVERYTHING)}.")
     shelf = Shelf(folder)
-    settings = data_words(folder, words)
+    settings = data_words(folder, of_all_runs(words))
     runs = sorted(grouped(shelf), key=lambda run: (ORDER.get(run.kind, len(ORDER)), run.head.started))
     counts = named(retain, shelf.records)
-    maker = Views(shelf, Prompts(settings), Defaults(settings), retain=counts)
+    maker = Views(shelf, Prompts(data_words(folder, words)), Defaults(settings), retain=counts)
     views = [maker.of(run) for run in runs]
     links = {(r.id, r.where): (f"#{anchor(r)}", r.name) for r in shelf.records}
 

@@ -15,10 +15,17 @@ from hiplora.stages.record import Record
 
 NO_DATA = ("custom",)  # tasks whose data conf/ does not name, so that their configuration does not compose
 DATA = "data"  # the name under which a run's list shows the beginning of the digest of such a task's file
+BACKBONE = "reads.backbone"  # the digest of the backbone's files
 EDITS = "edits"  # the task of a training by pipeline=edit
 SINGLE = ("train", "score")  # kinds of stages of pipeline=single; other kinds are called as their pipelines are
 # Part of a run's title; and the points of a frontier or a merge, which pipelines choose.
 TITLE = ("method", "task", "seed", "of", "operator", "scale", "scales", "norms", "fractions")
+
+
+def of_all_runs(words: Sequence[str]) -> list[str]:
+    """The overrides that all runs of a folder share: without those that name a task of one's own and its data."""
+    own = any(word.partition("=")[::2] == ("task", name) for word in words for name in NO_DATA)
+    return [word for word in words if not (own and word.partition("=")[0].partition(".")[0].lstrip("+~") == "task")]
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Defaults:
         # The adapters of a merge have their own tasks, and a task that reads a file of the user's has no settings here.
         apart = "," in str(every.get("task")) or every.get("task") in NO_DATA
         shared = [name for name in {**every, **ours} if name in plain and name not in TITLE]
-        shared = [name for name in shared if not (apart and name.startswith(("task.", "reads.")))]
+        shared = [name for name in shared if not (apart and name.startswith(("task.", "reads.")) and name != BACKBONE)]
         differing = tuple((n, ours[n], plain[n]) for n in shared if ours[n] != plain[n])
         return Settings((*(_of_own_task(every) if every.get("task") in NO_DATA else ()), *differing), every)
 

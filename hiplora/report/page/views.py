@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hiplora.evaluation.lm_tasks import Counted
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
-from hiplora.report.page.bare import Bare, likelihood_only
+from hiplora.report.page.bare import Bare, is_bare, likelihood_only
 from hiplora.report.page.exhibits import Section, Shown
 from hiplora.report.page.facts import Facts, facts, made_from, members, trained_on
-from hiplora.report.page.groups import Run, scored
+from hiplora.report.page.groups import Run
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.result_tables import result_table
 from hiplora.report.runs.fields import shown, split
-from hiplora.report.runs.predictions import Items, by_benchmark, flips, passed, right, telling
+from hiplora.report.runs.predictions import EDITS, Items, by_benchmark, flips, passed, right, telling
 from hiplora.report.runs.prompts import THEIRS, Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.report.runs.text import headline
 from hiplora.stages.record import Record, Sample
-from hiplora.stages.results import Adapter, Result, Scores
+from hiplora.stages.results import Adapter, Edited, Result, Scores
 
 TRAINING = {  # the numbers of a training to show, with their labels
     "steps": "steps", "tokens": "tokens", "epochs": "epochs", "final_loss": "final loss (nats/token)",
@@ -155,7 +155,7 @@ class Views:
             if likelihood_only(record):
                 lines = (line for line in lines if line.after)
             part.alone, part.lines = bool(alone), list(lines)
-            part.unmatched = base is None and scored(record) != "backbone"
+            part.unmatched = base is None and not is_bare(record)
             if record is run.best or run.train is None or result.lm_eval:
                 part.counts, part.answers = self._answers(record, base, own=run.task)
         else:
@@ -163,6 +163,11 @@ class Views:
             found = {**plain, **getattr(result, "measures", {})}
             part.numbers = [(TRAINING.get(name, name), _short(value)) for name, value in found.items()]
             part.table = _table(result)
+        if isinstance(result, Edited):
+            part.counts, part.answers = self._answers(record, self._bare.of(record), own=EDITS)
+        if is_bare(record):  # what others are compared with is its own score
+            part.lines = [replace(line, before=line.after, after="") for line in part.lines]
+            part.answers = [replace(answer, before=answer.given, given=None) for answer in part.answers]
         return part
 
     def _answers(self, record: Record, base: Record | None, *, own: str | None) -> tuple[list[str], list[Answer]]:
@@ -196,7 +201,7 @@ class Views:
         then = self._prompts.show(base, old).given if base is not None and old is not None else None
         given = None if now.given is None else _cut(now.given) + passed(sample)
         return Answer(
-            str(sample.get("benchmark")), str(sample.get("id")), _fate(sample, old),
+            str(sample.get("benchmark", EDITS)), str(sample.get("id")), _fate(sample, old),
             prompt=_cut(now.prompt) if now.prompt is not None else f"({now.reason})",
             right=None if now.right is None else _cut(now.right),
             before=None if then is None or old is None else _cut(then) + passed(old),

@@ -80,7 +80,7 @@ def flat(tree: Mapping[str, Any]) -> Fields:
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Value]]:
     if isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key, inner in sorted(value.items(), key=lambda item: item[0] != "parent"):  # tasks in the order of training
             yield from _field(key, inner, name)
     elif _many(value):
         for number, item in enumerate(value):

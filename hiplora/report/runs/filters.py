@@ -1,4 +1,4 @@
-"""Filters on fields as a user types them: ``method=hip,lora``, ``training.lr>1e-4``, ``name=*gsm8k*``."""
+"""Filters on fields as a user types them: ``method=hip,lora``, ``training.lr>1e-4``, ``made>2026-11-20``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from hiplora.errors import UserError
 from hiplora.report.runs.fields import Fields, Value, resolve, shown
 
 WORD = re.compile(r"(?P<field>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
+DATE = "started"  # compared as text, which is the order in time
+ALSO = {"made": DATE}  # other names of fields, as lists call them
+HASH = re.compile(r"[0-9a-f]{6,}")  # an id, a commit or a digest, or the beginning of one
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Filter:
         """Whether a record passes; one without the field never does."""
         if self.field not in fields:
             return False
-        value = fields[self.field]
+        value: Any = fields[self.field]
         if self.sign in ("=", "!="):
             return any(_same(value, each) for each in self.values) == (self.sign == "=")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        bound = float(self.values[0])
+        bound: Any = self.values[0]
+        if self.field != DATE:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            bound = float(bound)
         return {"<": value < bound, ">": value > bound, "<=": value <= bound, ">=": value >= bound}[self.sign]
 
 
@@ -46,18 +52,20 @@ def parse(word: str, known: Sequence[str]) -> Filter:
     match = WORD.fullmatch(word)
     if match is None:
         raise UserError(f"{word!r} is not a filter; type field=value, e.g. method=hip, or field>number.")
-    sign, value = match["sign"], match["value"]
-    if sign not in ("=", "!=") and _number(value) is None:
+    typed, sign, value = match["field"].strip(), match["sign"], match["value"]
+    field = resolve(ALSO.get(typed, typed), known)
+    if sign not in ("=", "!=") and field != DATE and _number(value) is None:
         raise UserError(f"{word}: {value!r} is not a number; type one behind {sign}.")
     values = (value,) if sign not in ("=", "!=") else tuple(value.split(","))
-    return Filter(resolve(match["field"].strip(), known), sign, values)
+    return Filter(field, sign, values)
 
 
 def _same(value: Value, typed: str) -> bool:
     text, number = shown(value), _number(typed)
     if number is not None and isinstance(value, int | float) and not isinstance(value, bool):
         return value == number
-    return text == typed or fnmatchcase(text, typed)
+    begins = HASH.fullmatch(typed) and HASH.fullmatch(text) and text.startswith(typed)
+    return bool(begins) or fnmatchcase(text.lower(), typed.lower())
 
 
 def _number(text: str) -> float | None:

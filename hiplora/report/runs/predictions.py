@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 from hiplora.stages.record import Sample
 
 Items = dict[str, Sample]  # by the item's id
+EDITS = "edits"  # the name of what records of edits predict beside the probes, which are items of benchmarks
 
 
 def by_benchmark(samples: Iterable[Sample]) -> dict[str, Items]:
-    """The predictions of each benchmark by item id, in order; those without one, such as edits, under ``items``."""
+    """The predictions of each benchmark by item id, in order; those without one under ``edits``."""
     found: dict[str, Items] = {}
     for number, sample in enumerate(samples):
-        found.setdefault(sample.get("benchmark", "items"), {})[str(sample.get("id", number))] = sample
+        found.setdefault(sample.get("benchmark", EDITS), {})[str(sample.get("id", number))] = sample
     return found
 
 
 def score(sample: Sample) -> float | None:
-    """1 for a right answer, 0 for a wrong one, the share of several programs that passed; None without an answer."""
+    """1 for a right answer, 0 for a wrong one, the share of several programs that passed; None without an answer.
+
+    An edit counts as right if the greedy completion begins with the new answer's tokens (``begins``).
+    """
+    if prompts := sample.get("prompts"):
+        new, _ = prompts[0]["new_old"]
+        return float(new[2])
     if verdicts := sample.get("verdicts"):
         return sum(verdict == "passed" for verdict in verdicts) / len(verdicts)
     value = sample.get("acc", sample.get("exact_match"))

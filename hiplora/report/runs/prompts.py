@@ -28,7 +28,10 @@ from hiplora.tasks.source import Source
 FORM = ("scoring", "template", "target")  # options that change a prompt's text
 OTHER = "the text of this item differs from the data here"
 THEIRS = "lm_eval/"  # before the name of a task of lm-eval
-ABSENT = "the text of lm-eval's items is kept only where they are scored; score them here, with force=true"
+ABSENT = (
+    "the text of lm-eval's items is kept where they are scored, and not in {folder}: type outputs_dir=DIR behind this "
+    "command if they were scored with it, or score them again with force=true"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Prompts:
         config = compose_cached(words)
         self._tasks = {task.name: task for task in config.benchmarks}
         self._source = Source(config.data)
+        self._edits = config.edits
         self._folder = config.places.texts
         self._theirs: dict[str | None, Texts | None] = {}  # of lm-eval's tasks, by the name of the file
         self._read: dict[Any, tuple[Task, dict[str, Any]] | UserError] = {}
@@ -56,6 +60,8 @@ class Prompts:
         """A prediction with its prompt and its right answer."""
         if str(sample.get("benchmark")).startswith(THEIRS):
             return self._of_lm_eval(record, sample)
+        if "prompts" in sample:
+            return self._of_edit(record, sample)
         try:
             task, items = self._items(record, str(sample.get("benchmark")))
         except UserError as error:
@@ -75,10 +81,23 @@ class Prompts:
             self._theirs[name] = None if name is None else load(self._folder, name)
         item = (self._theirs[name] or {}).get(key(str(sample["benchmark"]), sample))
         if item is None:
-            return Shown(None, None, _written(sample), ABSENT)
+            return Shown(None, None, _written(sample), ABSENT.format(folder=self._folder))
         chosen = _likeliest(sample)
         named = item.options[chosen] if chosen is not None and chosen < len(item.options) else None
         return Shown(item.prompt, item.right, _written(sample) if named is None else named)
+
+    def _of_edit(self, record: Record, sample: Sample) -> Shown:
+        """A prediction on an edit: its own prompt, the new answer, and what was written."""
+        written = sample["prompts"][0]["text"]
+        try:
+            read = self._edits.reads().items()
+            items = {item.id: item for item in self._edits.items()}
+        except UserError as error:
+            return Shown(None, None, written, str(error))
+        item = items.get(str(sample.get("id")))
+        if item is None or not read <= record.asked["reads"].items():
+            return Shown(None, None, written, OTHER)
+        return Shown(item.prompt, item.new, written)
 
     def _items(self, record: Record, name: str) -> tuple[Task, dict[str, Any]]:
         """A benchmark with a record's options, and its items by id. Raises UserError if they are not available."""

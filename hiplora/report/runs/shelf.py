@@ -86,7 +86,8 @@ def _check(folder: Path) -> None:
         )
     inside = sorted(path.parent for path in folder.glob("*/records"))
     if inside and not (folder / "records").is_dir():
+        several = ", which are not comparable" if len(inside) > 1 else " in a folder of their own"
         raise UserError(
-            f"{folder} holds the results of {', '.join(path.name for path in inside)}, which are not comparable; type "
+            f"{folder} holds the results of {', '.join(path.name for path in inside)}{several}; type "
             f"--results {inside[0]}."
         )

@@ -110,7 +110,8 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
     differ = compared(left, right_)
     rows = [[name, *(_cut(shown(side[name])) if name in side else "" for side in (left, right_))] for name in differ]
     lines += ["", "Settings", *(aligned([["", "A", "B"], *rows]) if rows else ["  the same"])]
-    lines += ["", "Numbers", *aligned([["", "A", "B", "B − A"], *_numbers(one, two)])]
+    numbered = list(_numbers(one, two))
+    lines += ["", "Numbers", *(aligned([["", "A", "B", "B − A"], *numbered]) if numbered else ["  the same"])]
     samples = [by_benchmark(shelf.readable(record)) for record in (one, two)]
     for benchmark in (name for name in samples[0] if name in samples[1]):
         found = flips(samples[0][benchmark], samples[1][benchmark])
@@ -124,11 +125,11 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
 
 
 def _numbers(one: Record, two: Record) -> Iterator[list[str]]:
+    """Rows of the numbers that differ."""
     left, right_ = numbers(one), numbers(two)
-    for name in dict.fromkeys([*left, *right_]):
-        a, b = left.get(name), right_.get(name)
+    for name, (a, b) in compared(left, right_).items():
         number = [isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b)]
-        change = f"{b - a:+.6g}" if all(number) and a != b else ""  # type: ignore[operator]
+        change = f"{b - a:+.6g}" if all(number) else ""  # type: ignore[operator]
         yield [name, _cut(shown(a)) if name in left else "", _cut(shown(b)) if name in right_ else "", change]
 
 

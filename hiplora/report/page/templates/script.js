@@ -22,12 +22,15 @@
   // A plain word searches all columns; column=text, column<number and column>number search one. Settings have the form
   // name=value, too, so that a word with another name is searched for as it is.
   const parted = (word) => {
-    const [, name, sign, wanted] = word.match(/^([^=<>]+)([=<>])(.*)$/) ?? [];
+    const [, name, sign, wanted] = word.match(/^([^=<>]+)([<>]=?|=)(.*)$/) ?? [];
     return { name, sign, wanted, column: names.indexOf(name?.toLowerCase()) };
   };
   const test = (word) => {
     const { sign, wanted, column } = parted(word);
-    if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
+    if (column < 0) {
+      const text = word.toLowerCase().replace(/[^\w\s]/g, "\\$&") + (sign ? "(?![\\w.])" : ""); // not steps=60 for steps=6
+      return (row) => new RegExp(text).test(row.textContent.toLowerCase());
+    }
     if (sign === "=") {
       const any = wanted.toLowerCase().split(",");
       return (row) => [textOf(row, column), valueOf(row, column)].some((each) => any.includes(each.toLowerCase()));
@@ -36,20 +39,24 @@
     return (row) => {
       const text = number ? valueOf(row, column) : textOf(row, column);
       const [one, two] = number ? [+text, +wanted] : [text, wanted];
-      return text !== "" && wanted !== "" && (sign === "<" ? one < two : one > two);
+      const holds = (sign[0] === "<" ? one < two : one > two) || (sign.length > 1 && one === two);
+      return text !== "" && wanted !== "" && holds;
     };
   };
   const controls = document.querySelector(".controls"), input = controls.querySelector("input");
   const count = controls.querySelector("output");
   const filter = () => {
-    const words = input.value.split(/\s+/).filter(Boolean), tests = words.map(test);
+    const words = input.value.replace(/\s*([<>]=?|=)\s*/g, "$1").split(/\s+/).filter(Boolean), tests = words.map(test);
     let shown = 0;
     for (const row of rows) {
       row.hidden = !tests.every((each) => each(row));
       shown += !row.hidden;
     }
     const unknown = words.map(parted).find(({ sign, column }) => sign && column < 0);
-    const note = !shown && unknown ? `; no column ${unknown.name}, choose among ${names.join(", ")}` : "";
+    const bound = words.map(parted).find(({ sign, column, wanted }) =>
+      sign && sign !== "=" && heads[column]?.dataset.kind === "number" && !(wanted !== "" && isFinite(wanted)));
+    const reason = bound ? `; ${bound.name}${bound.sign} needs a number` : unknown ? `; no column ${unknown.name}, choose among ${names.join(", ")}` : "";
+    const note = shown ? "" : reason;
     count.textContent = `${shown} of ${rows.length} runs${note}`;
   };
   input.addEventListener("input", filter);
