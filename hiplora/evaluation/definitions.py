@@ -62,9 +62,14 @@ class Definition:
             for part, path in data.items()
         }
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether its data are a repository on the Hub."""
+        return _on_hub(self.config)
+
     def absent(self) -> str | None:
         """A local data file that the YAML names and that does not exist; None if there is none."""
-        if _on_hub(self.config):
+        if self.on_hub:
             return None
         given = self.config.get("dataset_kwargs") or {}
         files = [path for key in ("data_files", "data_dir") for _, path in _named(key, given.get(key))]

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 1000  # resamples for the standard error of a score that is not a mean, such as a perplexity
 UNSAFE = "runs programs that a model wrote, without a sandbox; the benchmark code runs them in one, so leave it out"
+MUTUAL = "acc_mutual_info"  # a metric for which options are scored without their prompt, too
 SEEN = "shows pictures or plays sound, which the backbone cannot take; leave it out"
 
 
@@ -74,12 +77,12 @@ def _checked(asked: LmTasks, positions: int | None, begins: bool | None, reads: 
                     f"a prompt: the backbone has {positions}; lower max_gen_toks in a copy of its YAML."
                 )
     for each in asked.counted():
-        check_counted(*_metrics(loaded, each.name), each)
+        check_counted(*_filtered(loaded, each.name), each)
 
 
 def _begins_with_nothing(task: Any) -> bool:
     """Whether a text is scored without a prompt, so that a special token must come before it."""
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+    if task.OUTPUT_TYPE == "loglikelihood_rolling" or MUTUAL in task.higher_is_better():
         return True
     asks = task.config.doc_to_text != "" or task.config.description or task.config.num_fewshot
     return task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood") and not asks
@@ -128,10 +131,9 @@ def _loaded(manager: TaskManager, name: str, found: Sequence[Definition]) -> Map
     try:
         return manager.load([name])
     except Exception as error:  # errors of lm-eval, the Hub and a task's own functions have no common base
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        reads = dict.fromkeys(str(path) for each in found if (path := each.config.get("dataset_path")))
+        reads = dict.fromkeys(str(each.config["dataset_path"]) for each in found if each.on_hub)
         data = f" It reads {', '.join([*reads][:3])}: if that is on the Hub, connect to it once." if reads else ""
-        raise UserError(f"evaluation.tasks: lm-eval could not load {name} ({reason}).{data}") from error
+        raise UserError(f"evaluation.tasks: lm-eval could not load {name} ({_reason(error)}).{data}") from error
 
 
 def score(
@@ -163,18 +165,40 @@ def score(
             progress=progress,
             parts=parts,
         )
-        results: Any = lm_evaluate(lm=lm, task_dict=loaded, limit=evaluation.limit, bootstrap_iters=BOOTSTRAP)
-    inside = _inside(loaded)
-    shown = [*loaded["tasks"], *(name for name, group in loaded["groups"].items() if group.has_aggregation)]
+        results = _evaluated(lm, loaded, evaluation.limit)
+    inside = _inside(loaded, results)
+    shown = [*loaded["tasks"], *(name for name in loaded["groups"] if _scored(name, results))]
     scores = {name: _score(name, loaded, results, inside.get(name)) for name in shown}
     entries = [(name, each) for name in loaded["tasks"] for each in results["samples"][name]]
     samples = [_sample(name, each) for name, each in entries]
-    kinds = {name: task.OUTPUT_TYPE for name, task in loaded["tasks"].items()}
     texts = {
-        key(sample["benchmark"], sample): item_text(kinds[name], each)
+        key(sample["benchmark"], sample): item_text(loaded["tasks"][name], each)
         for (name, each), sample in zip(entries, samples, strict=True)
     }
     return scores, samples, texts
+
+
+def _evaluated(lm: HarnessLM, loaded: dict[str, Any], limit: int | None) -> Any:
+    """What lm-eval returns. Raises UserError if a task's definition or functions fail in it."""
+    try:
+        return lm_evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=BOOTSTRAP)
+    except Exception as error:  # errors of lm-eval and of a task's own functions have no common base
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+        if isinstance(error, UserError) or any(
+            str(frame.f_globals.get("__name__")).startswith("hiplora") for frame in frames
+        ):
+            raise  # an error of the model's
+        held = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Task)]
+        of = f" on {held[-1].config.task}" if held else ""
+        raise UserError(
+            f"evaluation.tasks: lm-eval failed{of} ({_reason(error)}); correct its definition or leave it out. The "
+            "answers so far are kept."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """An error of another library on one line, with its type."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200].rstrip(": .")
 
 
 def _score(name: str, loaded: Mapping[str, Any], results: Mapping[str, Any], group: str | None) -> LmScore:
@@ -212,12 +236,26 @@ def _metrics(loaded: Mapping[str, Any], name: str) -> tuple[list[str], dict[str,
     return listed, {metric: better.get(metric) for metric in listed}
 
 
-def _inside(loaded: Mapping[str, Any]) -> dict[str, str]:
+def _filtered(loaded: Mapping[str, Any], name: str) -> tuple[list[str], dict[str, bool | None]]:
+    """As :func:`_metrics`, with the names that scores have: one for each of a task's named filters."""
+    order, better = _metrics(loaded, name)
+    if name not in loaded["tasks"]:
+        return order, better
+    filters = [each.name for each in getattr(loaded["tasks"][name], "_filters", [])] or ["none"]
+    return [metric if each == "none" else f"{metric},{each}" for metric in order for each in filters], better
+
+
+def _scored(name: str, results: Mapping[str, Any]) -> bool:
+    """Whether a task or group has a score of its own."""
+    return any("," in key for key in results["results"].get(name, {}))
+
+
+def _inside(loaded: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
     """Task or group → the outermost group with scores of its own that contains it."""
     found: dict[str, str] = {}
     for name, group in loaded["groups"].items():
         members = [task.task_name for task in group.get_all_tasks()] + [each.name for each in group.get_all_groups()]
-        if group.has_aggregation and name not in found:
+        if _scored(name, results) and name not in found:
             found |= dict.fromkeys(members, name)
     return found
 
@@ -227,44 +265,43 @@ def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     filtered = "" if entry["filter"] == "none" else f",{entry['filter']}"
     values = {name: _finite(entry[name]) for name in entry["metrics"]}
     kept = {name: value for name, value in values.items() if value is not None}
-    outputs = [answer for answers in entry["resps"] for answer in answers]
-    given = (
-        {"text": outputs[0]} if isinstance(outputs[0], str) else {"log_probs": [_log_prob(each) for each in outputs]}
-    )
+    outputs = _of_options([answer for answers in entry["resps"] for answer in answers], entry)
+    given: dict[str, Any]
+    if isinstance(outputs[0], str):
+        read = entry["filtered_resps"][0]
+        given = {"text": outputs[0]} | ({"read": read} if isinstance(read, str) and read != outputs[0] else {})
+    else:
+        given = {"log_probs": [_log_prob(each) for each in outputs]}
     hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
     return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
 
 
-def item_text(kind: str, entry: Mapping[str, Any]) -> ItemText:
-    """The text of a document's item, from its requests; ``kind`` is the output type of its task."""
-    arguments, target = entry["arguments"], entry["target"]
+def item_text(task: Any, entry: Mapping[str, Any]) -> ItemText:
+    """The text of a document's item, from its requests."""
+    arguments, target = _of_options(entry["arguments"], entry), entry["target"]
     first = str(arguments[0][0])
-    if kind == "loglikelihood_rolling":
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return ItemText(prompt=first)
-    if kind == "loglikelihood":
+    if task.OUTPUT_TYPE == "loglikelihood":
         return ItemText(prompt=first, right=str(arguments[0][1]))
-    if kind == "multiple_choice":
-        prompt, options = _options([(str(context), str(end)) for context, end in arguments])
-        return ItemText(prompt=prompt, right=_right(target, options), options=options)
-    return ItemText(prompt=first, right=_right(target, ()))
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return ItemText(prompt=first, right=_right(target, ()))
+    contexts, ends = zip(*((str(context), str(end)) for context, end in arguments), strict=True)
+    if getattr(task, "multiple_input", False):  # the options are in the contexts, one continuation follows them all
+        gold = task.doc_to_text(entry["doc"])
+        return ItemText(prompt=f"[…]{ends[0]}", right=_right(gold, contexts), options=contexts)
+    return ItemText(prompt=first, right=_right(target, ends), options=ends)
 
 
-def _options(pairs: Sequence[tuple[str, str]]) -> tuple[str, tuple[str, ...]]:
-    """The prompt and the options of a multiple-choice item, from its pairs of context and continuation.
-
-    In some tasks the options are inside the context, and one continuation follows them all. A mutual-information metric
-    adds pairs with another context behind those of the options.
-    """
-    contexts, ends = zip(*pairs, strict=True)
-    if len(set(ends)) == 1 and len(pairs) > 1:
-        return f"[…]{ends[0]}", contexts
-    return contexts[0], tuple(end for context, end in pairs if context == contexts[0])
+def _of_options(requests: list[Any], entry: Mapping[str, Any]) -> list[Any]:
+    """The requests of a document, or their outputs, without those of options alone, which come last."""
+    return requests[: len(requests) // 2] if MUTUAL in entry["metrics"] else requests
 
 
 def _right(target: Any, options: Sequence[str]) -> str | None:
     """A right answer, or several, as text; a number is that of an option."""
     several = target if isinstance(target, list | tuple) else [target]
-    found = [options[each] if options and isinstance(each, int) else str(each) for each in several]
+    found = [options[each] if isinstance(each, int) and 0 <= each < len(options) else str(each) for each in several]
     return " | ".join(found) or None
 
 

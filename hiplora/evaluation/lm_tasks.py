@@ -122,6 +122,12 @@ class LmTasks(Options):
     def _defined(self, name: str) -> list[Definition]:
         folders = [folder for folder in (self.folder, built_in()) if folder is not None]
         if found := all_definitions(name, folders):
+            listed = [(each.name, member) for each in found for member in each.members]
+            lost = next((pair for pair in listed if not all_definitions(pair[1], folders)), None)
+            if lost is not None:
+                raise UserError(
+                    f"evaluation.tasks: the group {lost[0]} lists {lost[1]}, which no YAML defines; correct that name."
+                )
             return found
         known = [each for folder in folders for each in names(folder)]
         close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
@@ -134,7 +140,18 @@ class LmTasks(Options):
 
     def counted(self) -> list[Counted]:
         """The tasks of lm-eval that Retain counts."""
-        return [each for each in counted(self.retain, self.tasks) if not each.ours]
+        return [each for each in counted(self.retain, self.scored(self.retain)) if not each.ours]
+
+    def scored(self, retain: Sequence[str]) -> list[str]:
+        """The names that ``retain`` may use: those in ``tasks``, and where one is not, those of tags and groups inside.
+
+        Raises:
+            UserError: a name in ``tasks`` has no definition.
+        """
+        if all(word in (*ORDER, *self.tasks) for word in retain):
+            return [*self.tasks]
+        inner = [each.name for found in self.defined().values() for each in found]
+        return [*dict.fromkeys([*self.tasks, *inner])]
 
 
 def counted(retain: Sequence[str], tasks: Collection[str], *, option: str = RETAIN) -> list[Counted]:

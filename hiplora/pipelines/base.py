@@ -135,7 +135,7 @@ class Config(Options):
             raise UserError(f"evaluation.tasks means nothing to pipeline={name}; leave it out.")
         if self.retain and not self.pipeline.with_retain:
             raise UserError(f"evaluation.retain means nothing to pipeline={name}; leave it out.")
-        counted(self.retain, () if self.lm_tasks is None else self.lm_tasks.tasks)
+        counted(self.retain, () if self.lm_tasks is None else self.lm_tasks.scored(self.retain))
         if self.lm_tasks is not None and (self.evaluation.splits != "test" or self.evaluation.likelihood_only):
             raise UserError(
                 "evaluation.tasks scores lm-eval's tasks in full, on the documents that their definitions name; type "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiplora.evaluation.lm_tasks import Counted, LmScore, check_counted, counted, metric_of
+from hiplora.evaluation.lm_tasks import THEIRS, Counted, LmScore, check_counted, counted, metric_of
 from hiplora.evaluation.retention import Benchmarks, left_out, retention
 from hiplora.stages.results import Metrics, Scores
 from hiplora.tasks import ORDER, primary
@@ -88,7 +88,8 @@ def forgotten(base: Scores, adapted: Scores, *, trained_on: Benchmarks, retain: 
     over = ", ".join(_counts(adapted, each) for each in counts if each.key not in left)
     asked = [each.name for each in counts or map(Counted.benchmark, ORDER) if each.ours and each.key not in left]
     unscored = [name for name in asked if adapted.every[name].get(primary(name)) is None]
-    why = f" (no score of {_and(unscored)}; evaluation.retain=[…] names what counts)" if unscored else ""
+    why = " (nothing is left that it counts)" if counts and not over else ""
+    why += f" (no score of {_and(unscored)}; evaluation.retain=[…] names what counts)" if unscored else ""
     return (
         f"Forgotten{f' outside {_and(left)}' if left else ''} (lower is better): "
         f"Retain {number(found['retain_pp'], '+.2f')} pp{f' over {over}' if over else ''}{why}, "
@@ -117,4 +118,5 @@ def counted_by(scores: Scores, retain: Sequence[str]) -> list[Counted]:
 
 
 def _counts(scores: Scores, each: Counted) -> str:
-    return each.name if each.ours else f"{each.name} {metric_of(scores.lm_eval[each.name].metrics, each)}"
+    name = f"{THEIRS}{each.name}" if each.name in ORDER else each.name
+    return each.name if each.ours else f"{name} {metric_of(scores.lm_eval[each.name].metrics, each)}"

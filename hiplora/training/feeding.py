@@ -51,7 +51,7 @@ def announce(examples: Sequence[Encoded], training: Training, *, seed: int, resu
     rows = epoch_rows(examples, row_tokens=training.row_tokens, seed=seed, epoch=0)
     total = training.steps * training.rows_per_step
     logger.info(
-        "%d steps of %d rows are %.2f epochs over %d examples (%d rows of %d positions, %.0f %% filled)",
+        "%d steps of %d rows are about %.2f epochs over %d examples (%d rows of %d positions, %.0f %% filled)",
         *(training.steps, training.rows_per_step, total / len(rows), len(examples), len(rows)),
         *(training.row_tokens, 100 * sum(row.inputs for row in rows) / (len(rows) * training.row_tokens)),
     )

@@ -220,7 +220,8 @@ def _training_mode(model: PeftModel, training: Training, *, apart: bool) -> Iter
     may be compact: attention works by blocks, and every adapted layer draws its dropout by ``sample_dropout``.
     """
     lm = causal_lm(model)
-    use_cache = lm.config.use_cache
+    settings = lm.config.get_text_config()
+    use_cache = settings.use_cache
     if training.gradient_checkpointing:
         lm.activation_checkpointing_enable({"use_reentrant": False})
     try:
@@ -231,7 +232,7 @@ def _training_mode(model: PeftModel, training: Training, *, apart: bool) -> Iter
         if training.gradient_checkpointing:
             lm.activation_checkpointing_disable()
             lm.disable_input_require_grads()  # enabling added a hook, which disabling leaves on the shared backbone
-        lm.config.use_cache = use_cache
+        settings.use_cache = use_cache
         model.zero_grad(set_to_none=True)
         model.eval()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,15 +68,78 @@ def test_every_item_has_its_text(exported, tasks, evaluation, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "target", "wanted"),
     [
-        ([("Ann", " left."), ("Bob", " left.")], 1, ItemText(prompt="[…] left.", right="Bob", options=("Ann", "Bob"))),
-        ([("Q", " a"), ("Q", " b"), ("", " a"), ("", " b")], 0, ItemText(prompt="Q", right=" a", options=(" a", " b"))),
         ([("Q", " a"), ("Q", " b")], [0, 1], ItemText(prompt="Q", right=" a |  b", options=(" a", " b"))),
         ([("Q", " a"), ("Q", " b")], "b", ItemText(prompt="Q", right="b", options=(" a", " b"))),
     ],
-    ids=["options inside the context", "mutual information", "several right", "named"],
+    ids=["several right", "named"],
 )
-def test_options_are_told_from_contexts(pairs, target, wanted) -> None:
-    assert item_text("multiple_choice", {"arguments": pairs, "target": target}) == wanted
+def test_a_right_answer_is_a_text_a_number_or_several(pairs, target, wanted) -> None:
+    task = SimpleNamespace(OUTPUT_TYPE="multiple_choice")
+    assert item_text(task, {"arguments": pairs, "target": target, "metrics": ["acc"]}) == wanted
+
+
+def of_a_yaml(folder: Path, name: str, rows: list[dict], body: str) -> dict[str, Any]:
+    """What asks for a task of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    head = f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/own.jsonl}}}}\n"
+    (folder / f"{name}.yaml").write_text(f"{head}test_split: test\n{body}")
+    return {"tasks": (name,), "include_path": str(folder)}
+
+
+def test_options_inside_the_context_and_options_alone(exported, evaluation, tmp_path) -> None:
+    """Winogrande's form, with a metric that scores the options without their context, too."""
+    rows = [{"names": ["Ann", "Bob"], "right": 1, "end": "left."}, {"names": ["Cy", "Di"], "right": 0, "end": "slept."}]
+    body = """output_type: multiple_choice
+doc_to_text: "{{right}}"
+doc_to_choice: "{{names}}"
+doc_to_target: "{{end}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: acc_mutual_info, aggregation: mean, higher_is_better: true}
+"""
+    _, samples, texts = ours(exported, evaluation, **of_a_yaml(tmp_path, "inside", rows, body))
+    first, second = (texts[item_texts.key(each["benchmark"], each)] for each in samples)
+    assert first == ItemText(prompt="[…] left.", right="Bob", options=("Ann", "Bob"))
+    assert second == ItemText(prompt="[…] slept.", right="Cy", options=("Cy", "Di"))
+    assert [len(each["log_probs"]) for each in samples] == [2, 2]
+    for each in samples:
+        assert each["acc"] == (each["log_probs"].index(max(each["log_probs"])) == rows[int(each["id"])]["right"])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("output_type: generate_until\nprocess_results: !function own.broken\n", "KeyError: 'gone'"),
+        ("output_type: loglikelihood\nnum_fewshot: 9\n", "ValueError: Sample"),
+    ],
+    ids=["a function", "too few rows for examples"],
+)
+def test_a_task_that_fails_in_lm_eval_is_named(exported, evaluation, tmp_path, body, reason) -> None:
+    (tmp_path / "own.py").write_text("def broken(doc, results):\n    return {'acc': doc['gone']}\n")
+    metrics = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    asked = of_a_yaml(
+        tmp_path, "mine", [{"q": "one", "a": "two"}], f"doc_to_text: q\ndoc_to_target: a\n{metrics}{body}"
+    )
+    with pytest.raises(UserError, match=rf"lm-eval failed on mine \({re.escape(reason)}.*The answers so far are kept"):
+        ours(exported, evaluation, **asked)
+
+
+def test_an_error_of_the_model_is_not_the_tasks(exported, tasks, evaluation, monkeypatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("hiplora.evaluation.lm.InMemoryLM.generate_until", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ours(exported, evaluation.but(limit=1), tasks=["toy_written"], include_path=str(tasks))
+
+
+def test_what_a_filter_reads_is_kept_beside_the_text(exported, tasks, evaluation) -> None:
+    _, samples, _ = ours(exported, evaluation, tasks=["toy_written"], include_path=str(tasks))
+    for each in samples:
+        found = re.search(r"(\w+)", each["text"])
+        wanted = found[1] if found else "[invalid]"
+        assert each.get("read", each["text"]) == (wanted if each["id"].endswith(",word") else each["text"])
 
 
 def ours(exported: Path, evaluation, **asked: Any):

@@ -157,6 +157,11 @@ def test_a_task_that_could_not_be_scored_is_refused_before_anything_is_computed(
     assert "lm-eval could not load arc_easy" in (said := refused(None, "arc_easy"))
     assert "It reads allenai/ai2_arc: if that is on the Hub, connect to it once." in said
     assert "without a sandbox" in refused(None, "humaneval")
+    check(LmTasks(tasks=("toy_written",), include_path=str(folder), retain=("toy_written/length/word",)), positions=512)
+    check(LmTasks(tasks=("toys",), include_path=str(folder), retain=("toy_choice/acc_norm",)), positions=512)
+    assert "has no metric length/whole2; type toy_written/length/whole" in refused(
+        folder, "toy_written", retain=("toy_written/length/whole2",)
+    )
     assert "type toy_last/acc" in refused(folder, "toy_last", retain=("toy_last",))
     assert "toys has no score of its own" in refused(folder, "toys", retain=("toys",))
     assert "is better when lower" in refused(folder, "toy_text", retain=("toy_text",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,32 +42,29 @@ class Run:
 
     @cached_property
     def best(self) -> Record | None:
-        """The most informative record of the unscaled adapter or model: scores on test, on validation, a frontier."""
+        """The most informative record of the unscaled adapter or model: scores on test, on validation, a frontier.
+
+        Of several scores, it is the one on most items.
+        """
+
+        def rank(record: Record) -> tuple[int, bool, float, int]:
+            benchmarks = record.result.benchmarks if isinstance(record.result, Scores) else {}
+            items = sum(scores.get("n") or 0 for scores in benchmarks.values())
+            return (isinstance(record.result, Scores), split(record) == "test", items, len(benchmarks))
+
         found = [each for each in self.records if isinstance(each.result, Frontier) or scored(each) in UNSCALED]
-        return _best(found)
+        return max(found, key=rank, default=None)
 
     def scored_on(self, tasks: Collection[str]) -> Record | None:
-        """The best scores of the unscaled adapter or model that include these tasks of lm-eval; None without any."""
-        found = [
-            each
-            for each in self.records
-            if isinstance(each.result, Scores) and scored(each) in UNSCALED and {*tasks} <= each.result.lm_eval.keys()
-        ]
-        return _best(found)
+        """The best scores, or those that add tasks of lm-eval to them, if they have all these tasks; else None."""
+        for each in self.records:
+            scores = each.result.lm_eval.keys() if isinstance(each.result, Scores) else None
+            if scores is not None and self.best and self.best.id in (each.id, *each.needs) and {*tasks} <= scores:
+                return each
+        return None
 
 
 UNSCALED = ("adapter", "backbone", "merged", "folder", "merged_folders")
-
-
-def _best(records: Iterable[Record]) -> Record | None:
-    """The most informative of these scores and frontiers; of several on the same split the one on most items."""
-
-    def rank(record: Record) -> tuple[int, bool, float, int]:
-        benchmarks = record.result.benchmarks if isinstance(record.result, Scores) else {}
-        items = sum(scores.get("n") or 0 for scores in benchmarks.values())
-        return (isinstance(record.result, Scores), split(record) == "test", items, len(benchmarks))
-
-    return max(records, key=rank, default=None)
 
 
 def scored(record: Record) -> str | None:

@@ -8,7 +8,6 @@ from hiplora.evaluation.lm_tasks import Counted, check_counted, counted
 from hiplora.evaluation.retention import retention
 from hiplora.report.page.bare import Bare
 from hiplora.report.page.groups import Run
-from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record
 from hiplora.stages.results import Scores
 from hiplora.tasks import ORDER
@@ -32,13 +31,13 @@ def named(retain: Sequence[str], records: Collection[Record]) -> list[Counted]:
 
 
 def retained(run: Run, bare: Bare, counts: Sequence[Counted]) -> float | None:
-    """Retain in points over what ``counts`` names, on the split of the run's best record.
+    """Retain in points over what ``counts`` names, under the evaluation of the run's best record.
 
-    None if the run or its backbone was not scored on all of it.
+    None if the run or its backbone was not scored on all of it under that evaluation.
     """
     record = run.scored_on([each.name for each in counts if not each.ours])
     base = None if record is None else bare.of(record)
-    if record is None or base is None or run.best is None or split(record) != split(run.best):
+    if record is None or base is None:
         return None
     assert isinstance(record.result, Scores)
     assert isinstance(base.result, Scores)

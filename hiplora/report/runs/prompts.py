@@ -135,6 +135,7 @@ def _same(prompt: str, sample: Sample) -> bool:
 def _written(sample: Sample) -> str | None:
     """What was written, as far as a prediction says it without its item."""
     text = sample.get("text", next(iter(sample.get("completions", [])), None))
+    text = f"{text} → {sample['read']}" if "read" in sample else text  # what a filter has read in it
     chosen = sample.get("chosen", _likeliest(sample))
     return f"option {chosen + 1}" if text is None and chosen is not None else text
 
