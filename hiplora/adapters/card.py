@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
 UNNAMED = "BACKBONE"  # placeholder in the card's code for a backbone that has no name on the Hub
 NO_BASE = "# base_model: yours to add, the backbone's name on the Hub (owner/name), which is not known here"
 BASE = re.compile(r"^base_model: (\S+)$", re.MULTILINE)
+MARK = "\n<!-- Written by hiplora ({}); once changed by hand, this file is not written again. -->\n"
+MARKED = re.compile(r"\n<!-- Written by hiplora \(([0-9a-f]{12})\); [^\n]* -->\s*\Z")
 FOLDED = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
@@ -34,9 +37,13 @@ REGISTERED = f"import hiplora\n{_IMPORTS}\nhiplora.register()\n{_LOADED}"
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One score over ``n`` items with its 95 % interval over items; ``before`` is the backbone's score."""
+    """One score over ``n`` items with its 95 % interval over items; ``before`` is the backbone's score.
+
+    ``dataset`` is what the Hub calls the data, and its name in words.
+    """
 
     benchmark: str
+    dataset: tuple[str, str]
     metric: str
     value: float
     interval: tuple[float, float] | None
@@ -58,7 +65,27 @@ class Card:
 
 def write_card(folder: Path, card: Card) -> None:
     """Write the card of a folder whose other files are complete; replaces a card that exists."""
-    write_atomically(folder / CARD, render(folder, card).encode())
+    text = render(folder, card)
+    write_atomically(folder / CARD, f"{text}{MARK.format(_digest(text))}".encode())
+
+
+def update_card(folder: Path, card: Card) -> bool:
+    """Write the card of a folder, unless the one that is there has been changed. Returns whether it was written."""
+    path = folder / CARD
+    if path.is_file() and not _unchanged(path.read_text(encoding="utf-8", errors="replace")):
+        return False
+    write_card(folder, card)
+    return True
+
+
+def _unchanged(text: str) -> bool:
+    """Whether a card is as it was written here, by the digest in its last line."""
+    found = MARKED.search(text)
+    return found is not None and found[1] == _digest(text[: found.start()])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def render(folder: Path, card: Card) -> str:
@@ -111,8 +138,8 @@ def _result(score: Scored) -> EvalResult:
 
     return EvalResult(
         task_type="text-generation",
-        dataset_type=score.benchmark,
-        dataset_name=score.benchmark,
+        dataset_type=score.dataset[0],
+        dataset_name=score.dataset[1],
         metric_type=score.metric,
         metric_value=round(score.value, 6),
     )

@@ -97,6 +97,12 @@ def lora_fields(source: str, config: Mapping[str, Any]) -> LoraFields:
     )
 
 
+def check_fields(source: str, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of one of the KINDS for what its fields alone say. Raises UserError."""
+    if config.get("peft_type") in KINDS:
+        lora_fields(source, config)
+
+
 def check_task(source: str, config: Mapping[str, Any]) -> None:
     """Refuse a task type that PEFT does not know: writing a merge would fail on it. Raises UserError."""
     from peft import TaskType

@@ -25,6 +25,7 @@ from hiplora.stages.record import Record, Records
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Backbone
 from hiplora.stages.train import Train
+from hiplora.tasks import ORDER
 from hiplora.tasks.source import Source
 
 
@@ -188,6 +189,11 @@ def no_level(config: Config) -> str:
         return f"{task} has no level here: {file} has one, but {why}. Change that, or choose another results_dir."
     if chosen is not None and task in chosen.left_out:
         return f"{task} has no level in {file}: {chosen.left_out[task]}."
+    if config.task.own:
+        return (
+            f"{task} has no level, as pipeline=select fixes those of {', '.join(ORDER)} alone; choose one of these, or "
+            "score the adapter at other sizes with evaluation.scale=C."
+        )
     return f"No level of {task} is fixed in {file}; pipeline=select fixes it."
 
 

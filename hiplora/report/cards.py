@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiplora.adapters.card import Scored, write_card
+from hiplora.adapters.card import CARD, Scored, update_card
 from hiplora.errors import UserError
 from hiplora.report.runs.predictions import by_benchmark, score
 from hiplora.stages.record import Record, Sample
@@ -15,10 +15,12 @@ from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone
 from hiplora.stats import proportion_interval, t_interval
 from hiplora.tasks import TASKS, primary
+from hiplora.tasks.origins import ORIGINS
 
 if TYPE_CHECKING:
     from hiplora.stages.make import Outcome
     from hiplora.stages.store import Store
+    from hiplora.tasks.base import Task
 
 
 def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
@@ -47,12 +49,14 @@ def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
         bare = store.current((stage.but(of=Backbone(model=of.backbone)).id, where))
         before: Mapping[str, Metrics] = {} if bare is None else bare.result.benchmarks  # type: ignore[attr-defined]
         result: Any = training.result
-        write_card(folder, of.train.card(result, [*_scores(record, before, store.samples(record))]))
+        card = of.train.card(result, [*_scores(record, before, store.samples(record), stage)])
+        if not update_card(folder, card):
+            print(f"note: {folder / CARD} has been changed, and stays as it is", file=sys.stderr)
 
 
-def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sample]) -> Iterator[Scored]:
+def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sample], stage: Score) -> Iterator[Scored]:
     """The headline score and the NLL of every benchmark, and the NLL of general text."""
-    items = by_benchmark(samples)
+    items, tasks = by_benchmark(samples), {task.name: task for task in stage.benchmarks}
     result: Any = record.result
     for name, metrics in result.benchmarks.items():
         for metric in (*([primary(name)] if name in TASKS else []), "nll"):
@@ -62,12 +66,22 @@ def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sam
             each = [*items.get(name, {}).values()]
             yield Scored(
                 benchmark=name,
-                metric=metric,
+                dataset=_dataset(name, tasks.get(name), stage.data.name),
+                metric=tasks[name].metric_in_words(metric) if name in tasks else metric,
                 value=value,
                 interval=_interval(metric, each),
                 n=int(metrics.get("n") or metrics["tokens"] or 0),
                 before=before.get(name, {}).get(metric),
             )
+
+
+def _dataset(name: str, task: Task | None, data: str) -> tuple[str, str]:
+    """What the Hub calls the data of a benchmark or text, and its name; only data from the Hub have a name there."""
+    if task is not None and task.own:
+        return task.name, f"{task.name}, rows of the author's own"
+    if data != "hub":
+        return f"hiplora-{data}-{name}", f"{name} (data {data} of hiplora)"
+    return ORIGINS[name if task is None else task.benchmark].hub_id, name
 
 
 def _interval(metric: str, items: Sequence[Sample]) -> tuple[float, float] | None:

@@ -15,6 +15,8 @@ from hiplora.stages.score import Score
 if TYPE_CHECKING:
     from hiplora.stages.make import Outcome
 
+NAMED = 4  # modules that a sentence names
+
 
 def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> list[str]:
     """The parts of the text; empty if no adapter of the run was trained elsewhere. ``retain``: what Retain counts."""
@@ -34,7 +36,11 @@ def elsewhere(outcomes: Sequence[Outcome], *, retain: Sequence[str] = ()) -> lis
             sentence = forgotten(base, after, trained_on=_trained_on(of), retain=retain)
             lines.append(_named(_title(outcome, numbered, several), several) + sentence)
     drifted: list[Any] = [outcome for outcome in outcomes if isinstance(outcome.record.result, Drifted)]
-    return [*lines, *(_named(numbered[each.stage.of.path], several) + _lies(each.record.result) for each in drifted)]
+    beside = {outcome.stage.of.path: outcome.record.result.report.get("trained_beside", []) for outcome in alone}
+    for each in drifted:
+        path = each.stage.of.path
+        lines.append(_named(numbered[path], several) + _lies(each.record.result) + _without(beside[path]))
+    return lines
 
 
 def _title(outcome: Any, numbered: dict[str, str], several: bool) -> str:
@@ -52,6 +58,12 @@ def _trained_on(of: Folder | MergedFolders) -> list[str]:
 
 def _named(title: str, several: bool) -> str:
     return f"{title}: " if several else ""
+
+
+def _without(beside: Sequence[str]) -> str:
+    """What an update's numbers leave out: modules that were trained in full."""
+    names = ", ".join(beside[:NAMED]) + (f" and {len(beside) - NAMED} more" if len(beside) > NAMED else "")
+    return f"; not in it: {names}, trained in full" if beside else ""
 
 
 def _lies(drifted: Drifted) -> str:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The inputs of a training that its card shows: the tasks in training order, and the options."""
+    """The inputs of a training that its card shows: the tasks in training order, and the options.
+
+    ``data`` says for each task, in words, what was read.
+    """
 
     record: str
     tasks: Sequence[str]
-    data: str
+    data: Sequence[str]
     seed: int
     targets: Sequence[str]
     method: Method
@@ -34,7 +37,7 @@ def adapter_card(made: Trained, result: Adapter, scores: Sequence[Scored] = ()) 
     """The card of a trained adapter; intervals of scores are over the items of each benchmark."""
     about = (
         f"An adapter of the method `{made.method.name}`, trained by the hiplora suite on "
-        f"{' and then '.join(made.tasks)} (data `{made.data}`) with seed {made.seed}. It changes "
+        f"{' and then '.join(made.data)} with seed {made.seed}. It changes "
         f"{', '.join(sorted(result.targets or made.targets))} of every layer."
     )
     return Card(

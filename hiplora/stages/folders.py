@@ -84,9 +84,11 @@ class Folder(Source):
         A GGUF's header serves before its conversion. A backbone on the Hub must have been downloaded, or nothing is
         checked. Raises UserError.
         """
+        from hiplora.adapters.fields import check_fields
         from hiplora.adapters.fitting import check_fits, linear_shape
         from hiplora.adapters.skeleton import skeleton
 
+        check_fields(self.path, read_config(self.folder))
         folder = models.checkpoint(self.model)
         if folder is None:
             self._check_header()

@@ -72,6 +72,10 @@ class Corpus(Options, ABC):
         """This corpus with the options that a training on it uses."""
         return self
 
+    def in_words(self, source: Source) -> str:
+        """What a training reads, for people."""
+        return f"{self.name} (data `{source.data.name}`)"
+
 
 class Task(Corpus):
     """A benchmark and its training corpus. A subclass adds its generation settings (lengths, samples) as fields.
@@ -87,6 +91,7 @@ class Task(Corpus):
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
     scores: ClassVar[tuple[str, ...]]  # the metrics that enter a merge's mean drop; the headline score first
     targets: ClassVar[tuple[str, ...]] = ("answer",)  # the values that ``target`` may have
+    own: ClassVar[bool] = False  # whether the rows are the user's, so that no data set has its name
     styled: ClassVar[bool] = False  # whether its NLL depends on answer style: then Retain-NLL leaves it out
 
     scoring: Literal["letter", "cloze"] = "cloze"
@@ -143,6 +148,10 @@ class Task(Corpus):
     def measured(self) -> tuple[str, ...]:
         """The ``metrics`` that these options measure; the others are None in the scores."""
         return self.metrics
+
+    def metric_in_words(self, metric: str) -> str:
+        """A metric with what these options make of it, for people."""
+        return metric
 
     def written_tokens(self, source: Source, split: str) -> int:
         """Longest generation after a prompt of a split, in tokens; 0 if nothing is generated there."""

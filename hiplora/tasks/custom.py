@@ -63,6 +63,7 @@ class Custom(ChoiceTask):
     name = "custom"
     metrics = ("acc", "nll")
     scores = ("acc",)
+    own = True
 
     file: Annotated[str | None, Place]
     validation_file: Annotated[str | None, Place]
@@ -93,6 +94,13 @@ class Custom(ChoiceTask):
     @property
     def measured(self) -> tuple[str, ...]:
         return ("nll",) if self.metric == "nll" else self.metrics
+
+    def in_words(self, source: Source) -> str:
+        files = (f"`{name}` {digest[:12]}" for name, digest in self._identified("train").items())
+        return f"{self.name} ({', '.join(files)})"
+
+    def metric_in_words(self, metric: str) -> str:
+        return f"{metric} ({self.metric})" if metric == "acc" else metric
 
     @property
     def choosing(self) -> bool:
@@ -129,7 +137,18 @@ class Custom(ChoiceTask):
         return self._identified("train")
 
     def check_training(self, source: Source) -> None:
-        self._items("train")
+        """Refuse rows that would be trained on although a file for another split has their prompt. Raises UserError."""
+        trained = {_asked(item) for item in self._items("train")}
+        for split in ("validation", "test"):
+            if (file := self._file(split)) is None:
+                continue
+            places = [place for place, _ in self._rows(split)]
+            both = [n for n, item in enumerate(self._items(split)) if _asked(item) in trained]
+            if both:
+                raise UserError(
+                    f"{len(both)} of the {len(places)} rows of task.{split}_file={file} have a prompt that is trained "
+                    f"on, the first one {places[both[0]]}; remove these rows from one of the two files."
+                )
 
     def asked_reads(self, source: Source, split: str = "test") -> dict[str, str]:
         return self._identified(split)
@@ -218,10 +237,14 @@ class Custom(ChoiceTask):
         """The file given for this split alone; None if the split is a share of the common rows."""
         return {"validation": self.validation_file, "test": self.test_file}.get(split)
 
+    def _option(self, split: str) -> str:
+        """The option that names the file of a split."""
+        return f"task.{split}_file" if self._file(split) else "task.file"
+
     def _rows(self, split: str) -> tuple[Placed, ...]:
         own = self._file(split) or self.file
         if own is not None:
-            return file_rows(typed_path(own))
+            return file_rows(typed_path(own), option=self._option(split))
         (revision,) = self._identified(split).values()
         return hub_rows(str(self.dataset), self.subset, self.split, revision)
 
@@ -232,7 +255,7 @@ class Custom(ChoiceTask):
             name = "/".join(filter(None, (self.dataset, self.subset, self.split)))
             return {f"{name} ({split})": commit(self.dataset, self.revision, kind="dataset", field="task.revision")}
         path = typed_path(own or str(self.file))
-        file_rows(path)  # raises UserError if the path or a line of the file is wrong
+        file_rows(path, option=self._option(split))  # raises UserError if the path or a line of the file is wrong
         return {f"custom/{split}" if own or split == "train" else f"custom/{split} held out of train": sha256(path)}
 
     def _items(self, split: str) -> list[dict[str, Any]]:
@@ -271,12 +294,16 @@ class Custom(ChoiceTask):
 
     def _part(self, item: Item) -> str:
         """The split of a row, by its prompt alone, so that the order does not matter and no prompt is in two splits."""
-        asked = item["messages"][:-1] if "messages" in item else [item["instruction"], item["input"]]
-        digest = hashlib.sha256(json.dumps(asked).encode()).digest()
+        digest = hashlib.sha256(_asked(item).encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         if place < self.held_out / 2:
             return "test" if self.test_file is None else "train"
         return "validation" if place < self.held_out and self.validation_file is None else "train"
+
+
+def _asked(item: Item) -> str:
+    """What a row asks, as a text that identifies it."""
+    return json.dumps(item["messages"][:-1] if "messages" in item else [item["instruction"], item["input"]])
 
 
 def _output(item: Item) -> str:

@@ -22,8 +22,8 @@ BOM = b"\xef\xbb\xbf"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # other than the comma, as a csv file may have them
 
 
-def file_rows(path: Path) -> tuple[Placed, ...]:
-    """Every row of a file with its place; an unchanged file is read once per process.
+def file_rows(path: Path, *, option: str = "task.file") -> tuple[Placed, ...]:
+    """Every row of a file with its place; an unchanged file is read once per process. ``option`` is what names it.
 
     Raises:
         UserError: the ending is not known, the file cannot be read or holds no rows, or a line is broken.
@@ -31,7 +31,7 @@ def file_rows(path: Path) -> tuple[Placed, ...]:
     if path.suffix not in READERS:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'}; give a file that ends in {', '.join(READERS)}.")
     if not path.is_file():
-        raise UserError(f"{path} is not a file; type task.file=F with one that ends in {', '.join(READERS)}.")
+        raise UserError(f"{path} is not a file; type {option}=F with one that ends in {', '.join(READERS)}.")
     rows = _read(path, stamp(path))
     if not rows:
         raise UserError(f"{path} holds no rows; give a file with one row per example.")
@@ -56,7 +56,7 @@ def _jsonl(path: Path) -> tuple[Placed, ...]:
 
 def _object(place: str, line: bytes) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode(errors="surrogatepass"))  # bytes would be read as UTF-16, too
     except UnicodeDecodeError as error:
         raise _not_utf8(place, error) from None
     except (ValueError, RecursionError) as error:

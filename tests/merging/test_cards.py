@@ -104,16 +104,32 @@ def test_a_merge_and_an_export_name_the_backbone_that_their_sources_name(base, t
 def test_scores_are_where_the_hub_looks_for_them(base, tmp_path) -> None:
     trained(base, tmp_path, LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=HUB))
     scores = [
-        Scored(benchmark="gsm8k", metric="acc", value=0.25, interval=(0.2, 0.3), n=300, before=0.02),
-        Scored(benchmark="text", metric="nll", value=2.9, interval=None, n=8176, before=None),
+        Scored(
+            benchmark="gsm8k",
+            dataset=("hiplora-mini", "gsm8k (mini)"),
+            metric="acc",
+            value=0.25,
+            interval=(0.2, 0.3),
+            n=300,
+            before=0.02,
+        ),
+        Scored(
+            benchmark="text",
+            dataset=("owner/text", "text"),
+            metric="nll",
+            value=2.9,
+            interval=None,
+            n=8176,
+            before=None,
+        ),
     ]
     write_card(tmp_path, Card(title="one", about="a", settings={"Method": "lora"}, base=HUB, scores=scores))
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.base_model, card.data.model_name) == (HUB, "one")
     results: list[EvalResult] = card.data.eval_results
-    assert [(r.dataset_name, r.metric_type, r.metric_value) for r in results] == [
-        ("gsm8k", "acc", 0.25),
-        ("text", "nll", 2.9),
+    assert [(r.dataset_type, r.dataset_name, r.metric_type, r.metric_value) for r in results] == [
+        ("hiplora-mini", "gsm8k (mini)", "acc", 0.25),
+        ("owner/text", "text", "nll", 2.9),
     ]
     assert card.data.license is None
     assert "\n# license: yours to choose" in (tmp_path / "README.md").read_text()

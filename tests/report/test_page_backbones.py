@@ -214,7 +214,7 @@ def test_an_adapter_of_several_tasks_forgets_what_it_was_not_trained_on(tmp_path
     assert view.facts.retain_text == after["text"]["nll"] - before["text"]["nll"]
 
 
-def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path):
+def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_path, capsys):
     simulation = Simulation(tmp_path / "results/mini")
     stage = scores(simulation.config, training(simulation.config))
     limited = stage.but(evaluation=stage.evaluation.but(limit=3))
@@ -229,7 +229,18 @@ def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_
         assert (tmp_path / "README.md").is_file() is there
     found = {(r.dataset_name, r.metric_type): r for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
     after = simulation.record(stage).result.benchmarks
-    assert {name for name, _ in found} == after.keys()
-    for (name, metric), result in found.items():
+    assert {name for name, _ in found} == {f"{name} (data mini of hiplora)" for name in after}
+    for (dataset, metric), result in found.items():
+        name = dataset.partition(" ")[0]
+        assert result.dataset_type == f"hiplora-mini-{name}", "not the data set of that name on the Hub"
         assert result.metric_value == pytest.approx(after[name][metric], abs=1e-6)
     assert f"| gsm8k | nll | {base.result.benchmarks['gsm8k']['nll']:.3f} |" in (tmp_path / "README.md").read_text()
+    card, asked = tmp_path / "README.md", [SimpleNamespace(stage=stage, record=simulation.record(stage))]
+    written = card.read_text()
+    fill_cards(asked, store)
+    assert card.read_text() == written
+    assert capsys.readouterr().err == ""
+    card.write_text(written.replace("# license: yours", "license: mit # ours"))
+    fill_cards(asked, store)
+    assert "license: mit # ours" in card.read_text(), "what somebody has written is kept"
+    assert "has been changed, and stays as it is" in capsys.readouterr().err

@@ -73,6 +73,17 @@ def test_a_part_with_a_file_of_its_own_is_that_file(tmp_path: Path) -> None:
     assert task(path, "task.metric=nll", "task.max_new_tokens=5").trained() == plain.trained(), "asked otherwise alone"
 
 
+def test_a_prompt_that_is_trained_on_is_not_scored(tmp_path: Path) -> None:
+    path, other = lines(tmp_path / "a.jsonl", questions(100)), lines(tmp_path / "t.jsonl", questions(103)[99:])
+    with pytest.raises(
+        UserError, match=r"1 of the 4 rows of task.test_file=.* that is trained on, the first one .*t.jsonl:1; remove"
+    ):
+        task(path, f"task.test_file={other}").check_training(MINI)
+    task(path, f"task.validation_file={lines(tmp_path / 'v.jsonl', questions(103)[100:])}").check_training(MINI)
+    with pytest.raises(UserError, match=r"nowhere\.jsonl is not a file; type task\.test_file=F"):
+        task(path, f"task.test_file={tmp_path}/nowhere.jsonl").asked_reads(MINI)
+
+
 def test_every_format_and_layout_says_the_same(tmp_path: Path) -> None:
     rows = [
         {"instruction": f"Add {n}, please.", "input": "" if n % 2 else "to 1", "output": f"it's {n}"} for n in range(9)
