@@ -5,6 +5,7 @@
     python -m hiplora.runs operator=ties method=hip          merges, by their operator
     python -m hiplora.runs 'gsm8k.acc>0.3' name='*s42'       numbers by < and >, texts with *
     python -m hiplora.runs 'made>2026-11-20' commit=1a81345  dates, and hashes by their beginning
+                                                             (with = upper and lower case are the same)
     python -m hiplora.runs kind=train --columns training.lr,top_share      more columns
     python -m hiplora.runs --json                            every field of every record, for jq or pandas
     python -m hiplora.runs show 3f2a                         one record, by the beginning of its id;

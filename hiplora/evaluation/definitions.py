@@ -46,7 +46,13 @@ class Definition:
     def members(self) -> list[str]:
         """The names of a group's members; a group defined inside it counts by its own members. Empty for a task."""
         found = _members(self.config.get("task")) if "group" in self.config else ()
-        return [name for name in found if name != self.name]
+        return [name for name, _ in found if name != self.name]
+
+    @property
+    def named(self) -> list[str]:
+        """Those of the members that are defined elsewhere."""
+        found = _members(self.config.get("task")) if "group" in self.config else ()
+        return [name for name, inline in found if name != self.name and not inline]
 
     def reads(self) -> dict[str, str]:
         """Its identity: digests of the merged YAML, with functions by their files, and of each data file.
@@ -161,13 +167,13 @@ def _read(path: Path) -> Definition:
     return Definition(str(name), path, config)
 
 
-def _members(listed: Any) -> Iterator[str]:
-    """The names in a group's list, and in the lists of groups defined inside it."""
+def _members(listed: Any) -> Iterator[tuple[str, bool]]:
+    """The names in a group's list, and in the lists of groups inside it, and whether each is defined right there."""
     for member in [listed] if isinstance(listed, str) else listed or ():
         if isinstance(member, str):
-            yield member
+            yield member, False
         elif isinstance(listing := member.get("task", member.get("group")), str):
-            yield listing
+            yield listing, any(key in member for key in ("dataset_path", "include", "class", "custom_dataset"))
         else:
             yield from _members(listing)
 

@@ -28,7 +28,7 @@ from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
 from hiplora.evaluation.harness_lm import HarnessLM, check_generation, settings_of
 from hiplora.evaluation.item_texts import ItemText, Texts, key
-from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted
+from hiplora.evaluation.lm_tasks import PREFIX, LmScore, LmTasks, check_counted
 from hiplora.packing.decoder import evaluating
 
 if TYPE_CHECKING:
@@ -184,15 +184,14 @@ def _evaluated(lm: HarnessLM, loaded: dict[str, Any], limit: int | None) -> Any:
         return lm_evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=BOOTSTRAP)
     except Exception as error:  # errors of lm-eval and of a task's own functions have no common base
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
-        if isinstance(error, UserError) or any(
-            str(frame.f_globals.get("__name__")).startswith("hiplora") for frame in frames
-        ):
-            raise  # an error of the model's
-        held = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Task)]
-        of = f" on {held[-1].config.task}" if held else ""
+        ours = any(str(frame.f_globals.get("__name__")).startswith("hiplora") for frame in frames)
+        if ours or isinstance(error, UserError | MemoryError):
+            raise  # of the model, not of a task
+        held = [value for frame in frames for value in frame.f_locals.values()]
+        tasks = [each for value in held for each in (value, getattr(value, "task", None)) if isinstance(each, Task)]
+        of = f" on {tasks[-1].config.task}" if tasks else ""
         raise UserError(
-            f"evaluation.tasks: lm-eval failed{of} ({_reason(error)}); correct its definition or leave it out. The "
-            "answers so far are kept."
+            f"evaluation.tasks: lm-eval failed{of} ({_reason(error)}); correct its definition or leave it out."
         ) from error
 
 
@@ -273,7 +272,7 @@ def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     else:
         given = {"log_probs": [_log_prob(each) for each in outputs]}
     hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
-    return {"benchmark": f"lm_eval/{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
+    return {"benchmark": f"{PREFIX}{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
 
 
 def item_text(task: Any, entry: Mapping[str, Any]) -> ItemText:

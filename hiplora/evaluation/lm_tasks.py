@@ -28,6 +28,7 @@ from hiplora.evaluation.definitions import (
 from hiplora.tasks import ORDER
 
 FIELDS = ("tasks", "include_path", "retain")  # fields of the section evaluation that belong to LmTasks
+PREFIX = "lm_eval/"  # before the name of a task of lm-eval among those of benchmarks
 RETAIN = "evaluation.retain"  # the option that names what Retain counts
 THEIRS = "lm_eval:"  # prefix in it of an lm-eval task that has a benchmark's name
 HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # metrics of lm-eval that are not fractions of 1
@@ -53,7 +54,7 @@ class Counted:
     @property
     def key(self) -> str:
         """Its name among all scores of a model."""
-        return self.name if self.ours else f"lm_eval/{self.name}"
+        return self.name if self.ours else f"{PREFIX}{self.name}"
 
 
 class LmScore(BaseModel):
@@ -122,7 +123,7 @@ class LmTasks(Options):
     def _defined(self, name: str) -> list[Definition]:
         folders = [folder for folder in (self.folder, built_in()) if folder is not None]
         if found := all_definitions(name, folders):
-            listed = [(each.name, member) for each in found for member in each.members]
+            listed = [(each.name, member) for each in found for member in each.named]
             lost = next((pair for pair in listed if not all_definitions(pair[1], folders)), None)
             if lost is not None:
                 raise UserError(

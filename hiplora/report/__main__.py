@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parser.parse_intermixed_args(argv)
 
     def command() -> int:
-        only, retain = words.only.split(","), words.retain.split(",") if words.retain else ()
+        only, retain = words.only.split(","), [name.strip() for name in (words.retain or "").split(",") if name.strip()]
         written = page(Path(words.results), words.overrides, only=only, retain=retain).encode()
         write_atomically(Path(words.out), written)
         print(f"Written: {words.out} ({len(written) / 1e6:.1f} MB)")

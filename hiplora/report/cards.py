@@ -51,7 +51,8 @@ def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
         result: Any = training.result
         card = of.train.card(result, [*_scores(record, before, store.samples(record), stage)])
         if not update_card(folder, card):
-            print(f"note: {folder / CARD} has been changed, and stays as it is", file=sys.stderr)
+            why = "was changed, or is of an older version"
+            print(f"note: {folder / CARD} {why}, and stays as it is; delete it to have it written", file=sys.stderr)
 
 
 def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sample], stage: Score) -> Iterator[Scored]:

@@ -43,9 +43,9 @@ class Job:
 
     ``needs`` holds the records of the stage's needs by id, ``artefacts`` the folders of their artefacts by id.
     ``parts`` holds the finished parts of an interrupted run. ``folder`` is the folder for the stage's own artefact,
-    ``checkpoints`` the one for resumable checkpoints, ``texts`` the one for text that no record holds. ``made_by`` is a
-    digest of the package's code and of the needs: checkpoints with another one must not be continued. ``tracker`` logs
-    the training curve to W&B, or is None.
+    ``checkpoints`` the one for resumable checkpoints, ``texts`` the one for the text of lm-eval's items. ``made_by`` is
+    a digest of the package's code and of the needs: checkpoints with another one must not be continued. ``tracker``
+    logs the training curve to W&B, or is None.
     """
 
     needs: Mapping[str, Record]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hiplora.evaluation.lm_tasks import LmScore
+from hiplora.evaluation.lm_tasks import PREFIX, LmScore
 
 Metrics = dict[str, float | None]
 
@@ -97,7 +97,7 @@ class Scores(Result):
     @property
     def every(self) -> dict[str, Metrics]:
         """All scores by name, lm-eval's tasks as ``lm_eval/<name>``."""
-        return self.benchmarks | {f"lm_eval/{name}": task.metrics for name, task in self.lm_eval.items()}
+        return self.benchmarks | {f"{PREFIX}{name}": task.metrics for name, task in self.lm_eval.items()}
 
     def reproducible(self) -> Any:
         return self.every

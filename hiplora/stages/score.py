@@ -16,6 +16,7 @@ from hiplora.evaluation.lm_tasks import LmTasks
 from hiplora.evaluation.options import Evaluation
 from hiplora.stages.base import Job, Made, Source, Stage
 from hiplora.stages.results import Metrics, Scores
+from hiplora.stages.train import Train
 from hiplora.tasks.base import Task, asked_reads
 from hiplora.tasks.source import Data
 from hiplora.tasks.source import Source as DataSource
@@ -84,6 +85,9 @@ class Score(Stage):
         self.of.check()
         models.check(self.of.backbone)
         source = DataSource(self.data)
+        trained = [made for made in self.of.made_from() if isinstance(made, Train)]
+        for train in (each for made in trained for each in made.line()):
+            train.check()  # also of an adapter that is there: a file to score may hold what it was trained on
         for task in self.benchmarks:
             task.check_asked(source, self.evaluation.splits)
         source.check(*self._general())

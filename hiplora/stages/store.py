@@ -45,7 +45,7 @@ class Places:
 
     @property
     def texts(self) -> Path:
-        """Folder with the text of items that records do not hold; free to delete."""
+        """Folder with the text of lm-eval's items, which records do not hold; free to delete."""
         return self.outputs / "texts"
 
     def artefact(self, id: str, where: str) -> Path:

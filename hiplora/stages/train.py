@@ -174,7 +174,7 @@ class Train(Stage):
         made = Trained(
             record=f"train {self.id} ({self.where()})",
             tasks=[train.task.name for train in self.line()],
-            data=[train.task.in_words(Source(train.data)) for train in self.line()],
+            data=[train.task.in_words(train.data.name, train.described()["reads"]) for train in self.line()],
             seed=self.seed,
             targets=self.targets,
             method=self.method,

@@ -72,9 +72,9 @@ class Corpus(Options, ABC):
         """This corpus with the options that a training on it uses."""
         return self
 
-    def in_words(self, source: Source) -> str:
-        """What a training reads, for people."""
-        return f"{self.name} (data `{source.data.name}`)"
+    def in_words(self, data: str, reads: Mapping[str, str]) -> str:
+        """What a training was made on, for people: its kind of data and the digests of what it has read."""
+        return f"{self.name} (data `{data}`)"
 
 
 class Task(Corpus):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 WRITTEN = ("exact_match", "contains")  # metrics of a generated answer
+BACKBONE = "backbone"  # the name of the backbone among what a training reads
 STOPS = {"line": "\n", "paragraph": "\n\n"}
 
 
@@ -95,8 +96,8 @@ class Custom(ChoiceTask):
     def measured(self) -> tuple[str, ...]:
         return ("nll",) if self.metric == "nll" else self.metrics
 
-    def in_words(self, source: Source) -> str:
-        files = (f"`{name}` {digest[:12]}" for name, digest in self._identified("train").items())
+    def in_words(self, data: str, reads: Mapping[str, str]) -> str:
+        files = (f"`{name}` {digest[:12]}" for name, digest in reads.items() if name != BACKBONE)
         return f"{self.name} ({', '.join(files)})"
 
     def metric_in_words(self, metric: str) -> str:
@@ -146,8 +147,8 @@ class Custom(ChoiceTask):
             both = [n for n, item in enumerate(self._items(split)) if _asked(item) in trained]
             if both:
                 raise UserError(
-                    f"{len(both)} of the {len(places)} rows of task.{split}_file={file} have a prompt that is trained "
-                    f"on, the first one {places[both[0]]}; remove these rows from one of the two files."
+                    f"task.{split}_file={file} has {len(both)} of {len(places)} rows whose prompt is trained on, first "
+                    f"{places[both[0]]}; remove them there, or from the rows to train on."
                 )
 
     def asked_reads(self, source: Source, split: str = "test") -> dict[str, str]:

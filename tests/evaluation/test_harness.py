@@ -121,7 +121,7 @@ def test_a_task_that_fails_in_lm_eval_is_named(exported, evaluation, tmp_path, b
     asked = of_a_yaml(
         tmp_path, "mine", [{"q": "one", "a": "two"}], f"doc_to_text: q\ndoc_to_target: a\n{metrics}{body}"
     )
-    with pytest.raises(UserError, match=rf"lm-eval failed on mine \({re.escape(reason)}.*The answers so far are kept"):
+    with pytest.raises(UserError, match=rf"lm-eval failed on mine \({re.escape(reason)}.*; correct its definition"):
         ours(exported, evaluation, **asked)
 
 

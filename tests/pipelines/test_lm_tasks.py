@@ -179,6 +179,14 @@ def test_a_task_that_could_not_be_scored_is_refused_before_anything_is_computed(
     assert "names the data" in refused(folder, "toy_written")
 
 
+def test_a_group_may_define_its_tasks_itself_and_lists_none_that_is_not_defined(folder: Path) -> None:
+    inner = (folder / "toy_last.yaml").read_text().replace("toy_last", "inner").strip().replace("\n", "\n    ")
+    (folder / "inline.yaml").write_text(f"group: inline\ntask:\n  - {inner}\n")
+    (folder / "lost.yaml").write_text("group: lost\ntask: [toy_last, gone]\n")
+    check(LmTasks(tasks=("inline",), include_path=str(folder)), positions=512)
+    assert "the group lost lists gone, which no YAML defines" in refused(folder, "lost")
+
+
 def test_every_task_and_group_of_lm_eval_is_found_without_loading_it() -> None:
     code = (
         "import sys\nfrom hiplora.evaluation.lm_tasks import LmTasks\n"

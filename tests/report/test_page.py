@@ -206,6 +206,10 @@ def test_a_mark_far_from_the_others_is_at_the_edge_of_a_frame_that_shows_these()
     assert not any(mark.outside for mark in inside)
     assert (far.x, far.y) == (min(mark.x for mark in inside), min(mark.y for mark in inside))
     assert max(mark.x for mark in inside) - far.x > 150
+    same = [Mark(1.0, y, None, "#", "") for y in [5.0] * 6 + [0.0, 2.5]]
+    assert not any(mark.outside for mark in scatter("", same, width=300, height=240).marks)
+    high = [Mark(1.0, y, None, "#", "") for y in [5 + n / 100 for n in range(10)] + [2.5]]
+    assert not any(mark.outside for mark in scatter("", high, width=300, height=240).marks), "inside a frame from 0"
     few = scatter("", [*marks[:2], marks[-1]], width=300, height=240)
     assert not any(mark.outside for mark in few.marks)
 

@@ -243,4 +243,4 @@ def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_
     card.write_text(written.replace("# license: yours", "license: mit # ours"))
     fill_cards(asked, store)
     assert "license: mit # ours" in card.read_text(), "what somebody has written is kept"
-    assert "has been changed, and stays as it is" in capsys.readouterr().err
+    assert "was changed, or is of an older version, and stays as it is" in capsys.readouterr().err

@@ -64,8 +64,9 @@ def test_filters_ask_any_field(made, said):
     assert first.id in ids(said("--json", f"digest={first.digest[:8]}"))
     assert ids(said("--json", "method=HIP", "kind=train")) == ids(said("--json", "method=hip", "kind=train"))
     day = first.started[:10]
-    assert ids(said("--json", f"made={day}*")) == ids(said("--json", f"made>{day}")) == {r.id for r in everything}
-    assert ids(said("--json", f"started<{day}")) == set()
+    assert ids(said("--json", f"made={day}*")) == ids(said("--json", f"made>={day}")) == {r.id for r in everything}
+    assert ids(said("--json", f"started<{day}")) == ids(said("--json", f"made>{day}")) == set()
+    assert ids(said("--json", f"made<={first.started[:16]}")) >= {first.id}
     listed = said("kind=train", "--columns", "training.lr,top_share")
     assert "4 of 9 records" in listed
     assert "loss " in listed
@@ -77,6 +78,7 @@ def test_what_is_no_filter_is_refused_in_a_sentence(said):
     assert "No record has a field rank" in said("rank=3", status=2)
     assert "steps can be training.steps, result.steps" in said("steps=60", status=2)
     assert "is not a number" in said("gsm8k.acc>much", status=2)
+    assert "is not a date" in said("made>yesterday", status=2)
     assert "has no record ffff" in said("show", "ffffffffffff", status=2)
     assert "two records" in said("diff", "3f2a", status=2)
 

@@ -76,10 +76,18 @@ def test_a_part_with_a_file_of_its_own_is_that_file(tmp_path: Path) -> None:
 def test_a_prompt_that_is_trained_on_is_not_scored(tmp_path: Path) -> None:
     path, other = lines(tmp_path / "a.jsonl", questions(100)), lines(tmp_path / "t.jsonl", questions(103)[99:])
     with pytest.raises(
-        UserError, match=r"1 of the 4 rows of task.test_file=.* that is trained on, the first one .*t.jsonl:1; remove"
+        UserError, match=r"test_file=.* has 1 of 4 rows whose prompt is trained on, first .*t.jsonl:1; remove"
     ):
         task(path, f"task.test_file={other}").check_training(MINI)
     task(path, f"task.validation_file={lines(tmp_path / 'v.jsonl', questions(103)[100:])}").check_training(MINI)
+    clean, dirty = (
+        compose(["task=custom", f"task.file={path}", f"task.test_file={own}", "method=lora"]).stages()[0].stage  # type: ignore[union-attr]
+        for own in (lines(tmp_path / "c.jsonl", questions(103)[100:]), other)
+    )
+    assert clean.id == dirty.id, "the adapter may be there"
+    scored = compose(["task=custom", f"task.file={path}", f"task.test_file={other}", "method=lora"]).stages()[-1].stage  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="whose prompt is trained on"):
+        scored.check()
     with pytest.raises(UserError, match=r"nowhere\.jsonl is not a file; type task\.test_file=F"):
         task(path, f"task.test_file={tmp_path}/nowhere.jsonl").asked_reads(MINI)
 

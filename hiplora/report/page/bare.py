@@ -136,7 +136,8 @@ def _inside(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _frame(record: Record) -> str:
-    return digest([record.kind, record.where, *_model(record), [record.asked.get(name) for name in SAME]])
+    edits = [batch.get("edits") for batch in record.asked.get("batches", [])][:1]  # all batches have the same options
+    return digest([record.kind, record.where, *_model(record), [record.asked.get(name) for name in SAME], edits])
 
 
 def _as_likelihood(record: Record) -> Record:

@@ -88,7 +88,7 @@ def curve(steps: Sequence[float], losses: Sequence[float], *, width: int, height
 
 
 def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Scatter:
-    """The scatter plot of one task's marks. The frame includes no forgetting, and the marks :func:`near` the others."""
+    """The scatter plot of one task's marks. Its frame goes from y = 0 to the marks that are :func:`near` the others."""
     xs, ys = near([mark.x for mark in marks]), near([mark.y for mark in marks])
     y = axis([0.0, *ys], height - 40, 8)
     left = 22 + CHARACTER * max((len(words) for _, words in y.ticks), default=4)  # the axis has its name beside it
@@ -101,7 +101,8 @@ def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Sc
     placed = []
     for mark in marks:
         across, down = place(mark.x, mark.y)
-        placed.append(replace(mark, x=across, y=down, outside=mark.x not in xs or mark.y not in ys))
+        outside = _clipped(mark.x, xs) != mark.x or _clipped(mark.y, [0.0, *ys]) != mark.y
+        placed.append(replace(mark, x=across, y=down, outside=outside))
     front = [place(*point) for point in pareto([(mark.x, mark.y) for mark in marks])]
     return Scatter(title, tuple(placed), " ".join(f"{a:g},{b:g}" for a, b in front), x, y, left)
 
@@ -111,10 +112,13 @@ def _clipped(value: float, frame: Sequence[float]) -> float:
 
 
 def near(values: Sequence[float]) -> list[float]:
-    """The values without those more than three interquartile ranges outside the quartiles; all of fewer than eight."""
-    if len(values) < 8:
+    """The values without those more than three interquartile ranges outside the quartiles.
+
+    All of fewer than eight values, and of values half of which are equal.
+    """
+    low, _, high = quantiles(values, method="inclusive") if len(values) >= 8 else (0.0, 0.0, 0.0)
+    if low == high:
         return [*values]
-    low, _, high = quantiles(values, method="inclusive")
     margin = 3 * (high - low)
     return [value for value in values if low - margin <= value <= high + margin]
 

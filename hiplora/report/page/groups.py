@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,13 +55,12 @@ class Run:
         found = [each for each in self.records if isinstance(each.result, Frontier) or scored(each) in UNSCALED]
         return max(found, key=rank, default=None)
 
-    def scored_on(self, tasks: Collection[str]) -> Record | None:
-        """The best scores, or those that add tasks of lm-eval to them, if they have all these tasks; else None."""
+    def scored_on(self, tasks: Collection[str]) -> Iterator[Record]:
+        """The best scores, and those that add tasks of lm-eval to them, as far as they have all these tasks."""
         for each in self.records:
             scores = each.result.lm_eval.keys() if isinstance(each.result, Scores) else None
             if scores is not None and self.best and self.best.id in (each.id, *each.needs) and {*tasks} <= scores:
-                return each
-        return None
+                yield each
 
 
 UNSCALED = ("adapter", "backbone", "merged", "folder", "merged_folders")

@@ -35,8 +35,9 @@ def retained(run: Run, bare: Bare, counts: Sequence[Counted]) -> float | None:
 
     None if the run or its backbone was not scored on all of it under that evaluation.
     """
-    record = run.scored_on([each.name for each in counts if not each.ours])
-    base = None if record is None else bare.of(record)
+    tasks = [each.name for each in counts if not each.ours]
+    pairs = ((bare.of(record), record) for record in run.scored_on(tasks))
+    base, record = next(((base, record) for base, record in pairs if base is not None), (None, None))
     if record is None or base is None:
         return None
     assert isinstance(record.result, Scores)

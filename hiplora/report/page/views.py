@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from hiplora.evaluation.lm_tasks import Counted
+from hiplora.evaluation.lm_tasks import PREFIX, Counted
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare, is_bare, likelihood_only
@@ -17,7 +17,7 @@ from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.result_tables import result_table
 from hiplora.report.runs.fields import shown, split
 from hiplora.report.runs.predictions import EDITS, Items, by_benchmark, flips, passed, right, telling
-from hiplora.report.runs.prompts import THEIRS, Prompts
+from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.report.runs.text import headline
 from hiplora.stages.record import Record, Sample
@@ -183,7 +183,7 @@ class Views:
                 counts += [] if not judged else [f"{name}: {len(change.gained)} learned, {len(change.lost)} lost"]
             most = 4 if name == own or old is None else 2
             examples = telling(items[name], old, 1)[:most]
-            if not examples and (name == own or name.startswith(THEIRS)):
+            if not examples and (name == own or name.startswith(PREFIX)):
                 examples = [*items[name]][:2]  # of a task whose answers are not right or wrong
             for id in examples:
                 found.append(self._answer(record, items[name][id], base, None if old is None else old.get(id)))

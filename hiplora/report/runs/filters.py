@@ -12,6 +12,7 @@ from hiplora.errors import UserError
 from hiplora.report.runs.fields import Fields, Value, resolve, shown
 
 WORD = re.compile(r"(?P<field>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
+DAY = re.compile(r"\d{4}(-\d\d){0,2}(T[\d:]+)?$")
 DATE = "started"  # compared as text, which is the order in time
 ALSO = {"made": DATE}  # other names of fields, as lists call them
 HASH = re.compile(r"[0-9a-f]{6,}")  # an id, a commit or a digest, or the beginning of one
@@ -33,7 +34,9 @@ class Filter:
         if self.sign in ("=", "!="):
             return any(_same(value, each) for each in self.values) == (self.sign == "=")
         bound: Any = self.values[0]
-        if self.field != DATE:
+        if self.field == DATE:
+            value = str(value)[: len(bound)]  # a day is compared with days
+        else:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return False
             bound = float(bound)
@@ -54,6 +57,8 @@ def parse(word: str, known: Sequence[str]) -> Filter:
         raise UserError(f"{word!r} is not a filter; type field=value, e.g. method=hip, or field>number.")
     typed, sign, value = match["field"].strip(), match["sign"], match["value"]
     field = resolve(ALSO.get(typed, typed), known)
+    if sign not in ("=", "!=") and field == DATE and not DAY.match(value):
+        raise UserError(f"{word}: {value!r} is not a date; type one such as 2026-11-20, or 2026-11-20T14:30.")
     if sign not in ("=", "!=") and field != DATE and _number(value) is None:
         raise UserError(f"{word}: {value!r} is not a number; type one behind {sign}.")
     values = (value,) if sign not in ("=", "!=") else tuple(value.split(","))
@@ -65,7 +70,7 @@ def _same(value: Value, typed: str) -> bool:
     if number is not None and isinstance(value, int | float) and not isinstance(value, bool):
         return value == number
     begins = HASH.fullmatch(typed) and HASH.fullmatch(text) and text.startswith(typed)
-    return bool(begins) or fnmatchcase(text.lower(), typed.lower())
+    return bool(begins) or text == typed or fnmatchcase(text.lower(), typed.lower())
 
 
 def _number(text: str) -> float | None:

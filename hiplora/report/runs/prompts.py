@@ -17,6 +17,7 @@ from hiplora.compose import compose_cached
 from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
 from hiplora.evaluation.item_texts import Texts, key, load
+from hiplora.evaluation.lm_tasks import PREFIX
 from hiplora.report.find import NATURAL
 from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record, Sample
@@ -27,7 +28,6 @@ from hiplora.tasks.source import Source
 
 FORM = ("scoring", "template", "target")  # options that change a prompt's text
 OTHER = "the text of this item differs from the data here"
-THEIRS = "lm_eval/"  # before the name of a task of lm-eval
 ABSENT = (
     "the text of lm-eval's items is kept where they are scored, and not in {folder}: type outputs_dir=DIR behind this "
     "command if they were scored with it, or score them again with force=true"
@@ -58,7 +58,7 @@ class Prompts:
 
     def show(self, record: Record, sample: Sample) -> Shown:
         """A prediction with its prompt and its right answer."""
-        if str(sample.get("benchmark")).startswith(THEIRS):
+        if str(sample.get("benchmark")).startswith(PREFIX):
             return self._of_lm_eval(record, sample)
         if "prompts" in sample:
             return self._of_edit(record, sample)
@@ -89,9 +89,11 @@ class Prompts:
     def _of_edit(self, record: Record, sample: Sample) -> Shown:
         """A prediction on an edit: its own prompt, the new answer, and what was written."""
         written = sample["prompts"][0]["text"]
+        asked = record.asked["batches"][0]["edits"]
+        edits = self._edits.but(layout=asked["layout"], target=asked["target"])
         try:
-            read = self._edits.reads().items()
-            items = {item.id: item for item in self._edits.items()}
+            read = edits.reads().items()
+            items = {item.id: item for item in edits.items()}
         except UserError as error:
             return Shown(None, None, written, str(error))
         item = items.get(str(sample.get("id")))
