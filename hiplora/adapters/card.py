@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 CARD = "README.md"
+SET_ASIDE = "README.before.md"  # a changed card of an adapter that was trained anew
 LICENCE = "# license: yours to choose before you publish this; https://huggingface.co/docs/hub/repositories-licenses"
 OURS = "HIPLORA"  # the peft_type of a HiP-LoRA adapter
 UNNAMED = "BACKBONE"  # placeholder in the card's code for a backbone that has no name on the Hub
@@ -71,11 +72,17 @@ def write_card(folder: Path, card: Card) -> None:
 
 def update_card(folder: Path, card: Card) -> bool:
     """Write the card of a folder, unless the one that is there has been changed. Returns whether it was written."""
-    path = folder / CARD
-    if path.is_file() and not _unchanged(path.read_text(encoding="utf-8", errors="replace")):
+    if changed_card(folder) is not None:
         return False
     write_card(folder, card)
     return True
+
+
+def changed_card(folder: Path) -> bytes | None:
+    """The card of a folder, if there is one that is not as it was written here."""
+    path = folder / CARD
+    content = path.read_bytes() if path.is_file() else None
+    return None if content is None or _unchanged(content.decode(errors="replace")) else content
 
 
 def _unchanged(text: str) -> bool:

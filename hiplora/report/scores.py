@@ -66,7 +66,7 @@ def _with_interval(task: LmScore | None, metric: str) -> str:
     if task is None or task.metrics.get(metric) is None:
         return number(None)
     error = task.stderr.get(metric)
-    return _short(task.metrics[metric]) + ("" if error is None else f" ±{_short(NORMAL_95 * error)}")
+    return _short(task.metrics[metric]) + (f" ±{_short(NORMAL_95 * error)}" if error else "")  # 0: all items alike
 
 
 def _short(value: float | None) -> str:

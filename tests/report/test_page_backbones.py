@@ -117,7 +117,7 @@ def test_runs_of_two_devices_and_settings_are_told_apart_and_commands_find_them(
         simulation.record(stage)
     assert main(words) == 0
     text = Path("outputs/report.html").read_text()
-    for what in (f"{adapted.where}, limit=null", f"{adapted.where}, limit=3", "tpu-float64, limit=null"):
+    for what in (f"{adapted.where}, no limit", f"{adapted.where}, limit=3", "tpu-float64, no limit"):
         assert text.count(f"gsm8k, scored on test, {what}</figcaption>") == 1
     read = Read(text)
     assert 'data-name="where"' in text

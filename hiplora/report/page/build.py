@@ -31,6 +31,7 @@ EVERYTHING = (*TABLES, *FIGURES)
 DEFAULT = "results/mini"  # the folder of the commands if none is typed
 TEMPLATES = Path(__file__).with_name("templates")
 ORDER = {"adapter": 0, "backbone": 1, "merged": 2}  # in the list of runs; other kinds come last
+LATEST = 8  # adapters that the summary of one's own results shows
 FEW = 4  # adapters in a scatter plot; those with fewer are folded away if there are others
 PANEL = {"width": 300, "height": 240}
 
@@ -82,6 +83,7 @@ def page(folder: Path, words: Sequence[str], *, only: Sequence[str] = EVERYTHING
         views=views,
         methods=methods,
         panels=panels,
+        latest=_latest(views),
         main_panels=[each for each in panels if len(each.marks) >= FEW] or panels,
         marks={mark: text for mark, text in MEANINGS.items() if any(mark in view.marks for view in views)},
         broken=shelf.broken,
@@ -102,6 +104,12 @@ def render(**values: Any) -> str:
     environment.filters |= {"value": shown, "number": _number, "headlines": summary_of, "padded": _padded}
     environment.globals |= {"looks": drawing.LOOKS, "panel": PANEL, "curve": SIZE}
     return environment.get_template("page.html").render(**values)
+
+
+def _latest(views: Sequence[View]) -> list[View]:
+    """The adapters made last of which it is known what they learned or forgot, the newest first."""
+    known = [view for view in views if view.facts is not None and view.facts.retain_text is not None]
+    return sorted(known, key=lambda view: view.run.head.started, reverse=True)[:LATEST]
 
 
 def _padded(name: str) -> str:
@@ -154,7 +162,8 @@ def _apart(record: Record, alike: Sequence[Record], task: str) -> list[str]:
     for name, value in asked(record).items():
         of_plot = name in SAME or name.startswith(("model.", "evaluation.", f"benchmarks.{task}."))
         if of_plot and len({each.get(name) for each in every}) > 1:
-            words.append(f"{name.rpartition('.')[2]}={shown(value)}")
+            last = name.rpartition(".")[2]
+            words.append(f"no {last}" if value is None else f"{last}={shown(value)}")
     files = {name: {each.get(name) for each in data} for name in data_of(record, task)}
     least = {name: len(versions - {None} if words else versions) for name, versions in files.items()}
     return words + [f"{name} {file[:SHORT]}" for name, file in data_of(record, task).items() if least[name] > 1]

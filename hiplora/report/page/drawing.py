@@ -60,6 +60,11 @@ class Scatter:
     y: Axis
     left: float
 
+    @property
+    def size(self) -> int:
+        """The number of marks."""
+        return len(self.marks)
+
 
 def axis(values: Sequence[float], start: float, end: float, *, ticks: int = 4) -> Axis:
     """An axis that maps the range of the values to the pixels from ``start`` to ``end``."""
@@ -92,7 +97,7 @@ def scatter(title: str, marks: Sequence[Mark], *, width: int, height: int) -> Sc
     xs, ys = near([mark.x for mark in marks]), near([mark.y for mark in marks])
     y = axis([0.0, *ys], height - 40, 8)
     left = 22 + CHARACTER * max((len(words) for _, words in y.ticks), default=4)  # the axis has its name beside it
-    x = axis(xs, left, width - 8)
+    x = axis(xs, left, width - 16)
 
     def place(of_x: float, of_y: float) -> tuple[float, float]:
         """The place of a point; of one outside the frame, at its edge."""

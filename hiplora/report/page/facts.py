@@ -28,16 +28,18 @@ ELSEWHERE = ("folder", "merged_folders")  # adapters trained elsewhere; no recor
 class Facts:
     """The numbers of one adapter, None if not measured; ``on`` names the evaluation: test, validation or frontier.
 
-    ``own`` is the headline score of ``task``, the last one trained on, in percent, ``learned`` the fall of its NLL in
-    nats per token. The others are defined by :func:`hiplora.evaluation.retention.retention` and leave out every
-    benchmark trained on; for an adapter trained elsewhere they leave out none. A frontier measures learning on
-    validation and has no ``own``. Facts with the same ``plot`` are comparable.
+    ``own`` is the headline score of ``task``, the last one trained on, in percent, ``own_before`` the backbone's, and
+    ``learned`` the fall of its NLL in nats per token. The others are defined by
+    :func:`hiplora.evaluation.retention.retention` and leave out every benchmark trained on; for an adapter trained
+    elsewhere they leave out none. A frontier measures learning on validation and has no ``own``. Facts with the same
+    ``plot`` are comparable.
     """
 
     on: str
     task: str | None = None
     plot: str = ""
     own: float | None = None
+    own_before: float | None = None
     learned: float | None = None
     retain_pp: float | None = None
     retain_nll: float | None = None
@@ -60,9 +62,13 @@ def facts(run: Run, bare: Bare, counts: Sequence[Counted] = ()) -> Facts | None:
     assert isinstance(record.result, Scores)
     after = record.result.benchmarks
     before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
-    own = after.get(task, {}).get(primary(task)) if task is not None and task in TASKS else None
+    own, first = (
+        scores.get(task, {}).get(primary(task)) if task is not None and task in TASKS else None
+        for scores in (after, before)
+    )
     learned = None if task is None else _fall(before, after, task)
     numbers: dict[str, Any] = {"own": None if own is None else 100 * own, "learned": learned}
+    numbers["own_before"] = None if first is None else 100 * first
     if {*ORDER, "text"} <= before.keys() & after.keys():
         kept = retention(before, after, trained_on=run.tasks)
         numbers |= {name: kept[name] for name in ("retain_pp", "retain_nll", "retain_text")}

@@ -37,10 +37,11 @@ SIZE = {"width": 420, "height": 150}
 class Line:
     """A metric before and after as texts, empty if not measured; ``alone``: of a merge's adapter by itself.
 
-    ``change`` is relative to ``alone`` if it exists, otherwise to ``before``.
+    ``change`` is relative to ``alone`` if it exists, otherwise to ``before``. ``n`` is the number of items.
     """
 
     name: str
+    n: str
     before: str
     alone: str
     after: str
@@ -256,7 +257,10 @@ def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iter
             single = [each.benchmarks.get(name, {}).get(metric) for each in own if isinstance(each, Scores)]
             lower = metric in LOWER
             percent = metric != "nll"
-            yield _line(f"{name} {metric}", old, next(iter(single), None), value, percent=percent, higher=not lower)
+            line = _line(f"{name} {metric}", old, next(iter(single), None), value, percent=percent, higher=not lower)
+            if alone and line.change and not line.alone:
+                line = replace(line, change=f"{line.change} (after − before)")
+            yield replace(line, n=_items(scores.get("n")))
 
 
 def _lm_eval_lines(result: Scores, base: Record | None) -> Iterator[Line]:
@@ -266,7 +270,7 @@ def _lm_eval_lines(result: Scores, base: Record | None) -> Iterator[Line]:
         for metric, value in task.metrics.items() if not task.group else ():
             old = before[name].metrics.get(metric) if name in before else None
             higher = task.better.get(metric)
-            yield _line(f"{name} {metric}", old, None, value, percent=False, higher=higher)
+            yield replace(_line(f"{name} {metric}", old, None, value, percent=False, higher=higher), n=_items(task.n))
 
 
 def _line(
@@ -276,15 +280,24 @@ def _line(
     factor, digits, unit = (100, 1, " %") if percent else (1, 3, "")
 
     def text(value: float | None) -> str:
-        return "" if value is None else f"{factor * value:.{digits}f}{unit}"
+        return "" if value is None else f"{_rounded(factor * value, digits)}{unit}"
 
     reference = before if alone is None else alone
     if reference is None or after is None:
-        return Line(name, text(before), text(alone), text(after), "")
+        return Line(name, "", text(before), text(alone), text(after), "")
     change = round(factor * (after - reference), digits)
-    moved = f"{change:+.{digits}f}".replace("-", "−") if change else f"{0:.{digits}f}"
+    moved = _rounded(change, digits, sign="+").replace("-", "−") if change else f"{0:.{digits}f}"
     better = None if change == 0 or higher is None else (change > 0) == higher
-    return Line(name, text(before), text(alone), text(after), moved, better)
+    return Line(name, "", text(before), text(alone), text(after), moved, better)
+
+
+def _rounded(value: float, digits: int, *, sign: str = "") -> str:
+    """A number with a fixed number of decimals; from 10,000 on, as of a perplexity, with four digits in all."""
+    return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.4g}"
+
+
+def _items(count: float | None) -> str:
+    return "" if count is None else f"{count:.0f}"
 
 
 def _fate(sample: Sample, old: Sample | None) -> str:
@@ -310,4 +323,4 @@ def _cut(text: str) -> str:
 
 def summary_of(records: Iterable[Record]) -> str:
     """The headline numbers of a run other than an adapter's."""
-    return "; ".join(filter(None, (headline(record.result) for record in records)))
+    return "; ".join(filter(None, dict.fromkeys(headline(record.result) for record in records)))

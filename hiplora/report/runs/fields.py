@@ -96,7 +96,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Value]]:
 
 
 def _field(key: str, inner: Any, name: str) -> Iterator[tuple[str, Value]]:
-    if key in INSIDE:
+    if key in INSIDE and (isinstance(inner, Mapping) or _many(inner)):
         kind = inner.get("kind") if isinstance(inner, Mapping) else None
         yield from [(key, kind)] if key == "of" and kind else []
         yield from _leaves({k: v for k, v in inner.items() if k != "kind"} if isinstance(inner, Mapping) else inner, "")

@@ -115,6 +115,9 @@ def diff(shelf: Shelf, one: Record, two: Record, prompts: Prompts, *, each: int 
     samples = [by_benchmark(shelf.readable(record)) for record in (one, two)]
     for benchmark in (name for name in samples[0] if name in samples[1]):
         found = flips(samples[0][benchmark], samples[1][benchmark])
+        if not any(right(sample) is not None for of in samples for sample in of[benchmark].values()):
+            lines += ["", f"{benchmark}: {len(samples[0][benchmark])} items, not judged right or wrong"]
+            continue
         lines += ["", f"{benchmark}: right in A alone {len(found.lost)}, in B alone {len(found.gained)}, "
                       f"in both {len(found.both)}, in neither {len(found.neither)}"]  # fmt: skip
         lines += [f"  {found.other} items are not in both records or not answered in both"] if found.other else []
