@@ -24,6 +24,10 @@ NO_BASE = "# base_model: yours to add, the backbone's name on the Hub (owner/nam
 BASE = re.compile(r"^base_model: (\S+)$", re.MULTILINE)
 MARK = "\n<!-- Written by hiplora ({}); once changed by hand, this file is not written again. -->\n"
 MARKED = re.compile(r"\n<!-- Written by hiplora \(([0-9a-f]{12})\); [^\n]* -->\s*\Z")
+LOADING = "## How to load it"
+UNSCORED = " It has not been scored."
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+SCORES = re.compile(r"## Scores\n.*?(?=\n## |\Z)\n", re.DOTALL)
 FOLDED = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
@@ -75,6 +79,29 @@ def update_card(folder: Path, card: Card) -> bool:
     if changed_card(folder) is not None:
         return False
     write_card(folder, card)
+    return True
+
+
+def add_scores(folder: Path, scores: Sequence[Scored]) -> bool:
+    """Put scores into the card that an export or a merge has been given, instead of any that it has.
+
+    Returns whether there was such a card, unchanged since it was written here.
+    """
+    from huggingface_hub import ModelCard
+
+    path = folder / CARD
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if not _unchanged(text):
+        return False
+    text = MARKED.sub("", text)
+    _, head, body = text.split("---\n", 2)
+    data: Any = ModelCard(text).data
+    title = TITLE.search(body)
+    data.eval_results, data.model_name = [_result(score) for score in scores], title[1] if title else folder.name
+    comments = "\n".join(line for line in head.splitlines() if line.startswith("#"))
+    body = SCORES.sub("", body).replace(UNSCORED, "").replace(LOADING, f"{_scores(scores)}\n\n{LOADING}", 1)
+    text = f"---\n{data.to_yaml().rstrip()}\n{comments}\n---\n{body}"
+    write_atomically(path, f"{text}{MARK.format(_digest(text))}".encode())
     return True
 
 
@@ -179,13 +206,13 @@ def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def _loading(config: Mapping[str, Any], base: str, *, folder: str | None) -> str:
     """The section on loading the folder, with hiplora and without; ``folder`` names the backbone's, if it is local."""
     if not config:
-        return f"## How to load it\n\n{_code(FOLDED)}"
+        return f"{LOADING}\n\n{_code(FOLDED)}"
     where = "" if folder is None else f"`{UNNAMED}` stands for the folder of the backbone, here `{folder}`.\n\n"
     if config.get("peft_type") != OURS:
         stock = _code(STOCK, base=base, folder="FOLDER")
-        return f"## How to load it\n\n{where}A stock PEFT adapter, which needs no hiplora:\n\n{stock}"
+        return f"{LOADING}\n\n{where}A stock PEFT adapter, which needs no hiplora:\n\n{stock}"
     return (
-        f"## How to load it\n\n{where}With hiplora, which tells PEFT what HiP-LoRA is:\n\n"
+        f"{LOADING}\n\n{where}With hiplora, which tells PEFT what HiP-LoRA is:\n\n"
         f"{_code(REGISTERED, base=base, folder='FOLDER')}\n\n"
         "Without hiplora, once `hiplora-export FOLDER PLAIN` has written the same update as a stock LoRA:\n\n"
         f"{_code(STOCK, base=base, folder='PLAIN')}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiplora.adapters.card import Card, base_in_card, hub_name, write_card
+from hiplora.adapters.card import UNSCORED, Card, base_in_card, hub_name, write_card
 from hiplora.adapters.results import MARKER
 from hiplora.adapters.trained import Trained
 from hiplora.adapters.weights import INDEX, Weights, opened
@@ -222,7 +222,7 @@ def write_merge_card(report: Mapping[str, Any], folder: Path) -> None:
         folder,
         Card(
             title=f"{report.get('operator', 'merge')} of {len(inputs)} adapters",
-            about=f"{what}, written by `{COMMAND}`. All options and errors are in `{REPORT}`. It has not been scored.",
+            about=f"{what}, written by `{COMMAND}`. All options and errors are in `{REPORT}`.{UNSCORED}",
             settings=named | settings,
             base=hub_name(base) or _agreed(report["inputs"]) or base,
             tags=("hiplora", "merge"),

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiplora.adapters.card import CARD, Scored, update_card
+from hiplora.adapters.card import CARD, Scored, add_scores, update_card
+from hiplora.disk import typed_path
 from hiplora.errors import UserError
+from hiplora.evaluation.lm_tasks import LmScore
 from hiplora.report.runs.predictions import by_benchmark, score
+from hiplora.report.scores import NORMAL_95
+from hiplora.stages.folders import Folder
 from hiplora.stages.record import Record, Sample
-from hiplora.stages.results import Metrics
+from hiplora.stages.results import Metrics, Scores
 from hiplora.stages.score import Score
 from hiplora.stages.sources import Adapted, Backbone
 from hiplora.stats import proportion_interval, t_interval
@@ -30,35 +34,42 @@ def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
     written causes a note on stderr and stops nothing.
     """
     for outcome in outcomes:
-        if not isinstance(outcome.stage, Score) or not isinstance(outcome.stage.of, Adapted):
+        if not isinstance(outcome.stage, Score) or not isinstance(outcome.stage.of, Adapted | Folder):
+            continue
+        stage, where = outcome.stage.without_tasks, outcome.record.where
+        record = store.current((stage.id, where))
+        if record is None or stage.evaluation.splits != "test" or stage.evaluation.limit is not None:
             continue
         try:
-            _fill(outcome.stage.without_tasks, outcome.stage.of, outcome.record.where, store)
+            _fill(stage, record, store)
         except (OSError, UserError) as error:
             print(f"note: the model card of {outcome.record.name} was not written ({error})", file=sys.stderr)
 
 
-def _fill(stage: Score, of: Adapted, where: str, store: Store) -> None:
-    """Write the card of one adapter, with the backbone's scores on the same benchmarks where they are known."""
-    record, training = (store.current((each.id, where)) for each in (stage, of.train))
-    folder = None if training is None else store.artefact(training)
-    full = stage.evaluation.splits == "test" and stage.evaluation.limit is None
-    if record is None or training is None or folder is None or not full:
+def _fill(stage: Score, record: Record, store: Store) -> None:
+    """Write the scores of one adapter into its card, beside the backbone's where they are known."""
+    bare = store.current((stage.but(of=Backbone(model=stage.of.backbone)).id, record.where))
+    scores = [*_scores(record, bare, store.samples(record), stage), *_of_lm_eval(record, bare, store)]
+    if isinstance(stage.of, Folder):
+        if (folder := typed_path(stage.of.path)).is_dir():
+            add_scores(folder, scores)
         return
-    if training.digest == record.needs.get(training.id):
-        bare = store.current((stage.but(of=Backbone(model=of.backbone)).id, where))
-        before: Mapping[str, Metrics] = {} if bare is None else bare.result.benchmarks  # type: ignore[attr-defined]
-        result: Any = training.result
-        card = of.train.card(result, [*_scores(record, before, store.samples(record), stage)])
-        if not update_card(folder, card):
-            why = "was changed, or is of an older version"
-            print(f"note: {folder / CARD} {why}, and stays as it is; delete it to have it written", file=sys.stderr)
+    assert isinstance(stage.of, Adapted)
+    train = stage.of.train
+    training: Any = store.current((train.id, record.where))
+    kept = None if training is None else store.artefact(training)
+    if training is None or kept is None or training.digest != record.needs.get(training.id):
+        return
+    if not update_card(kept, train.card(training.result, scores)):
+        why = "was changed, or is of an older version"
+        print(f"note: {kept / CARD} {why}, and stays as it is; delete it to have it written", file=sys.stderr)
 
 
-def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sample], stage: Score) -> Iterator[Scored]:
+def _scores(record: Record, bare: Record | None, samples: Sequence[Sample], stage: Score) -> Iterator[Scored]:
     """The headline score and the NLL of every benchmark, and the NLL of general text."""
     items, tasks = by_benchmark(samples), {task.name: task for task in stage.benchmarks}
     result: Any = record.result
+    before: Mapping[str, Metrics] = {} if bare is None else bare.result.benchmarks  # type: ignore[attr-defined]
     for name, metrics in result.benchmarks.items():
         for metric in (*([primary(name)] if name in TASKS else []), "nll"):
             value = metrics.get(metric)
@@ -74,6 +85,36 @@ def _scores(record: Record, before: Mapping[str, Metrics], samples: Sequence[Sam
                 n=int(metrics.get("n") or metrics["tokens"] or 0),
                 before=before.get(name, {}).get(metric),
             )
+
+
+def _of_lm_eval(record: Record, bare: Record | None, store: Store) -> Iterator[Scored]:
+    """The scores of lm-eval's tasks that were added to a record, each with its interval by lm-eval's standard error."""
+    before = {} if bare is None else _added(bare, store)
+    for name, task in _added(record, store).items():
+        for metric, value in task.metrics.items() if not task.group else ():
+            if value is None:
+                continue
+            half = NORMAL_95 * task.stderr.get(metric, 0.0)
+            yield Scored(
+                benchmark=f"{name} (lm-eval)",
+                dataset=(f"lm-eval-{name}", f"{name} (lm-eval, version {task.version}, {task.shots or 0} shots)"),
+                metric=metric,
+                value=value,
+                interval=(value - half, value + half) if half else None,
+                n=task.n,
+                before=before[name].metrics.get(metric) if name in before else None,
+            )
+
+
+def _added(record: Record, store: Store) -> dict[str, LmScore]:
+    """The scores of lm-eval's tasks in the records that added some to this one."""
+    found: dict[str, LmScore] = {}
+    for records in filter(None, (store.tracked, store.local)):
+        for key, (kind, name) in records.names().items():
+            other = records.get(key) if (kind, name, key[1]) == (record.kind, record.name, record.where) else None
+            if other is not None and isinstance(other.result, Scores) and other.needs.get(record.id) == record.digest:
+                found |= other.result.lm_eval
+    return found
 
 
 def _dataset(name: str, task: Task | None, data: str) -> tuple[str, str]:

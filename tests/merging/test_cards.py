@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from hiplora import HipLoraConfig
-from hiplora.adapters.card import Card, Scored, write_card
+from hiplora.adapters.card import Card, Scored, add_scores, write_card
 from hiplora.adapters.exporting import export_lora
 from hiplora.merging.__main__ import main
 from tests.tuner.helpers import make_llama
@@ -99,6 +99,30 @@ def test_a_merge_and_an_export_name_the_backbone_that_their_sources_name(base, t
     assert "| density | 0.3 |" in text
     assert f"| Backbone | `{base.name}` |" in text
     assert str(tmp_path) not in text
+
+
+def test_scores_are_put_into_the_card_of_a_merge(base, tmp_path) -> None:
+    for name in ("one", "two"):
+        trained(base, tmp_path / name, LoraConfig(r=2, target_modules=["q_proj"]))
+    inputs = [str(tmp_path / name) for name in ("one", "two")]
+    assert main([*inputs, "--operator", "addition", "--out", str(tmp_path / "merged")]) == 0
+    card = tmp_path / "merged/README.md"
+    assert "It has not been scored." in card.read_text()
+    for value in (0.25, 0.5):
+        score = Scored(
+            benchmark="mine", dataset=("a/b", "mine"), metric="acc", value=value, interval=(0.1, 0.6), n=30, before=0.2
+        )
+        assert add_scores(tmp_path / "merged", [score])
+        text = card.read_text()
+        (result,) = ModelCard.load(card).data.eval_results
+        assert (result.dataset_type, result.metric_value) == ("a/b", value)
+        assert text.count("## Scores") == 1
+        assert f"| mine | acc | 0.200 | {value:.3f} | [0.100, 0.600] | 30 |\n\n## How to load it" in text
+        assert "not been scored" not in text
+        assert "\n# license: yours to choose" in text
+    card.write_text(text.replace("addition", "my merge"))
+    assert not add_scores(tmp_path / "merged", [score]), "somebody has changed it"
+    assert not add_scores(tmp_path / "one", [score]), "PEFT's own card"
 
 
 def test_scores_are_where_the_hub_looks_for_them(base, tmp_path) -> None:

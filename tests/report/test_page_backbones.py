@@ -23,6 +23,7 @@ from hiplora.report.page.views import Views
 from hiplora.report.runs.prompts import Prompts
 from hiplora.report.runs.shelf import Shelf
 from hiplora.stages import record as files
+from hiplora.stages.record import Records
 from hiplora.stages.sources import Adapted, Backbone, Merged
 from hiplora.tasks import primary
 from tests.report.pages import Read
@@ -118,7 +119,8 @@ def test_runs_of_two_devices_and_settings_are_told_apart_and_commands_find_them(
     assert main(words) == 0
     text = Path("outputs/report.html").read_text()
     for what in (f"{adapted.where}, no limit", f"{adapted.where}, limit=3", "tpu-float64, no limit"):
-        assert text.count(f"gsm8k, scored on test, {what}</figcaption>") == 1
+        panels = text.split('id="scatter"')[1]
+        assert panels.count(f"gsm8k, scored on test, {what}</figcaption>") == 1
     read = Read(text)
     assert 'data-name="where"' in text
     assert f"ARGS='results_dir={tmp_path}/other/results training.steps=60'" in read.words
@@ -223,6 +225,8 @@ def test_a_full_score_fills_the_card_and_a_limited_one_leaves_it(elsewhere, tmp_
         current=lambda key: simulation.made.get(key[0]),
         artefact=lambda record: tmp_path,
         samples=Shelf(simulation.folder).samples,
+        tracked=Records(simulation.folder / "records"),
+        local=None,
     )
     for of, there in ((limited, False), (stage, True)):
         fill_cards([SimpleNamespace(stage=of, record=simulation.record(of))], store)
