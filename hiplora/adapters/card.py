@@ -23,11 +23,11 @@ UNNAMED = "BACKBONE"  # placeholder in the card's code for a backbone that has n
 NO_BASE = "# base_model: yours to add, the backbone's name on the Hub (owner/name), which is not known here"
 BASE = re.compile(r"^base_model: (\S+)$", re.MULTILINE)
 MARK = "\n<!-- Written by hiplora ({}); once changed by hand, this file is not written again. -->\n"
-MARKED = re.compile(r"\n<!-- Written by hiplora \(([0-9a-f]{12})\); [^\n]* -->\s*\Z")
+MARKED = re.compile(r"\n<!-- Written by hiplora \(([0-9a-f]{12})\); [^\n]* -->\n\Z")
 LOADING = "## How to load it"
 UNSCORED = " It has not been scored."
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-SCORES = re.compile(r"## Scores\n.*?(?=\n## |\Z)\n", re.DOTALL)
+SCORES = re.compile(r"## Scores\n.*?\n(?=## )", re.DOTALL)  # a card's section with scores is never its last
 FOLDED = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
@@ -85,12 +85,12 @@ def update_card(folder: Path, card: Card) -> bool:
 def add_scores(folder: Path, scores: Sequence[Scored]) -> bool:
     """Put scores into the card that an export or a merge has been given, instead of any that it has.
 
-    Returns whether there was such a card, unchanged since it was written here.
+    Returns whether there are scores, and such a card that is unchanged since it was written here.
     """
     from huggingface_hub import ModelCard
 
     path = folder / CARD
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = path.read_bytes().decode(errors="replace") if path.is_file() and scores else ""
     if not _unchanged(text):
         return False
     text = MARKED.sub("", text)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hiplora.adapters.card import CARD, changed_card
 from hiplora.disk import disk_errors, json_object, sha256
 from hiplora.errors import UserError
 
@@ -84,6 +85,8 @@ def _foreign(place: Path, command: str) -> str | None:
     for path in held:
         if path.name == MARKER:
             continue
+        if path.name == CARD and changed_card(place) is None:
+            continue  # scores are put into it later
         if path.name not in files:
             return f"holds another file beside a result of {command} ({path.name})"
         if path.is_symlink() or not path.is_file() or sha256(path) != files[path.name]:

@@ -45,14 +45,25 @@ class Definition:
     @property
     def members(self) -> list[str]:
         """The names of a group's members; a group defined inside it counts by its own members. Empty for a task."""
-        found = _members(self.config.get("task")) if "group" in self.config else ()
-        return [name for name, _ in found if name != self.name]
+        return [name for name, _ in self._listed if name != self.name]
 
     @property
     def named(self) -> list[str]:
         """Those of the members that are defined elsewhere."""
-        found = _members(self.config.get("task")) if "group" in self.config else ()
-        return [name for name, inline in found if name != self.name and not inline]
+        return [name for name, inline in self._listed if name != self.name and inline is None]
+
+    @property
+    def inline(self) -> list[Definition]:
+        """The definitions of those members that the group defines itself."""
+        return [
+            Definition(name, self.path, _included(inline, self.path, ()))
+            for name, inline in self._listed
+            if inline is not None
+        ]
+
+    @property
+    def _listed(self) -> list[tuple[str, Mapping[str, Any] | None]]:
+        return [*_members(self.config.get("task"))] if "group" in self.config else []
 
     def reads(self) -> dict[str, str]:
         """Its identity: digests of the merged YAML, with functions by their files, and of each data file.
@@ -141,8 +152,9 @@ def described(name: str, folder: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for each in definitions(name, folder):
-        found |= each.reads()
-        for member in each.members:
+        for own in (each, *each.inline):
+            found |= own.reads()
+        for member in each.named:
             found |= described(member, folder)
     return found or own_mark(name)
 
@@ -158,7 +170,9 @@ def replaced_members(name: str, folder: Path) -> dict[str, str]:
 def all_definitions(name: str, folders: Sequence[Path]) -> list[Definition]:
     """The definitions of a name, in the first folder that has it, with those of the members of groups."""
     found = next((each for folder in folders if (each := definitions(name, folder))), [])
-    return [*found, *(inner for each in found for member in each.members for inner in all_definitions(member, folders))]
+    inline = [inner for each in found for inner in each.inline]
+    inner = [inner for each in found for member in each.named for inner in all_definitions(member, folders)]
+    return [*found, *inline, *inner]
 
 
 def _read(path: Path) -> Definition:
@@ -167,13 +181,14 @@ def _read(path: Path) -> Definition:
     return Definition(str(name), path, config)
 
 
-def _members(listed: Any) -> Iterator[tuple[str, bool]]:
-    """The names in a group's list, and in the lists of groups inside it, and whether each is defined right there."""
+def _members(listed: Any) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """The names in a group's list, and in the lists of groups inside it, each with its definition if that is there."""
     for member in [listed] if isinstance(listed, str) else listed or ():
         if isinstance(member, str):
-            yield member, False
+            yield member, None
         elif isinstance(listing := member.get("task", member.get("group")), str):
-            yield listing, any(key in member for key in ("dataset_path", "include", "class", "custom_dataset"))
+            whole = any(key in member for key in ("dataset_path", "include", "class", "custom_dataset"))
+            yield listing, member if whole else None
         else:
             yield from _members(listing)
 
@@ -195,11 +210,16 @@ def _loaded(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); repair it.") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a task; a task's YAML has keys such as task, dataset_path and output_type.")
-    includes = config.pop("include", [])
+    return _included(_plain(config, path), path, seen)
+
+
+def _included(config: Mapping[str, Any], path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """A definition in a file merged over what it includes."""
+    includes = config.get("include") or []
     merged: dict[str, Any] = {}
     for include in [includes] if isinstance(includes, str) else includes:
         merged |= _loaded(path.parent / include, (*seen, path))
-    return merged | _plain(config, path)
+    return merged | {key: value for key, value in config.items() if key != "include"}
 
 
 @cache

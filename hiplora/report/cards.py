@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hiplora.adapters.card import CARD, Scored, add_scores, update_card
+from hiplora.adapters.results import MARKER
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
-from hiplora.evaluation.lm_tasks import LmScore
+from hiplora.evaluation.lm_tasks import PREFIX, LmScore
 from hiplora.report.runs.predictions import by_benchmark, score
 from hiplora.report.scores import NORMAL_95
 from hiplora.stages.folders import Folder
@@ -41,17 +43,22 @@ def fill_cards(outcomes: Sequence[Outcome], store: Store) -> None:
         if record is None or stage.evaluation.splits != "test" or stage.evaluation.limit is not None:
             continue
         try:
-            _fill(stage, record, store)
+            _fill(stage, record, outcome.record, store)
         except (OSError, UserError) as error:
             print(f"note: the model card of {outcome.record.name} was not written ({error})", file=sys.stderr)
 
 
-def _fill(stage: Score, record: Record, store: Store) -> None:
-    """Write the scores of one adapter into its card, beside the backbone's where they are known."""
+def _fill(stage: Score, record: Record, latest: Record, store: Store) -> None:
+    """Write the scores of one adapter into its card, beside the backbone's where they are known.
+
+    ``record`` has the benchmarks; ``latest`` is the same, or has tasks of lm-eval that were added to it.
+    """
     bare = store.current((stage.but(of=Backbone(model=stage.of.backbone)).id, record.where))
-    scores = [*_scores(record, bare, store.samples(record), stage), *_of_lm_eval(record, bare, store)]
+    added = _of_lm_eval(record, bare, latest, store)
+    scores = [*_scores(record, bare, store.samples(record), stage), *added]
     if isinstance(stage.of, Folder):
-        if (folder := typed_path(stage.of.path)).is_dir():
+        folder = typed_path(stage.of.path)
+        if (folder / MARKER).is_file():  # an export or a merge of ours; a trained adapter's run fills its own card
             add_scores(folder, scores)
         return
     assert isinstance(stage.of, Adapted)
@@ -87,10 +94,11 @@ def _scores(record: Record, bare: Record | None, samples: Sequence[Sample], stag
             )
 
 
-def _of_lm_eval(record: Record, bare: Record | None, store: Store) -> Iterator[Scored]:
+def _of_lm_eval(record: Record, bare: Record | None, latest: Record, store: Store) -> Iterator[Scored]:
     """The scores of lm-eval's tasks that were added to a record, each with its interval by lm-eval's standard error."""
     before = {} if bare is None else _added(bare, store)
-    for name, task in _added(record, store).items():
+    for name, of in (_added(record, store) | _of_tasks(latest)).items():
+        task, base = of.task, before.get(name)
         for metric, value in task.metrics.items() if not task.group else ():
             if value is None:
                 continue
@@ -102,18 +110,34 @@ def _of_lm_eval(record: Record, bare: Record | None, store: Store) -> Iterator[S
                 value=value,
                 interval=(value - half, value + half) if half else None,
                 n=task.n,
-                before=before[name].metrics.get(metric) if name in before else None,
+                before=base.task.metrics.get(metric) if base is not None and base.read == of.read else None,
             )
 
 
-def _added(record: Record, store: Store) -> dict[str, LmScore]:
-    """The scores of lm-eval's tasks in the records that added some to this one."""
-    found: dict[str, LmScore] = {}
+@dataclass(frozen=True)
+class _Task:
+    """The scores of a task of lm-eval, and the digests of its definition and data."""
+
+    task: LmScore
+    read: Mapping[str, str]
+
+
+def _of_tasks(record: Record) -> dict[str, _Task]:
+    """The tasks of lm-eval that a record has scored."""
+    if not isinstance(record.result, Scores):
+        return {}
+    reads = {name: digest for name, digest in record.asked.get("reads", {}).items() if name.startswith(PREFIX)}
+    return {name: _Task(task, reads) for name, task in record.result.lm_eval.items()}
+
+
+def _added(record: Record, store: Store) -> dict[str, _Task]:
+    """The tasks of lm-eval in the records that added some to this one and have its name."""
+    found: dict[str, _Task] = {}
     for records in filter(None, (store.tracked, store.local)):
         for key, (kind, name) in records.names().items():
             other = records.get(key) if (kind, name, key[1]) == (record.kind, record.name, record.where) else None
-            if other is not None and isinstance(other.result, Scores) and other.needs.get(record.id) == record.digest:
-                found |= other.result.lm_eval
+            if other is not None and other.needs.get(record.id) == record.digest:
+                found |= _of_tasks(other)
     return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiplora.adapters.card import CARD
+from hiplora.adapters.card import CARD, SET_ASIDE, changed_card
 from hiplora.adapters.files import ADAPTER_CONFIG, check_complete
 from hiplora.disk import (
     A_DAY,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # Beside PEFT's files: the trained tensors by name and the method's state, to train on from. Snapshots hold the same.
 NATIVE = "native.pt"
+CARDS = (CARD, SET_ASIDE)  # not covered by the digests
 OPTIMIZER = "optimizer.pt"  # AdamW's state after the last step, if the training keeps it
 
 
@@ -52,7 +54,8 @@ def save(
     """Write the adapter's folder at once: the files the method loads, the native states, and the digests of all.
 
     ``native`` is the final state, ``snapshots`` maps a step to the state after it, ``optimizer`` is AdamW's state;
-    ``tensors`` is the digest of ``native`` (:func:`tensors_digest`).
+    ``tensors`` is the digest of ``native`` (:func:`tensors_digest`). The folder gets no card yet; the one of the folder
+    that is replaced is kept under another name if somebody has changed it.
     """
     import torch
 
@@ -67,6 +70,19 @@ def save(
             torch.save(state, folder / name)
         write_json(folder / DIGEST, {"tensors": tensors, "files": {}})
         _write_digest(folder)
+        (folder / CARD).unlink(missing_ok=True)  # PEFT's template
+        _set_aside(target, folder)
+
+
+def _set_aside(old: Path, new: Path) -> None:
+    """Keep the card of a folder that is about to be replaced, if somebody has changed it, or one kept before."""
+    changed = changed_card(old)
+    if changed is not None:
+        print(f"note: the changed card of this adapter is now {old / SET_ASIDE}", file=sys.stderr)
+    elif (old / SET_ASIDE).is_file():
+        changed = (old / SET_ASIDE).read_bytes()
+    if changed is not None:
+        (new / SET_ASIDE).write_bytes(changed)
 
 
 def tensors_digest(native: Mapping[str, Any]) -> str:
@@ -101,7 +117,7 @@ def verify(folder: Path, record: Record) -> None:
     if written["tensors"] != record.result.reproducible():
         raise UserError(f"The adapter {folder} was trained anew since this run began; type the same command again.")
     for name, digests in written["files"].items():
-        if name == CARD:  # older folders list its digest, but it is rewritten with every score
+        if name in CARDS:  # older folders list its digest, but it is rewritten with every score
             continue
         path = folder / name
         if not path.is_file() or sha256(path) not in digests:
@@ -152,6 +168,6 @@ def _write_digest(folder: Path, coming: Sequence[Path] = ()) -> None:
     written = json_object(folder / DIGEST)
     files: dict[str, list[str]] = {}
     for path in [*sorted(folder.iterdir()), *coming]:
-        if path.name not in (DIGEST, CARD):
+        if path.name not in (DIGEST, *CARDS):
             files.setdefault(path.name, []).append(sha256(path))
     write_json(folder / DIGEST, {**written, "files": files})

@@ -86,8 +86,8 @@ class Score(Stage):
         models.check(self.of.backbone)
         source = DataSource(self.data)
         trained = [made for made in self.of.made_from() if isinstance(made, Train)]
-        for train in (each for made in trained for each in made.line()):
-            train.check()  # also of an adapter that is there: a file to score may hold what it was trained on
+        for train in (each for made in trained for each in made.line() if each.task.own):
+            train.task.check_training(source)  # of an adapter that is there, too: rows to score may be trained on
         for task in self.benchmarks:
             task.check_asked(source, self.evaluation.splits)
         source.check(*self._general())

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hiplora import models
-from hiplora.adapters.card import SET_ASIDE, Card, Scored, changed_card, write_card
+from hiplora.adapters.card import Card, Scored, write_card
 from hiplora.config import As, Bookkeeping, Neutral, Place, Seed
-from hiplora.disk import write_atomically
 from hiplora.errors import UserError
 from hiplora.methods.base import Method, Setup
 from hiplora.models import Model
@@ -119,7 +118,7 @@ class Train(Stage):
         from hiplora.training.memory import peak_memory
         from hiplora.training.trainer import train
 
-        backbone, changed = models.load(self.model), changed_card(job.folder)
+        backbone = models.load(self.model)
         targets = resolved(backbone.model, self.targets)
         self.method.check(target_shapes(backbone.model, targets))
         encoded = self.task.encoded_examples(Source(self.data), backbone.tokenizer)
@@ -162,9 +161,6 @@ class Train(Stage):
             targets=list(targets) if targets != self.targets else [],
         )
         write_card(job.folder, self.card(result))
-        if changed is not None:
-            write_atomically(job.folder / SET_ASIDE, changed)
-            print(f"note: the changed card of this adapter is now {job.folder / SET_ASIDE}", file=sys.stderr)
         return Made(result, models.describe(backbone))
 
     def _with_kept(self, folder: Path) -> Training:

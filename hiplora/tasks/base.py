@@ -51,6 +51,7 @@ class Corpus(Options, ABC):
     """The prompts and answers that an adapter is trained on: a benchmark's training corpus, or a batch of edits."""
 
     name: ClassVar[str]
+    own: ClassVar[bool] = False  # whether the rows are the user's, so that no data set has its name
 
     @abstractmethod
     def trained(self) -> dict[str, Any]:
@@ -91,7 +92,6 @@ class Task(Corpus):
     metrics: ClassVar[tuple[str, ...]]  # what an evaluation reports
     scores: ClassVar[tuple[str, ...]]  # the metrics that enter a merge's mean drop; the headline score first
     targets: ClassVar[tuple[str, ...]] = ("answer",)  # the values that ``target`` may have
-    own: ClassVar[bool] = False  # whether the rows are the user's, so that no data set has its name
     styled: ClassVar[bool] = False  # whether its NLL depends on answer style: then Retain-NLL leaves it out
 
     scoring: Literal["letter", "cloze"] = "cloze"

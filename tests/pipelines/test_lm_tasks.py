@@ -183,7 +183,12 @@ def test_a_group_may_define_its_tasks_itself_and_lists_none_that_is_not_defined(
     inner = (folder / "toy_last.yaml").read_text().replace("toy_last", "inner").strip().replace("\n", "\n    ")
     (folder / "inline.yaml").write_text(f"group: inline\ntask:\n  - {inner}\n")
     (folder / "lost.yaml").write_text("group: lost\ntask: [toy_last, gone]\n")
-    check(LmTasks(tasks=("inline",), include_path=str(folder)), positions=512)
+    asked = LmTasks(tasks=("inline",), include_path=str(folder))
+    check(asked, positions=512)
+    before = asked.reads()
+    assert before.keys() == {"lm_eval/inline", "lm_eval/inner", "lm_eval/inner (test)"}
+    (folder / "rows.jsonl").write_text((folder / "rows.jsonl").read_text().replace("brown", "red"))
+    assert {key for key, digest in asked.reads().items() if digest != before[key]} == {"lm_eval/inner (test)"}
     assert "the group lost lists gone, which no YAML defines" in refused(folder, "lost")
 
 

@@ -64,7 +64,7 @@ def test_filters_ask_any_field(made, said):
     assert first.id in ids(said("--json", f"digest={first.digest[:8]}"))
     assert ids(said("--json", "method=HIP", "kind=train")) == ids(said("--json", "method=hip", "kind=train"))
     day = first.started[:10]
-    assert ids(said("--json", f"made={day}*")) == ids(said("--json", f"made>={day}")) == {r.id for r in everything}
+    assert ids(said("--json", f"made={day}")) == ids(said("--json", f"made>={day}")) == {r.id for r in everything}
     assert ids(said("--json", f"started<{day}")) == ids(said("--json", f"made>{day}")) == set()
     assert ids(said("--json", f"made<={first.started[:16]}")) >= {first.id}
     listed = said("kind=train", "--columns", "training.lr,top_share")

@@ -32,7 +32,9 @@ class Filter:
             return False
         value: Any = fields[self.field]
         if self.sign in ("=", "!="):
-            return any(_same(value, each) for each in self.values) == (self.sign == "=")
+            day = self.field == DATE  # a day is that of each of its times
+            found = any(_same(value[: len(each)] if day else value, each) for each in self.values)
+            return found == (self.sign == "=")
         bound: Any = self.values[0]
         if self.field == DATE:
             value = str(value)[: len(bound)]  # a day is compared with days

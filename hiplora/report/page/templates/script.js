@@ -1,4 +1,18 @@
 // Filtering of the list of runs, which sortable.min.js sorts. Without scripts the list keeps its order.
+// A link into a closed list opens it.
+(() => {
+  const open = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const closed = target && target.closest("details:not([open])");
+    if (closed) {
+      closed.open = true;
+      target.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", open);
+  open();
+})();
+
 (() => {
   const table = document.querySelector("table.list");
   if (!table) return;
@@ -62,16 +76,4 @@
   input.addEventListener("input", filter);
   controls.hidden = false;
   filter();
-
-  // A link into a closed list opens it.
-  const open = () => {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    const closed = target && target.closest("details:not([open])");
-    if (closed) {
-      closed.open = true;
-      target.scrollIntoView();
-    }
-  };
-  addEventListener("hashchange", open);
-  open();
 })();
