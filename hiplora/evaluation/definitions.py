@@ -21,6 +21,7 @@ from typing import Any
 from hiplora.errors import UserError
 from hiplora.tasks.files import sha256, tree_sha256
 
+PREFIX = "lm_eval/"  # before the name of a task of lm-eval among those of benchmarks and files
 # The line that names a task or group itself; a `tag:` may be followed by a list. Members of a group are indented.
 NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[]+)", re.MULTILINE)
 TAGGED = re.compile(r"^[\"']?tag[\"']?:((?:[ \t]*[^\n#]+)|(?:[ \t]*\n[ \t]*-[^\n]+)+)", re.MULTILINE)
@@ -73,9 +74,9 @@ class Definition:
         data = dict(_data_files(self.config))
         asked = {**self.config, "dataset_kwargs": self._settings(), "dataset_path": self._dataset()}
         text = json.dumps(asked, sort_keys=True, default=str)
-        own = {f"lm_eval/{self.name}": hashlib.sha256(text.encode()).hexdigest()}
+        own = {f"{PREFIX}{self.name}": hashlib.sha256(text.encode()).hexdigest()}
         return own | {
-            f"lm_eval/{self.name} ({part})": tree_sha256(path) if path.is_dir() else sha256(path)
+            f"{PREFIX}{self.name} ({part})": tree_sha256(path) if path.is_dir() else sha256(path)
             for part, path in data.items()
         }
 
@@ -117,7 +118,7 @@ def built_in() -> Path:
 
 def own_mark(name: str) -> dict[str, str]:
     """The identity of a task that comes with lm-eval: its name and lm-eval's version."""
-    return {f"lm_eval/{name}": f"lm-eval {version('lm_eval')}"}
+    return {f"{PREFIX}{name}": f"lm-eval {version('lm_eval')}"}
 
 
 @cache

@@ -6,7 +6,6 @@ scored in rolling windows, and generated text is cut the same way. Requests are 
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import sys
@@ -26,9 +25,10 @@ from lm_eval.tasks import TaskManager
 from hiplora.errors import UserError
 from hiplora.evaluation.definitions import Definition
 from hiplora.evaluation.engine import quiet
+from hiplora.evaluation.harness_items import MUTUAL, finite, item_text, sample_of
 from hiplora.evaluation.harness_lm import HarnessLM, check_generation, settings_of
-from hiplora.evaluation.item_texts import ItemText, Texts, key
-from hiplora.evaluation.lm_tasks import PREFIX, LmScore, LmTasks, check_counted
+from hiplora.evaluation.item_texts import Texts, key
+from hiplora.evaluation.lm_tasks import LmScore, LmTasks, check_counted
 from hiplora.packing.decoder import evaluating
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 1000  # resamples for the standard error of a score that is not a mean, such as a perplexity
 UNSAFE = "runs programs that a model wrote, without a sandbox; the benchmark code runs them in one, so leave it out"
-MUTUAL = "acc_mutual_info"  # a metric for which options are scored without their prompt, too
 SEEN = "shows pictures or plays sound, which the backbone cannot take; leave it out"
 
 
@@ -170,7 +169,7 @@ def score(
     shown = [*loaded["tasks"], *(name for name in loaded["groups"] if _scored(name, results))]
     scores = {name: _score(name, loaded, results, inside.get(name)) for name in shown}
     entries = [(name, each) for name in loaded["tasks"] for each in results["samples"][name]]
-    samples = [_sample(name, each) for name, each in entries]
+    samples = [sample_of(name, each) for name, each in entries]
     texts = {
         key(sample["benchmark"], sample): item_text(loaded["tasks"][name], each)
         for (name, each), sample in zip(entries, samples, strict=True)
@@ -206,9 +205,9 @@ def _score(name: str, loaded: Mapping[str, Any], results: Mapping[str, Any], gro
     numbers = {key.removesuffix(",none"): value for key, value in found.items() if "," in key}
     scores = [key for key in numbers if not key.partition(",")[0].endswith("_stderr")]
     scores.sort(key=lambda key: [*order, key.partition(",")[0]].index(key.partition(",")[0]))
-    errors = {key: _finite(numbers.get(_error_of(key))) for key in scores}
+    errors = {key: finite(numbers.get(_error_of(key))) for key in scores}
     return LmScore(
-        metrics={key: _finite(numbers[key]) for key in scores},
+        metrics={key: finite(numbers[key]) for key in scores},
         stderr={key: error for key, error in errors.items() if error is not None},
         better=dict(better),
         n=found["sample_len"],
@@ -257,62 +256,6 @@ def _inside(loaded: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
         if _scored(name, results) and name not in found:
             found |= dict.fromkeys(members, name)
     return found
-
-
-def _sample(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The sample of a document: the model's outputs and scores, never the document's text."""
-    filtered = "" if entry["filter"] == "none" else f",{entry['filter']}"
-    values = {name: _finite(entry[name]) for name in entry["metrics"]}
-    kept = {name: value for name, value in values.items() if value is not None}
-    outputs = _of_options([answer for answers in entry["resps"] for answer in answers], entry)
-    given: dict[str, Any]
-    if isinstance(outputs[0], str):
-        read = entry["filtered_resps"][0]
-        given = {"text": outputs[0]} | ({"read": read} if isinstance(read, str) and read != outputs[0] else {})
-    else:
-        given = {"log_probs": [_log_prob(each) for each in outputs]}
-    hashes = {key: entry[key][:16] for key in ("doc_hash", "prompt_hash")}
-    return {"benchmark": f"{PREFIX}{task}", "id": f"{entry['doc_id']}{filtered}", **given, **kept, **hashes}
-
-
-def item_text(task: Any, entry: Mapping[str, Any]) -> ItemText:
-    """The text of a document's item, from its requests."""
-    arguments, target = _of_options(entry["arguments"], entry), entry["target"]
-    first = str(arguments[0][0])
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        return ItemText(prompt=first)
-    if task.OUTPUT_TYPE == "loglikelihood":
-        return ItemText(prompt=first, right=str(arguments[0][1]))
-    if task.OUTPUT_TYPE != "multiple_choice":
-        return ItemText(prompt=first, right=_right(target, ()))
-    contexts, ends = zip(*((str(context), str(end)) for context, end in arguments), strict=True)
-    if getattr(task, "multiple_input", False):  # the options are in the contexts, one continuation follows them all
-        gold = task.doc_to_text(entry["doc"])
-        return ItemText(prompt=f"[…]{ends[0]}", right=_right(gold, contexts), options=contexts)
-    return ItemText(prompt=first, right=_right(target, ends), options=ends)
-
-
-def _of_options(requests: list[Any], entry: Mapping[str, Any]) -> list[Any]:
-    """The requests of a document, or their outputs, without those of options alone, which come last."""
-    return requests[: len(requests) // 2] if MUTUAL in entry["metrics"] else requests
-
-
-def _right(target: Any, options: Sequence[str]) -> str | None:
-    """A right answer, or several, as text; a number is that of an option."""
-    several = target if isinstance(target, list | tuple) else [target]
-    found = [options[each] if isinstance(each, int) and 0 <= each < len(options) else str(each) for each in several]
-    return " | ".join(found) or None
-
-
-def _log_prob(answer: Any) -> float:
-    """Log-probability of a continuation or of a whole text, in nats."""
-    return round(answer[0] if isinstance(answer, tuple) else answer, 4)
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool | int | float | np.number) and math.isfinite(value):
-        return float(value)
-    return None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hiplora.config import As, Options, Place
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
 from hiplora.evaluation.definitions import (
+    PREFIX,
     Definition,
     all_definitions,
     built_in,
@@ -28,7 +29,6 @@ from hiplora.evaluation.definitions import (
 from hiplora.tasks import ORDER
 
 FIELDS = ("tasks", "include_path", "retain")  # fields of the section evaluation that belong to LmTasks
-PREFIX = "lm_eval/"  # before the name of a task of lm-eval among those of benchmarks
 RETAIN = "evaluation.retain"  # the option that names what Retain counts
 THEIRS = "lm_eval:"  # prefix in it of an lm-eval task that has a benchmark's name
 HUNDREDS = ("bleu", "chrf", "chrf++", "ter")  # metrics of lm-eval that are not fractions of 1

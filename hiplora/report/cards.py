@@ -11,7 +11,8 @@ from hiplora.adapters.card import CARD, Scored, add_scores, update_card
 from hiplora.adapters.results import MARKER
 from hiplora.disk import typed_path
 from hiplora.errors import UserError
-from hiplora.evaluation.lm_tasks import PREFIX, LmScore
+from hiplora.evaluation.definitions import PREFIX
+from hiplora.evaluation.lm_tasks import LmScore
 from hiplora.report.runs.predictions import by_benchmark, score
 from hiplora.report.scores import NORMAL_95
 from hiplora.stages.folders import Folder

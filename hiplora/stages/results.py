@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hiplora.evaluation.lm_tasks import PREFIX, LmScore
+from hiplora.evaluation.definitions import PREFIX
+from hiplora.evaluation.lm_tasks import LmScore
 
 Metrics = dict[str, float | None]
 

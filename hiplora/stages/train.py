@@ -169,12 +169,17 @@ class Train(Stage):
         kept = [step / self.training.steps for step in steps if (folder / snapshot(step)).is_file()]
         return self.training.but(snapshots=tuple(sorted({*self.training.snapshots, *kept})))
 
+    def _data_in_words(self) -> str:
+        """What it was trained on, from what the id was made of: the user's files may have changed meanwhile."""
+        reads = {name: digest for name, digest in self._read.items() if name != "backbone"}
+        return self.task.in_words(self.data.name, reads)
+
     def card(self, result: Adapter, scores: Sequence[Scored] = ()) -> Card:
         """The model card of the adapter, with the scores known so far."""
         made = Trained(
             record=f"train {self.id} ({self.where()})",
             tasks=[train.task.name for train in self.line()],
-            data=[train.task.in_words(train.data.name, train.described()["reads"]) for train in self.line()],
+            data=[train._data_in_words() for train in self.line()],
             seed=self.seed,
             targets=self.targets,
             method=self.method,

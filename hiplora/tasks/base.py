@@ -74,7 +74,7 @@ class Corpus(Options, ABC):
         return self
 
     def in_words(self, data: str, reads: Mapping[str, str]) -> str:
-        """What a training was made on, for people: its kind of data and the digests of what it has read."""
+        """What was trained on, for people, from the kind of data and the digests of what the training has read."""
         return f"{self.name} (data `{data}`)"
 
 

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from hiplora.tasks.source import Source
 
 WRITTEN = ("exact_match", "contains")  # metrics of a generated answer
-BACKBONE = "backbone"  # the name of the backbone among what a training reads
 STOPS = {"line": "\n", "paragraph": "\n\n"}
 
 
@@ -97,7 +96,7 @@ class Custom(ChoiceTask):
         return ("nll",) if self.metric == "nll" else self.metrics
 
     def in_words(self, data: str, reads: Mapping[str, str]) -> str:
-        files = (f"`{name}` {digest[:12]}" for name, digest in reads.items() if name != BACKBONE)
+        files = (f"`{name}` {digest[:12]}" for name, digest in reads.items())
         return f"{self.name} ({', '.join(files)})"
 
     def metric_in_words(self, metric: str) -> str:

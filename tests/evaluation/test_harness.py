@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiplora.errors import UserError
 from hiplora.evaluation import item_texts
-from hiplora.evaluation.harness import item_text, score
+from hiplora.evaluation.harness import score
+from hiplora.evaluation.harness_items import item_text
 from hiplora.evaluation.harness_lm import settings_of
 from hiplora.evaluation.item_texts import ItemText
 from hiplora.evaluation.lm_tasks import LmTasks

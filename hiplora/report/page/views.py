@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hiplora.evaluation.lm_tasks import PREFIX, Counted
+from hiplora.evaluation.definitions import PREFIX
+from hiplora.evaluation.lm_tasks import Counted
 from hiplora.report.marks import joined
 from hiplora.report.page import drawing
 from hiplora.report.page.bare import Bare, is_bare, likelihood_only
 from hiplora.report.page.exhibits import Section, Shown
-from hiplora.report.page.facts import Facts, facts, made_from, members, trained_on
+from hiplora.report.page.facts import Facts, facts, made_from, members
 from hiplora.report.page.groups import Run
+from hiplora.report.page.score_lines import Line, score_lines
 from hiplora.report.page.settings import Defaults, Settings
 from hiplora.report.result_tables import result_table
 from hiplora.report.runs.fields import shown, split
@@ -28,25 +30,8 @@ TRAINING = {  # the numbers of a training to show, with their labels
     "seconds": "seconds", "tokens_per_second": "tokens per second", "deployed_parameters": "parameters, deployed",
     "update_norm": "‖ΔW‖", "top_share": "share in the leading subspaces", "channel_share": "share of the channel",
 }  # fmt: skip
-LOWER = ("nll", "empty")  # metrics that are better when lower
 LONG = 600  # characters of a prompt or an answer
 SIZE = {"width": 420, "height": 150}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A metric before and after as texts, empty if not measured; ``alone``: of a merge's adapter by itself.
-
-    ``change`` is relative to ``alone`` if it exists, otherwise to ``before``. ``n`` is the number of items.
-    """
-
-    name: str
-    n: str
-    before: str
-    alone: str
-    after: str
-    change: str
-    better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +137,7 @@ class Views:
         elif isinstance(result, Scores):
             base = self._bare.of(record)
             alone = members(self._shelf, record)
-            lines = _lines(result, base, alone)
+            lines = score_lines(result, base, alone)
             if likelihood_only(record):
                 lines = (line for line in lines if line.after)
             part.alone, part.lines = bool(alone), list(lines)
@@ -240,64 +225,6 @@ def _curve(result: Adapter) -> drawing.Curve | None:
         return None
     steps, losses = zip(*points, strict=True)
     return drawing.curve(steps, losses, **SIZE)
-
-
-def _lines(result: Scores, base: Record | None, alone: Sequence[Record]) -> Iterator[Line]:
-    """The scores of the benchmarks; of a record with tasks of lm-eval only these, as another has the benchmarks."""
-    if result.lm_eval:
-        yield from _lm_eval_lines(result, base)
-        return
-    before = base.result.benchmarks if base is not None and isinstance(base.result, Scores) else {}
-    for name, scores in result.benchmarks.items():
-        own = [each.result for each in alone if trained_on(each) == name]
-        for metric, value in scores.items():
-            if metric in ("n", "tokens"):
-                continue
-            old = before.get(name, {}).get(metric)
-            single = [each.benchmarks.get(name, {}).get(metric) for each in own if isinstance(each, Scores)]
-            lower = metric in LOWER
-            percent = metric != "nll"
-            line = _line(f"{name} {metric}", old, next(iter(single), None), value, percent=percent, higher=not lower)
-            if alone and line.change and not line.alone:
-                line = replace(line, change=f"{line.change} (after − before)")
-            yield replace(line, n=_items(scores.get("n")))
-
-
-def _lm_eval_lines(result: Scores, base: Record | None) -> Iterator[Line]:
-    """The scores of lm-eval's tasks, without the subtasks of a group."""
-    before = base.result.lm_eval if base is not None and isinstance(base.result, Scores) else {}
-    for name, task in result.lm_eval.items():
-        for metric, value in task.metrics.items() if not task.group else ():
-            old = before[name].metrics.get(metric) if name in before else None
-            higher = task.better.get(metric)
-            yield replace(_line(f"{name} {metric}", old, None, value, percent=False, higher=higher), n=_items(task.n))
-
-
-def _line(
-    name: str, before: float | None, alone: float | None, after: float | None, *, percent: bool, higher: bool | None
-) -> Line:
-    """``higher`` says whether higher is better; None if that is unknown."""
-    factor, digits, unit = (100, 1, " %") if percent else (1, 3, "")
-
-    def text(value: float | None) -> str:
-        return "" if value is None else f"{_rounded(factor * value, digits)}{unit}"
-
-    reference = before if alone is None else alone
-    if reference is None or after is None:
-        return Line(name, "", text(before), text(alone), text(after), "")
-    change = round(factor * (after - reference), digits)
-    moved = _rounded(change, digits, sign="+").replace("-", "−") if change else f"{0:.{digits}f}"
-    better = None if change == 0 or higher is None else (change > 0) == higher
-    return Line(name, "", text(before), text(alone), text(after), moved, better)
-
-
-def _rounded(value: float, digits: int, *, sign: str = "") -> str:
-    """A number with a fixed number of decimals; from 10,000 on, as of a perplexity, with four digits in all."""
-    return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.4g}"
-
-
-def _items(count: float | None) -> str:
-    return "" if count is None else f"{count:.0f}"
 
 
 def _fate(sample: Sample, old: Sample | None) -> str:

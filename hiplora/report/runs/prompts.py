@@ -16,8 +16,8 @@ from hiplora.command_line import hydra_text
 from hiplora.compose import compose_cached
 from hiplora.conf_dir import CONF_DIR, check_conf
 from hiplora.errors import UserError
+from hiplora.evaluation.definitions import PREFIX
 from hiplora.evaluation.item_texts import Texts, key, load
-from hiplora.evaluation.lm_tasks import PREFIX
 from hiplora.report.find import NATURAL
 from hiplora.report.runs.fields import split
 from hiplora.stages.record import Record, Sample
